@@ -1,0 +1,1 @@
+"""The command line: commands, the pipeline behind them, and the report."""

@@ -1,0 +1,114 @@
+"""Weights on disk: safetensors with metadata, or a ``.pt`` that is never trusted with code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sparsegpt_core.artifacts import atomic_path, sha256
+from sparsegpt_core.errors import ModelError
+from sparsegpt_core.sequential import check_finite
+
+__all__ = ["Checkpoint", "load_checkpoint", "load_into", "save_checkpoint"]
+
+_KEY = "sparsegpt_trt"
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, the SHA-256 of their file, and what was noted with them (empty for foreign files)."""
+
+    state: dict[str, Tensor]
+    sha256: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write weights and JSON-able metadata to a safetensors file, atomically.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    content = safetensors.torch.save(tensors, {_KEY: json.dumps(dict(metadata), allow_nan=False)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read ``.safetensors``, or a ``.pt`` or ``.pth`` that holds nothing but tensors.
+
+    Raises:
+        ModelError: The file is missing, truncated, of another kind, or would run code when loaded.
+        NumericsError: A tensor holds NaN or infinity.
+    """
+    if not path.is_file():
+        raise ModelError(f"no checkpoint at {path}", "Give a .safetensors or .pt file to --weights.")
+    if path.suffix == ".safetensors":
+        state, metadata = _load_safetensors(path)
+    else:
+        state, metadata = _load_pickle(path), {}
+    check_finite(state)
+    return Checkpoint(state, sha256(path), metadata)
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load weights into a network that they fit exactly.
+
+    Raises:
+        ModelError: Names the first tensor that is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    problem = next((f"it has no {name}" for name in own if name not in state), None)
+    problem = problem or next((f"it has {name}, the model has not" for name in state if name not in own), None)
+    problem = problem or next(
+        (
+            f"its {name} has shape {tuple(state[name].shape)}, the model's {tuple(value.shape)}"
+            for name, value in own.items()
+            if state[name].shape != value.shape
+        ),
+        None,
+    )
+    if problem:
+        raise ModelError(
+            f"the checkpoint does not fit the model: {problem}", "Check --model, --data and --num-classes."
+        )
+    model.load_state_dict(dict(state))
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get(_KEY, "{}")
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata)  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise ModelError(f"{path} is truncated or no safetensors file: {error}") from error
+
+
+def _load_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} holds more than tensors, or is damaged; it was not loaded",
+            "Save model.state_dict() alone: torch.save(model.state_dict(), FILE).",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is truncated or no PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    tensors = isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())
+    if not tensors:
+        raise ModelError(f"{path} holds no state dict", "Save model.state_dict() alone.")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}

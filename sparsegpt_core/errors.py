@@ -1,0 +1,61 @@
+"""Every error this project raises on purpose.
+
+    SparseGPTError
+    ├── InputError             a path, file, value or shape that the caller gave is wrong
+    │   ├── ModelError         a model cannot be found, loaded or pruned
+    │   └── DataError          a data set cannot be read, or does not fit the model
+    ├── NumericsError          NaN or infinity, or a Hessian that no damping makes positive definite
+    ├── CheckFailedError       a stage broke what it promised (pattern lost, outputs differ, gate missed)
+    └── MissingDependencyError an optional package is needed and not importable
+
+``str(error)`` is one line that says what is wrong; ``hint`` is one line that says how to mend it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckFailedError",
+    "DataError",
+    "InputError",
+    "MissingDependencyError",
+    "ModelError",
+    "NumericsError",
+    "SparseGPTError",
+]
+
+
+class SparseGPTError(Exception):
+    """Base class: catch this one to catch them all.
+
+    Args:
+        message: What is wrong, in one line.
+        hint: How to mend it, in one line; empty where the message says it all.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(" ".join(message.split()))
+        self.hint = " ".join(hint.split())
+
+
+class InputError(SparseGPTError):
+    """Something the caller gave is wrong."""
+
+
+class ModelError(InputError):
+    """A model cannot be found, loaded or pruned."""
+
+
+class DataError(InputError):
+    """A data set cannot be read, or does not fit the model."""
+
+
+class NumericsError(SparseGPTError):
+    """Numbers went wrong: NaN, infinity, or a matrix that is not positive definite."""
+
+
+class CheckFailedError(SparseGPTError):
+    """A stage's promise does not hold for its output."""
+
+
+class MissingDependencyError(SparseGPTError):
+    """An optional package is needed and cannot be imported."""
