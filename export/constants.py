@@ -1,0 +1,154 @@
+"""The value of a tensor that an ONNX graph computes from constants alone."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, Optional
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+__all__ = ["Constants"]
+
+Array = npt.NDArray[Any]
+
+
+class Constants:
+    """Initializers and Constant nodes of a graph, followed through the operators that move or retype them.
+
+    Cast, CastLike, Identity, Transpose, Reshape, QuantizeLinear and DequantizeLinear are computed, so that
+    the zeros counted are those of the values an engine sees. Anything else is not constant for our purpose.
+
+    Args:
+        graph: The graph; its own tensors hide those of ``outer``.
+        outer: The constants of the graph around it, for the bodies of If and Loop.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, outer: Optional[Constants] = None) -> None:
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._producers = {output: node for node in graph.node for output in node.output}
+        self._outer = outer
+        self._values: dict[str, Optional[Array]] = {}
+
+    def value(self, name: str) -> Optional[Array]:
+        """Return the tensor's value, or None where it is not constant."""
+        if name not in self._values:
+            self._values[name] = None  # a cycle in a broken graph ends here
+            # What an invalid graph does not define (an attribute, a size) leaves the tensor unknown.
+            with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):
+                self._values[name] = self._compute(name)
+        return self._values[name]
+
+    def source(self, name: str) -> str:
+        """Return the name of the initializer or Constant output that the tensor comes from."""
+        seen = set()
+        while name in self._producers and self._producers[name].op_type in _FOLLOWED and name not in seen:
+            seen.add(name)
+            name = self._producers[name].input[0]
+        return name
+
+    def _compute(self, name: str) -> Optional[Array]:
+        if name in self._initializers:
+            return numpy_helper.to_array(self._initializers[name])
+        node = self._producers.get(name)
+        if node is None:
+            return self._outer.value(name) if self._outer else None
+        if node.op_type == "Constant":
+            return _constant(node)
+        if node.op_type not in _FOLLOWED:
+            return None
+        inputs = [self.value(each) if each else None for each in node.input]
+        if any(each and value is None for each, value in zip(node.input, inputs)):
+            return None
+        return _FOLLOWED[node.op_type](node, inputs)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _constant(node: onnx.NodeProto) -> Optional[Array]:
+    for name, value in _attributes(node).items():
+        if name == "value":
+            return numpy_helper.to_array(value)
+        if name in ("value_float", "value_floats"):
+            return np.asarray(value, dtype=np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.asarray(value, dtype=np.int64)
+    return None
+
+
+def _identity(node: onnx.NodeProto, inputs: list[Any]) -> Array:
+    value: Array = inputs[0]
+    return value
+
+
+def _cast(node: onnx.NodeProto, inputs: list[Any]) -> Array:
+    to = onnx.helper.tensor_dtype_to_np_dtype(_attributes(node)["to"])
+    value: Array = inputs[0].astype(to)
+    return value
+
+
+def _cast_like(node: onnx.NodeProto, inputs: list[Any]) -> Array:
+    value: Array = inputs[0].astype(inputs[1].dtype)
+    return value
+
+
+def _transpose(node: onnx.NodeProto, inputs: list[Any]) -> Array:
+    return np.transpose(inputs[0], _attributes(node).get("perm"))
+
+
+def _reshape(node: onnx.NodeProto, inputs: list[Any]) -> Array:
+    value, shape = inputs[0], [int(size) for size in inputs[1]]
+    if not _attributes(node).get("allowzero", 0):
+        shape = [value.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
+    reshaped: Array = value.reshape(shape)
+    return reshaped
+
+
+def _quantize(node: onnx.NodeProto, inputs: list[Any]) -> Array:
+    value, scale, zero = _aligned(node, inputs)
+    kind = inputs[2].dtype if len(inputs) > 2 and inputs[2] is not None else np.dtype(np.uint8)
+    if kind.kind not in "iu":  # FP8: rounding is the type's own
+        return (value / scale).astype(kind)
+    limits = np.iinfo(kind)
+    result: Array = np.clip(np.rint(value / scale) + zero, limits.min, limits.max).astype(kind)
+    return result
+
+
+def _dequantize(node: onnx.NodeProto, inputs: list[Any]) -> Array:
+    value, scale, zero = _aligned(node, inputs)
+    result: Array = (value - zero) * scale
+    return result
+
+
+def _aligned(node: onnx.NodeProto, inputs: list[Any]) -> tuple[Array, Array, Array]:
+    """Return value, scale and zero point in float32, spread out so that they broadcast."""
+    value, scale = inputs[0], inputs[1]
+    zero = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros_like(scale)
+    attributes = _attributes(node)
+    axis = attributes.get("axis", 1) % max(value.ndim, 1)
+
+    def spread(parameter: Array) -> Array:
+        parameter = parameter.astype(np.float32)
+        if attributes.get("block_size"):
+            repeated = np.repeat(parameter, attributes["block_size"], axis=axis)
+            return repeated.take(range(value.shape[axis]), axis=axis)
+        if parameter.ndim == 1 and parameter.size > 1:
+            return parameter.reshape([-1 if each == axis else 1 for each in range(value.ndim)])
+        return parameter.reshape(()) if parameter.size == 1 else parameter
+
+    return value.astype(np.float32), spread(scale), spread(zero)
+
+
+_FOLLOWED: dict[str, Callable[[onnx.NodeProto, list[Any]], Array]] = {
+    "Identity": _identity,
+    "Cast": _cast,
+    "CastLike": _cast_like,
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+}
