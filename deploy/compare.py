@@ -1,0 +1,184 @@
+"""Dense against sparse on ONNX Runtime: what pruning did to accuracy, and why its latency proves nothing."""
+
+from __future__ import annotations
+
+__all__ = ["BenchmarkResult", "benchmark_onnx", "gate"]
+
+import itertools
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.accuracy import AccuracyReport, ArmAccuracy, Batch, compare_accuracy
+from deploy.environment import environment
+from deploy.latency import LatencyReport, Ratio, measure_latency
+from deploy.optional import require
+from deploy.session import OnnxSession, Session
+from sparsegpt_core.artifacts import sha256
+from sparsegpt_core.errors import DataError, InputError
+from sparsegpt_core.progress import Progress, silent
+
+_CPU_NOTE = (
+    "ONNX Runtime's CPU kernels do not use 2:4 zeros, so the latency measured here says nothing about a GPU: "
+    "only an engine on a GPU with sparse tensor cores can show a speed-up."
+)
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """A comparison of dense with sparse.
+
+    ``speedup`` maps ``A_to_C`` (dense engine to sparse engine), ``B_to_C`` (sparse weights, flag off to on) and,
+    on a runtime without sparse kernels, ``dense_to_sparse``; None stands for what was not measured.
+    """
+
+    runtime: str
+    accuracy: AccuracyReport
+    latency: LatencyReport
+    speedup: Mapping[str, Optional[Ratio]]
+    verdict: str
+    models: Mapping[str, Mapping[str, str]]
+    batch: int
+    environment: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON that `benchmark --json` prints."""
+        latency = self.latency.to_json()
+        difference = self.accuracy.arms["sparse"].difference
+        return {
+            "runtime": self.runtime,
+            "accuracy": {**self.accuracy.to_json(), "difference": asdict(difference) if difference else None},
+            "latency": latency["arms"],
+            "latency_batch": self.batch,
+            "latency_repeat": latency["repeat"],
+            "speedup": {name: asdict(ratio) if ratio else None for name, ratio in self.speedup.items()},
+            "noise": latency["noise"],
+            "verdict": self.verdict,
+            "models": self.models,
+            "environment": self.environment,
+        }
+
+
+def benchmark_onnx(
+    dense: Path,
+    sparse: Path,
+    batches: Iterable[Batch],
+    *,
+    latency_batch: Optional[int] = None,
+    rounds: int = 20,
+    iterations: int = 5,
+    warmup: int = 3,
+    threads: Optional[int] = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> BenchmarkResult:
+    """Compare two ONNX files on ONNX Runtime's CPU.
+
+    Args:
+        dense: The reference.
+        sparse: Its pruned version.
+        batches: Evaluation images (N, C, H, W), normalised, with labels (N) or None.
+        latency_batch: Images per timed call; None for the models' fixed batch, or 1.
+        rounds: Rounds of latency; see ``measure_latency``.
+        iterations: Timed calls per version and round.
+        warmup: Untimed calls per version.
+        threads: ONNX Runtime's threads; None for its choice.
+        seed: Of the bootstrap.
+        progress: Told of the stages ``accuracy`` and ``latency``.
+
+    Raises:
+        InputError: A file, the images or a count does not fit.
+        NumericsError: A model gives NaN or infinity.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    sessions = {"dense": OnnxSession(dense, threads), "sparse": OnnxSession(sparse, threads)}
+    total = operator.length_hint(batches)
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None or not len(first[0]):
+        raise DataError("there are no images to compare on", "Give --data with an evaluation split, or --eval-data.")
+    images = _latency_images(sessions, first[0], latency_batch)
+    accuracy = compare_accuracy(
+        {name: session.run for name, session in sessions.items()},
+        itertools.chain([first], stream),
+        progress=progress,
+        total=total,
+    )
+    latency = measure_latency(
+        {name: partial(session.run, images) for name, session in sessions.items()},
+        rounds=rounds,
+        iterations=iterations,
+        warmup=warmup,
+        seed=seed,
+        progress=progress,
+    )
+    return BenchmarkResult(
+        runtime=f"onnxruntime {require('onnxruntime').__version__} CPU",
+        accuracy=accuracy,
+        latency=latency,
+        speedup={"A_to_C": None, "B_to_C": None, "dense_to_sparse": latency.speedup("dense", "sparse")},
+        verdict=f"{_accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
+        models={
+            name: {"path": str(path), "sha256": sha256(path)} for name, path in (("dense", dense), ("sparse", sparse))
+        },
+        batch=len(images),
+        environment=environment(),
+    )
+
+
+def gate(
+    result: BenchmarkResult, max_drop: Optional[float] = None, min_speedup: Optional[float] = None
+) -> Optional[str]:
+    """Say why a result does not pass, or return None.
+
+    Args:
+        result: What was measured.
+        max_drop: The most top-1 accuracy that may be lost, in percentage points.
+        min_speedup: The least speed-up of the sparse engine over the dense one.
+    """
+    reasons = []
+    difference, speedup = result.accuracy.arms["sparse"].difference, result.speedup["A_to_C"]
+    if max_drop is not None:
+        if difference is None:
+            reasons.append("without labels the loss of accuracy cannot be judged")
+        elif not -difference.value <= max_drop:
+            reasons.append(f"top-1 accuracy fell by {-difference.value:.2f} points, {max_drop:g} are allowed")
+    if min_speedup is not None:
+        if speedup is None:
+            reasons.append(f"{result.runtime} has no sparse kernels, so a speed-up cannot be judged here")
+        elif not speedup.ratio >= min_speedup:
+            reasons.append(f"the speed-up is {speedup.ratio:.2f}, {min_speedup:g} is required")
+    return "; ".join(reasons) or None
+
+
+def _latency_images(
+    sessions: Mapping[str, Session], images: npt.NDArray[Any], wanted: Optional[int]
+) -> npt.NDArray[Any]:
+    """Take real images, over and over where the first batch holds too few."""
+    fixed = {session.input_shape[0] for session in sessions.values() if session.input_shape[0] is not None}
+    batch = wanted if wanted is not None else next(iter(fixed), 1)
+    if batch < 1 or fixed - {batch}:
+        takes = " and ".join(map(str, sorted(fixed))) or "any number"
+        raise InputError(f"latency cannot be measured with batches of {batch}", f"The models take {takes}.")
+    return np.take(images, np.arange(batch) % len(images), axis=0)
+
+
+def _accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
+    if dense.top1 is None or sparse.top1 is None or sparse.difference is None:
+        return (
+            f"Accuracy is unknown without labels; the sparse model's top-1 class differs on "
+            f"{sparse.disagreement:.2f} % of {sparse.samples} images."
+        )
+    gap = sparse.difference
+    judgement = "lower" if gap.high < 0 else "higher" if gap.low > 0 else "no different beyond chance"
+    return (
+        f"Top-1 accuracy {dense.top1:.2f} % dense, {sparse.top1:.2f} % sparse "
+        f"({gap.value:+.2f} points, 95 % interval {gap.low:+.2f} to {gap.high:+.2f}, "
+        f"{sparse.samples} images): {judgement}."
+    )

@@ -1,0 +1,79 @@
+"""What machine and which libraries a figure or an engine came from."""
+
+from __future__ import annotations
+
+__all__ = ["GPU", "environment", "find_gpu"]
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Optional
+
+_DISTRIBUTIONS = {
+    "numpy": ["numpy"],
+    "onnx": ["onnx"],
+    "onnxruntime": ["onnxruntime", "onnxruntime-gpu"],
+    "torch": ["torch"],
+    "tensorrt": ["tensorrt", "tensorrt-cu13", "tensorrt-cu12"],
+    "tensorrt_rtx": ["tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"],
+    "polygraphy": ["polygraphy"],
+}
+
+
+@dataclass(frozen=True)
+class GPU:
+    """The first GPU, as nvidia-smi names it."""
+
+    name: str
+    driver: str
+    compute_capability: str
+
+
+def environment() -> dict[str, Any]:
+    """Describe this machine; what cannot be found out is None. Imports none of the libraries it names."""
+    gpu = find_gpu()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "versions": {name: _version(names) for name, names in _DISTRIBUTIONS.items()},
+        "gpu": asdict(gpu) if gpu else None,
+    }
+
+
+def find_gpu() -> Optional[GPU]:
+    """Ask nvidia-smi for the first GPU; None where there is no GPU, no nvidia-smi, or no answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        name, driver, capability = (field.strip() for field in answer.splitlines()[0].rsplit(",", 2))
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+    return GPU(name, driver, capability)
+
+
+def _version(names: list[str]) -> Optional[str]:
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _cpu_name() -> Optional[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or None

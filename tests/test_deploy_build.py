@@ -1,0 +1,223 @@
+"""Real builds: TensorRT-RTX builds engines without a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from deploy.backends import find_backend
+from deploy.build import RTX_NOTE, BuildResult, build, load_plan, sidecar_path
+from deploy.compiler import precision_flags
+from deploy.graph import read_graph
+from deploy.settings import BuildSettings
+from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
+
+RTX = {"backend": "tensorrt-rtx", "compute_capability": "8.6"}
+PROMISED = {"plan", "backend", "backend_version", "sparse_flag", "eligible_layers", "chosen_layers", "seconds"}
+PROMISED |= {"bytes", "sha256", "compute_capability", "note", "onnx", "settings", "environment", "build_log"}
+
+
+def conv_net(dtype=np.float16, image: tuple = ("N", 3, 8, 8), op: str = "Relu") -> onnx.ModelProto:
+    """Two convolutions, the second 2:4, and a classifier that is 2:4 too."""
+    rng = np.random.default_rng(0)
+    stem, body, head = (rng.normal(size=shape).astype(dtype) for shape in ((16, 3, 3, 3), (16, 16, 3, 3), (10, 16)))
+    body[:, ::2] = 0
+    head[:, 1::2] = 0
+    nodes = [
+        helper.make_node("Conv", ["input", "stem"], ["a"], pads=[1] * 4),
+        helper.make_node(op, ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "body"], ["c"], pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "head"], ["logits"], transB=1),
+    ]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("input", kind, image)],
+        [helper.make_tensor_value_info("logits", kind, [image[0], 10])],
+        [numpy_helper.from_array(w, n) for w, n in ((stem, "stem"), (body, "body"), (head, "head"))],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    onnx.save(conv_net(), str(tmp_path / "half.onnx"))
+    return tmp_path / "half.onnx"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="engines are built for real, which needs tensorrt-rtx")
+
+
+def test_half_precision_build(half: Path) -> None:
+    plan, stages = half.with_name("sparse.plan"), []
+    result = build(half, plan, BuildSettings(**RTX), lambda *step: stages.append(step))
+    record = json.loads(half.with_name("sparse.plan.json").read_text())
+    assert record == json.loads(json.dumps(result.to_json()))
+    assert set(record) >= PROMISED
+    assert record["backend"] == "tensorrt-rtx"
+    assert record["compute_capability"] == "8.6"
+    assert record["sparse_flag"] is True
+    assert record["eligible_layers"] == 2
+    assert record["chosen_layers"] is None
+    assert record["note"] == RTX_NOTE
+    assert record["warnings"] == []
+    assert record["bytes"] == plan.stat().st_size
+    assert record["sha256"] == hashlib.sha256(plan.read_bytes()).hexdigest()
+    assert record["onnx"]["sha256"] == hashlib.sha256(half.read_bytes()).hexdigest()
+    assert record["settings"]["shapes"]["input"] == [[1, 3, 8, 8], [8, 3, 8, 8], [32, 3, 8, 8]]
+    assert load_plan(plan) == plan.read_bytes()
+    assert stages == [("parse", 0, 1), ("parse", 1, 1), ("build", 0, 1), ("build", 1, 1)]
+    assert {path.name for path in half.parent.iterdir()} == {"half.onnx", "sparse.plan", "sparse.plan.json"}
+
+
+def test_single_precision_is_built_with_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    onnx.save(conv_net(np.float32), str(tmp_path / "m.onnx"))
+    settings = BuildSettings(**RTX, opt_level=1, workspace=1 << 30, tactic_sources=("jit_convolutions",))
+    result = build(tmp_path / "m.onnx", tmp_path / "m.plan", settings)
+    assert ["FP32" in text for text in result.warnings] == [True]
+    dense = build(tmp_path / "m.onnx", tmp_path / "d.plan", BuildSettings(**RTX, sparse=False))
+    assert dense.warnings == []
+    assert dense.sparse_flag is False
+    assert capfd.readouterr().out == ""  # standard output belongs to --json
+
+
+def test_dense_weights_warn(tmp_path: Path) -> None:
+    model = conv_net(image=(4, 3, 8, 8))
+    for weight in model.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(np.ones(tuple(weight.dims), np.float16), weight.name))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    result = build(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX))
+    assert result.eligible_layers == 0
+    assert any("changes nothing" in text for text in result.warnings)
+
+
+def test_compute_capability_defaults_to_ampere(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.build.find_gpu", lambda: None)
+    assert build(half, half.with_name("p"), BuildSettings(backend="tensorrt-rtx")).compute_capability == "8.6"
+
+
+def test_rtx_says_that_it_keeps_no_timing_cache(half: Path) -> None:
+    cache = half.with_name("tactics.cache")
+    result = build(half, half.with_name("a.plan"), BuildSettings(**RTX, timing_cache=cache))
+    assert any("timing cache" in text for text in result.warnings)
+    assert result.to_json()["settings"]["timing_cache"] == str(cache)
+    assert not cache.exists()
+
+
+def test_external_data_is_found(tmp_path: Path) -> None:
+    onnx.save(conv_net(), str(tmp_path / "m.onnx"), save_as_external_data=True, location="m.bin", size_threshold=0)
+    assert build(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX)).eligible_layers == 2
+
+
+def attempt(path: Path, **settings) -> BuildResult:
+    return build(path, path.with_name("out.plan"), BuildSettings(**{**RTX, **settings}))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, None])
+def test_a_file_that_is_no_model_is_refused(half: Path, content: bytes | None) -> None:
+    half.write_bytes(half.read_bytes()[:700] if content is None else content)
+    with pytest.raises(InputError, match=r"half\.onnx"):
+        attempt(half)
+    assert not half.with_name("out.plan").exists()
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.onnx"):
+        attempt(tmp_path / "none.onnx")
+
+
+def test_the_parsers_own_words_are_shown(half: Path) -> None:
+    onnx.save(conv_net(op="NoSuchOperator"), str(half))
+    with pytest.raises(ModelError, match="NoSuchOperator") as caught:
+        attempt(half)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"compute_capability": "99.9"}, "99.9"),
+        ({"shapes": {"other": ((1,), (1,), (1,))}}, "no input 'other'"),
+        ({"tactic_sources": ("cublaz",)}, "cublaz"),
+    ],
+)
+def test_settings_that_do_not_fit(half: Path, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        attempt(half, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backend": "tvm"},
+        {"compute_capability": "Ampere"},
+        {"compute_capability": "٨.٦"},
+        {"opt_level": 6},
+        {"workspace": 0},
+    ],
+)
+def test_settings_are_validated(settings: dict) -> None:
+    with pytest.raises(InputError):
+        BuildSettings(**settings)
+
+
+def test_the_model_is_not_overwritten(half: Path) -> None:
+    with pytest.raises(InputError, match="overwrite"):
+        build(half, half, BuildSettings(**RTX))
+
+
+def test_load_plan_refuses_what_was_not_recorded(half: Path) -> None:
+    plan = half.with_name("p.plan")
+    with pytest.raises(InputError, match=r"p\.plan"):
+        load_plan(plan)
+    plan.write_bytes(b"code")
+    with pytest.raises(InputError, match=r"p\.plan\.json"):
+        load_plan(plan)
+    for record in ({"sha256": "0" * 64}, {}, [], None):
+        sidecar_path(plan).write_text(json.dumps(record))
+        with pytest.raises(InputError, match="not the plan"):
+            load_plan(plan)
+
+
+def test_only_weakly_typed_builders_get_precision_flags(tmp_path: Path) -> None:
+    onnx.save(conv_net(), str(tmp_path / "m.onnx"))
+    graph = read_graph(tmp_path / "m.onnx")
+    old, new = SimpleNamespace(FP16=0, INT8=1), SimpleNamespace()
+    typed, untyped = SimpleNamespace(STRONGLY_TYPED=1), SimpleNamespace()
+
+    def flags(builder, network):
+        return precision_flags(SimpleNamespace(BuilderFlag=builder, NetworkDefinitionCreationFlag=network), graph)
+
+    assert flags(old, untyped) == {"fp16": True, "int8": False}  # 8.6
+    assert flags(old, typed) == {}  # 10.x
+    assert flags(new, typed) == flags(new, untyped) == {}  # 11.x
+
+
+def test_find_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_backend("tensorrt-rtx").is_rtx
+    with pytest.raises(InputError, match="unknown backend"):
+        find_backend("cuda")
+    import polygraphy.config
+
+    monkeypatch.setattr(polygraphy.config, "USE_TENSORRT_RTX", False)
+    with pytest.raises(InputError, match="already loaded"):
+        find_backend("tensorrt-rtx")
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError) as caught:
+        find_backend()
+    assert "pip install tensorrt, or pip install tensorrt-rtx-cu13" in caught.value.hint
