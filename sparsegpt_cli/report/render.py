@@ -1,0 +1,58 @@
+"""From a run folder to ``report.html``."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sparsegpt_cli.report.charts import accuracy_chart, layer_charts
+from sparsegpt_cli.report.formats import FILTERS
+from sparsegpt_cli.report.view import advice, read_run
+from sparsegpt_core.artifacts import write_text
+
+__all__ = ["render_report"]
+
+
+def render_report(run: Path) -> Path:
+    """Write ``report.html`` into a run folder, from the JSON files that are there.
+
+    The page loads nothing and runs no script. The same files give the same bytes.
+
+    Args:
+        run: The folder that ``prune-export`` wrote; engines and a benchmark are shown where it holds them.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: ``prune.json`` is missing, a file is not JSON or not of the right structure, or the
+            folder cannot be written.
+    """
+    view = read_run(run)
+    html = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            view=view,
+            layer_charts=layer_charts(view.points, view.method),
+            accuracy_chart=accuracy_chart(view.differences) if view.differences else None,
+        )
+    )
+    path = run / "report.html"
+    write_text(path, html)
+    return path
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS, advice=advice)
+    return environment

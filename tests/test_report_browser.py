@@ -1,0 +1,81 @@
+"""The HTML report in a real browser: nothing in it runs, and it fits wide and narrow screens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_report import hostile_run, sample_run, write_run
+
+from sparsegpt_cli.report import render_report
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--allow-file-access-from-files",
+]
+POLICY = re.compile(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>")
+FRAME = """<!DOCTYPE html><body style="margin:0">
+<iframe id="page" src="{name}" style="width:{width}px; height:900px; border:0"></iframe>
+<script>
+onload = () => {{
+  const page = document.getElementById("page").contentDocument;
+  document.body.dataset.width = page.documentElement.scrollWidth;
+  document.body.dataset.title = page.title;
+  document.body.dataset.charts = page.querySelectorAll("figure svg text").length;
+}};
+</script>"""
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+
+
+def browse(folder: Path, page: Path, *flags: str) -> str:
+    """Return what the browser prints."""
+    profile = folder / "profile"
+    command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def without_policy(report: Path) -> Path:
+    """Write a copy that lacks the Content-Security-Policy, so that the escaping alone has to hold."""
+    html, count = POLICY.subn("", report.read_text())
+    assert count == 1
+    copy = report.with_name("unprotected.html")
+    copy.write_text(html)
+    return copy
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("hostile", [False, True])
+def test_nothing_runs_and_nothing_overflows(tmp_path: Path, width: int, hostile: bool) -> None:
+    report = render_report(write_run(tmp_path, hostile_run() if hostile else sample_run(12)))
+    copy = without_policy(report)
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.format(name=copy.name, width=width))
+    dom = browse(tmp_path, frame, f"--window-size={max(width, 500)},900", "--dump-dom")
+    found = dict(re.findall(r'data-(\w+)="([^"]*)"', dom))
+    assert int(found["width"]) <= width
+    assert int(found["charts"]) > 20
+    assert found["title"].endswith("sparsegpt-trt report")
+
+
+def test_screenshot_is_drawn(tmp_path: Path) -> None:
+    """Also a help for looking: REPORT_SCREENSHOT=file.png keeps the picture."""
+    report = render_report(write_run(tmp_path, sample_run()))
+    picture = Path(os.environ.get("REPORT_SCREENSHOT", tmp_path / "report.png")).resolve()
+    browse(tmp_path, report, "--window-size=1280,2400", f"--screenshot={picture}")
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert len(content) > 100_000  # a blank page of this size takes some 15 kB
