@@ -18,7 +18,7 @@ from torch import nn
 
 from export.metadata import write_metadata
 from sparsegpt_core.artifacts import atomic_path
-from sparsegpt_core.errors import ModelError
+from sparsegpt_core.errors import ModelError, first_line
 
 __all__ = ["INPUT", "OUTPUT", "export_model", "save_model"]
 
@@ -58,9 +58,8 @@ def export_model(
                 verbose=False,
             )
     except Exception as error:  # whatever the tracer or the model's own code raises
-        cause = str(error).strip().splitlines()
         raise ModelError(
-            f"torch.onnx cannot export the model: {cause[0] if cause else type(error).__name__}",
+            f"torch.onnx cannot export the model: {first_line(error)}",
             "Check that torch.export.export(model, ...) works with a dynamic batch.",
         ) from error
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.artifacts import atomic_path, sha256
-from sparsegpt_core.errors import ModelError
+from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.sequential import check_finite
 
 __all__ = ["Checkpoint", "load_checkpoint", "load_into", "save_checkpoint"]
@@ -97,14 +98,16 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _load_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickle protocols; what matters raises
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors, or is damaged; it was not loaded",
             "Save model.state_dict() alone: torch.save(model.state_dict(), FILE).",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is truncated or no PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise ModelError(f"{path} is truncated or no PyTorch checkpoint: {first_line(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

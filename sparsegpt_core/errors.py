@@ -21,6 +21,7 @@ __all__ = [
     "ModelError",
     "NumericsError",
     "SparseGPTError",
+    "first_line",
 ]
 
 
@@ -35,6 +36,12 @@ class SparseGPTError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(" ".join(message.split()))
         self.hint = " ".join(hint.split())
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error's message, its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 class InputError(SparseGPTError):

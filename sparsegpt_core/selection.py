@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.errors import InputError, ModelError, first_line
 from sparsegpt_core.layout import PrunableLayer
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
@@ -98,10 +98,9 @@ def _run_order(model: nn.Module, modules: dict[str, nn.Module], sample: Tensor) 
         with torch.inference_mode():
             model(sample)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        lines = str(error).splitlines()
         shape = tuple(sample.shape[1:])
         raise ModelError(
-            f"the model does not take images of shape {shape}: {lines[0] if lines else type(error).__name__}",
+            f"the model does not take images of shape {shape}: {first_line(error)}",
             "Check that --model and --data belong together: channels, height and width.",
         ) from error
     finally:

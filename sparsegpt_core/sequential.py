@@ -24,7 +24,7 @@ from sparsegpt_core.selection import Layer, select_layers
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solve import solve
 
-__all__ = ["LayerResult", "PruneResult", "check_finite", "prune_model"]
+__all__ = ["LayerResult", "PruneResult", "check_finite", "plan_layers", "prune_model"]
 
 _MAX_COLUMN_BYTES = 256 << 20  # of im2col columns at a time
 
@@ -108,17 +108,33 @@ def check_finite(state: dict[str, Tensor]) -> None:
             raise NumericsError(f"{name} holds NaN or infinity", "Use weights from a training run that converged.")
 
 
-def _prune(model: nn.Module, batches: Sequence[Tensor], settings: PruneSettings, progress: Progress) -> PruneResult:
-    sample = batches[0][:2].to(next(model.parameters()).device)
+def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> list[Layer]:
+    """List the network's layers; those without a reason will be pruned.
+
+    Args:
+        model: The network, in eval mode.
+        sample: A small batch of inputs (N, C, H, W), on any device.
+        settings: Pattern and globs.
+
+    Raises:
+        ModelError: There is none to prune, or the model does not take the sample.
+        InputError: A glob names no layer.
+    """
+    sample = sample.to(next(model.parameters()).device)
     layers = select_layers(model, sample, settings.pattern, settings.include, settings.exclude)
-    todo = [layer for layer in layers if layer.reason is None]
-    if not todo:
+    if all(layer.reason for layer in layers):
         counts = Counter(layer.reason.value for layer in layers if layer.reason)
         found = ", ".join(f"{count} {code}" for code, count in counts.items())
         raise ModelError(
             f"nothing to prune to {settings.pattern}: {found or 'no convolution or linear layer'}",
             "--include prunes layers left out as FIRST_LAYER, CLASSIFIER or EXCLUDED." if found else "",
         )
+    return layers
+
+
+def _prune(model: nn.Module, batches: Sequence[Tensor], settings: PruneSettings, progress: Progress) -> PruneResult:
+    layers = plan_layers(model, batches[0][:2], settings)
+    todo = [layer for layer in layers if layer.reason is None]
     seconds: Counter[str] = Counter()
     results: dict[str, LayerResult] = {}
     progress("prune", 0, len(todo))

@@ -1,0 +1,7 @@
+"""``python -m sparsegpt_cli``."""
+
+import sys
+
+from sparsegpt_cli.app import main
+
+sys.exit(main())

@@ -1,0 +1,81 @@
+"""The entry point: ``sparsegpt-trt COMMAND``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sparsegpt_cli.commands import COMMANDS
+from sparsegpt_cli.console import report_error
+from sparsegpt_core import __version__
+from sparsegpt_core.errors import InputError, SparseGPTError
+
+__all__ = ["app", "main"]
+
+_HOME = Path(__file__).resolve().parent.parent
+# Typer brings its own copy of click or needs the original, by version; the class is the same in both.
+_ClickException: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="sparsegpt-trt",
+    help="One-shot 2:4 pruning of CNNs with SparseGPT, down to verified ONNX and TensorRT engines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _function in COMMANDS:
+    app.command(_function.__name__.replace("_", "-"))(_function)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Show the version.")) -> None:
+    if version:
+        typer.echo(f"sparsegpt-trt {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit status: 0 done, 1 a check failed or an input is wrong, 2 usage, 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        _check_packages()
+        return app(arguments, standalone_mode=False) or 0
+    except SparseGPTError as error:
+        report_error(error, as_json)
+        return 1
+    except MemoryError:
+        report_error(SparseGPTError("out of memory", "Use a smaller --batch-size or fewer --samples."), as_json)
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        report_error(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), as_json)
+        return 130
+    except _ClickException as error:
+        message = error.format_message()
+        report_error(SparseGPTError(message.rstrip("."), "See --help."), as_json)
+        return 2
+
+
+def _check_packages() -> None:
+    """``export`` and ``deploy`` are common words: make sure that they are ours.
+
+    Raises:
+        InputError: Another package of the same name stands before ours.
+    """
+    for name in ("sparsegpt_core", "calibration", "export", "deploy"):
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or origin.parent.parent != _HOME:
+            raise InputError(
+                f"'{name}' is not the one of sparsegpt-trt but {origin or 'missing'}",
+                "Rename that file, or run from another folder, in an environment of its own.",
+            )

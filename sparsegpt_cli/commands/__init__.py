@@ -1,0 +1,18 @@
+"""One module a command: read options, call a library function, print what it returned.
+
+Command modules import nothing heavy at the top, so that ``verify`` starts at once and without torch.
+"""
+
+from sparsegpt_cli.commands.benchmark import benchmark
+from sparsegpt_cli.commands.build import build
+from sparsegpt_cli.commands.demo import demo
+from sparsegpt_cli.commands.doctor import doctor
+from sparsegpt_cli.commands.export import export
+from sparsegpt_cli.commands.prune import prune, prune_export
+from sparsegpt_cli.commands.report import report
+from sparsegpt_cli.commands.train import train
+from sparsegpt_cli.commands.verify import verify
+
+__all__ = ["COMMANDS"]
+
+COMMANDS = (prune_export, train, prune, export, verify, build, benchmark, report, doctor, demo)

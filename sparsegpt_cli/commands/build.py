@@ -1,0 +1,59 @@
+"""``build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+
+__all__ = ["build"]
+
+
+@o.command
+def build(
+    console: Console,
+    model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The plan to write. Default: beside the model.")] = None,
+    sparse: Annotated[bool, typer.Option(help="Let the builder use sparse kernels (SPARSE_WEIGHTS).")] = True,
+    shapes: Annotated[
+        str | None, typer.Option(help="MIN/OPT/MAX batch, or NAME:MIN/OPT/MAX with whole shapes (1x3x224x224).")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    compute_capability: Annotated[str | None, typer.Option(help="Target GPU, such as 8.6 (tensorrt-rtx only).")] = None,
+    timing_cache: Annotated[Path | None, typer.Option(help="A timing cache to read and extend.")] = None,
+    tactic_sources: Annotated[str | None, typer.Option(help="Kernel libraries, with commas.")] = None,
+    opt_level: Annotated[int | None, typer.Option(help="Builder optimisation level, 0 to 5.")] = None,
+) -> None:
+    """Build an engine, with a sidecar that says how."""
+    from deploy.build import build as run
+    from deploy.settings import BuildSettings
+    from deploy.shapes import parse_shapes
+
+    sources = None if tactic_sources is None else tuple(filter(None, tactic_sources.split(",")))
+    settings = BuildSettings(
+        sparse=sparse,
+        backend=backend,
+        compute_capability=compute_capability,
+        shapes=parse_shapes(shapes) if shapes else None,
+        opt_level=opt_level,
+        timing_cache=timing_cache,
+        tactic_sources=sources,
+    )
+    with console.progress() as progress:
+        result = run(model, out or model.with_suffix(".plan"), settings, progress)
+    for warning in result.warnings:
+        console.warn(warning)
+    chosen = "unknown" if result.chosen_layers is None else result.chosen_layers
+    console.result(
+        result.to_json(),
+        [
+            f"{result.plan}: {result.bytes / 1e6:.1f} MB by {result.backend} {result.backend_version} "
+            f"in {result.seconds:.1f} s, SPARSE_WEIGHTS {'on' if result.sparse_flag else 'off'}",
+            f"layers eligible for sparse kernels: {result.eligible_layers}, chosen: {chosen}",
+            result.note,
+        ],
+    )

@@ -1,0 +1,38 @@
+"""``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.tables import table
+
+__all__ = ["demo"]
+
+
+@o.command
+def demo(
+    console: Console,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 30,
+) -> None:
+    """Everything on handwritten digits, in a minute or two: train, prune, export, verify, build, compare, report."""
+    from sparsegpt_cli.demonstration import run_demo
+
+    content = run_demo(out, epochs, console)
+    rows = [
+        [row[key] for key in ("model", "top1", "difference", "sparse", "onnx", "engine")] for row in content["rows"]
+    ]
+    console.result(
+        content,
+        [
+            table(["model"], ["top-1 %", "difference (95 %)", "2:4 layers", "ONNX", "FP16 engine, 8.6"], rows),
+            f"top-1 on {content['samples']} held-out digits, in ONNX Runtime",
+            *content["notes"],
+            f"report: {content['report']}",
+        ],
+    )

@@ -1,0 +1,38 @@
+"""``doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.tables import doctor_table
+
+__all__ = ["doctor"]
+
+
+@o.command
+def doctor(
+    console: Console,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 where something that is needed is missing.")
+    ] = False,
+) -> None:
+    """Say what this machine can do, what is missing, and the command that adds it."""
+    from deploy.doctor import doctor as run
+    from deploy.environment import environment
+
+    checks = run()
+    needed = [check.name for check in checks if not check.ok and not check.optional]
+    console.result(
+        {"checks": [asdict(check) for check in checks], "environment": environment()},
+        [
+            doctor_table(checks),
+            f"needed and missing: {', '.join(needed)}" if needed else "nothing that is needed is missing",
+        ],
+    )
+    if strict and needed:
+        raise typer.Exit(1)

@@ -1,0 +1,71 @@
+"""``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+
+__all__ = ["export"]
+
+
+@o.command
+def export(
+    console: Console,
+    weights: Annotated[Path, typer.Option(help="A .safetensors file, or a .pt with nothing but tensors.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    model: o.Model = "",
+    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    image: Annotated[str | None, typer.Option(help="CxHxW, where the checkpoint does not note it.")] = None,
+    num_classes: o.NumClasses = None,
+) -> None:
+    """Export a checkpoint to ONNX; a pruned one must still obey its pattern in the file."""
+    import torch
+
+    from sparsegpt_cli.exporting import TOLERANCE, Exporter
+    from sparsegpt_cli.loading import ModelOptions, load_model
+    from sparsegpt_core.checkpoint import load_checkpoint
+    from sparsegpt_core.errors import InputError
+    from sparsegpt_core.patterns import parse_pattern
+
+    o.require_suffix(out, ".onnx")
+    if precision not in TOLERANCE:
+        raise InputError(f"unknown precision '{precision}'", f"Use {' or '.join(TOLERANCE)}.")
+    checkpoint = load_checkpoint(weights)
+    noted = checkpoint.metadata
+    shape = _image(image) if image else tuple(noted.get("image", ()))
+    if len(shape) != 3:
+        raise InputError("the checkpoint does not note the image shape", "Give --image, for example 3x224x224.")
+    loaded = load_model(ModelOptions(model, weights, num_classes), checkpoint, shape, console)
+    # No data set here: noise of unit variance exercises every layer as well as images do.
+    images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(console.seed))
+    with console.progress() as progress:
+        progress(f"export {precision}", 0, 1)
+        exporter = Exporter(
+            loaded.module,
+            images,
+            {**noted, "model": loaded.spec, "image": list(shape)},
+            parse_pattern(noted.get("pattern", "2:4")),
+            noted.get("pruned", ()),
+        )
+        file = exporter.write(out, precision)
+        progress(f"export {precision}", 1, 1)
+    sparse = file.audit.sparse_layers if file.audit else None
+    content = {"out": str(out), "precision": precision, "parity": file.parity.to_json(), "sparse_layers": sparse}
+    lines = [f"{out}: {precision}, differs from PyTorch by {file.parity.relative:.1e} of its logits"]
+    if sparse is not None:
+        lines.append(f"{sparse} layers are {noted.get('pattern', '2:4')}; sparsegpt-trt verify {out} lists them")
+    console.result(content, lines)
+
+
+def _image(text: str) -> tuple[int, ...]:
+    from sparsegpt_core.errors import InputError
+
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise InputError(f"cannot read the image shape '{text}'", "Give CxHxW, for example 3x224x224.")
+    return tuple(int(part) for part in parts)

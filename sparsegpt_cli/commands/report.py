@@ -1,0 +1,25 @@
+"""``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+
+__all__ = ["report"]
+
+
+@o.command
+def report(
+    console: Console,
+    run: Annotated[Path, typer.Argument(help="The folder that prune-export wrote.", show_default=False)],
+) -> None:
+    """Write the HTML report of a run again, with the engines and benchmarks that have come since."""
+    from sparsegpt_cli.report import render_report
+
+    path = render_report(run)
+    console.result({"report": str(path)}, [f"report: {path}"])

@@ -1,0 +1,55 @@
+"""``verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.tables import audit_table
+
+__all__ = ["verify"]
+
+
+@o.command
+def verify(
+    console: Console,
+    model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
+    pattern: Annotated[str | None, typer.Option(help="N:M; by default what the model notes, else 2:4.")] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            help="Exit with 1 where a layer is 'dense' that could be sparse (and is not noted as left dense on "
+            "purpose), or where one is 'ineligible' for whatever reason."
+        ),
+    ] = None,
+) -> None:
+    """Audit the pattern of every weight in an ONNX file, and say why a layer is not eligible."""
+    from export.audit import audit_model
+    from sparsegpt_core.errors import InputError
+    from sparsegpt_core.patterns import NM, parse_pattern
+
+    if fail_on not in (None, "dense", "ineligible"):
+        raise typer.BadParameter(f"'{fail_on}' is not dense or ineligible", param_hint="--fail-on")
+    wanted = parse_pattern(pattern) if pattern else None
+    if wanted is not None and not isinstance(wanted, NM):
+        raise InputError(f"'{pattern}' is not an N:M pattern", "For example 2:4.")
+    result = audit_model(model, wanted)
+    lines: list[Any] = [
+        audit_table(result),
+        f"{result.sparse_layers} of {len(result.layers)} weights are {result.pattern}; "
+        f"{result.eligible_layers} layers are eligible for sparse kernels",
+    ]
+    console.result(result.to_json(), lines)
+    failures = result.failures(fail_on) if fail_on else []
+    if failures:
+        first = failures[0]
+        code = first.reason.value if first.reason else ""
+        where = f", its first group at {first.first_violation}" if first.first_violation else ""
+        console.error(
+            f"--fail-on {fail_on}: {len(failures)} of {len(result.layers)} layers, first {first.name} ({code}{where})"
+        )
+        raise typer.Exit(1)

@@ -1,0 +1,119 @@
+"""What a command shows: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.progress import Progress as ProgressHook
+from sparsegpt_core.progress import silent
+
+__all__ = ["Console", "report_error"]
+
+_LINE_SECONDS = 5.0
+
+
+class Console:
+    """One command's output, and its seed.
+
+    Args:
+        as_json: Print one JSON object on standard output and nothing else there.
+        quiet: No progress and no messages; errors, warnings and the result still come.
+        seed: For everything drawn at random.
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False, seed: int = 0) -> None:
+        self.as_json, self.quiet, self.seed = as_json, quiet, seed
+        self._out = _rich(sys.stdout)
+        self._err = _rich(sys.stderr)
+
+    def say(self, message: str) -> None:
+        """Show a message on standard error."""
+        if not self.quiet:
+            self._err.print(escape(message), highlight=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """Show a warning on standard error, even when quiet."""
+        self._err.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+    def error(self, message: str) -> None:
+        """Show why a check failed, on standard error."""
+        self._err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+    def result(self, content: dict[str, Any], lines: Sequence[str | Table]) -> None:
+        """Show a result: ``content`` as JSON, or ``lines`` for people."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
+            return
+        for line in lines:
+            self._out.print(line if isinstance(line, Table) else Text(line), soft_wrap=not isinstance(line, Table))
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[ProgressHook]:
+        """Give a progress hook: bars with the time left on a terminal, lines elsewhere."""
+        if self.quiet:
+            yield silent
+        elif self._err.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self._err) as bars:
+                yield _Bars(bars)
+        else:
+            yield _Lines(self)
+
+
+def _rich(stream: Any) -> RichConsole:
+    console = RichConsole(file=stream)
+    # Where no terminal tells its width, tables are not squeezed into 80 columns.
+    return console if console.is_terminal else RichConsole(file=stream, width=140)
+
+
+class _Bars:
+    """One bar for every stage."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks or (done == 0 and self._bars.tasks[self._tasks[stage]].finished):
+            self._tasks[stage] = self._bars.add_task(escape(stage), total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+
+class _Lines:
+    """A line at the start and the end of every stage, and every few seconds between."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == 0:
+            self._started = self._last = now
+            self._console.say(f"{stage} ...")
+        elif done == total or now - self._last >= _LINE_SECONDS:
+            self._last = now
+            elapsed = now - self._started
+            left = "" if done == total else f", about {elapsed / done * (total - done):.0f} s left"
+            self._console.say(f"{stage} {done}/{total} in {elapsed:.1f} s{left}")
+
+
+def report_error(error: SparseGPTError, as_json: bool) -> None:
+    """Show an error as one line (two with a hint); as JSON on standard output too where asked for."""
+    if as_json:
+        sys.stdout.write(json.dumps({"error": str(error), "hint": error.hint}) + "\n")
+    console = _rich(sys.stderr)
+    hint = f" {escape(error.hint)}" if error.hint else ""
+    console.print(f"[bold red]error:[/] {escape(str(error))}.{hint}", highlight=False, soft_wrap=True)

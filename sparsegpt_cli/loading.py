@@ -1,0 +1,106 @@
+"""From the options of a command to a model and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from calibration.arrays import Data
+from calibration.evaluate import find_device
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.data import DataOptions, open_options
+from sparsegpt_core.checkpoint import Checkpoint, load_checkpoint, load_into
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.zoo import ModelShape, build_model
+
+__all__ = ["LoadedModel", "ModelOptions", "load", "load_model", "pick_device"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the command line says about the model."""
+
+    spec: str = ""
+    weights: Path | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights, and where they came from."""
+
+    module: nn.Module
+    spec: str
+    image: tuple[int, int, int]
+    weights: Path | None
+    weights_sha256: str | None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the model for a report, without paths of this machine."""
+        return {
+            "spec": self.spec,
+            "image": list(self.image),
+            "weights": None if self.weights is None else self.weights.name,
+            "weights_sha256": self.weights_sha256,
+            "parameters": sum(parameter.numel() for parameter in self.module.parameters()),
+        }
+
+
+def load(model: ModelOptions, data: DataOptions, console: Console) -> tuple[LoadedModel, Data]:
+    """Open the data and load the model that shall see it.
+
+    Normalisation is what the options say, else what the checkpoint was trained with, else the data set's own.
+
+    Raises:
+        DataError: The data cannot be read.
+        ModelError: The model or its weights cannot be loaded, or do not belong together.
+    """
+    checkpoint = load_checkpoint(model.weights) if model.weights else None
+    opened = open_options(data, checkpoint.metadata if checkpoint else {})
+    return load_model(model, checkpoint, opened.image_shape, console, opened.num_classes), opened
+
+
+def load_model(
+    options: ModelOptions,
+    checkpoint: Checkpoint | None,
+    image: tuple[int, int, int],
+    console: Console,
+    data_classes: int | None = None,
+) -> LoadedModel:
+    """Build a model and load its weights; without weights they are random, which is said.
+
+    The number of classes is what the option says, else what the checkpoint notes, else the factory's own
+    (torchvision, timm) or what the data has (the reference networks).
+
+    Raises:
+        ModelError: No such model, or the weights do not fit.
+        InputError: Neither the option nor the checkpoint names a model.
+    """
+    metadata = checkpoint.metadata if checkpoint else {}
+    spec = options.spec or metadata.get("model", "")
+    if not spec:
+        raise InputError("no model is named", "Give --model: no checkpoint notes what it is for.")
+    classes = options.num_classes or metadata.get("num_classes") or (None if ":" in spec else data_classes)
+    if ":" in spec and not spec.startswith(("torchvision:", "timm:")):
+        console.say(f"importing and running {spec}")
+    torch.manual_seed(console.seed)
+    module = build_model(spec, ModelShape(image, classes)).float().eval()
+    if checkpoint:
+        load_into(module, checkpoint.state)
+    else:
+        console.warn(f"no --weights: {spec} has random weights")
+    return LoadedModel(module, spec, image, options.weights, checkpoint.sha256 if checkpoint else None, metadata)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of this name; ``auto`` prefers CUDA.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    return find_device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

@@ -1,0 +1,290 @@
+"""The main job: a trained network in; dense and sparse ONNX, their audit, comparison and report out."""
+
+from __future__ import annotations
+
+import copy
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from calibration.arrays import Data
+from calibration.sampling import calibration_batches
+from deploy.accuracy import AccuracyReport, compare_accuracy
+from deploy.environment import environment
+from deploy.session import OnnxSession
+from sparsegpt_cli.data import EvaluationBatches
+from sparsegpt_cli.exporting import ExportedFile, Exporter
+from sparsegpt_cli.loading import LoadedModel
+from sparsegpt_cli.report import render_report
+from sparsegpt_core import __version__
+from sparsegpt_core.artifacts import sha256, write_json
+from sparsegpt_core.checkpoint import save_checkpoint
+from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.sequential import PruneResult, plan_layers, prune_model
+from sparsegpt_core.settings import PruneSettings
+
+__all__ = ["Job", "prune", "prune_export", "pruning_metadata"]
+
+_DEFAULT_SAMPLES = 256
+_CALIBRATION_BATCH = 32
+_PARITY_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a pruning run is made of.
+
+    ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
+    ``baseline`` also prunes by magnitude, to compare.
+    """
+
+    model: LoadedModel
+    data: Data
+    settings: PruneSettings
+    device: torch.device
+    samples: int | None = None
+    eval_samples: int = 2000
+    batch_size: int = 64
+    seed: int = 0
+    baseline: bool = True
+    command: str = ""
+
+    @property
+    def calibration_samples(self) -> int:
+        """How many images are calibrated on."""
+        return self.samples or min(_DEFAULT_SAMPLES, len(self.data.training))
+
+
+def prune(job: Job, progress: Progress = silent) -> PruneResult:
+    """Prune the job's model in place, calibrated on its training split."""
+    batches = calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH, job.seed)
+    job.model.module.to(job.device)
+    return prune_model(job.model.module, batches, job.settings, progress)
+
+
+def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
+    """What a pruned checkpoint notes about itself."""
+    return {
+        **model_metadata(job.model, job.data),
+        "pattern": str(job.settings.pattern),
+        "method": job.settings.method,
+        "pruned": [layer.name for layer in result.layers if layer.status == "pruned"],
+        "dense": {layer.name: layer.reason for layer in result.layers if layer.reason},
+    }
+
+
+def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
+    """What every file notes about the model it holds; no paths and no dates, so that equal runs give equal bytes."""
+    known = {key: model.metadata[key] for key in ("num_classes",) if key in model.metadata}
+    return {
+        "tool_version": __version__,
+        "model": model.spec,
+        "image": list(model.image),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "source_sha256": model.weights_sha256,
+        **known,
+    }
+
+
+def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, Any]:
+    """Prune, export, audit, compare and report.
+
+    Args:
+        job: What to do.
+        out: The folder for ``dense.onnx``, ``sparse.onnx``, both as ``.fp16.onnx``, ``sparse.safetensors``,
+            ``prune.json``, ``manifest.json`` and ``report.html``; with a baseline ``magnitude.onnx`` too.
+            Nothing is put there before all of it is done.
+        progress: Told of every stage.
+
+    Returns:
+        What ``prune-export --json`` prints.
+
+    Raises:
+        SparseGPTError: Any stage failed; ``out`` is as it was.
+    """
+    with _staged(out) as folder:
+        content = _Run(job, folder, progress).run()
+        write_json(folder / "prune.json", content)
+        _write_manifest(folder)
+        render_report(folder)
+    files = {"dense": "dense.onnx", "sparse": "sparse.onnx", "checkpoint": "sparse.safetensors"}
+    files |= {"report": "report.html", "manifest": "manifest.json"}
+    paths = {name: str(out / file) for name, file in files.items()}
+    shown = ("layers", "accuracy", "parity", "seconds", "peak_memory_bytes", "warnings")
+    return {"out": str(out), "files": paths, **{key: content[key] for key in shown}}
+
+
+class _Run:
+    """One run's stages, its clock and its warnings."""
+
+    def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
+        self._job, self._folder, self._progress = job, folder, progress
+        self._seconds: Counter[str] = Counter()
+        self._warnings: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        job, start = self._job, time.perf_counter()
+        metadata = model_metadata(job.model, job.data)
+        images = calibration_batches(job.data.training, self._parity_samples(), _PARITY_SAMPLES, job.seed)[0]
+        plan_layers(job.model.module, images[:2], job.settings)  # a misfit shows before the first long stage
+        exported = {"dense": self._export("dense", metadata, images, ())}
+        if job.baseline and job.settings.method != "magnitude":
+            exported["magnitude"] = self._export_baseline(metadata, images)
+        result = prune(job, self._progress)
+        self._seconds.update(result.seconds)
+        self._warnings += result.warnings
+        metadata = pruning_metadata(job, result)
+        exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"])
+        save_checkpoint(self._folder / "sparse.safetensors", job.model.module.state_dict(), metadata)
+        accuracy = self._compare({name: files["fp32"].path for name, files in exported.items()})
+        self._seconds["total"] = time.perf_counter() - start  # type: ignore[assignment]
+        return self._content(result, exported, accuracy)
+
+    def _parity_samples(self) -> int:
+        return min(_PARITY_SAMPLES, len(self._job.data.training))
+
+    def _export(
+        self, name: str, metadata: dict[str, Any], images: torch.Tensor, pruned: tuple[str, ...] | list[str]
+    ) -> dict[str, ExportedFile]:
+        """Write ``name.onnx`` and, unless it is only the baseline or overflows, ``name.fp16.onnx``."""
+        precisions = ("fp32",) if name == "magnitude" else ("fp32", "fp16")
+        self._progress(f"export {name}", 0, len(precisions))
+        with self._timed("export"):
+            exporter = Exporter(self._job.model.module, images, metadata, self._job.settings.pattern, pruned)
+            files: dict[str, ExportedFile] = {}
+            for precision in precisions:
+                path = self._folder / (f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx")
+                try:
+                    files[precision] = exporter.write(path, precision)
+                except NumericsError as error:
+                    if precision == "fp32":
+                        raise
+                    path.unlink(missing_ok=True)
+                    self._warnings.append(f"left out {path.name}: {error}")
+                self._progress(f"export {name}", len(files), len(precisions))
+        return files
+
+    def _export_baseline(self, metadata: dict[str, Any], images: torch.Tensor) -> dict[str, ExportedFile]:
+        """Prune a throw-away copy by magnitude and export it."""
+        job = self._job
+        settings = PruneSettings(
+            job.settings.pattern, "magnitude", include=job.settings.include, exclude=job.settings.exclude
+        )
+        dense = job.model.module
+        state = copy.deepcopy(dense.state_dict())
+        try:
+            result = prune_model(dense, [images], settings)
+            pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
+            noted = {**metadata, "pattern": str(settings.pattern), "method": "magnitude", "pruned": pruned}
+            return self._export("magnitude", noted, images, pruned)
+        finally:
+            dense.load_state_dict(state)
+
+    def _compare(self, files: dict[str, Path]) -> AccuracyReport | None:
+        """Compare the files on the evaluation split, in ONNX Runtime."""
+        job, split = self._job, self._job.data.evaluation
+        if split is None:
+            self._warnings.append(
+                f"accuracy is left out: {job.data.spec} has no evaluation split; --eval-data names one"
+            )
+            return None
+        batches = EvaluationBatches(split, job.eval_samples, job.batch_size, job.seed)
+        sessions: dict[str, Callable[..., Any]] = {name: OnnxSession(path).run for name, path in files.items()}
+        with self._timed("evaluate"):
+            return compare_accuracy(sessions, batches, progress=self._progress, total=len(batches))
+
+    def _content(
+        self, result: PruneResult, exported: dict[str, dict[str, ExportedFile]], accuracy: AccuracyReport | None
+    ) -> dict[str, Any]:
+        job = self._job
+        audit = exported["sparse"]["fp32"].audit
+        parity = {
+            name if precision == "fp32" else f"{name}.{precision}": file.parity.to_json()
+            for name, files in exported.items()
+            for precision, file in files.items()
+        }
+        settings = {**asdict(job.settings), "pattern": str(job.settings.pattern), "seed": job.seed}
+        return {
+            "tool": {"name": "sparsegpt-trt", "version": __version__},
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": job.command,
+            "model": job.model.to_json(),
+            "data": {
+                "spec": job.data.spec,
+                "samples": job.calibration_samples,
+                "mean": list(job.data.mean),
+                "std": list(job.data.std),
+            },
+            "settings": {**settings, "device": str(job.device)},
+            "layers": [layer.to_json() for layer in result.layers],
+            "accuracy": {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU", **accuracy.to_json()} if accuracy else None,
+            "parity": parity,
+            "audit": {"sparse": audit.to_json()} if audit else None,
+            "seconds": {stage: round(value, 3) for stage, value in self._seconds.items()},
+            "peak_memory_bytes": peak_memory(job.device),
+            "warnings": self._warnings,
+            "environment": environment(),
+        }
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - start  # type: ignore[assignment]
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory used so far, in bytes: the device's where it has its own, else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """Give a folder beside ``out``; move its files into ``out`` when all went well, else remove it.
+
+    Raises:
+        InputError: ``out`` is a file, or cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is not a folder", "Give --out a folder, or a name that is free.")
+    folder = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        yield folder
+        out.mkdir(exist_ok=True)
+        for file in sorted(folder.iterdir()):
+            file.replace(out / file.name)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {out}: {error.strerror or error}", "Give a folder you may write to, with space left."
+        ) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {
+        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".onnx", ".safetensors", ".json")
+    }
+    write_json(folder / "manifest.json", {"tool_version": __version__, "files": files})

@@ -1,0 +1,121 @@
+"""Results as tables for a terminal. Loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from deploy.doctor import Check
+    from export.audit import AuditResult
+
+__all__ = ["accuracy_table", "audit_table", "doctor_table", "interval", "latency_table", "layer_table", "table"]
+
+
+def table(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Make a plain table: ``left`` columns hold text, the ``right`` ones behind them numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in left:
+        made.add_column(name, overflow="fold")
+    for name in right:
+        made.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def layer_table(layers: Sequence[dict[str, Any]]) -> Table:
+    """The layers of a pruning run."""
+    rows = [
+        [
+            layer["name"],
+            layer["kind"],
+            _shape(layer["shape"]),
+            layer["status"],
+            _code(layer["reason"]),
+            f"{100 * layer['sparsity']:.1f} %",
+            _scientific(layer["relative_error"]),
+            _scientific(layer["magnitude_error"]),
+        ]
+        for layer in layers
+    ]
+    return table(["layer", "kind", "weight", "", "reason"], ["zeros", "output error", "by magnitude"], rows)
+
+
+def accuracy_table(accuracy: dict[str, Any]) -> Table:
+    """Accuracy of every version, with what it lost against dense."""
+    rows = [
+        [
+            name,
+            _number(arm["top1"], ".2f"),
+            _number(arm.get("top5"), ".2f"),
+            interval(arm.get("difference")),
+            _number(arm.get("disagreement"), ".2f"),
+            _number(arm.get("kl"), ".2g"),
+            str(arm["samples"]),
+        ]
+        for name, arm in accuracy.items()
+        if isinstance(arm, dict) and "samples" in arm
+    ]
+    right = ["top-1 %", "top-5 %", "difference (95 %)", "disagrees %", "KL", "images"]
+    return table(["model"], right, rows)
+
+
+def latency_table(content: dict[str, Any]) -> Table:
+    """Latency of every version; the runtime stands in the heading."""
+    rows = [
+        [name, *(_number(arm[key], ".3f") for key in ("p50_ms", "p95_ms", "p99_ms")), str(arm["samples"])]
+        for name, arm in content["latency"].items()
+    ]
+    return table([f"latency, {content['runtime']}"], ["p50 ms", "p95 ms", "p99 ms", "calls"], rows)
+
+
+def audit_table(result: AuditResult) -> Table:
+    """The audit of an ONNX file."""
+    rows = [
+        [
+            layer.name,
+            layer.op,
+            _shape(layer.shape),
+            layer.dtype or "-",
+            "sparse" if layer.is_sparse else "dense",
+            _code(layer.reason),
+            "-" if layer.violations is None else str(layer.violations),
+        ]
+        for layer in result.layers
+    ]
+    return table(["layer", "op", "weight", "type", result.pattern, "reason"], ["groups broken"], rows)
+
+
+def doctor_table(checks: Sequence[Check]) -> Table:
+    """What the doctor found."""
+    rows = [
+        [check.name, "ok" if check.ok else "missing", check.detail, "" if check.ok else check.fix] for check in checks
+    ]
+    return table(["", "", "", "how to add it"], [], rows)
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "-" if shape is None else "×".join(map(str, shape))
+
+
+def _code(reason: Any) -> str:
+    return "" if reason is None else str(getattr(reason, "value", reason))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _scientific(value: float | None) -> str:
+    return _number(value, ".1e")
+
+
+def interval(difference: dict[str, float] | None) -> str:
+    """Show a difference in percentage points with its interval."""
+    if difference is None:
+        return "-"
+    return f"{difference['value']:+.2f} ({difference['low']:+.2f} … {difference['high']:+.2f})"

@@ -1,0 +1,64 @@
+"""Train a baseline and write its checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calibration.evaluate import evaluate
+from calibration.train import TrainSettings
+from calibration.train import train as run
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.data import DataOptions, open_options
+from sparsegpt_core import __version__
+from sparsegpt_core.checkpoint import save_checkpoint
+from sparsegpt_core.errors import DataError
+from sparsegpt_core.zoo import ModelShape, build_model
+
+__all__ = ["train_model"]
+
+
+def train_model(spec: str, data: DataOptions, settings: TrainSettings, out: Path, console: Console) -> dict[str, Any]:
+    """Train, evaluate on the evaluation split where there is one, and write the best epoch's weights.
+
+    Returns:
+        What ``train --json`` prints.
+
+    Raises:
+        DataError: The data has no labels.
+        ModelError: The model cannot be built or does not take the images.
+        NumericsError: The loss diverged.
+    """
+    opened = open_options(data, {})
+    if opened.num_classes is None:
+        raise DataError(f"{opened.spec} has no labels to train on", "Use class folders, or an npz with 'labels'.")
+    torch.manual_seed(console.seed)
+    module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
+    with console.progress() as progress:
+        result = run(module, opened, settings, progress)
+        evaluation = None
+        if opened.evaluation is not None and opened.evaluation.labels is not None:
+            evaluation = evaluate(module, opened.evaluation, device=settings.device, progress=progress).to_json()
+    best = result.history[result.best_epoch - 1]
+    metadata = {
+        "tool_version": __version__,
+        "model": spec,
+        "num_classes": opened.num_classes,
+        "image": list(opened.image_shape),
+        "mean": list(opened.mean),
+        "std": list(opened.std),
+        "data": opened.spec,
+        "epoch": best.epoch,
+        "validation_top1": best.validation_top1,
+        "evaluation": evaluation,
+    }
+    save_checkpoint(out, result.best_state, metadata)
+    return {
+        "out": str(out),
+        "best_epoch": best.epoch,
+        "validation_top1": best.validation_top1,
+        "evaluation": evaluation,
+        "history": [vars(epoch) for epoch in result.history],
+    }

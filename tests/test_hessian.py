@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.hessian import HessianAccumulator, inverse_factor, quadratic_error
+
+
+def random_hessian(columns=12, positions=40, seed=0):
+    x = torch.randn(positions, columns, generator=torch.Generator().manual_seed(seed))
+    return x.T @ x / positions
+
+
+def test_accumulator_is_the_mean_outer_product():
+    x = torch.randn(100, 7)
+    hessian = HessianAccumulator(7, x.device)
+    for piece in x.split(13):
+        hessian.add(piece)
+    expected = sum(torch.outer(row, row) for row in x.double()) / 100
+    torch.testing.assert_close(hessian.mean(), expected.float())
+    assert hessian.positions == 100
+
+
+def test_accumulator_keeps_small_batches_beside_large_ones():
+    hessian = HessianAccumulator(1, torch.device("cpu"))
+    hessian.add(torch.tensor([[1e4]]))
+    for _ in range(1000):
+        hessian.add(torch.tensor([[1.0]]))
+    # In float32 every single 1 would be lost beside 1e8.
+    assert float(hessian.mean()) == pytest.approx((1e8 + 1000) / 1001, rel=1e-7)
+
+
+def test_factor_is_that_of_the_explicit_inverse():
+    hessian = random_hessian()
+    factor = inverse_factor(hessian, damping=0.01)
+    damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(12)
+    upper = factor.upper.double()
+    assert torch.equal(factor.upper, factor.upper.triu())
+    torch.testing.assert_close(upper.T @ upper, damped.inverse(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(upper, torch.linalg.cholesky(damped.inverse(), upper=True), rtol=1e-3, atol=1e-3)
+    assert factor.damping == 0.01
+
+
+def test_dead_columns_are_marked_and_do_no_harm():
+    hessian = random_hessian()
+    hessian[3] = 0
+    hessian[:, 3] = 0
+    factor = inverse_factor(hessian)
+    assert factor.dead.nonzero().flatten().tolist() == [3]
+    assert torch.isfinite(factor.upper).all()
+
+
+def test_all_columns_dead():
+    assert torch.isfinite(inverse_factor(torch.zeros(4, 4)).upper).all()
+
+
+def test_damping_is_raised_where_needed_and_said(caplog):
+    hessian = random_hessian()
+    smallest = torch.linalg.eigvalsh(hessian)[0]
+    hessian -= (smallest + 0.03 * hessian.diagonal().mean()) * torch.eye(12)  # slightly indefinite
+    factor = inverse_factor(hessian, damping=0.01, name="conv7")
+    assert factor.damping > 0.01
+    assert "conv7" in caplog.text
+
+
+def test_hopeless_hessian_names_the_layer():
+    with pytest.raises(NumericsError, match="conv7"):
+        inverse_factor(-torch.eye(4) * 100 + torch.ones(4, 4) * 101, name="conv7")
+
+
+def test_bad_inputs_name_the_layer():
+    empty = HessianAccumulator(3, torch.device("cpu"))
+    with pytest.raises(InputError, match="conv7"):
+        empty.mean("conv7")
+    empty.add(torch.tensor([[1.0, float("nan"), 0.0]]))
+    with pytest.raises(NumericsError, match="conv7"):
+        empty.mean("conv7")
+
+
+def test_quadratic_error_is_the_mean_squared_output_difference():
+    x, delta = torch.randn(50, 6), torch.randn(4, 6)
+    expected = (delta @ x.T).square().sum() / 50
+    assert quadratic_error(delta, x.T @ x / 50) == pytest.approx(float(expected), rel=1e-4)
