@@ -9,13 +9,15 @@ from typing import Any
 
 import typer
 
+from deploy.optional import INSTALL
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.console import report_error
 from sparsegpt_core import __version__
-from sparsegpt_core.errors import InputError, SparseGPTError
+from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
 
 __all__ = ["app", "main"]
 
+_INTERRUPTED = 130
 _HOME = Path(__file__).resolve().parent.parent
 # Typer brings its own copy of click or needs the original, by version; the class is the same in both.
 _ClickException: Any = typer.BadParameter.__mro__[2]
@@ -49,16 +51,24 @@ def main(arguments: list[str] | None = None) -> int:
     as_json = "--json" in arguments
     try:
         _check_packages()
-        return app(arguments, standalone_mode=False) or 0
+        code = app(arguments, standalone_mode=False) or 0
+        if code == _INTERRUPTED:  # some versions of Typer raise, others return this
+            raise KeyboardInterrupt
+        return code
     except SparseGPTError as error:
         report_error(error, as_json)
+        return 1
+    except ImportError as error:
+        module = (error.name or "").partition(".")[0]
+        hint = f"Install it: {INSTALL[module]}." if module in INSTALL else "sparsegpt-trt doctor lists what is missing."
+        report_error(MissingDependencyError(first_line(error), hint), as_json)
         return 1
     except MemoryError:
         report_error(SparseGPTError("out of memory", "Use a smaller --batch-size or fewer --samples."), as_json)
         return 1
     except (KeyboardInterrupt, typer.Abort):
         report_error(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), as_json)
-        return 130
+        return _INTERRUPTED
     except _ClickException as error:
         message = error.format_message()
         report_error(SparseGPTError(message.rstrip("."), "See --help."), as_json)

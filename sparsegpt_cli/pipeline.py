@@ -231,7 +231,9 @@ class _Run:
             },
             "settings": {**settings, "device": str(job.device)},
             "layers": [layer.to_json() for layer in result.layers],
-            "accuracy": {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU", **accuracy.to_json()} if accuracy else None,
+            "accuracy": {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU", **accuracy.to_json()}
+            if accuracy
+            else None,
             "parity": parity,
             "audit": {"sparse": audit.to_json()} if audit else None,
             "seconds": {stage: round(value, 3) for stage, value in self._seconds.items()},

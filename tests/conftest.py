@@ -53,7 +53,7 @@ def program(tmp_path):
         stubs = tmp_path / "stubs"
         stubs.mkdir(exist_ok=True)
         for name in without:
-            (stubs / f"{name}.py").write_text(f"raise ImportError('{name} is not installed')\n")
+            (stubs / f"{name}.py").write_text(f"raise ImportError('{name} is not installed', name='{name}')\n")
         environment = {**os.environ, "PYTHONPATH": f"{stubs}{os.pathsep}{ROOT}"}
         command = [sys.executable, "-m", "sparsegpt_cli", *(str(argument) for argument in arguments)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **options)
