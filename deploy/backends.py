@@ -9,11 +9,12 @@ import sys
 from dataclasses import dataclass
 from types import ModuleType
 
+from deploy.environment import find_gpu
 from deploy.optional import INSTALL, require
 from sparsegpt_core.errors import InputError, MissingDependencyError
 
 BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Backend names and their modules, the preferred one first."""
+"""Backend names and their modules."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def find_backend(name: str = "auto") -> Backend:
     """Import a backend and point Polygraphy at it.
 
     Args:
-        name: ``tensorrt``, ``tensorrt-rtx``, or ``auto`` for the first of them that imports.
+        name: ``tensorrt``, ``tensorrt-rtx``, or ``auto`` for the first that imports: ``tensorrt`` before
+            ``tensorrt-rtx`` where there is a GPU, after it where there is none, since only the latter can build then.
 
     Raises:
         InputError: The name is unknown, or Polygraphy already serves the other backend in this process.
@@ -43,7 +45,8 @@ def find_backend(name: str = "auto") -> Backend:
     if name != "auto" and name not in BACKENDS:
         raise InputError(f"unknown backend '{name}'", f"Use auto, {' or '.join(BACKENDS)}.")
     problems = []
-    for candidate in BACKENDS if name == "auto" else [name]:
+    order = list(BACKENDS) if find_gpu() else list(reversed(BACKENDS))
+    for candidate in order if name == "auto" else [name]:
         try:
             module = _import(BACKENDS[candidate])
         except MissingDependencyError as error:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import deploy.backends
 from deploy.backends import find_backend
 from deploy.build import RTX_NOTE, BuildResult, build, load_plan, sidecar_path
 from deploy.compiler import precision_flags
@@ -220,4 +221,14 @@ def test_find_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError) as caught:
         find_backend()
-    assert "pip install tensorrt, or pip install tensorrt-rtx-cu13" in caught.value.hint
+    assert all(command in caught.value.hint for command in ("pip install tensorrt", "pip install tensorrt-rtx-cu13"))
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(None, "tensorrt-rtx"), (object(), "tensorrt")])
+def test_auto_takes_the_backend_that_can_build_here(monkeypatch, gpu, expected) -> None:
+    monkeypatch.setattr(deploy.backends, "find_gpu", lambda: gpu)
+    monkeypatch.setattr(deploy.backends, "_point_polygraphy_at", lambda name: None)
+    both = SimpleNamespace(Builder=None, __version__="1")
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, both)
+    assert find_backend().name == expected
