@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_core import __version__
 

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_report import hostile_run, sample_run, write_run
 
 from sparsegpt_cli.report import render_report
+from test_report import hostile_run, sample_run, write_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

@@ -2,7 +2,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_patterns import patterns
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.hessian import inverse_factor, quadratic_error
@@ -11,6 +10,7 @@ from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solve import solve
 from sparsegpt_core.sparsegpt import sparsegpt
+from test_patterns import patterns
 
 
 def layer(rows, columns, positions=200, seed=0):
