@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 from sparsegpt_core.zoo.registry import ModelShape, register
@@ -13,48 +15,49 @@ def _classes(shape: ModelShape) -> int:
     return 10 if shape.num_classes is None else shape.num_classes
 
 
-def _conv_block(inputs: int, outputs: int, *, norm: bool) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)
-    return [conv, *([nn.BatchNorm2d(outputs)] if norm else []), nn.ReLU(inplace=True)]
+def _conv_block(name: str, inputs: int, outputs: int, *, norm: bool) -> dict[str, nn.Module]:
+    block: dict[str, nn.Module] = {f"conv{name}": nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)}
+    if norm:
+        block[f"norm{name}"] = nn.BatchNorm2d(outputs)
+    return {**block, f"relu{name}": nn.ReLU(inplace=True)}
+
+
+def _head(inputs: int, hidden: int, shape: ModelShape) -> dict[str, nn.Module]:
+    return {
+        "flatten": nn.Flatten(),
+        "fc1": nn.Linear(inputs, hidden),
+        "relu_fc1": nn.ReLU(inplace=True),
+        "dropout": nn.Dropout(0.5),
+        "fc2": nn.Linear(hidden, _classes(shape)),
+    }
 
 
 @register
 def simple_cnn(shape: ModelShape) -> nn.Module:
     """Two 3×3 convolutions and two linear layers: 6.5 M parameters on 28×28 images."""
     channels, height, width = shape.image
-    return nn.Sequential(
-        *_conv_block(channels, 64, norm=False),
-        nn.MaxPool2d(2),
-        *_conv_block(64, 128, norm=False),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(128 * (height // 4) * (width // 4), 1024),
-        nn.ReLU(inplace=True),
-        nn.Dropout(0.5),
-        nn.Linear(1024, _classes(shape)),
-    )
+    layers = {
+        **_conv_block("1", channels, 64, norm=False),
+        "pool1": nn.MaxPool2d(2),
+        **_conv_block("2", 64, 128, norm=False),
+        "pool2": nn.MaxPool2d(2),
+        **_head(128 * (height // 4) * (width // 4), 1024, shape),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 @register
 def cifar_cnn(shape: ModelShape) -> nn.Module:
     """Six 3×3 convolutions with batch norm and two linear layers: 9.6 M parameters on 32×32 images."""
     channels, height, width = shape.image
-    layers: list[nn.Module] = []
-    for outputs in (64, 128, 256):
-        layers += [
-            *_conv_block(channels, outputs, norm=True),
-            *_conv_block(outputs, outputs, norm=True),
-            nn.MaxPool2d(2),
-        ]
+    layers: dict[str, nn.Module] = {}
+    for stage, outputs in enumerate((64, 128, 256), 1):
+        layers |= _conv_block(f"{stage}a", channels, outputs, norm=True)
+        layers |= _conv_block(f"{stage}b", outputs, outputs, norm=True)
+        layers[f"pool{stage}"] = nn.MaxPool2d(2)
         channels = outputs
-    return nn.Sequential(
-        *layers,
-        nn.Flatten(),
-        nn.Linear(256 * (height // 8) * (width // 8), 2048),
-        nn.ReLU(inplace=True),
-        nn.Dropout(0.5),
-        nn.Linear(2048, _classes(shape)),
-    )
+    layers |= _head(channels * (height // 8) * (width // 8), 2048, shape)
+    return nn.Sequential(OrderedDict(layers))
 
 
 @register
