@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import onnx
-from google.protobuf.message import DecodeError
+import onnx.inliner
+from google.protobuf.message import DecodeError, EncodeError
 
 from export.constants import Constants
 from export.metadata import read_metadata
@@ -91,6 +92,9 @@ class AuditResult:
             layer = by_name.get(name)
             if layer is None:
                 raise CheckFailedError(f"{stage}: the pruned layer {name} is not in the graph")
+            if layer.violations is None:
+                reason = layer.reason and layer.reason.advice
+                raise CheckFailedError(f"{stage}: {name} is no longer {self.pattern}: {reason}")
             if not layer.is_sparse:
                 raise CheckFailedError(
                     f"{stage}: {name} is no longer {self.pattern}: {layer.violations} groups break it, "
@@ -115,11 +119,15 @@ def load_model(path: Path) -> onnx.ModelProto:
         InputError: The file is missing, truncated, not ONNX, or its external data is.
     """
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), format="protobuf")
     except FileNotFoundError as error:
         missing = error.filename or path
         raise InputError(f"no file at {missing}", "Give the path of an .onnx file.") from error
-    except (DecodeError, OSError, ValueError, TypeError, RuntimeError, onnx.checker.ValidationError) as error:
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}", "Give the path of an .onnx file.") from error
+    except onnx.checker.ValidationError as error:  # of external data alone
+        raise InputError(f"{path} is incomplete: {error}", "Keep its external data files beside it.") from error
+    except (DecodeError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{path} is truncated or no ONNX file: {error}", "Export the model again.") from error
     if not model.graph.node:
         raise InputError(f"{path} is truncated or no ONNX file: its graph is empty", "Export the model again.")
@@ -143,14 +151,34 @@ def audit_model(model: Union[Path, onnx.ModelProto], pattern: Optional[NM] = Non
     metadata = read_metadata(model)
     if pattern is None:
         pattern = _noted_pattern(metadata) or NM(2, 4)
-    dense = {layer: Reason(code) for layer, code in metadata.get("dense", {}).items() if code in Reason.__members__}
-    layers = [_audit_node(node, constants, pattern, dense) for node, constants in _nodes(model.graph)]
+    dense = _noted_reasons(metadata)
+    layers = [_audit_node(node, constants, pattern, dense) for node, constants in _nodes(_inlined(model).graph)]
     return AuditResult(name, str(pattern), tuple(layers))
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its local functions unfolded: they may hold layers."""
+    if not model.functions:
+        return model
+    try:
+        inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError, DecodeError, EncodeError) as error:
+        raise InputError(
+            f"the model's local functions cannot be unfolded: {error}", "Export the model without functions."
+        ) from error
+    return inlined
 
 
 def _noted_pattern(metadata: dict[str, Any]) -> Optional[NM]:
     n, colon, m = str(metadata.get("pattern", "")).partition(":")
     return NM(int(n), int(m)) if colon and n.isascii() and m.isascii() and n.isdigit() and m.isdigit() else None
+
+
+def _noted_reasons(metadata: dict[str, Any]) -> dict[str, Reason]:
+    noted = metadata.get("dense")
+    if not isinstance(noted, dict):
+        return {}
+    return {layer: Reason(code) for layer, code in noted.items() if str(code) in Reason.__members__}
 
 
 def _nodes(graph: onnx.GraphProto, outer: Optional[Constants] = None) -> Iterator[tuple[onnx.NodeProto, Constants]]:
@@ -164,7 +192,7 @@ def _nodes(graph: onnx.GraphProto, outer: Optional[Constants] = None) -> Iterato
 
 
 def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: dict[str, Reason]) -> AuditedLayer:
-    name = node.name or node.output[0]
+    name = str(node.name or next(iter(node.output), node.op_type))  # protobuf gives bytes where it is no UTF-8
     weight = constants.value(node.input[1])
     axis = _reduction_axis(node, 0 if weight is None else weight.ndim)
     found: Optional[Violations] = None
@@ -173,10 +201,10 @@ def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: 
     is_sparse = found is not None and found.count == 0
     reason = _structural_reason(node, found is not None, weight is not None)
     if reason is None and not is_sparse:
-        reason = dense.get(name, Reason.NOT_NM)
+        reason = dense.get(name.partition("#")[0], Reason.NOT_NM)  # a module's second call is "name#2"
     return AuditedLayer(
         name=name,
-        weight=constants.source(node.input[1]),
+        weight=str(constants.source(node.input[1])),
         op=node.op_type,
         shape=None if weight is None else tuple(weight.shape),
         dtype=None if weight is None else str(weight.dtype),
@@ -198,7 +226,7 @@ def _reduction_axis(node: onnx.NodeProto, dimensions: int) -> int:
     if node.op_type == "MatMul":
         return max(dimensions - 2, 0)
     if node.op_type == "Gemm":
-        return _integer(node, "transB", 0)
+        return int(_integer(node, "transB", 0) != 0)
     return 1 if node.op_type == "Conv" else 0
 
 
@@ -213,12 +241,12 @@ def _structural_reason(node: onnx.NodeProto, fits: bool, constant: bool) -> Opti
 
 
 def _named(node: onnx.NodeProto, axis: int, found: Optional[Violations]) -> Optional[dict[str, int]]:
-    """Name the axes of the first offending group: k, c_group and the kernel's r, s, t."""
+    """Name the axes of the first offending group: k, c_group, the kernel's r, s, t, a batch's b0, b1, b2."""
     if found is None or found.first is None:
         return None
-    others = ["k", "r", "s", "t"] if node.op_type.startswith("Conv") else ["k", "b0", "b1", "b2", "b3"]
-    if len(found.first) > len(others):
-        return {f"axis{index}": value for index, value in enumerate(found.first)}
-    names = others[: len(found.first) - 1]
+    if node.op_type.startswith("Conv"):
+        names = ["k", "r", "s", "t"]
+    else:
+        names = [*(f"b{index}" for index in range(len(found.first) - 2)), "k"]
     names.insert(axis, "c_group")
     return dict(zip(names, found.first))

@@ -14,6 +14,9 @@ __all__ = ["Constants"]
 
 Array = npt.NDArray[Any]
 
+# What computing a tensor of a broken graph may raise: an attribute or input that is not there, a size that cannot be.
+_INVALID = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+
 
 class Constants:
     """Initializers and Constant nodes of a graph, followed through the operators that move or retype them.
@@ -29,6 +32,7 @@ class Constants:
     def __init__(self, graph: onnx.GraphProto, outer: Optional[Constants] = None) -> None:
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {output: node for node in graph.node for output in node.output}
+        self._own = {*self._initializers, *self._producers, *(each.name for each in graph.input)}
         self._outer = outer
         self._values: dict[str, Optional[Array]] = {}
 
@@ -36,28 +40,29 @@ class Constants:
         """Return the tensor's value, or None where it is not constant."""
         if name not in self._values:
             self._values[name] = None  # a cycle in a broken graph ends here
-            # What an invalid graph does not define (an attribute, a size) leaves the tensor unknown.
-            with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):
+            with contextlib.suppress(*_INVALID), np.errstate(all="ignore"):
                 self._values[name] = self._compute(name)
         return self._values[name]
 
     def source(self, name: str) -> str:
         """Return the name of the initializer or Constant output that the tensor comes from."""
         seen = set()
-        while name in self._producers and self._producers[name].op_type in _FOLLOWED and name not in seen:
+        node = self._producers.get(name)
+        while node and node.op_type in _FOLLOWED and node.input and name not in seen:
             seen.add(name)
-            name = self._producers[name].input[0]
-        return name
+            name = node.input[0]
+            node = self._producers.get(name)
+        return self._outer.source(name) if self._outer and name not in self._own else name
 
     def _compute(self, name: str) -> Optional[Array]:
         if name in self._initializers:
             return numpy_helper.to_array(self._initializers[name])
-        node = self._producers.get(name)
-        if node is None:
+        if name not in self._own:
             return self._outer.value(name) if self._outer else None
-        if node.op_type == "Constant":
+        node = self._producers.get(name)
+        if node is not None and node.op_type == "Constant":
             return _constant(node)
-        if node.op_type not in _FOLLOWED:
+        if node is None or node.op_type not in _FOLLOWED:
             return None
         inputs = [self.value(each) if each else None for each in node.input]
         if any(each and value is None for each, value in zip(node.input, inputs)):
@@ -110,10 +115,13 @@ def _reshape(node: onnx.NodeProto, inputs: list[Any]) -> Array:
 
 def _quantize(node: onnx.NodeProto, inputs: list[Any]) -> Array:
     value, scale, zero = _aligned(node, inputs)
-    kind = inputs[2].dtype if len(inputs) > 2 and inputs[2] is not None else np.dtype(np.uint8)
-    if kind.kind not in "iu":  # FP8: rounding is the type's own
+    if len(inputs) > 2 and inputs[2] is not None:
+        kind = inputs[2].dtype
+    else:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(_attributes(node).get("output_dtype") or onnx.TensorProto.UINT8)
+    if "float" in kind.name:  # FP8: rounding is the type's own
         return (value / scale).astype(kind)
-    limits = np.iinfo(kind)
+    limits = np.iinfo(kind)  # raises for four-bit types: unknown
     result: Array = np.clip(np.rint(value / scale) + zero, limits.min, limits.max).astype(kind)
     return result
 
@@ -134,7 +142,7 @@ def _aligned(node: onnx.NodeProto, inputs: list[Any]) -> tuple[Array, Array, Arr
     def spread(parameter: Array) -> Array:
         parameter = parameter.astype(np.float32)
         if attributes.get("block_size"):
-            repeated = np.repeat(parameter, attributes["block_size"], axis=axis)
+            repeated = np.repeat(parameter, min(attributes["block_size"], value.shape[axis]), axis=axis)
             return repeated.take(range(value.shape[axis]), axis=axis)
         if parameter.ndim == 1 and parameter.size > 1:
             return parameter.reshape([-1 if each == axis else 1 for each in range(value.ndim)])

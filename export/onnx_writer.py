@@ -14,11 +14,13 @@ from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import EncodeError
 from torch import nn
 
 from export.metadata import write_metadata
 from sparsegpt_core.artifacts import atomic_path
 from sparsegpt_core.errors import ModelError, first_line
+from sparsegpt_core.layout import device_of
 
 __all__ = ["INPUT", "OUTPUT", "export_model", "save_model"]
 
@@ -42,9 +44,9 @@ def export_model(
     Raises:
         ModelError: torch.onnx cannot trace the model.
     """
-    training = model.training
+    flags = [(module, module.training) for module in model.modules()]
     model.eval()
-    device = next(model.parameters()).device
+    device = device_of(model)
     sample = torch.zeros(2, *image, device=device)
     try:
         with _quiet(), torch.no_grad():
@@ -59,11 +61,12 @@ def export_model(
             )
     except Exception as error:  # whatever the tracer or the model's own code raises
         raise ModelError(
-            f"torch.onnx cannot export the model: {first_line(error)}",
+            f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}",
             "Check that torch.export.export(model, ...) works with a dynamic batch.",
         ) from error
     finally:
-        model.train(training)
+        for module, training in flags:
+            module.training = training
     if program is None:
         raise ModelError("torch.onnx returned no model")
     proto = program.model_proto
@@ -80,9 +83,13 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         InputError: The file cannot be written.
+        ModelError: The model does not fit into one file.
     """
     with atomic_path(path) as temporary:
-        onnx.save(model, str(temporary))
+        try:
+            onnx.save(model, str(temporary))
+        except (EncodeError, ValueError) as error:  # by version of protobuf
+            raise ModelError(f"the model does not fit into one ONNX file of 2 GiB: {first_line(error)}") from error
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
@@ -110,14 +117,12 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's chatter (prints, log lines, deprecations inside torch) off the user's screen."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    disabled = logging.root.manager.disable
+    sink = io.StringIO()
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logging.disable(disabled)

@@ -106,8 +106,12 @@ class _Lines:
         elif done == total or now - self._last >= _LINE_SECONDS:
             self._last = now
             elapsed = now - self._started
-            left = "" if done == total else f", about {elapsed / done * (total - done):.0f} s left"
-            self._console.say(f"{stage} {done}/{total} in {elapsed:.1f} s{left}")
+            left = "" if done == total else f", about {_clock(elapsed / done * (total - done))} left"
+            self._console.say(f"{stage} {done}/{total} in {_clock(elapsed)}{left}")
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def report_error(error: SparseGPTError, as_json: bool) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from export.audit import AuditResult, audit_model
 from export.onnx_writer import export_model, save_model
 from export.parity import Parity, check_parity
-from export.precision import to_fp16
+from export.precision import check_fp16_range, to_fp16
+from sparsegpt_core.artifacts import atomic_path
 from sparsegpt_core.patterns import NM, Pattern
 
 __all__ = ["TOLERANCE", "ExportedFile", "Exporter"]
@@ -59,10 +60,15 @@ class Exporter:
             CheckFailedError: A pruned layer lost its pattern, or the outputs are not PyTorch's.
             NumericsError: A value lies beyond FP16's range.
         """
-        proto = to_fp16(self._fp32) if precision == "fp16" else self._fp32
+        proto = self._fp32
+        if precision == "fp16":
+            check_fp16_range(self._model, self._images)
+            proto = to_fp16(proto)
         audit = None
         if isinstance(self._pattern, NM):
             audit = audit_model(proto, self._pattern, name=path.name)
             audit.require_sparse(self._pruned, f"{path.name} ({precision})")
-        save_model(proto, path)
-        return ExportedFile(path, audit, check_parity(path, self._model, self._images, TOLERANCE[precision]))
+        with atomic_path(path) as temporary:  # the path is taken once the file has proved itself
+            save_model(proto, temporary)
+            parity = check_parity(temporary, self._model, self._images, TOLERANCE[precision], path.name)
+        return ExportedFile(path, audit, parity)

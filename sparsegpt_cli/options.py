@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -87,11 +87,10 @@ def require_suffix(path: Path, suffix: str) -> None:
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Turn ``f(console, ...)`` into a command that also takes ``--json``, ``--quiet`` and ``--seed``."""
-    hints = get_type_hints(function, include_extras=True)
-    own = [p for name, p in inspect.signature(function).parameters.items() if name != "console"]
-    parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    own = inspect.signature(function, eval_str=True).parameters
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [p.replace(kind=kind) for name, p in own.items() if name != "console"]
     for name, (annotation, default) in _COMMON.items():
-        kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
 
     @functools.wraps(function)

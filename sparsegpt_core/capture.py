@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sparsegpt_core.layout import device_of
 from sparsegpt_core.selection import Layer
 
 __all__ = ["layer_inputs"]
@@ -24,7 +25,7 @@ def layer_inputs(model: nn.Module, layer: Layer, batches: Sequence[Tensor]) -> I
         layer: One of its layers, with the number of calls per forward pass.
         batches: Network inputs (N, C, H, W), on any device.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     captured: list[Tensor] = []
 
     def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -37,7 +37,7 @@ class HessianAccumulator:
         self.positions += x.shape[0]
 
     def mean(self, name: str = "layer") -> Tensor:
-        """Return H (d, d) in float32; ``name`` is the layer's, for messages.
+        """Return H (d, d) in float32 and give up the sums; ``name`` is the layer's, for messages.
 
         Raises:
             InputError: Nothing was added.
@@ -45,7 +45,8 @@ class HessianAccumulator:
         """
         if not self.positions:
             raise InputError(f"{name}: the Hessian needs at least one input")
-        hessian = (self._sum / self.positions).float()
+        hessian = self._sum.div_(self.positions).float()
+        self._sum = self._sum.new_empty(0)
         if not bool(torch.isfinite(hessian).all()):
             raise NumericsError(
                 f"{name}: its inputs hold NaN or infinity", "Check the calibration images and the weights."
@@ -86,10 +87,11 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") 
     scale = float(diagonal.mean()) or 1.0
     used = damping
     for _ in range(_RETRIES + 1):
-        damped = hessian.clone()
-        damped.diagonal().add_(dead.to(hessian.dtype)).add_(used * scale)
-        lower, info = torch.linalg.cholesky_ex(damped.flip(0, 1))
+        reversed_ = hessian.flip(0, 1)
+        reversed_.diagonal().add_(dead.flip(0).to(hessian.dtype)).add_(used * scale)
+        lower, info = torch.linalg.cholesky_ex(reversed_)
         if int(info) == 0:
+            del reversed_  # of a wide layer each of these takes gigabytes
             if used > damping:
                 _log.warning("%s: the Hessian needed a damping of %g instead of %g", name, used, damping)
             return Factor(_upper_inverse(lower.flip(0, 1)), used, dead)

@@ -10,13 +10,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
-from torch import Size, Tensor, nn, stack
+from torch import Size, Tensor, nn
 
-__all__ = ["ConvLayer", "PrunableLayer", "input_columns", "matrix_to_weight", "weight_to_matrix"]
+__all__ = ["ConvLayer", "PrunableLayer", "device_of", "input_columns", "matrix_to_weight", "weight_to_matrix"]
 
 ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
 PrunableLayer = ConvLayer | nn.Linear
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the model's parameters are; the CPU where it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def weight_to_matrix(weight: Tensor) -> Tensor:
@@ -47,7 +53,7 @@ def input_columns(layer: PrunableLayer, x: Tensor) -> Tensor:
     x = _pad(layer, x)
     taps = [x[window] for window in _windows(layer, x.shape[2:])]
     # (kernel positions, N, C, *out) -> (N, *out, kernel positions, C)
-    return stack(taps).movedim((0, 2), (-2, -1)).reshape(-1, len(taps) * x.shape[1])
+    return torch.stack(taps).movedim((0, 2), (-2, -1)).reshape(-1, len(taps) * x.shape[1])
 
 
 def _pad(layer: ConvLayer, x: Tensor) -> Tensor:

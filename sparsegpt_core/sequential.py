@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparsegpt_core.capture import layer_inputs
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError, NumericsError
 from sparsegpt_core.hessian import HessianAccumulator
-from sparsegpt_core.layout import PrunableLayer, input_columns, matrix_to_weight, weight_to_matrix
+from sparsegpt_core.layout import PrunableLayer, device_of, input_columns, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.patterns import NM, Pattern, find_violations
 from sparsegpt_core.progress import Progress, silent
@@ -120,8 +120,7 @@ def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> li
         ModelError: There is none to prune, or the model does not take the sample.
         InputError: A glob names no layer.
     """
-    sample = sample.to(next(model.parameters()).device)
-    layers = select_layers(model, sample, settings.pattern, settings.include, settings.exclude)
+    layers = select_layers(model, sample.to(device_of(model)), settings.pattern, settings.include, settings.exclude)
     if all(layer.reason for layer in layers):
         counts = Counter(layer.reason.value for layer in layers if layer.reason)
         found = ", ".join(f"{count} {code}" for code, count in counts.items())

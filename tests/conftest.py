@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,6 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from deploy.backends import find_backend
+from sparsegpt_core.errors import MissingDependencyError
+
+# Polygraphy serves one backend per process and reads which when it is first imported: choose before any test does.
+with contextlib.suppress(MissingDependencyError):
+    find_backend()
 
 ROOT = Path(__file__).resolve().parent.parent
 

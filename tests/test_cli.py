@@ -20,6 +20,10 @@ def test_help_lists_every_command(cli):
     assert all(name in outcome.out for name in NAMES)
 
 
+def test_no_command_shows_the_help(cli):
+    assert cli().out == cli("--help").out
+
+
 def test_version(cli):
     assert cli("--version").out == f"sparsegpt-trt {__version__}\n"
 

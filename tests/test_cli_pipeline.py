@@ -166,7 +166,7 @@ def test_polygraphy_agrees(run):
     assert "Found sparse tensor: fc2.weight" not in done.stdout
 
 
-def test_tensorrt_rtx_parses_and_builds(run, cli, tmp_path):
+def test_tensorrt_rtx_parses_and_builds(run, program, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is an optional extra")
     out, _ = run
     environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
@@ -180,7 +180,7 @@ def test_tensorrt_rtx_parses_and_builds(run, cli, tmp_path):
     assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
     plan = tmp_path / "sparse.plan"
     options = ["--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--sparse", "--out", plan]
-    outcome = cli("build", out / "sparse.fp16.onnx", *options)
+    outcome = program("build", out / "sparse.fp16.onnx", *options)
     assert outcome.code == 0, outcome.err
     assert "does not show whether sparse kernels are used" in outcome.out
     sidecar = json.loads(plan.with_suffix(".plan.json").read_text())
@@ -214,7 +214,7 @@ def test_prune_then_export_is_prune_export(run, digits_checkpoint, cli, tmp_path
     pruned, exported = tmp_path / "pruned.safetensors", tmp_path / "sparse.onnx"
     assert cli("prune", "--weights", digits_checkpoint, "--data", "digits", "--out", pruned).code == 0
     assert load_checkpoint(pruned).metadata == load_checkpoint(out / "sparse.safetensors").metadata
-    outcome = cli("export", "--weights", pruned, "--out", exported, "--json")
+    outcome = cli("export", "--weights", pruned, "--out", exported, "--data", "digits", "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["sparse_layers"] == 2
     assert sha256(exported) == sha256(out / "sparse.onnx")

@@ -20,12 +20,16 @@ def export(
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     model: o.Model = "",
     precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    data: Annotated[str | None, typer.Option(help="Compare with PyTorch on images of this set, not on noise.")] = None,
+    data_root: o.DataRoot = None,
     image: Annotated[str | None, typer.Option(help="CxHxW, where the checkpoint does not note it.")] = None,
     num_classes: o.NumClasses = None,
 ) -> None:
     """Export a checkpoint to ONNX; a pruned one must still obey its pattern in the file."""
     import torch
 
+    from calibration.sampling import calibration_batches
+    from sparsegpt_cli.data import DataOptions, open_options
     from sparsegpt_cli.exporting import TOLERANCE, Exporter
     from sparsegpt_cli.loading import ModelOptions, load_model
     from sparsegpt_core.checkpoint import load_checkpoint
@@ -41,8 +45,11 @@ def export(
     if len(shape) != 3:
         raise InputError("the checkpoint does not note the image shape", "Give --image, for example 3x224x224.")
     loaded = load_model(ModelOptions(model, weights, num_classes), checkpoint, shape, console)
-    # No data set here: noise of unit variance exercises every layer as well as images do.
-    images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(console.seed))
+    if data:
+        opened = open_options(DataOptions(data, data_root), noted)
+        images = calibration_batches(opened.training, min(32, len(opened.training)), 32, console.seed)[0]
+    else:
+        images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(console.seed))
     with console.progress() as progress:
         progress(f"export {precision}", 0, 1)
         exporter = Exporter(
