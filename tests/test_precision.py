@@ -148,7 +148,7 @@ def test_activations_beyond_fp16_name_the_module():
     check_fp16_range(model, images)
     with torch.no_grad():
         model[0].weight.fill_(7e4)
-    with pytest.raises(NumericsError, match="^0 puts out"):
+    with pytest.raises(NumericsError, match=r"^0 puts out"):
         check_fp16_range(model, images)
 
 
