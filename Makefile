@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-lowest lint clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# The oldest versions that pyproject.toml allows, on the oldest Python; their own deprecations are not our errors.
+test-lowest:
+	python3.10 -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install -e '.[rtx,timm]' pytest hypothesis -c tests/constraints-lowest.txt
+	.venv-lowest/bin/python -m pytest -o filterwarnings=default
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -23,4 +29,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv .venv-lowest demo build *.egg-info

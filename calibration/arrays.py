@@ -22,8 +22,8 @@ Batch = tuple[npt.NDArray[np.float32], Optional[Labels]]
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSplit:
-    """Samples to train and calibrate on; ``mean`` and ``std`` have one entry or one for each channel."""
+class _Split:
+    """What both splits can do; ``mean`` and ``std`` have one entry or one for each channel."""
 
     samples: Samples
     mean: tuple[float, ...] = (0.0,)
@@ -46,29 +46,12 @@ class TrainingSplit:
         return _batches(self.samples, self.mean, self.std, batch_size, indices)
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluationSplit:
-    """Samples to measure on, never to train or calibrate on: deliberately no kin of :class:`TrainingSplit`."""
+class TrainingSplit(_Split):
+    """Samples to train and calibrate on."""
 
-    samples: Samples
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
 
-    def __len__(self) -> int:
-        return len(self.samples.images)
-
-    @property
-    def labels(self) -> Optional[Labels]:
-        """The class of each sample (N,), None where unknown."""
-        return self.samples.labels
-
-    def batches(self, batch_size: int, indices: Optional[Indices] = None) -> Iterator[Batch]:
-        """Yield normalised batches of the samples at ``indices``, by default of all.
-
-        Raises:
-            DataError: An image holds NaN or infinity, or cannot be read.
-        """
-        return _batches(self.samples, self.mean, self.std, batch_size, indices)
+class EvaluationSplit(_Split):
+    """Samples to measure on, never to train or calibrate on; what calibrates takes a :class:`TrainingSplit` alone."""
 
 
 @dataclass(frozen=True, eq=False)
