@@ -21,6 +21,7 @@ from sparsegpt_cli.report import render, render_report
 from sparsegpt_cli.report.charts import LayerPoint, accuracy_chart, layer_charts
 from sparsegpt_cli.report.fields import Fields, printable
 from sparsegpt_cli.report.formats import FILTERS
+from sparsegpt_cli.report.view import read_run
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.reasons import Reason
 
@@ -377,3 +378,15 @@ def test_numbers_as_people_read_them(name: str, value: Any, shown: str) -> None:
 def test_what_was_not_measured_is_a_dash(name: str) -> None:
     assert FILTERS[name](None) == "–"
     assert FILTERS["interval"](Fields({}, Path("x"))) == "–"
+
+
+def test_results_of_another_run_are_left_out_and_said(tmp_path: Path) -> None:
+    files = sample_run()
+    digest = files["manifest.json"]["files"]["dense.onnx"]["sha256"]
+    files["dense.plan.json"]["onnx"] = {"path": "dense.onnx", "sha256": digest}
+    files["sparse.plan.json"]["onnx"] = {"path": "sparse.onnx", "sha256": "0" * 64}
+    files["benchmark.json"]["models"] = {"dense": {"sha256": digest}, "sparse": {"sha256": "0" * 64}}
+    view = read_run(write_run(tmp_path / "run", files))
+    assert [name for name, _ in view.engines] == ["dense.plan"]
+    assert not view.benchmark
+    assert [note.partition(" ")[0] for note in view.warnings[1:]] == ["sparse.plan", "benchmark.json"]

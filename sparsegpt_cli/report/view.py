@@ -48,12 +48,18 @@ class LeftDense:
 
 @dataclass(frozen=True)
 class View:
-    """Everything the template shows."""
+    """Everything the template shows; ``stale`` says what was left out because it is of another run."""
 
     prune: Fields
     benchmark: Fields
     files: Fields
     engines: list[tuple[str, Fields]]
+    stale: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the run noted, and what is not of this run."""
+        return [*self.prune.strings("warnings"), *self.stale]
 
     @property
     def layers(self) -> list[Fields]:
@@ -187,12 +193,23 @@ def read_run(run: Path) -> View:
     """
     if not (run / "prune.json").is_file():
         raise InputError(f"there is no {run / 'prune.json'}", "Give the folder that sparsegpt-trt prune-export wrote.")
-    return View(
-        prune=Fields.read(run / "prune.json"),
-        benchmark=_read_optional(run / "benchmark.json"),
-        files=_read_optional(run / "manifest.json").child("files"),
-        engines=[(printable(path.stem), Fields.read(path)) for path in sorted(run.glob("*.plan.json"))],
-    )
+    files = _read_optional(run / "manifest.json").child("files")
+    hashes = {files.child(name).text("sha256") for name in files}
+    benchmark = _read_optional(run / "benchmark.json")
+    engines = [(printable(path.stem), Fields.read(path)) for path in sorted(run.glob("*.plan.json"))]
+    foreign = [name for name, engine in engines if not _is_of(hashes, engine.child("onnx"))]
+    stale = [f"{name} was built from a file of another run: build it again" for name in foreign]
+    if not all(_is_of(hashes, benchmark.child("models").child(name)) for name in ("dense", "sparse")):
+        stale.append("benchmark.json measured files of another run: run the benchmark again")
+        benchmark = Fields({}, run / "benchmark.json")
+    current = [(name, engine) for name, engine in engines if name not in foreign]
+    return View(Fields.read(run / "prune.json"), benchmark, files, current, stale)
+
+
+def _is_of(hashes: set[str], model: Fields) -> bool:
+    """Whether a model is one of the run's files; so taken where either side has no record."""
+    recorded = model.text("sha256")
+    return not recorded or not hashes or recorded in hashes
 
 
 def advice(code: str) -> str:
