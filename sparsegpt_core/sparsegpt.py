@@ -28,29 +28,29 @@ def sparsegpt(weight: Tensor, upper: Tensor, pattern: Pattern, block_size: int =
     Returns:
         (K, d) with pruned entries exactly 0.
     """
-    weight = weight.clone()
     columns = weight.shape[1]
     if isinstance(pattern, NM):
         block_size = -(-block_size // pattern.m) * pattern.m
+    # Transposed, so that a column of the weight lies contiguous: the loop below works on whole columns.
+    work = weight.T.clone(memory_format=torch.contiguous_format)
     for start in range(0, columns, block_size):
         stop = min(start + block_size, columns)
-        errors = _prune_block(weight[:, start:stop], upper[start:stop, start:stop], pattern)
-        weight[:, stop:] -= errors @ upper[start:stop, stop:]
-    return weight
+        errors = _prune_block(work[start:stop], upper[start:stop, start:stop], pattern)
+        work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+    return work.T.contiguous()
 
 
 def _prune_block(block: Tensor, upper: Tensor, pattern: Pattern) -> Tensor:
-    """Prune ``block`` (K, B) in place; return the errors (K, B) that the columns behind it must absorb."""
-    diagonal = upper.diagonal()
+    """Prune ``block`` (B, K) in place; return the errors (B, K) that the columns behind it must absorb."""
+    diagonal = upper.diagonal()[:, None]
     errors = torch.zeros_like(block)
-    group = pattern.m if isinstance(pattern, NM) else block.shape[1]
-    for first in range(0, block.shape[1], group):
+    group = pattern.m if isinstance(pattern, NM) else len(block)
+    for first in range(0, len(block), group):
         last = first + group
-        scores = (block[:, first:last] / diagonal[first:last]) ** 2
-        pruned = ~keep_mask(scores, pattern)
+        scores = (block[first:last] / diagonal[first:last]) ** 2
+        pruned = ~keep_mask(scores.T, pattern).T
         for q in range(first, last):
-            error = block[:, q] / diagonal[q] * pruned[:, q - first]
-            errors[:, q] = error
-            block[:, q:] -= torch.outer(error, upper[q, q:])
-            block[:, q].masked_fill_(pruned[:, q - first], 0)
+            errors[q] = block[q] / diagonal[q] * pruned[q - first]
+            block[q:].addr_(upper[q, q:], errors[q], alpha=-1)
+            block[q].masked_fill_(pruned[q - first], 0)
     return errors
