@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ class _Run:
         plan_layers(job.model.module, images[:2], job.settings)  # a misfit shows before the first long stage
         exported = {"dense": self._export("dense", metadata, images, ())}
         if job.baseline and job.settings.method != "magnitude":
-            exported["magnitude"] = self._export_baseline(metadata, images)
+            exported["magnitude"] = self._export_baseline(images)
         result = prune(job, self._progress)
         self._seconds.update(result.seconds)
         self._warnings += result.warnings
@@ -178,7 +178,7 @@ class _Run:
                 self._progress(f"export {name}", len(files), len(precisions))
         return files
 
-    def _export_baseline(self, metadata: dict[str, Any], images: torch.Tensor) -> dict[str, ExportedFile]:
+    def _export_baseline(self, images: torch.Tensor) -> dict[str, ExportedFile]:
         """Prune a throw-away copy by magnitude and export it."""
         job = self._job
         settings = PruneSettings(
@@ -188,9 +188,8 @@ class _Run:
         state = copy.deepcopy(dense.state_dict())
         try:
             result = prune_model(dense, [images], settings)
-            pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
-            noted = {**metadata, "pattern": str(settings.pattern), "method": "magnitude", "pruned": pruned}
-            return self._export("magnitude", noted, images, pruned)
+            metadata = pruning_metadata(replace(job, settings=settings), result)
+            return self._export("magnitude", metadata, images, metadata["pruned"])
         finally:
             dense.load_state_dict(state)
 

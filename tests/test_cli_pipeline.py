@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_files(run, digits_checkpoint, tmp_path, cl
         assert sha256(out / name) == sha256(again / name), name
 
 
-@pytest.mark.parametrize("name", ["sparse.onnx", "sparse.fp16.onnx"])
+@pytest.mark.parametrize("name", ["sparse.onnx", "sparse.fp16.onnx", "magnitude.onnx"])
 def test_verify(run, cli, name):
     out, _ = run
     content = cli("verify", out / name, "--fail-on", "dense", "--json").json
