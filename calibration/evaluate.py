@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from calibration.arrays import Batch, EvaluationSplit, TrainingSplit, subset
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
+from sparsegpt_core.modules import eval_mode
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Evaluation", "evaluate", "find_device", "logits_of", "score"]
@@ -65,27 +66,22 @@ def score(
     model: nn.Module, batches: Iterable[Batch], total: int, device: torch.device, progress: Progress = silent
 ) -> Evaluation:
     """Measure a model on ``batches`` of ``total`` labelled samples; see :func:`evaluate`."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.to(device).eval()
+    model.to(device)
     done, loss, classes = 0, 0.0, 0
     ranks = []
     progress("evaluate", 0, total)
-    try:
-        with torch.inference_mode():
-            for images, labels in batches:
-                if labels is None:
-                    raise DataError("the data has no labels, so there is no accuracy", "Give labelled --eval-data.")
-                logits, truth = logits_of(model, torch.from_numpy(images), torch.from_numpy(labels), device)
-                logits, classes = logits.float(), logits.shape[1]
-                if logits.isnan().any():
-                    raise NumericsError("the model's outputs hold NaN", "Check its weights, and --mean and --std.")
-                loss += F.cross_entropy(logits, truth, reduction="sum").item()
-                ranks.append(_ranks(logits, truth).cpu())
-                done += len(labels)
-                progress("evaluate", done, total)
-    finally:
-        for module, training in flags:
-            module.training = training
+    with eval_mode(model), torch.inference_mode():
+        for images, labels in batches:
+            if labels is None:
+                raise DataError("the data has no labels, so there is no accuracy", "Give labelled --eval-data.")
+            logits, truth = logits_of(model, torch.from_numpy(images), torch.from_numpy(labels), device)
+            logits, classes = logits.float(), logits.shape[1]
+            if logits.isnan().any():
+                raise NumericsError("the model's outputs hold NaN", "Check its weights, and --mean and --std.")
+            loss += F.cross_entropy(logits, truth, reduction="sum").item()
+            ranks.append(_ranks(logits, truth).cpu())
+            done += len(labels)
+            progress("evaluate", done, total)
     rank = torch.cat(ranks)
     top5 = 100 * (rank < 5).double().mean().item() if classes > 5 else None
     return Evaluation(100 * (rank < 1).double().mean().item(), top5, loss / done, done)

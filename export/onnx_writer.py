@@ -21,6 +21,7 @@ from export.metadata import write_metadata
 from sparsegpt_core.artifacts import atomic_path
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.layout import device_of
+from sparsegpt_core.modules import eval_mode
 
 __all__ = ["INPUT", "OUTPUT", "export_model", "save_model"]
 
@@ -37,19 +38,16 @@ def export_model(
     its module, so that audits and TensorRT's logs speak of ``layer1.0.conv1``.
 
     Args:
-        model: In float32; traced in eval mode on the CPU copy that the caller gives.
+        model: In float32; traced in eval mode, on the device where it is.
         image: Shape of one image (C, H, W).
         metadata: What to note in the file.
 
     Raises:
         ModelError: torch.onnx cannot trace the model.
     """
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    device = device_of(model)
-    sample = torch.zeros(2, *image, device=device)
+    sample = torch.zeros(2, *image, device=device_of(model))
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), eval_mode(model), torch.no_grad():
             program = torch.onnx.export(
                 model,
                 (sample,),
@@ -64,9 +62,6 @@ def export_model(
             f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}",
             "Check that torch.export.export(model, ...) works with a dynamic batch.",
         ) from error
-    finally:
-        for module, training in flags:
-            module.training = training
     if program is None:
         raise ModelError("torch.onnx returned no model")
     proto = program.model_proto

@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +31,7 @@ from sparsegpt_core import __version__
 from sparsegpt_core.artifacts import sha256, write_json
 from sparsegpt_core.checkpoint import save_checkpoint
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.sequential import PruneResult, plan_layers, prune_model
 from sparsegpt_core.settings import PruneSettings
 
@@ -133,7 +132,7 @@ class _Run:
 
     def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
         self._job, self._folder, self._progress = job, folder, progress
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self._warnings: list[str] = []
 
     def run(self) -> dict[str, Any]:
@@ -151,7 +150,7 @@ class _Run:
         exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"])
         save_checkpoint(self._folder / "sparse.safetensors", job.model.module.state_dict(), metadata)
         accuracy = self._compare({name: files["fp32"].path for name, files in exported.items()})
-        self._seconds["total"] = time.perf_counter() - start  # type: ignore[assignment]
+        self._seconds["total"] = time.perf_counter() - start
         return self._content(result, exported, accuracy)
 
     def _parity_samples(self) -> int:
@@ -163,7 +162,7 @@ class _Run:
         """Write ``name.onnx`` and, unless it is only the baseline or overflows, ``name.fp16.onnx``."""
         precisions = ("fp32",) if name == "magnitude" else ("fp32", "fp16")
         self._progress(f"export {name}", 0, len(precisions))
-        with self._timed("export"):
+        with timed(self._seconds, "export"):
             exporter = Exporter(self._job.model.module, images, metadata, self._job.settings.pattern, pruned)
             files: dict[str, ExportedFile] = {}
             for precision in precisions:
@@ -203,7 +202,7 @@ class _Run:
             return None
         batches = EvaluationBatches(split, job.eval_samples, job.batch_size, job.seed)
         sessions: dict[str, Callable[..., Any]] = {name: OnnxSession(path).run for name, path in files.items()}
-        with self._timed("evaluate"):
+        with timed(self._seconds, "evaluate"):
             return compare_accuracy(sessions, batches, progress=self._progress, total=len(batches))
 
     def _content(
@@ -240,12 +239,6 @@ class _Run:
             "warnings": self._warnings,
             "environment": environment(),
         }
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[stage] += time.perf_counter() - start  # type: ignore[assignment]
 
 
 def peak_memory(device: torch.device) -> int:

@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.artifacts import atomic_path, sha256
+from sparsegpt_core.artifacts import sha256, write_bytes
 from sparsegpt_core.errors import ModelError, first_line
-from sparsegpt_core.sequential import check_finite
+from sparsegpt_core.modules import check_finite
 
 __all__ = ["Checkpoint", "load_checkpoint", "load_into", "save_checkpoint"]
 
@@ -42,8 +42,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], metadata: Mapping[s
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     content = safetensors.torch.save(tensors, {_KEY: json.dumps(dict(metadata), allow_nan=False)})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -1,10 +1,13 @@
-"""How long work tells its caller where it is, without knowing who listens."""
+"""How long work tells its caller where it is and what took how long, without knowing who listens."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from typing import Callable
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "silent", "timed"]
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``: once with ``done=0``, then after every step."""
@@ -12,3 +15,13 @@ Progress = Callable[[str, int, int], None]
 
 def silent(stage: str, done: int, total: int) -> None:
     """Ignore progress: the default of every library function."""
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the wall-clock seconds that the block takes to ``seconds[stage]``, also where it fails."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.capture import layer_inputs
-from sparsegpt_core.errors import CheckFailedError, InputError, ModelError, NumericsError
+from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
 from sparsegpt_core.hessian import HessianAccumulator
 from sparsegpt_core.layout import PrunableLayer, device_of, input_columns, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
+from sparsegpt_core.modules import check_finite, eval_mode
 from sparsegpt_core.patterns import NM, Pattern, find_violations
-from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.reasons import Reason
 from sparsegpt_core.selection import Layer, select_layers
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solve import solve
 
-__all__ = ["LayerResult", "PruneResult", "check_finite", "plan_layers", "prune_model"]
+__all__ = ["LayerResult", "PruneResult", "plan_layers", "prune_model"]
 
 _MAX_COLUMN_BYTES = 256 << 20  # of im2col columns at a time
 
@@ -87,25 +87,8 @@ def prune_model(
     if not batches:
         raise InputError("pruning needs calibration images")
     check_finite(model.state_dict())
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return _prune(model, batches, settings, progress)
-    finally:
-        for module in training:
-            module.training = True
-
-
-def check_finite(state: dict[str, Tensor]) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        NumericsError: Names the first tensor that holds any.
-    """
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise NumericsError(f"{name} holds NaN or infinity", "Use weights from a training run that converged.")
+    with eval_mode(model), torch.no_grad():
+        return _prune(model, batches, settings, progress)
 
 
 def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> list[Layer]:
@@ -134,7 +117,7 @@ def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> li
 def _prune(model: nn.Module, batches: Sequence[Tensor], settings: PruneSettings, progress: Progress) -> PruneResult:
     layers = plan_layers(model, batches[0][:2], settings)
     todo = [layer for layer in layers if layer.reason is None]
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     results: dict[str, LayerResult] = {}
     progress("prune", 0, len(todo))
     for layer in todo:
@@ -142,7 +125,7 @@ def _prune(model: nn.Module, batches: Sequence[Tensor], settings: PruneSettings,
         progress("prune", len(results), len(todo))
     return PruneResult(
         layers=tuple(results.get(layer.name) or _result(layer) for layer in layers),
-        seconds=dict(seconds),
+        seconds=seconds,
         warnings=tuple(
             f"{r.name}: the Hessian needed a damping of {r.damping:g} instead of {settings.damping:g}"
             for r in results.values()
@@ -152,7 +135,7 @@ def _prune(model: nn.Module, batches: Sequence[Tensor], settings: PruneSettings,
 
 
 def _prune_layer(
-    model: nn.Module, layer: Layer, batches: Sequence[Tensor], settings: PruneSettings, seconds: Counter[str]
+    model: nn.Module, layer: Layer, batches: Sequence[Tensor], settings: PruneSettings, seconds: dict[str, float]
 ) -> LayerResult:
     start = time.perf_counter()
     module = layer.module
@@ -166,7 +149,7 @@ def _prune_layer(
         sparse = magnitude(dense, settings.pattern)
     else:
         statistics = _calibrate(model, layer, module, batches, seconds)
-        with _timed(seconds, "solve"):
+        with timed(seconds, "solve"):
             solution = solve(dense, statistics.mean(layer.name), settings, layer.name)
         sparse = solution.matrix
         measured = {
@@ -189,17 +172,17 @@ def _result(layer: Layer, **measured: Any) -> LayerResult:
 
 
 def _calibrate(
-    model: nn.Module, layer: Layer, module: PrunableLayer, batches: Sequence[Tensor], seconds: Counter[str]
+    model: nn.Module, layer: Layer, module: PrunableLayer, batches: Sequence[Tensor], seconds: dict[str, float]
 ) -> HessianAccumulator:
     """Gather the layer's Hessian: forward passes that stop at it, im2col in pieces of bounded size."""
     statistics = HessianAccumulator(module.weight[0].numel(), module.weight.device)
     inputs = layer_inputs(model, layer, batches)
     while True:
-        with _timed(seconds, "forward"):
+        with timed(seconds, "forward"):
             x = next(inputs, None)
         if x is None:
             return statistics
-        with _timed(seconds, "statistics"):
+        with timed(seconds, "statistics"):
             for piece in torch.split(x, _samples_at_a_time(module, x)):
                 statistics.add(input_columns(module, piece))
 
@@ -214,12 +197,3 @@ def _check(name: str, weight: Tensor, pattern: Pattern) -> None:
     check_finite({f"{name}.weight, as pruned,": weight})
     if isinstance(pattern, NM) and find_violations(weight.float().cpu().numpy(), pattern, axis=1).count:
         raise CheckFailedError(f"{name}: the pruned weight is not {pattern}", "This is a bug; please report it.")
-
-
-@contextmanager
-def _timed(seconds: Counter[str], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] += time.perf_counter() - start  # type: ignore[assignment]
