@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest lint clean
+.PHONY: demo test test-lowest lint bench-pruning clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -23,10 +23,21 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# On an idle machine, three quarters of an hour; BENCH=--quick only tries it out, BENCH=--help lists the rest.
+bench-pruning: $(READY) .venv-modelopt/.ready
+	$(BIN)/python -m benchmarks.pruning.run $(BENCH)
+
+# With the torch of .venv; requests and huggingface_hub are imported by Model Optimizer but not declared.
+.venv-modelopt/.ready: | $(READY)
+	$(PYTHON) -m venv .venv-modelopt
+	$(BIN)/python -m pip freeze | grep -E '^(torch|torchvision)==' > .venv-modelopt/torch.txt
+	.venv-modelopt/bin/python -m pip install -r .venv-modelopt/torch.txt nvidia-modelopt==0.47.0 requests huggingface_hub
+	touch $@
+
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[rtx,timm,dev]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest demo build *.egg-info
+	rm -rf .venv .venv-lowest .venv-modelopt demo build *.egg-info

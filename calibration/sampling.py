@@ -10,8 +10,12 @@ from calibration.draw import draw
 
 __all__ = ["calibration_batches"]
 
+_ALL = slice(None)
 
-def calibration_batches(split: TrainingSplit, samples: int, batch_size: int, seed: int) -> list[Tensor]:
+
+def calibration_batches(
+    split: TrainingSplit, samples: int, batch_size: int, seed: int, share: slice = _ALL
+) -> list[Tensor]:
     """Draw calibration images without replacement, every class in proportion where labels exist.
 
     Args:
@@ -19,6 +23,7 @@ def calibration_batches(split: TrainingSplit, samples: int, batch_size: int, see
         samples: Images to draw.
         batch_size: Images per batch; the last batch may be smaller.
         seed: The same seed draws the same images.
+        share: Which of the drawn images to return.
 
     Returns:
         Normalised float32 batches (N, C, H, W).
@@ -29,5 +34,5 @@ def calibration_batches(split: TrainingSplit, samples: int, batch_size: int, see
     """
     if not isinstance(split, TrainingSplit):
         raise TypeError(f"calibration draws from a TrainingSplit, not from {type(split).__name__}")
-    indices = draw(len(split), samples, seed, split.labels)
+    indices = draw(len(split), samples, seed, split.labels)[share]
     return [torch.from_numpy(images) for images, _ in split.batches(batch_size, indices)]

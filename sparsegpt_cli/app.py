@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.console import report_error
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
+from sparsegpt_core.torchrun import world_size
 
 __all__ = ["app", "main"]
 
@@ -50,28 +55,56 @@ def main(arguments: list[str] | None = None) -> int:
     as_json = "--json" in arguments
     try:
         _check_packages()
-        code = app(arguments, standalone_mode=False) or 0
+        with _terminable():
+            code = app(arguments, standalone_mode=False) or 0
         if code == _INTERRUPTED:  # some versions of Typer raise, others return this
             raise KeyboardInterrupt
         return code
     except SparseGPTError as error:
-        report_error(error, as_json)
+        _report(error, as_json)
         return 1
     except ImportError as error:
         module = (error.name or "").partition(".")[0]
         hint = f"Install it: {INSTALL[module]}." if module in INSTALL else "sparsegpt-trt doctor lists what is missing."
-        report_error(MissingDependencyError(first_line(error), hint), as_json)
+        _report(MissingDependencyError(first_line(error), hint), as_json)
         return 1
     except MemoryError:
-        report_error(SparseGPTError("out of memory", "Use a smaller --batch-size or fewer --samples."), as_json)
+        _report(SparseGPTError("out of memory", "Use a smaller --batch-size or fewer --samples."), as_json)
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        report_error(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), as_json)
+        _report(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), as_json)
         return _INTERRUPTED
     except _ClickException as error:
         message = error.format_message()
-        report_error(SparseGPTError(message.rstrip("."), "See --help."), as_json)
+        _report(SparseGPTError(message.rstrip("."), "See --help."), as_json)
         return 2
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that temporary files go."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _report(error: SparseGPTError, as_json: bool) -> None:
+    """Show an error; of several processes under ``torchrun`` the first to fail speaks for all."""
+    if world_size() > 1:
+        from sparsegpt_core.distributed import speaks_for_all
+
+        if not speaks_for_all():
+            return
+    report_error(error, as_json)
 
 
 def _check_packages() -> None:

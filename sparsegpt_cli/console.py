@@ -18,6 +18,7 @@ from rich.text import Text
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.progress import Progress as ProgressHook
 from sparsegpt_core.progress import silent
+from sparsegpt_core.torchrun import rank
 
 __all__ = ["Console", "report_error"]
 
@@ -25,7 +26,7 @@ _LINE_SECONDS = 5.0
 
 
 class Console:
-    """One command's output, and its seed.
+    """One command's output, and its seed. Of several processes under ``torchrun`` only the first shows anything.
 
     Args:
         as_json: Print one JSON object on standard output and nothing else there.
@@ -34,7 +35,8 @@ class Console:
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False, seed: int = 0) -> None:
-        self.as_json, self.quiet, self.seed = as_json, quiet, seed
+        self._mute = rank() > 0
+        self.as_json, self.quiet, self.seed = as_json, quiet or self._mute, seed
         self._out = _rich(sys.stdout)
         self._err = _rich(sys.stderr)
 
@@ -45,7 +47,8 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Show a warning on standard error, even when quiet."""
-        self._err.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
+        if not self._mute:
+            self._err.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
     def error(self, message: str) -> None:
         """Show why a check failed, on standard error."""
@@ -53,6 +56,8 @@ class Console:
 
     def result(self, content: dict[str, Any], lines: Sequence[str | Table]) -> None:
         """Show a result: ``content`` as JSON, or ``lines`` for people."""
+        if self._mute:
+            return
         if self.as_json:
             sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
             return

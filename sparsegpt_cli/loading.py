@@ -15,6 +15,7 @@ from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions, open_options
 from sparsegpt_core.checkpoint import Checkpoint, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.torchrun import local_rank, world_size
 from sparsegpt_core.zoo import ModelShape, build_model
 
 __all__ = ["LoadedModel", "ModelOptions", "load", "load_model", "pick_device"]
@@ -98,9 +99,10 @@ def load_model(
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of this name; ``auto`` prefers CUDA.
+    """Return the device of this name; ``auto`` prefers CUDA. Under ``torchrun`` every process has a GPU of its own.
 
     Raises:
         InputError: There is no such device here.
     """
-    return find_device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return find_device(f"cuda:{local_rank()}" if name == "cuda" and world_size() > 1 else name)

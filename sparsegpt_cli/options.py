@@ -14,6 +14,8 @@ from sparsegpt_cli.console import Console
 from sparsegpt_core.errors import InputError
 
 __all__ = [
+    "TF32",
+    "Alpha",
     "BatchSize",
     "Damping",
     "Data",
@@ -25,9 +27,13 @@ __all__ = [
     "ImageSize",
     "Include",
     "Mean",
+    "MemoryLimit",
+    "Method",
     "Model",
     "NumClasses",
     "Pattern",
+    "Positions",
+    "Refit",
     "Samples",
     "Std",
     "Weights",
@@ -63,6 +69,20 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Pattern = Annotated[str, typer.Option(help="N:M along the input channels, or a fraction of zeros (0.5, 50%).")]
 Damping = Annotated[float, typer.Option(min=0, help="λ of the Hessian, relative to its mean diagonal.")]
+Method = Annotated[str, typer.Option(help="sparsegpt, or magnitude as the baseline.")]
+Alpha = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="How far to aim at the dense network's outputs; 0 looks at the pruned one alone."),
+]
+Refit = Annotated[bool, typer.Option(help="Solve for the kept weights exactly once the mask is known.")]
+Positions = Annotated[
+    float, typer.Option(min=0, help="Positions to look at for each column of a layer, where that is cheaper; 0: all.")
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(help="Memory for pruning, such as 8GiB (on CUDA: for tensors). Default: most of what is free."),
+]
+TF32 = Annotated[bool, typer.Option(help="Let CUDA round to TF32 in statistics and solves.")]
 Include = Annotated[
     list[str] | None, typer.Option(help="Prune layers of this glob although they are first, last or excluded.")
 ]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,10 +28,14 @@ from sparsegpt_cli.report import render_report
 from sparsegpt_core import __version__
 from sparsegpt_core.artifacts import sha256, write_json
 from sparsegpt_core.checkpoint import save_checkpoint
+from sparsegpt_core.distributed import join_world
 from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.memory import peak_memory
 from sparsegpt_core.progress import Progress, silent, timed
+from sparsegpt_core.runtime import Runtime
 from sparsegpt_core.sequential import PruneResult, plan_layers, prune_model
 from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.torchrun import world_size
 
 __all__ = ["Job", "prune", "prune_export", "pruning_metadata"]
 
@@ -47,7 +49,7 @@ class Job:
     """Everything that a pruning run is made of.
 
     ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
-    ``baseline`` also prunes by magnitude, to compare.
+    ``baseline`` also prunes by magnitude, to compare. ``memory_limit`` is in bytes; None means most of what is free.
     """
 
     model: LoadedModel
@@ -60,6 +62,8 @@ class Job:
     seed: int = 0
     baseline: bool = True
     command: str = ""
+    memory_limit: int | None = None
+    tf32: bool = False
 
     @property
     def calibration_samples(self) -> int:
@@ -67,11 +71,21 @@ class Job:
         return self.samples or min(_DEFAULT_SAMPLES, len(self.data.training))
 
 
-def prune(job: Job, progress: Progress = silent) -> PruneResult:
-    """Prune the job's model in place, calibrated on its training split."""
-    batches = calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH, job.seed)
-    job.model.module.to(job.device)
-    return prune_model(job.model.module, batches, job.settings, progress)
+def prune(job: Job, progress: Progress = silent, scratch: Path | None = None) -> PruneResult:
+    """Prune the job's model in place, calibrated on its training split; under ``torchrun``, together.
+
+    Args:
+        job: What to do.
+        progress: Told of every layer.
+        scratch: A folder for activations beyond the memory limit; by default the system's temporary one.
+    """
+    samples, model = job.calibration_samples, job.model.module.to(job.device)
+    with join_world(job.device) as world:
+        share = world.share_samples(samples, _CALIBRATION_BATCH)
+        batches = calibration_batches(job.data.training, samples, _CALIBRATION_BATCH, job.seed, share)
+        return prune_model(
+            model, batches, job.settings, progress, Runtime(job.memory_limit, scratch, job.tf32, world=world)
+        )
 
 
 def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
@@ -123,7 +137,7 @@ def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, 
     files = {"dense": "dense.onnx", "sparse": "sparse.onnx", "checkpoint": "sparse.safetensors"}
     files |= {"report": "report.html", "manifest": "manifest.json"}
     paths = {name: str(out / file) for name, file in files.items()}
-    shown = ("layers", "accuracy", "parity", "seconds", "peak_memory_bytes", "warnings")
+    shown = ("layers", "accuracy", "parity", "seconds", "peak_memory_bytes", "spilled_bytes", "warnings")
     return {"out": str(out), "files": paths, **{key: content[key] for key in shown}}
 
 
@@ -143,7 +157,7 @@ class _Run:
         exported = {"dense": self._export("dense", metadata, images, ())}
         if job.baseline and job.settings.method != "magnitude":
             exported["magnitude"] = self._export_baseline(images)
-        result = prune(job, self._progress)
+        result = prune(job, self._progress, self._folder)
         self._seconds.update(result.seconds)
         self._warnings += result.warnings
         metadata = pruning_metadata(job, result)
@@ -216,6 +230,7 @@ class _Run:
             for precision, file in files.items()
         }
         settings = {**asdict(job.settings), "pattern": str(job.settings.pattern), "seed": job.seed}
+        settings |= {"memory_limit": job.memory_limit, "tf32": job.tf32, "processes": world_size()}
         return {
             "tool": {"name": "sparsegpt-trt", "version": __version__},
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -236,17 +251,10 @@ class _Run:
             "audit": {"sparse": audit.to_json()} if audit else None,
             "seconds": {stage: round(value, 3) for stage, value in self._seconds.items()},
             "peak_memory_bytes": peak_memory(job.device),
+            "spilled_bytes": result.spilled_bytes,
             "warnings": self._warnings,
             "environment": environment(),
         }
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory used so far, in bytes: the device's where it has its own, else the process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager

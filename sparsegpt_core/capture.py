@@ -1,43 +1,114 @@
-"""The inputs of one layer, by a forward pass that stops there."""
+"""The fallback for networks that cannot be traced: forward passes that stop at the layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sparsegpt_core.calls import Call, watch_calls
 from sparsegpt_core.layout import device_of
+from sparsegpt_core.progress import timed
 from sparsegpt_core.selection import Layer
+from sparsegpt_core.statistics import LayerStatistics
 
-__all__ = ["layer_inputs"]
+__all__ = ["Capture", "layer_calls"]
 
 
 class _Stop(Exception):
     """Unwinds a forward pass; never leaves this module."""
 
 
-def layer_inputs(model: nn.Module, layer: Layer, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield the layer's input for every batch and every call, running nothing behind its last call.
+class Capture:
+    """Delivers what :class:`~sparsegpt_core.sweep.Sweep` delivers, by one forward pass for each layer and network.
+
+    Args:
+        model: The network, in eval mode; :meth:`replace` changes it.
+        batches: Calibration samples (N, C, H, W), on any device.
+        first: The index of the first of them in the whole calibration set.
+        dense: Also run the dense network, a copy, for its outputs as targets.
+        seconds: Gets the time of ``forward`` and ``statistics``.
+        fallback: Why the network is not swept.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence[Tensor],
+        *,
+        first: int,
+        dense: bool,
+        seconds: dict[str, float],
+        fallback: str = "asked for",
+    ) -> None:
+        self.fallback, self._changed = fallback, False
+        self._model, self._batches, self._first, self._seconds = model, batches, first, seconds
+        self._dense = copy.deepcopy(model) if dense else None
+        self._names = {id(module): name for name, module in model.named_modules()}
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Nothing waits here, so nothing is written to disk."""
+        return 0
+
+    def compares(self, layer: Layer) -> bool:
+        """Tell whether the layer's inputs may differ: nothing does before the first layer is pruned."""
+        return self._dense is not None and self._changed
+
+    def gather(self, layer: Layer, statistics: LayerStatistics) -> None:
+        """Add the layer's inputs, with the dense outputs where asked for."""
+        first = self._first
+        for batch in self._batches:
+            with timed(self._seconds, "forward"):
+                inputs = [x for x, _ in layer_calls(self._model, layer.pruned.weight, layer.calls, batch)]
+                outputs: list[Tensor | None] = [None] * layer.calls
+                if self._dense is not None and self._changed:
+                    weight = self._dense.get_parameter(f"{self._names[id(layer.module)]}.weight".lstrip("."))
+                    outputs = [y for _, y in layer_calls(self._dense, weight, layer.calls, batch, run_last=True)]
+            with timed(self._seconds, "statistics"):
+                statistics.add_all((x, y, first) for x, y in zip(inputs, outputs, strict=True))
+            first += len(batch)
+
+    def replace(self, layer: Layer, weight: Tensor) -> None:
+        """Go on with this weight in the pruned network."""
+        layer.pruned.weight.copy_(weight)
+        self._changed = True
+
+
+def layer_calls(
+    model: nn.Module, weight: Tensor, calls: int, batch: Tensor, run_last: bool = False
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Return input and output of every call that multiplies by ``weight``; nothing behind the last one runs.
 
     Args:
         model: The network, in eval mode.
-        layer: One of its layers, with the number of calls per forward pass.
-        batches: Network inputs (N, C, H, W), on any device.
+        weight: The parameter itself.
+        calls: How many such calls a forward pass makes.
+        batch: Inputs (N, C, H, W), on any device.
+        run_last: Run the last call as well; otherwise its output is None.
     """
-    device = device_of(model)
-    captured: list[Tensor] = []
+    inputs: list[Tensor] = []
+    outputs: list[Tensor | None] = []
 
-    def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        captured.append(inputs[0])
-        if len(captured) == layer.calls:
-            raise _Stop
+    def kept(value: Tensor) -> Tensor:
+        return value.clone() if calls > 1 else value  # what runs between the calls may write in place
 
-    with layer.module.register_forward_pre_hook(capture):
-        for batch in batches:
-            captured.clear()
-            try:
-                with torch.inference_mode():
-                    model(batch.to(device))
-            except _Stop:
-                yield from captured
+    def before(call: Call) -> None:
+        if call.arguments["weight"] is weight:
+            inputs.append(kept(call.arguments["input"]))
+            if len(inputs) == calls and not run_last:
+                outputs.append(None)
+                raise _Stop
+
+    def after(call: Call, output: Tensor) -> None:
+        if call.arguments["weight"] is weight:
+            outputs.append(kept(output))
+            if len(outputs) == calls:
+                raise _Stop
+
+    with contextlib.suppress(_Stop), torch.inference_mode(), watch_calls(before, after):
+        model(batch.to(device_of(model)))
+    return list(zip(inputs, outputs, strict=True))

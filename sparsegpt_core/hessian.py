@@ -1,4 +1,4 @@
-"""The layer Hessian H = (1/n) Σ x xᵀ and the triangular factor of its damped inverse."""
+"""The layer Hessian H = (1/n) Σ x xᵀ and the triangular factor that inverts it, damped."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.parallel import each, spans
 
-__all__ = ["Factor", "HessianAccumulator", "inverse_factor", "quadratic_error"]
+__all__ = ["Factor", "HessianAccumulator", "inverse_factor"]
 
 _log = logging.getLogger(__name__)
 _RETRIES = 3
+_BLOCK = 256  # columns factorised at a time
+_ROWS = 512  # of them updated at a time
 
 
 class HessianAccumulator:
@@ -56,23 +59,25 @@ class HessianAccumulator:
 
 @dataclass(frozen=True)
 class Factor:
-    """The factor of a damped inverse.
+    """The factor by which a damped Hessian is inverted.
 
-    ``upper`` is U (d, d), upper triangular, with (H + λI)⁻¹ = UᵀU; ``damping`` is λ relative to
+    ``upper`` is V (d, d), upper triangular, with H_λ = V Vᵀ, so (H_λ)⁻¹ = UᵀU with U = V⁻¹; ``shift`` (d,) is
+    what H_λ has more than H on its diagonal: λ, and 1 in dead columns; ``damping`` is λ relative to
     mean(diag H), as it was finally used; ``dead`` (d,) marks columns that are never active.
     """
 
     upper: Tensor
+    shift: Tensor
     damping: float
     dead: Tensor
 
 
 def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") -> Factor:
-    """Factor (H + λI)⁻¹ = UᵀU with U upper triangular, λ = damping · mean(diag H).
+    """Factor H_λ = H + λI = V Vᵀ with V upper triangular, λ = damping · mean(diag H).
 
-    One Cholesky factorisation instead of the usual Cholesky, inverse, Cholesky: with J the matrix that
-    reverses order, J H J = L Lᵀ gives H = V Vᵀ with V = J L J upper triangular, hence U = V⁻¹.
-    Where H is not positive definite the damping is raised tenfold, three times at most.
+    One Cholesky factorisation, from the last column to the first, instead of the usual Cholesky, inverse,
+    Cholesky: the U of SparseGPT, (H_λ)⁻¹ = UᵀU, is V⁻¹, and whatever needs U can use V. Where H is not
+    positive definite the damping is raised tenfold, three times at most.
 
     Args:
         hessian: H (d, d), symmetric, positive semi-definite.
@@ -84,17 +89,17 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") 
     """
     diagonal = hessian.diagonal()
     dead = diagonal == 0
-    scale = float(diagonal.mean()) or 1.0
+    precision = torch.float32 if hessian.device.type == "mps" else torch.float64
+    scale = float(diagonal.to(precision).mean()) or 1.0  # the same to the last bit, however many threads add
     used = damping
     for _ in range(_RETRIES + 1):
-        reversed_ = hessian.flip(0, 1)
-        reversed_.diagonal().add_(dead.flip(0).to(hessian.dtype)).add_(used * scale)
-        lower, info = torch.linalg.cholesky_ex(reversed_)
-        if int(info) == 0:
-            del reversed_  # of a wide layer each of these takes gigabytes
+        shift = dead.to(hessian.dtype) + used * scale
+        upper = hessian.clone()
+        upper.diagonal().add_(shift)
+        if _factorise(upper):
             if used > damping:
                 _log.warning("%s: the Hessian needed a damping of %g instead of %g", name, used, damping)
-            return Factor(_upper_inverse(lower.flip(0, 1)), used, dead)
+            return Factor(upper, shift, used, dead)
         used = 10 * used if used else 1e-6
     raise NumericsError(
         f"{name}: the Hessian is not positive definite, even damped with {used / 10:g} of its mean diagonal",
@@ -102,12 +107,27 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") 
     )
 
 
-def _upper_inverse(upper: Tensor) -> Tensor:
-    identity = torch.eye(upper.shape[0], dtype=upper.dtype, device=upper.device)
-    inverse: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
-    return inverse
+def _factorise(matrix: Tensor) -> bool:
+    """Overwrite A (d, d) with V, upper triangular, A = V Vᵀ; False where A is not positive definite.
 
+    By blocks of columns, the last first: matrix products do nearly all the work, and in place.
+    """
+    for stop in range(len(matrix), 0, -_BLOCK):
+        start = max(0, stop - _BLOCK)
+        columns, corner = matrix[:stop, start:stop], matrix[start:stop, start:stop]
 
-def quadratic_error(difference: Tensor, hessian: Tensor) -> float:
-    """Return tr(Δ H Δᵀ) = (1/n) Σ ‖Δ x‖² for Δ (K, d): the output error that a change of weights makes."""
-    return float(((difference @ hessian) * difference).sum(dtype=torch.float32))
+        def update(rows: slice, columns: Tensor = columns, start: int = start, stop: int = stop) -> None:
+            columns[rows].addmm_(matrix[rows, stop:], matrix[start:stop, stop:].T, alpha=-1)
+
+        def solve(rows: slice, columns: Tensor = columns, corner: Tensor = corner) -> None:
+            columns[rows] = torch.linalg.solve_triangular(corner.T, columns[rows], upper=False, left=False)
+
+        each(update, spans(stop, _ROWS), matrix.device)
+        # A block reversed in order has the usual lower factor.
+        lower, info = each(torch.linalg.cholesky_ex, [corner.flip(0, 1)], matrix.device)[0]
+        if int(info):
+            return False
+        corner.copy_(lower.flip(0, 1))
+        each(solve, spans(start, _ROWS), matrix.device)
+    matrix.triu_()
+    return True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM, Pattern
 
-__all__ = ["keep_mask"]
+__all__ = ["keep_mask", "ranks"]
 
 
 def keep_mask(scores: Tensor, pattern: Pattern) -> Tensor:
@@ -26,17 +28,39 @@ def keep_mask(scores: Tensor, pattern: Pattern) -> Tensor:
     """
     if isinstance(pattern, NM):
         return _keep_nm(scores, pattern)
-    prune = round(pattern.sparsity * scores.numel())
-    return _keep_largest(scores.reshape(1, -1), scores.numel() - prune).reshape(scores.shape)
+    keep = scores.numel() - round(pattern.sparsity * scores.numel())
+    order = scores.flatten().argsort(descending=True, stable=True)[:keep]
+    return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill_(0, order, True).reshape(scores.shape)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Count for every score how many others of its column beat it; of equal ones the first wins.
+
+    By comparing all pairs, in two small products: for a handful of rows far quicker than sorting.
+
+    Args:
+        scores: (M, columns), finite.
+
+    Returns:
+        (M, columns), 0 to M − 1, in the scores' dtype.
+    """
+    difference, credit, start = _pairs(len(scores), scores.dtype, scores.device)
+    first_wins = (difference @ scores).ge_(0)
+    return torch.addmm(start, credit, first_wins)
+
+
+@lru_cache
+def _pairs(length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For the pairs i < j: s_i − s_j; whose rank a win of i lowers and raises; the ranks without a win."""
+    first, second = torch.triu_indices(length, length, 1)
+    identity = torch.eye(length, dtype=dtype)
+    difference = identity[first] - identity[second]
+    start = torch.arange(length - 1, -1, -1, dtype=dtype)[:, None]
+    return difference.to(device), -difference.T.contiguous().to(device), start.to(device)
 
 
 def _keep_nm(scores: Tensor, pattern: NM) -> Tensor:
     if scores.shape[1] % pattern.m:
         raise InputError(f"{scores.shape[1]} columns are not a multiple of the group size {pattern.m}")
-    return _keep_largest(scores.reshape(-1, pattern.m), pattern.n).reshape(scores.shape)
-
-
-def _keep_largest(scores: Tensor, count: int) -> Tensor:
-    """Mark the ``count`` largest entries of every row."""
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True)
+    groups = scores.reshape(-1, pattern.m)
+    return (ranks(groups.T) < pattern.n).T.reshape(scores.shape)

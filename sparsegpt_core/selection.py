@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from sparsegpt_core.calls import Call, watch_calls
 from sparsegpt_core.errors import InputError, ModelError, first_line
 from sparsegpt_core.layout import PrunableLayer
 from sparsegpt_core.patterns import NM, Pattern
@@ -24,18 +25,33 @@ __all__ = ["Layer", "select_layers"]
 class Layer:
     """A convolution or linear layer of a network; ``reason`` is None where it will be pruned.
 
-    ``calls`` is how often one forward pass runs it.
+    ``calls`` is how often one forward pass multiplies by its weight, and ``plain`` a layer that does what
+    those calls do, without what a subclass puts around them; None where there is no such call.
     """
 
     name: str
     module: nn.Module
     calls: int
     reason: Reason | None
+    plain: PrunableLayer | None = None
 
     @property
     def kind(self) -> str:
         """The class of the layer, such as ``Conv2d``."""
         return type(self.module).__name__
+
+    @property
+    def pruned(self) -> PrunableLayer:
+        """What is pruned in it: ``plain``, whose weight is the network's own parameter.
+
+        Raises:
+            ModelError: No call multiplies by the weight as it is stored.
+        """
+        if self.plain is None:
+            raise ModelError(
+                f"{self.name}: the weight is computed by a parametrization", "Remove it, or --exclude the layer."
+            )
+        return self.plain
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,30 +88,43 @@ def select_layers(
     }
     for glob in (*include, *exclude):
         _check_glob(glob, list(modules))
-    calls = _run_order(model, modules, sample)
-    first = next((name for name in calls if isinstance(modules[name], _ConvNd)), None)
-    last = next(reversed(calls), None)
+    order, calls = _run(model, modules, sample)
+    first = next((name for name in order if isinstance(modules[name], _ConvNd)), None)
+    last = next(reversed(order), None)
 
     def reason(name: str) -> Reason | None:
         structural = _structural_reason(modules[name], pattern)
-        if structural or name not in calls:
+        if structural or name not in order:
             return structural or Reason.NOT_REACHED
+        if _common(calls[name]) is None and not nn.utils.parametrize.is_parametrized(modules[name]):
+            return Reason.NOT_CONSTANT
         if _matches(name, include):
             return None
         if _matches(name, exclude):
             return Reason.EXCLUDED
         return Reason.FIRST_LAYER if name == first else Reason.CLASSIFIER if name == last else None
 
-    names = [*calls, *(name for name in modules if name not in calls)]
-    return [Layer(name, modules[name], calls[name], reason(name)) for name in names]
+    names = [*order, *(name for name in modules if name not in order)]
+    return [Layer(name, modules[name], len(calls[name]), reason(name), _common(calls[name])) for name in names]
 
 
-def _run_order(model: nn.Module, modules: dict[str, nn.Module], sample: Tensor) -> Counter[str]:
-    """Count the calls of each module in one forward pass, in the order of their first call."""
-    calls: Counter[str] = Counter()
-    hooks = [m.register_forward_pre_hook(lambda *_, name=name: calls.update([name])) for name, m in modules.items()]
+def _run(
+    model: nn.Module, modules: dict[str, nn.Module], sample: Tensor
+) -> tuple[Counter[str], dict[str, list[PrunableLayer]]]:
+    """Run the network once: the modules in the order of their first run, and what each call with their weight does."""
+    order: Counter[str] = Counter()
+    calls: dict[str, list[PrunableLayer]] = {name: [] for name in modules}
+    owners: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        owners.setdefault(id(module._parameters.get("weight")), []).append(name)
+
+    def note(call: Call) -> None:
+        for name in owners.get(id(call.arguments["weight"]), []):
+            calls[name].append(call.layer())
+
+    hooks = [m.register_forward_pre_hook(lambda *_, name=name: order.update([name])) for name, m in modules.items()]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), watch_calls(note):
             model(sample)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = tuple(sample.shape[1:])
@@ -106,7 +135,12 @@ def _run_order(model: nn.Module, modules: dict[str, nn.Module], sample: Tensor) 
     finally:
         for hook in hooks:
             hook.remove()
-    return calls
+    return order, calls
+
+
+def _common(calls: Sequence[PrunableLayer]) -> PrunableLayer | None:
+    """The layer that all calls amount to; None without calls, or where stride, padding or dilation differ."""
+    return calls[0] if len({str(call) for call in calls}) == 1 else None
 
 
 def _structural_reason(module: nn.Module, pattern: Pattern) -> Reason | None:

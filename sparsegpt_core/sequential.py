@@ -5,37 +5,37 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.capture import layer_inputs
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
-from sparsegpt_core.hessian import HessianAccumulator
-from sparsegpt_core.layout import PrunableLayer, device_of, input_columns, matrix_to_weight, weight_to_matrix
+from sparsegpt_core.layout import device_of, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.modules import check_finite, eval_mode
 from sparsegpt_core.patterns import NM, Pattern, find_violations
 from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.reasons import Reason
+from sparsegpt_core.runtime import DEFAULT, Runtime, full_precision
 from sparsegpt_core.selection import Layer, select_layers
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solve import solve
+from sparsegpt_core.sources import Source, open_source
+from sparsegpt_core.statistics import LayerStatistics, Moments
 
 __all__ = ["LayerResult", "PruneResult", "plan_layers", "prune_model"]
-
-_MAX_COLUMN_BYTES = 256 << 20  # of im2col columns at a time
 
 
 @dataclass(frozen=True)
 class LayerResult:
     """What became of one layer.
 
-    ``relative_error`` is ‖(Ŵ − W) x‖² / ‖W x‖² over the calibration inputs as the pruned network makes
-    them, ``magnitude_error`` the same for magnitude pruning on the same inputs; ``positions`` counts the
-    columns x. All are None where no input was looked at.
+    ``relative_error`` is ‖W x − Ŵ x̃‖² / ‖W x‖² over the calibration inputs, x in the dense and x̃ in the pruned
+    network (x = x̃ without the dense target), ``magnitude_error`` the same for magnitude pruning on the same
+    inputs; ``positions`` counts the columns x̃ there were, ``positions_used`` those that were looked at. All
+    are None where no input was looked at.
     """
 
     name: str
@@ -48,6 +48,7 @@ class LayerResult:
     magnitude_error: float | None = None
     damping: float | None = None
     positions: int | None = None
+    positions_used: int | None = None
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -57,11 +58,15 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """Every layer in running order, seconds by stage (forward, statistics, solve), and what was noticed."""
+    """Every layer in running order, seconds by stage, and what was noticed.
+
+    The stages are trace, forward, statistics and solve; ``spilled_bytes`` of activations went to disk.
+    """
 
     layers: tuple[LayerResult, ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...]
+    spilled_bytes: int = 0
 
     @property
     def pruned(self) -> int:
@@ -70,25 +75,32 @@ class PruneResult:
 
 
 def prune_model(
-    model: nn.Module, batches: Sequence[Tensor], settings: PruneSettings, progress: Progress = silent
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    settings: PruneSettings,
+    progress: Progress = silent,
+    runtime: Runtime = DEFAULT,
 ) -> PruneResult:
     """Prune a network in place.
 
     Args:
         model: In float32. It runs in eval mode meanwhile: nothing but the pruned weights changes.
-        batches: Calibration inputs (N, C, H, W), on any device.
+        batches: Calibration inputs (N, C, H, W), on any device; with several processes, this one's share.
         settings: Pattern, method and layers.
         progress: Told of every layer.
+        runtime: Memory, scratch folder and processes.
 
     Raises:
         ModelError: Nothing can be pruned, or the model does not take the images.
         NumericsError: NaN or infinity in weights or activations, or a Hessian that cannot be damped.
+        InputError: There are no images, or the memory limit is too small.
     """
     if not batches:
         raise InputError("pruning needs calibration images")
     check_finite(model.state_dict())
-    with eval_mode(model), torch.no_grad():
-        return _prune(model, batches, settings, progress)
+    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
+        layers = plan_layers(model, batches[0][:2], settings)
+        return _Pruning(model, layers, settings, progress, runtime).run(batches)
 
 
 def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> list[Layer]:
@@ -111,85 +123,116 @@ def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> li
             f"nothing to prune to {settings.pattern}: {found or 'no convolution or linear layer'}",
             "--include prunes layers left out as FIRST_LAYER, CLASSIFIER or EXCLUDED." if found else "",
         )
+    for layer in layers:
+        if layer.reason is None:
+            _ = layer.pruned  # raises where there is nothing to prune
     return layers
 
 
-def _prune(model: nn.Module, batches: Sequence[Tensor], settings: PruneSettings, progress: Progress) -> PruneResult:
-    layers = plan_layers(model, batches[0][:2], settings)
-    todo = [layer for layer in layers if layer.reason is None]
-    seconds: dict[str, float] = {}
-    results: dict[str, LayerResult] = {}
-    progress("prune", 0, len(todo))
-    for layer in todo:
-        results[layer.name] = _prune_layer(model, layer, batches, settings, seconds)
-        progress("prune", len(results), len(todo))
-    return PruneResult(
-        layers=tuple(results.get(layer.name) or _result(layer) for layer in layers),
-        seconds=seconds,
-        warnings=tuple(
-            f"{r.name}: the Hessian needed a damping of {r.damping:g} instead of {settings.damping:g}"
-            for r in results.values()
-            if r.damping and r.damping > settings.damping
-        ),
-    )
+class _Pruning:
+    """One run: what it works with, its clock and its warnings."""
 
+    def __init__(
+        self, model: nn.Module, layers: list[Layer], settings: PruneSettings, progress: Progress, runtime: Runtime
+    ) -> None:
+        self._model, self._layers, self._settings = model, layers, settings
+        self._progress, self._runtime = progress, runtime
+        self._todo = [layer for layer in layers if layer.reason is None]
+        self._weights: dict[str, Tensor] = {}
+        self._results: dict[str, LayerResult] = {}
+        self._seconds: dict[str, float] = {}
+        self._warnings: list[str] = []
 
-def _prune_layer(
-    model: nn.Module, layer: Layer, batches: Sequence[Tensor], settings: PruneSettings, seconds: dict[str, float]
-) -> LayerResult:
-    start = time.perf_counter()
-    module = layer.module
-    if not isinstance(module, PrunableLayer) or nn.utils.parametrize.is_parametrized(module):
-        raise ModelError(
-            f"{layer.name}: the weight is computed by a parametrization", "Remove it, or --exclude the layer."
+    def run(self, batches: Sequence[Tensor]) -> PruneResult:
+        spilled = 0
+        if self._settings.method == "magnitude":
+            self._prune_all(None, 0)
+        else:
+            counts = self._runtime.world.counts(sum(map(len, batches)))
+            dense, first = self._settings.alpha > 0, sum(counts[: self._runtime.world.rank])
+            with open_source(
+                self._model,
+                batches,
+                self._todo,
+                first=first,
+                dense=dense,
+                runtime=self._runtime,
+                seconds=self._seconds,
+            ) as source:
+                if source.fallback:
+                    self._warnings.append(f"one forward pass for each layer: {source.fallback}")
+                self._prune_all(source, sum(counts))
+                spilled = source.spilled_bytes
+        for layer in self._todo:
+            layer.pruned.weight.copy_(self._weights[layer.name])
+        return PruneResult(
+            layers=tuple(
+                self._results.get(layer.name) or _result(layer, layer.module.weight) for layer in self._layers
+            ),
+            seconds=self._seconds,
+            warnings=tuple(self._warnings),
+            spilled_bytes=spilled,
         )
-    dense = weight_to_matrix(module.weight.float())
-    measured: dict[str, Any] = {}
-    if settings.method == "magnitude":
-        sparse = magnitude(dense, settings.pattern)
-    else:
-        statistics = _calibrate(model, layer, module, batches, seconds)
-        with timed(seconds, "solve"):
-            solution = solve(dense, statistics.mean(layer.name), settings, layer.name)
-        sparse = solution.matrix
-        measured = {
-            "relative_error": solution.relative_error,
-            "magnitude_error": solution.magnitude_error,
-            "damping": solution.damping,
-            "positions": statistics.positions,
-        }
-    weight = matrix_to_weight(sparse, module.weight.shape).to(module.weight.dtype)
-    _check(layer.name, weight, settings.pattern)
-    module.weight.copy_(weight)
-    return _result(layer, **measured, seconds=time.perf_counter() - start)
+
+    def _prune_all(self, source: Source | None, samples: int) -> None:
+        owners: dict[int, str] = {}
+        self._progress("prune", 0, len(self._todo))
+        for layer in self._todo:
+            owner = owners.setdefault(id(layer.pruned.weight), layer.name)
+            if owner == layer.name:
+                self._prune(layer, source, samples)
+            else:  # the same parameter under another name
+                self._weights[layer.name] = self._weights[owner]
+                self._results[layer.name] = replace(self._results[owner], name=layer.name, kind=layer.kind)
+            self._progress("prune", len(self._results), len(self._todo))
+
+    def _prune(self, layer: Layer, source: Source | None, samples: int) -> None:
+        start = time.perf_counter()
+        dense = weight_to_matrix(layer.pruned.weight.float())
+        measured: dict[str, Any] = {}
+        if source is None:
+            sparse = magnitude(dense, self._settings.pattern)
+        else:
+            moments = self._moments(layer, source, samples)
+            with timed(self._seconds, "solve"):
+                solution = solve(dense, moments, self._settings, layer.name, self._runtime.world)
+            sparse = solution.matrix
+            measured = {
+                "relative_error": solution.relative_error,
+                "magnitude_error": solution.magnitude_error,
+                "damping": solution.damping,
+                "positions": moments.positions,
+                "positions_used": moments.used,
+            }
+            if solution.damping > self._settings.damping:
+                self._warnings.append(
+                    f"{layer.name}: the Hessian needed a damping of {solution.damping:g} "
+                    f"instead of {self._settings.damping:g}"
+                )
+        weight = matrix_to_weight(sparse, layer.shape).to(layer.pruned.weight.dtype)
+        _check(layer.name, weight, self._settings.pattern)
+        if source is not None:
+            source.replace(layer, weight)
+        self._weights[layer.name] = weight
+        self._results[layer.name] = _result(layer, weight, **measured, seconds=time.perf_counter() - start)
+
+    def _moments(self, layer: Layer, source: Source, samples: int) -> Moments:
+        statistics = LayerStatistics(
+            layer.pruned,
+            samples=samples,
+            cross=source.compares(layer),
+            positions_per_column=self._settings.positions_per_column,
+        )
+        source.gather(layer, statistics)
+        with timed(self._seconds, "statistics"):
+            self._runtime.world.add_up(statistics.sums())
+            return statistics.moments(layer.name)
 
 
-def _result(layer: Layer, **measured: Any) -> LayerResult:
-    weight = layer.module.weight
+def _result(layer: Layer, weight: Any, **measured: Any) -> LayerResult:
     sparsity = float((weight == 0).float().mean()) if isinstance(weight, Tensor) else 0.0
     status = "dense" if layer.reason else "pruned"
     return LayerResult(layer.name, layer.kind, layer.shape, status, layer.reason, sparsity, **measured)
-
-
-def _calibrate(
-    model: nn.Module, layer: Layer, module: PrunableLayer, batches: Sequence[Tensor], seconds: dict[str, float]
-) -> HessianAccumulator:
-    """Gather the layer's Hessian: forward passes that stop at it, im2col in pieces of bounded size."""
-    statistics = HessianAccumulator(module.weight[0].numel(), module.weight.device)
-    inputs = layer_inputs(model, layer, batches)
-    while True:
-        with timed(seconds, "forward"):
-            x = next(inputs, None)
-        if x is None:
-            return statistics
-        with timed(seconds, "statistics"):
-            for piece in torch.split(x, _samples_at_a_time(module, x)):
-                statistics.add(input_columns(module, piece))
-
-
-def _samples_at_a_time(module: PrunableLayer, x: Tensor) -> int:
-    copies = module.weight[0, 0].numel()  # kernel positions: how often im2col repeats an input value
-    return max(1, _MAX_COLUMN_BYTES // (4 * copies * max(1, x[:1].numel())))
 
 
 def _check(name: str, weight: Tensor, pattern: Pattern) -> None:

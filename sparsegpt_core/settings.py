@@ -27,6 +27,12 @@ class PruneSettings:
     """λ added to the Hessian's diagonal, relative to its mean."""
     block_size: int = 128
     """Columns per block of SparseGPT's lazy updates."""
+    alpha: float = 1.0
+    """How far a layer is pulled towards the dense network's outputs: 0 to 1; 0 looks at the pruned network alone."""
+    refit: bool = True
+    """Whether the kept weights are fitted once more, exactly, to the mask that SparseGPT chose."""
+    positions_per_column: float = 0
+    """Positions a layer's statistics sample for each of its columns; 0 takes all."""
     include: tuple[str, ...] = ()
     """Globs of layers to prune although they are the first, the last or excluded."""
     exclude: tuple[str, ...] = ()
@@ -39,3 +45,7 @@ class PruneSettings:
             raise InputError(f"damping {self.damping:g} is negative", "0.01 suits nearly always.")
         if self.block_size < 1:
             raise InputError(f"block size {self.block_size} is not positive", "128 suits nearly always.")
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha {self.alpha:g} lies outside 0 to 1", "1 suits nearly always.")
+        if not 0 <= self.positions_per_column < float("inf"):
+            raise InputError(f"positions per column {self.positions_per_column:g} is negative", "0 takes all.")

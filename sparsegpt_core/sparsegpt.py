@@ -5,23 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsegpt_core.masks import keep_mask
+from sparsegpt_core.masks import keep_mask, ranks
 from sparsegpt_core.patterns import NM, Pattern
 
 __all__ = ["sparsegpt"]
+
+_STEP = 16  # columns handled together where the pattern has no groups
 
 
 def sparsegpt(weight: Tensor, upper: Tensor, pattern: Pattern, block_size: int = 128) -> Tensor:
     """Prune a weight matrix and let the kept weights absorb the error.
 
-    The rows of U make column j's part of H⁻¹ valid once the columns before j are frozen; removing
-    w_q costs w_q² / U_qq² and moves the columns behind it by −(w_q / U_qq) U_q,q: (Frantar & Alistarh,
-    2023, algorithm 1). The mask is adaptive: it is chosen from the current values, group by group for N:M
-    and block by block for an unstructured fraction.
+    With (H + λI)⁻¹ = UᵀU the rows of U make column j's part of H⁻¹ valid once the columns before j are
+    frozen; removing w_q costs w_q² / U_qq² and moves the columns behind it by −(w_q / U_qq) U_q,q:
+    (Frantar & Alistarh, 2023, algorithm 1). The mask is adaptive: it is chosen from the current values,
+    group by group for N:M and block by block for an unstructured fraction.
+
+    The pruned weights' errors E = (w_q / U_qq) add up to W − Ŵ = E U, so E = (W − Ŵ) V with V = U⁻¹. For the
+    columns of a block E is 0 before anything is pruned there; the changes Δ = W − Ŵ before the block thus
+    say what the block's values are by then: W_b + (Δ V_:b) V_bb⁻¹. U itself is never needed.
 
     Args:
         weight: (K, d); not changed.
-        upper: U (d, d), upper triangular, (H + λI)⁻¹ = UᵀU, from :func:`~sparsegpt_core.hessian.inverse_factor`.
+        upper: V (d, d), upper triangular, H + λI = V Vᵀ, from :func:`~sparsegpt_core.hessian.inverse_factor`.
         pattern: What to prune to; d must be a multiple of M for N:M.
         block_size: Columns per block (lazy updates); rounded up to a multiple of M.
 
@@ -31,26 +37,47 @@ def sparsegpt(weight: Tensor, upper: Tensor, pattern: Pattern, block_size: int =
     columns = weight.shape[1]
     if isinstance(pattern, NM):
         block_size = -(-block_size // pattern.m) * pattern.m
-    # Transposed, so that a column of the weight lies contiguous: the loop below works on whole columns.
-    work = weight.T.clone(memory_format=torch.contiguous_format)
+    # Transposed, so that a column of the weight lies contiguous: the loops below work on whole columns.
+    sparse = weight.T.clone(memory_format=torch.contiguous_format)
+    changes = torch.zeros_like(sparse)
     for start in range(0, columns, block_size):
         stop = min(start + block_size, columns)
-        errors = _prune_block(work[start:stop], upper[start:stop, start:stop], pattern)
-        work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-    return work.T.contiguous()
+        block, corner = sparse[start:stop], upper[start:stop, start:stop]
+        pull = upper[:start, start:stop].T @ changes[:start]
+        current = block + torch.linalg.solve_triangular(corner.T, pull, upper=False)
+        changes[start:stop] = block
+        sparse[start:stop] = _prune_block(current, corner, pattern)
+        changes[start:stop] -= sparse[start:stop]
+    return sparse.T.contiguous()
 
 
-def _prune_block(block: Tensor, upper: Tensor, pattern: Pattern) -> Tensor:
-    """Prune ``block`` (B, K) in place; return the errors (B, K) that the columns behind it must absorb."""
-    diagonal = upper.diagonal()[:, None]
-    errors = torch.zeros_like(block)
-    group = pattern.m if isinstance(pattern, NM) else len(block)
-    for first in range(0, len(block), group):
-        last = first + group
-        scores = (block[first:last] / diagonal[first:last]) ** 2
-        pruned = ~keep_mask(scores.T, pattern).T
-        for q in range(first, last):
-            errors[q] = block[q] / diagonal[q] * pruned[q - first]
-            block[q:].addr_(upper[q, q:], errors[q], alpha=-1)
-            block[q].masked_fill_(pruned[q - first], 0)
-    return errors
+def _prune_block(block: Tensor, corner: Tensor, pattern: Pattern) -> Tensor:
+    """Prune the current values (B, K) of a block of columns, given its corner (B, B) of V.
+
+    In units of U_qq the values' squares are the costs, and those of the pruned weights are the errors E.
+    """
+    scale = corner.diagonal()[:, None]
+    identity = torch.eye(len(corner), dtype=corner.dtype, device=corner.device)
+    # What a unit of error takes from each column behind it.
+    moves = (torch.linalg.solve_triangular(corner, identity, upper=True).T * scale).tril(-1)
+    values = block * scale
+    errors = torch.zeros_like(values)
+    if isinstance(pattern, NM):
+        step, chain = pattern.m, pattern.m - pattern.n
+        pruned = torch.empty_like(values)
+    else:
+        step = chain = _STEP
+        pruned = (~keep_mask(values.abs().T, pattern).T).to(values.dtype)
+    pieces = (torch.split(tensor, step) for tensor in (values, moves, errors, pruned))
+    for index, (value, move, error, cut) in enumerate(zip(*pieces, strict=True)):
+        first, last = index * step, index * step + len(value)
+        value = torch.addmm(value, move[:, :first], errors[:first], alpha=-1)
+        if isinstance(pattern, NM):
+            torch.ge(ranks(value.abs()), pattern.n, out=cut)
+        # E is 0 where nothing is pruned, and value − (moves E) where something is; as a pruned weight is moved
+        # only by those before it, every round makes one more of them exact.
+        own = move[:, first:last]
+        torch.mul(value, cut, out=error)
+        for _ in range(chain - 1):
+            torch.mul(torch.addmm(value, own, error, alpha=-1), cut, out=error)
+    return block.addmm(moves / scale, errors, alpha=-1).masked_fill_(pruned.bool(), 0)

@@ -12,13 +12,12 @@ import typer
 from sparsegpt_cli import options as o
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import accuracy_table, layer_table
+from sparsegpt_core.torchrun import rank
 
 if TYPE_CHECKING:
     from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["prune", "prune_export"]
-
-Method = Annotated[str, typer.Option(help="sparsegpt, or magnitude as the baseline.")]
 
 
 @o.command
@@ -35,31 +34,55 @@ def prune_export(
     image_size: o.ImageSize = None,
     num_classes: o.NumClasses = None,
     pattern: o.Pattern = "2:4",
-    method: Method = "sparsegpt",
+    method: o.Method = "sparsegpt",
+    alpha: o.Alpha = 1.0,
+    refit: o.Refit = True,
     samples: o.Samples = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     damping: o.Damping = 0.01,
+    positions_per_column: o.Positions = 0,
     include: o.Include = None,
     exclude: o.Exclude = None,
     device: o.Device = "auto",
+    memory_limit: o.MemoryLimit = None,
+    tf32: o.TF32 = False,
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, to compare: magnitude.onnx.")] = True,
 ) -> None:
     """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
     from sparsegpt_cli.data import DataOptions
     from sparsegpt_cli.loading import ModelOptions, load, pick_device
     from sparsegpt_cli.pipeline import Job
+    from sparsegpt_cli.pipeline import prune as help_prune
     from sparsegpt_cli.pipeline import prune_export as run
+    from sparsegpt_core.memory import parse_size
 
-    settings = _settings(pattern, method, damping, include, exclude)
+    settings = _settings(pattern, method, alpha, refit, damping, positions_per_column, include, exclude)
     where = pick_device(device)
+    limit = parse_size(memory_limit) if memory_limit else None
     loaded, opened = load(
         ModelOptions(model, weights, num_classes),
         DataOptions(data, data_root, eval_data, mean, std, image_size),
         console,
     )
     command = shlex.join(["sparsegpt-trt", *sys.argv[1:]])
-    job = Job(loaded, opened, settings, where, samples, eval_samples, batch_size, console.seed, baseline, command)
+    job = Job(
+        loaded,
+        opened,
+        settings,
+        where,
+        samples=samples,
+        eval_samples=eval_samples,
+        batch_size=batch_size,
+        seed=console.seed,
+        baseline=baseline,
+        command=command,
+        memory_limit=limit,
+        tf32=tf32,
+    )
+    if rank():  # under torchrun one process exports and reports, the others only help it prune
+        help_prune(job)
+        return
     with console.progress() as progress:
         content = run(job, out, progress)
     for warning in content["warnings"]:
@@ -86,12 +109,17 @@ def prune(
     image_size: o.ImageSize = None,
     num_classes: o.NumClasses = None,
     pattern: o.Pattern = "2:4",
-    method: Method = "sparsegpt",
+    method: o.Method = "sparsegpt",
+    alpha: o.Alpha = 1.0,
+    refit: o.Refit = True,
     samples: o.Samples = None,
     damping: o.Damping = 0.01,
+    positions_per_column: o.Positions = 0,
     include: o.Include = None,
     exclude: o.Exclude = None,
     device: o.Device = "auto",
+    memory_limit: o.MemoryLimit = None,
+    tf32: o.TF32 = False,
 ) -> None:
     """Prune a model and write its weights."""
     from sparsegpt_cli.data import DataOptions
@@ -99,18 +127,22 @@ def prune(
     from sparsegpt_cli.pipeline import Job, pruning_metadata
     from sparsegpt_cli.pipeline import prune as run
     from sparsegpt_core.checkpoint import save_checkpoint
+    from sparsegpt_core.memory import parse_size
 
-    settings = _settings(pattern, method, damping, include, exclude)
+    settings = _settings(pattern, method, alpha, refit, damping, positions_per_column, include, exclude)
     where = pick_device(device)
+    limit = parse_size(memory_limit) if memory_limit else None
     o.require_suffix(out, ".safetensors")
     loaded, opened = load(
         ModelOptions(model, weights, num_classes),
         DataOptions(data, data_root, None, mean, std, image_size),
         console,
     )
-    job = Job(loaded, opened, settings, where, samples, seed=console.seed)
+    job = Job(loaded, opened, settings, where, samples=samples, seed=console.seed, memory_limit=limit, tf32=tf32)
     with console.progress() as progress:
-        result = run(job, progress)
+        result = run(job, progress, out.parent)
+    if rank():
+        return
     save_checkpoint(out, loaded.module.state_dict(), pruning_metadata(job, result))
     for warning in result.warnings:
         console.warn(warning)
@@ -120,11 +152,25 @@ def prune(
 
 
 def _settings(
-    pattern: str, method: str, damping: float, include: list[str] | None, exclude: list[str] | None
+    pattern: str,
+    method: str,
+    alpha: float,
+    refit: bool,
+    damping: float,
+    positions_per_column: float,
+    include: list[str] | None,
+    exclude: list[str] | None,
 ) -> PruneSettings:
     from sparsegpt_core.patterns import parse_pattern
     from sparsegpt_core.settings import PruneSettings
 
     return PruneSettings(
-        parse_pattern(pattern), method, damping, include=tuple(include or ()), exclude=tuple(exclude or ())
+        pattern=parse_pattern(pattern),
+        method=method,
+        alpha=alpha,
+        refit=refit,
+        damping=damping,
+        positions_per_column=positions_per_column,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
     )

@@ -1,0 +1,20 @@
+"""This library: its public function with the defaults, and as plain SparseGPT."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.settings import PruneSettings
+
+__all__ = ["default", "plain"]
+
+
+def default(model: nn.Module, batches: list[Tensor], exclude: tuple[str, ...]) -> None:
+    """Prune towards the dense network's outputs, with the exact refit."""
+    prune_model(model, batches, PruneSettings(exclude=exclude))
+
+
+def plain(model: nn.Module, batches: list[Tensor], exclude: tuple[str, ...]) -> None:
+    """Prune by SparseGPT alone."""
+    prune_model(model, batches, PruneSettings(alpha=0, refit=False, exclude=exclude))

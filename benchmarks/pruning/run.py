@@ -1,0 +1,103 @@
+"""Measure what is not measured yet, each in a fresh process, and write the summary.
+
+Every measurement is on disk as soon as it is made: killed and started again, the run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.pruning.records import Job, Record
+from benchmarks.pruning.summary import summarise
+from deploy.environment import environment
+from sparsegpt_core.artifacts import read_json, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path("benchmarks/pruning/results")
+QUICK = Path("out/bench-pruning")
+ARMS = ("dense", "default", "plain", "straightforward", "modelopt")
+REPEATED = ("default", "plain")  # the others once: the dense forward pass is in every measurement, the rest is slow
+MODELS = ("torchvision:resnet50", "torchvision:resnet18", "vgg16_cifar")
+DEEPER = tuple(f"torchvision:resnet{depth}" for depth in (18, 34, 50, 101))
+
+
+def plan(repeats: int, quick: bool) -> list[Job]:
+    """List the measurements, round by round, so that a slow hour of the machine meets every arm."""
+    if quick:
+        return [*(Job("simple_cnn", arm, 8) for arm in ARMS), Job("simple_cnn", "default", 16)]
+    jobs = [Job(model, arm, 128) for model in MODELS for arm in ARMS]
+    jobs += [Job("torchvision:resnet50", "default", images) for images in (32, 64, 256)]
+    jobs += [Job(model, arm, 32) for model in DEEPER for arm in ("default", "plain", "straightforward")]
+    for number in range(1, repeats):
+        jobs += [Job(model, arm, 128, number) for model in MODELS for arm in REPEATED]
+    return list(dict.fromkeys(jobs))
+
+
+def main() -> int:
+    """Run what the command line asks for; exit 1 where a measurement failed."""
+    options = _options()
+    jobs = [job for job in plan(options.repeats, options.quick) if job.arm in options.arms]
+    records_file, environment_file = options.out / "measurements.jsonl", options.out / "environment.json"
+    records = _read(records_file)
+    if options.fresh:
+        records = [record for record in records if _job(record) not in jobs]
+    here = environment()
+    if records and read_json(environment_file) != here:
+        sys.exit(f"error: {environment_file} is of another machine or other versions\nhint: --fresh, or another --out")
+    write_json(environment_file, here)
+    failed = False
+    todo = [job for job in jobs if job not in {_job(record) for record in records}]
+    for number, job in enumerate(todo, 1):
+        print(f"{number}/{len(todo)}: {job.arm}, {job.model}, {job.images} images", flush=True)
+        record = _measure(job, options.modelopt_python)
+        if record is None:
+            failed = True
+            continue
+        print(f"  {record['seconds']:.1f} s", flush=True)
+        records.append(record)
+        write_text(records_file, "".join(json.dumps(record) + "\n" for record in records))
+    if any(record["arm"] == "default" for record in records):
+        summarise(records, here, options.out)
+        print(options.out / "README.md")
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pruning.run", description=__doc__)
+    parser.add_argument("--out", type=Path, help=f"folder of the results (default: {RESULTS}; {QUICK} with --quick)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="only these")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of our own arms in the main table")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there (of the chosen arms)")
+    parser.add_argument("--quick", action="store_true", help="a toy network: does it all work?")
+    parser.add_argument("--modelopt-python", default=".venv-modelopt/bin/python", help="where nvidia-modelopt is")
+    options = parser.parse_args()
+    options.out = options.out or (QUICK if options.quick else RESULTS)
+    return options
+
+
+def _measure(job: Job, modelopt_python: str) -> Record | None:
+    python = modelopt_python if job.arm == "modelopt" else sys.executable
+    command = [python, "-W", "ignore", "-m", "benchmarks.pruning.measure", json.dumps(asdict(job))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"  failed with status {done.returncode}: {done.stderr.strip()[-2000:]}", file=sys.stderr)
+        return None
+    record: Record = json.loads(done.stdout.splitlines()[-1])
+    return record
+
+
+def _read(path: Path) -> list[Record]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _job(record: Record) -> Job:
+    return Job(record["model"], record["arm"], record["images"], record["round"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""What calibration sums up about one layer: H of its inputs, and what its dense outputs have to do with them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from sparsegpt_core.correlations import axes_of, cross_blocks, gram_blocks, map_of, phase_maps
+from sparsegpt_core.displacements import Axis, displacements
+from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.layout import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
+from sparsegpt_core.triangle import LowerTriangle
+
+__all__ = ["LayerStatistics", "Moments"]
+
+# Inputs are kept until there are this many positions or bytes of them, then multiplied in float32 and added
+# to the float64 sums: fewer would spend their time on the sums, more would lose precision and memory.
+_POSITIONS = 16384
+_BYTES = 64 * 2**20
+# A GPU needs more work at once to be busy.
+_GPU_FACTOR = 8
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a solver needs to know of a layer's inputs x̃; all are means over positions, float32.
+
+    Attributes:
+        hessian: H (d, d) = (1/n) Σ x̃ x̃ᵀ.
+        cross: (K, d) = (1/n) Σ (W x) x̃ᵀ, W x the dense layer's output without its bias; or None.
+        energy: (1/n) Σ ‖W x‖²; present beside ``cross``.
+        positions: How many output positions there were, on all devices.
+        used: How many of them were summed: n.
+    """
+
+    hessian: Tensor
+    cross: Tensor | None
+    energy: float | None
+    positions: int
+    used: int
+
+
+class LayerStatistics:
+    """Sum a layer's moments over batches: float32 products of pieces, float64 across pieces.
+
+    Args:
+        layer: The dense layer: a linear layer or an ungrouped convolution.
+        samples: How many samples there will be in the whole calibration set, over all devices.
+        cross: Whether :meth:`add` gets the dense layer's outputs too.
+        positions_per_column: Sum over about this many times d positions, drawn evenly from the samples,
+            where that is less work than all; 0: over all.
+    """
+
+    def __init__(
+        self, layer: PrunableLayer, *, samples: int = 0, cross: bool = False, positions_per_column: float = 0
+    ) -> None:
+        rows, channels = layer.weight.shape[:2]
+        columns = layer.weight[0].numel()
+        device = layer.weight.device
+        self._layer = layer
+        self._taps = columns // channels
+        # Positions to draw from each sample; 0: take all.
+        self._drawn = math.ceil(positions_per_column) and max(1, int(positions_per_column * columns / max(1, samples)))
+        self._gram = LowerTriangle(columns, channels if self._taps > 1 else 1, device)
+        precision = self._gram.rows[0].dtype
+        self._cross = torch.zeros(rows, columns, dtype=precision, device=device) if cross else None
+        self._counts = torch.zeros(3, dtype=precision, device=device)  # positions, used, energy
+        self._lock = threading.Lock()
+        factor = 1 if device.type == "cpu" else _GPU_FACTOR
+        self._positions = factor * _POSITIONS
+        # Adding a piece's products costs the size of the sums, whatever the piece's own: wide layers need larger ones.
+        self._bytes = max(factor * _BYTES, sum(row.nbytes for row in self._gram.rows) // 8)
+
+    def add(self, x: Tensor, y: Tensor | None = None, first: int = 0) -> None:
+        """Add a batch.
+
+        Args:
+            x: The layer's input in the pruned network: (N, C, *spatial) or, for linear layers, (..., C).
+            y: The dense layer's output, bias included, for the dense network's input; if ``cross`` was asked for.
+            first: The index of the first sample in the whole calibration set. Which positions of a sample are
+                drawn depends on its index alone.
+
+        Raises:
+            InputError: There is no ``y`` although ``cross`` was asked for.
+        """
+        self.add_all([(x, y, first)])
+
+    @torch.no_grad()
+    def add_all(self, batches: Iterable[tuple[Tensor, Tensor | None, int]]) -> None:
+        """Add batches, each as :meth:`add` takes one, that are multiplied together.
+
+        Several threads may add at a time; neither who adds what nor in what order changes the sums, as they hold
+        float32 products exactly.
+        """
+        piece = _Piece()
+        for x, y, first in batches:
+            if self._cross is not None and y is None:
+                raise InputError("the cross moment needs the dense layer's outputs")
+            if x.numel():
+                self._prepare(piece, x, None if self._cross is None else y, first)
+        self._flush(piece)
+
+    def _prepare(self, piece: _Piece, x: Tensor, y: Tensor | None, first: int) -> None:
+        if x.ndim == 1:
+            x, y = x[None], None if y is None else y[None]
+        layer = self._layer
+        axes = () if isinstance(layer, nn.Linear) else axes_of(layer, x.shape[2:])
+        count = math.prod(axis.out for axis in axes) if axes else x.shape[1:-1].numel()
+        drawn = self._draws(axes, count)
+        with self._lock:
+            self._counts[0] += len(x) * count
+            self._counts[1] += len(x) * (drawn or count)
+        if drawn:
+            self._wait(piece, *self._draw(x, y, first, count, drawn))
+        elif isinstance(layer, nn.Linear) or self._taps == 1:
+            self._wait(piece, input_columns(layer, x), None if y is None else output_rows(layer, y))
+        else:
+            self._wait(piece, x if layer.padding_mode == "zeros" else pad_input(layer, x), y, axes)
+
+    def sums(self) -> list[Tensor]:
+        """Return every additive sum, which the caller may add others' to in place.
+
+        Their number and shapes depend on the layer alone, so that devices can add theirs up one by one.
+        """
+        return [*self._gram.rows, *([] if self._cross is None else [self._cross]), self._counts]
+
+    def moments(self, name: str = "layer") -> Moments:
+        """Return the means and give up the sums; ``name`` is the layer's, for messages.
+
+        Raises:
+            InputError: Nothing was added.
+            NumericsError: An input, or a dense output, is NaN or infinite.
+        """
+        positions, used, energy = self._counts.tolist()
+        self._counts.zero_()
+        if not used:
+            raise InputError(f"{name}: the Hessian needs at least one input")
+        hessian = self._gram.mean(used)
+        cross = None if self._cross is None else self._cross.div_(used).float()
+        self._cross = None
+        # A NaN or infinity anywhere is one in the sums of squares.
+        if not (bool(torch.isfinite(hessian.diagonal()).all()) and math.isfinite(energy)):
+            raise NumericsError(
+                f"{name}: its inputs hold NaN or infinity", "Check the calibration images and the weights."
+            )
+        return Moments(hessian, cross, None if cross is None else energy / used, int(positions), int(used))
+
+    def _draws(self, axes: tuple[Axis, ...], count: int) -> int:
+        """How many of a sample's ``count`` positions to draw; 0: take all, which is less work (or no more)."""
+        if not 0 < self._drawn < count:
+            return 0
+        (rows, channels), taps = self._layer.weight.shape[:2], self._taps
+        cross = 0 if self._cross is None else taps * channels * rows
+        shared = sum(d.positions for d in displacements(axes)) if taps > 1 else count
+        exact = shared * channels**2 + count * cross
+        return self._drawn if self._drawn * (taps * (taps + 1) // 2 * channels**2 + cross) < exact else 0
+
+    def _draw(self, x: Tensor, y: Tensor | None, first: int, count: int, drawn: int) -> tuple[Tensor, Tensor | None]:
+        draws = [
+            torch.randperm(count, generator=torch.Generator().manual_seed(first + index))[:drawn].sort().values
+            for index in range(len(x))
+        ]
+        positions = torch.stack(draws)
+        if y is not None:
+            rows = (torch.arange(len(x))[:, None] * count + positions).flatten().to(y.device)
+            y = output_rows(self._layer, y).index_select(0, rows)
+        return sampled_columns(self._layer, x, positions), y
+
+    def _wait(self, piece: _Piece, x: Tensor, y: Tensor | None, axes: tuple[Axis, ...] = ()) -> None:
+        """Put inputs aside, as rows (positions, d) or, with ``axes``, as maps; multiply once there are enough."""
+        if axes != piece.axes:
+            self._flush(piece)
+            piece.axes = axes
+        count = math.prod(axis.out for axis in axes)
+        size = (x.nbytes + (0 if y is None else y.nbytes)) / len(x)
+        share = max(count / self._positions, size / self._bytes)
+        step = max(1, int(1 / share))
+        outputs = itertools.repeat(None) if y is None else torch.split(y, step)
+        for part, output in zip(torch.split(x, step), outputs):
+            piece.inputs.append(part)
+            if output is not None:
+                piece.outputs.append(output)
+            piece.load += share * len(part)
+            if piece.load >= 1:
+                self._flush(piece)
+
+    def _flush(self, piece: _Piece) -> None:
+        """Multiply what waits and add the products to the sums."""
+        inputs, outputs = piece.inputs, piece.outputs
+        piece.inputs, piece.outputs, piece.load = [], [], 0.0
+        if not inputs:
+            return
+        if piece.axes:
+            self._add_maps(inputs, self._without_bias(map_of(outputs)) if outputs else None, piece.axes)
+        else:
+            self._add_rows(_joined(inputs).float(), self._without_bias(_joined(outputs)) if outputs else None)
+
+    def _add_rows(self, x: Tensor, y: Tensor | None) -> None:
+        self._gram.add_products(x)
+        if self._cross is not None and y is not None:
+            self._add(self._cross, y.T @ x)
+
+    def _add_maps(self, inputs: list[Tensor], y: Tensor | None, axes: tuple[Axis, ...]) -> None:
+        maps = {phase: x.float() for phase, x in phase_maps(inputs, axes).items()}
+        for row, column, block in gram_blocks(maps, axes):
+            self._gram.add_block(row, column, block)
+        if self._cross is not None and y is not None:
+            taps = self._cross.view(len(self._cross), self._taps, -1)
+            for tap, block in cross_blocks(maps, y, axes):
+                self._add(taps[:, tap], block)
+
+    def _add(self, total: Tensor, product: Tensor) -> None:
+        with self._lock:
+            total += product
+
+    def _without_bias(self, y: Tensor) -> Tensor:
+        """Take the bias off dense outputs (..., K), and add their energy."""
+        bias = self._layer.bias
+        y = y.float() if bias is None else y.float() - bias.float()
+        # Norms of positions first: ten times as fast as squares summed in float64, and as exact.
+        self._add(self._counts[2], torch.linalg.vector_norm(y, dim=-1).to(self._counts.dtype).square().sum())
+        return y
+
+
+@dataclass
+class _Piece:
+    """Inputs and outputs that wait to be multiplied together, and how much of a full piece they are.
+
+    With ``axes``, the geometry of the layer for them, they are maps; without, rows (positions, d).
+    """
+
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    axes: tuple[Axis, ...] = ()
+    load: float = 0.0
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -1,0 +1,86 @@
+"""Activations that wait for their next reader: in memory up to a budget, beyond it on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from sparsegpt_core.errors import InputError
+
+__all__ = ["ActivationStore"]
+
+Key = TypeVar("Key")
+
+
+class ActivationStore(Generic[Key]):
+    """Keeps one dictionary of values for every chunk of samples.
+
+    All chunks are taken and put back in order, again and again, so the chunk put last is the one whose next
+    reader is farthest away: where it does not fit, it is the one to go to disk.
+
+    Args:
+        budget: Bytes of activations to hold in memory between a put and the next take.
+        folder: Where the others go; made when first needed.
+        device: Where values belong.
+    """
+
+    def __init__(self, budget: int, folder: Path, device: torch.device) -> None:
+        self._budget, self._folder, self._device = budget, folder, device
+        self._kept: dict[int, dict[Key, Any]] = {}
+        self._spilled: dict[int, list[Key]] = {}
+        self._bytes: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self.spilled_bytes = 0
+        """How much was written to disk in all."""
+
+    def put(self, chunk: int, values: Mapping[Key, Any]) -> None:
+        """Keep the values of one chunk.
+
+        Raises:
+            InputError: They go to disk, and it is full or cannot be written.
+        """
+        size = _bytes(values.values())
+        with self._lock:
+            if sum(self._bytes.values()) + size <= self._budget:
+                self._kept[chunk], self._bytes[chunk] = dict(values), size
+                return
+            self.spilled_bytes += size
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            torch.save(list(values.values()), self._path(chunk))
+        except (OSError, RuntimeError) as error:
+            self._path(chunk).unlink(missing_ok=True)
+            raise InputError(
+                f"cannot keep activations in {self._folder}: {error}",
+                "Free some space there, raise --memory-limit, or use fewer --samples.",
+            ) from error
+        self._spilled[chunk] = list(values)
+
+    def take(self, chunk: int) -> dict[Key, Any]:
+        """Return the values of one chunk and forget them here."""
+        with self._lock:
+            if chunk in self._kept:
+                del self._bytes[chunk]
+                return self._kept.pop(chunk)
+        values = torch.load(self._path(chunk), map_location=self._device, weights_only=True)
+        self._path(chunk).unlink()
+        return dict(zip(self._spilled.pop(chunk), values, strict=True))
+
+    def _path(self, chunk: int) -> Path:
+        return self._folder / f"activations.{chunk}.pt"
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    """The memory behind all tensors, counted once where they share it."""
+    storages = {}
+    for value in values:
+        for tensor in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
