@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest lint bench-pruning clean
+.PHONY: demo test test-lowest lint bench-pruning models clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -26,6 +26,9 @@ lint: $(READY)
 # On an idle machine, three quarters of an hour; BENCH=--quick only tries it out, BENCH=--help lists the rest.
 bench-pruning: $(READY) .venv-modelopt/.ready
 	$(BIN)/python -m benchmarks.pruning.run $(BENCH)
+
+models: $(READY)
+	$(BIN)/python -W ignore -m benchmarks.models
 
 # With the torch of .venv; requests and huggingface_hub are imported by Model Optimizer but not declared.
 .venv-modelopt/.ready: | $(READY)

@@ -31,7 +31,7 @@ class PruneSettings:
     """How far a layer is pulled towards the dense network's outputs: 0 to 1; 0 looks at the pruned network alone."""
     refit: bool = True
     """Whether the kept weights are fitted once more, exactly, to the mask that SparseGPT chose."""
-    positions_per_column: float = 0
+    positions_per_column: float = 80
     """Positions a layer's statistics sample for each of its columns; 0 takes all."""
     include: tuple[str, ...] = ()
     """Globs of layers to prune although they are the first, the last or excluded."""

@@ -33,7 +33,7 @@ _GIB = 1 << 30
 _DEFAULT_SHARE = 0.8  # of what is free, where no limit is given
 _CHUNK_BYTES = {"cpu": 32 << 20}  # of a chunk's largest value: what an allocator reuses and a cache half holds
 _CHUNK_BYTES_ELSEWHERE = 1 << 30
-_VALUES_AT_ONCE = 8  # of a chunk's largest value, while it runs
+_VALUES_AT_ONCE = 4  # of a batch's largest value, in each thread
 _SQUARE_BYTES, _MATRIX_BYTES = 22, 64  # of a solve, for every entry of (d, d) and of (K, d)
 
 
@@ -101,8 +101,9 @@ def open_source(
             f"{plan.largest} needs about {needed / _GIB:.2f} GiB",
             "Raise --memory-limit, or --exclude that layer.",
         )
-    with tempfile.TemporaryDirectory(prefix="activations.", dir=runtime.scratch) as folder:
-        store: ActivationStore[tuple[Node, bool]] = ActivationStore(max(budget, 0), Path(folder), device)
+    scratch = runtime.scratch or Path(tempfile.gettempdir())
+    store: ActivationStore[tuple[Node, bool]] = ActivationStore(max(budget, 0), scratch, device)
+    try:
         yield Sweep(
             program,
             batches,
@@ -113,6 +114,8 @@ def open_source(
             device=device,
             seconds=seconds,
         )
+    finally:
+        store.close()
 
 
 def _try_to_trace(model: nn.Module, sample: Tensor, layers: Sequence[Layer]) -> tuple[Program | None, str]:

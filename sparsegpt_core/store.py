@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import InputError, first_line
 
 __all__ = ["ActivationStore"]
 
@@ -25,12 +27,13 @@ class ActivationStore(Generic[Key]):
 
     Args:
         budget: Bytes of activations to hold in memory between a put and the next take.
-        folder: Where the others go; made when first needed.
+        scratch: Where the others go, in a folder of their own; made when first needed.
         device: Where values belong.
     """
 
-    def __init__(self, budget: int, folder: Path, device: torch.device) -> None:
-        self._budget, self._folder, self._device = budget, folder, device
+    def __init__(self, budget: int, scratch: Path, device: torch.device) -> None:
+        self._budget, self._scratch, self._device = budget, scratch, device
+        self._folder: Path | None = None
         self._kept: dict[int, dict[Key, Any]] = {}
         self._spilled: dict[int, list[Key]] = {}
         self._bytes: dict[int, int] = {}
@@ -51,12 +54,10 @@ class ActivationStore(Generic[Key]):
                 return
             self.spilled_bytes += size
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             torch.save(list(values.values()), self._path(chunk))
         except (OSError, RuntimeError) as error:
-            self._path(chunk).unlink(missing_ok=True)
             raise InputError(
-                f"cannot keep activations in {self._folder}: {error}",
+                f"cannot keep activations in {self._scratch}: {first_line(error)}",
                 "Free some space there, raise --memory-limit, or use fewer --samples.",
             ) from error
         self._spilled[chunk] = list(values)
@@ -71,8 +72,17 @@ class ActivationStore(Generic[Key]):
         self._path(chunk).unlink()
         return dict(zip(self._spilled.pop(chunk), values, strict=True))
 
+    def close(self) -> None:
+        """Remove what is left on disk."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def _path(self, chunk: int) -> Path:
-        return self._folder / f"activations.{chunk}.pt"
+        with self._lock:
+            if self._folder is None:
+                self._scratch.mkdir(parents=True, exist_ok=True)
+                self._folder = Path(tempfile.mkdtemp(prefix=".activations.", dir=self._scratch))
+        return self._folder / f"{chunk}.pt"
 
 
 def _bytes(values: Iterable[Any]) -> int:

@@ -46,6 +46,7 @@ def layer(index: int, status: str = "pruned", reason: str | None = None, **extra
         "magnitude_error": magnitude if measured else None,
         "damping": 0.01 if measured else None,
         "positions": 100352 if measured else None,
+        "positions_used": 23040 if measured else None,
         "seconds": 0.42,
         **extra,
     }
@@ -206,6 +207,7 @@ def test_a_full_run_is_told_in_full(tmp_path: Path) -> None:
         assert reason.advice in page.text
     for said in ("damping raised", "8.6", "unknown", "onnxruntime 1.22.0 CPU", "5.020", "torch", "PyTorch 2.8.0, CPU"):
         assert said in page.text
+    assert "23 040 used" in page.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
     assert "No TensorRT engine ran here" in page.text
     assert page.text.count("Only parsed and built.") == 1
     assert page.tags["svg"] == 2

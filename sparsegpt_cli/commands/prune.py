@@ -41,7 +41,7 @@ def prune_export(
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     damping: o.Damping = 0.01,
-    positions_per_column: o.Positions = 0,
+    positions_per_column: o.Positions = 80,
     include: o.Include = None,
     exclude: o.Exclude = None,
     device: o.Device = "auto",
@@ -114,7 +114,7 @@ def prune(
     refit: o.Refit = True,
     samples: o.Samples = None,
     damping: o.Damping = 0.01,
-    positions_per_column: o.Positions = 0,
+    positions_per_column: o.Positions = 80,
     include: o.Include = None,
     exclude: o.Exclude = None,
     device: o.Device = "auto",
@@ -127,7 +127,7 @@ def prune(
     from sparsegpt_cli.pipeline import Job, pruning_metadata
     from sparsegpt_cli.pipeline import prune as run
     from sparsegpt_core.checkpoint import save_checkpoint
-    from sparsegpt_core.memory import parse_size
+    from sparsegpt_core.memory import parse_size, peak_memory
 
     settings = _settings(pattern, method, alpha, refit, damping, positions_per_column, include, exclude)
     where = pick_device(device)
@@ -147,7 +147,14 @@ def prune(
     for warning in result.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]
-    content = {"out": str(out), "layers": layers, "seconds": result.seconds, "warnings": list(result.warnings)}
+    content = {
+        "out": str(out),
+        "layers": layers,
+        "seconds": result.seconds,
+        "peak_memory_bytes": peak_memory(where),
+        "spilled_bytes": result.spilled_bytes,
+        "warnings": list(result.warnings),
+    }
     console.result(content, [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}"])
 
 

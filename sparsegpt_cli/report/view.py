@@ -117,6 +117,8 @@ class View:
         cost = [(key, duration(seconds.number(key))) for key in seconds]
         if (peak := self.prune.number("peak_memory_bytes")) is not None:
             cost.append(("peak memory", size(peak)))
+        if spilled := self.prune.number("spilled_bytes"):
+            cost.append(("activations written to disk", size(spilled)))
         parts = [(key.capitalize(), self.prune.child(key).flat()) for key in ("model", "data", "settings")]
         parts += [
             ("Time and memory, on the machine under Environment", cost),
