@@ -1,4 +1,4 @@
-"""The layer Hessian H = (1/n) Σ x xᵀ and the triangular factor that inverts it, damped."""
+"""The triangular factor by which a layer's damped Hessian is inverted."""
 
 from __future__ import annotations
 
@@ -8,53 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.errors import NumericsError
 from sparsegpt_core.parallel import each, spans
 
-__all__ = ["Factor", "HessianAccumulator", "inverse_factor"]
+__all__ = ["Factor", "inverse_factor"]
 
 _log = logging.getLogger(__name__)
 _RETRIES = 3
 _BLOCK = 256  # columns factorised at a time
 _ROWS = 512  # of them updated at a time
-
-
-class HessianAccumulator:
-    """Sum x xᵀ over batches: float32 products, float64 across batches.
-
-    Args:
-        columns: d, the length of one x.
-        device: Where the sums live; that of the inputs.
-    """
-
-    def __init__(self, columns: int, device: torch.device) -> None:
-        # MPS has no float64; there the sums stay in float32.
-        precision = torch.float32 if device.type == "mps" else torch.float64
-        self._sum = torch.zeros(columns, columns, dtype=precision, device=device)
-        self.positions = 0
-
-    def add(self, x: Tensor) -> None:
-        """Add the outer products of the rows of ``x`` (positions, d)."""
-        x = x.float()
-        self._sum += x.T @ x
-        self.positions += x.shape[0]
-
-    def mean(self, name: str = "layer") -> Tensor:
-        """Return H (d, d) in float32 and give up the sums; ``name`` is the layer's, for messages.
-
-        Raises:
-            InputError: Nothing was added.
-            NumericsError: H holds NaN or infinity, so some input did.
-        """
-        if not self.positions:
-            raise InputError(f"{name}: the Hessian needs at least one input")
-        hessian = self._sum.div_(self.positions).float()
-        self._sum = self._sum.new_empty(0)
-        if not bool(torch.isfinite(hessian).all()):
-            raise NumericsError(
-                f"{name}: its inputs hold NaN or infinity", "Check the calibration images and the weights."
-            )
-        return hessian
 
 
 @dataclass(frozen=True)

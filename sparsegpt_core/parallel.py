@@ -39,14 +39,22 @@ def each(
     if device.type != "cpu" or threads == 1:
         return [function(item) for item in items]
     count = workers(len(items), device)
-    pool = _pool(count, threads // count if spare else 1)
-    torch.set_num_threads(threads)  # what new threads elsewhere start with: the pool's first ones have changed it
-    futures = [pool.submit(torch.no_grad()(function), item) for item in items]
+    own = threads // count if spare else 1
+
+    def call(item: Item) -> Result:
+        # For every call: PyTorch's number is the thread's own, but that of the BLAS behind it is the process's.
+        torch.set_num_threads(own)
+        with torch.no_grad():
+            return function(item)
+
+    pool = _pool(count)
+    futures = [pool.submit(call, item) for item in items]
     try:
         return [future.result() for future in futures]
     finally:
         for future in futures:
             future.cancel()
+        torch.set_num_threads(threads)
 
 
 def workers(items: int, device: torch.device) -> int:
@@ -60,5 +68,5 @@ def spans(total: int, size: int) -> list[slice]:
 
 
 @lru_cache(maxsize=8)
-def _pool(count: int, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "pruning", torch.set_num_threads, (threads,))
+def _pool(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "pruning")

@@ -34,8 +34,8 @@ class LayerResult:
 
     ``relative_error`` is ‖W x − Ŵ x̃‖² / ‖W x‖² over the calibration inputs, x in the dense and x̃ in the pruned
     network (x = x̃ without the dense target), ``magnitude_error`` the same for magnitude pruning on the same
-    inputs; ``positions`` counts the columns x̃ there were, ``positions_used`` those that were looked at. All
-    are None where no input was looked at.
+    inputs, ``inherited_error`` what the dense weights would leave of it; ``positions`` counts the columns x̃ there
+    were, ``positions_used`` those that were looked at. All are None where no input was looked at.
     """
 
     name: str
@@ -46,6 +46,7 @@ class LayerResult:
     sparsity: float
     relative_error: float | None = None
     magnitude_error: float | None = None
+    inherited_error: float | None = None
     damping: float | None = None
     positions: int | None = None
     positions_used: int | None = None
@@ -200,6 +201,7 @@ class _Pruning:
             measured = {
                 "relative_error": solution.relative_error,
                 "magnitude_error": solution.magnitude_error,
+                "inherited_error": solution.inherited_error,
                 "damping": solution.damping,
                 "positions": moments.positions,
                 "positions_used": moments.used,

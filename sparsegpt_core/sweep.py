@@ -69,6 +69,10 @@ class Sweep:
         self._order = {node: index for index, node in enumerate(program.steps)}
         self._last_reads = _last_reads(program)
         self._diverged = _diverged(program)
+        # Convolutions, statistics and positions all want a pixel's channels side by side.
+        counts_strides = any(node.target is torch.ops.aten.as_strided.default for node in program.steps)
+        plain = counts_strides or batches[0].dim() != 4
+        self._layout = torch.contiguous_format if plain else torch.channels_last
         self._pruned: dict[Node, Tensor] = {}
         self._position = -1
 
@@ -112,9 +116,7 @@ class Sweep:
         """Run the operations up to ``stop``."""
         if self._position < 0:
             images = chunk.images.to(self._device)
-            # Convolutions, statistics and positions all want a pixel's channels side by side.
-            layout = torch.channels_last if images.dim() == 4 else torch.preserve_format
-            values: Values = {(self._program.input, False): images.contiguous(memory_format=layout)}
+            values: Values = {(self._program.input, False): images.contiguous(memory_format=self._layout)}
         else:
             values = self._store.take(chunk.number)
         for node in self._program.steps[max(self._position, 0) : stop]:

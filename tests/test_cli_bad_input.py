@@ -1,5 +1,7 @@
 """Bad input at every door: one clear line, exit 1, nothing half-written."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,8 @@ CASES = [
     (["--weights", "{good}", "--std", "0"], "std"),
     (["--weights", "{good}", "--exclude", "no_such_layer*"], "names no layer"),
     (["--weights", "{good}", "--exclude", "*"], "nothing to prune"),
+    (["--weights", "{good}", "--memory-limit", "lots"], "no size of memory"),
+    (["--weights", "{good}", "--memory-limit", "1MB"], "is too small"),
     (["--model", "no_such_model"], "unknown model"),
     (["--data", "digits"], "no model is named"),
 ]
@@ -120,17 +124,15 @@ def test_a_full_disk_leaves_nothing(cli, digits_checkpoint, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_path, monkeypatch, number):
     import sparsegpt_cli.pipeline as pipeline
 
     out = tmp_path / "out"
     out.mkdir()
     (out / "sparse.onnx").write_text("old")
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pipeline, "prune", interrupted)
+    monkeypatch.setattr(pipeline, "prune", lambda *_: signal.raise_signal(number))
     outcome = cli("prune-export", "--weights", digits_checkpoint, "--out", out, "--quiet")
     assert outcome.code == 130
     assert list(tmp_path.iterdir()) == [out]

@@ -12,7 +12,7 @@ from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.layout import input_columns, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.runtime import Runtime
+from sparsegpt_core.runtime import Runtime, full_precision
 from sparsegpt_core.selection import select_layers
 from sparsegpt_core.sequential import prune_model
 from sparsegpt_core.settings import PruneSettings
@@ -105,10 +105,11 @@ def pruned(network, batches, traced=True, settings=None, **resources):
     return network, result
 
 
-def gathered(network, batches, traced, exclude=()):
+def gathered(network, batches, traced, exclude=(), device="cpu"):
     """The moments of every layer, each with the layers before it pruned by magnitude, which no rounding upsets."""
-    network, moments = copy.deepcopy(network).eval(), {}
-    layers = [layer for layer in select_layers(network, batches[0], NM(2, 4), (), exclude) if layer.reason is None]
+    network, moments = copy.deepcopy(network).eval().to(device), {}
+    selected = select_layers(network, batches[0].to(device), NM(2, 4), (), exclude)
+    layers = [layer for layer in selected if layer.reason is None]
     runtime = Runtime(traced=traced)
     with (
         torch.no_grad(),
@@ -149,6 +150,18 @@ def test_both_ways_give_the_same_statistics(kind, batches):
         if moments.cross is not None and reference.cross is not None:
             assert difference(moments.cross, reference.cross) < 1e-5, name
             assert moments.energy == pytest.approx(reference.energy, rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_cuda_gathers_what_the_cpu_does():
+    network, batches = made(lambda: build_model("resnet18_cifar", ModelShape((4, 8, 8)))), images()
+    with full_precision(tf32=False):
+        on_gpu, on_cpu = (gathered(network, batches, traced=True, device=device) for device in ("cuda", "cpu"))
+    for name, moments in on_cpu.items():
+        assert difference(on_gpu[name].hessian.cpu(), moments.hessian) < 1e-4, name
+        if moments.cross is not None:
+            assert difference(on_gpu[name].cross.cpu(), moments.cross) < 1e-4, name
 
 
 def test_both_ways_prune_alike():
