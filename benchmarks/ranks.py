@@ -29,8 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def work(model: str, images: int, out: Path) -> None:
     """Prune this process's share, and write down what it took; the first process also writes the weights."""
-    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same network to the last bit: its batch norm sees a batch
     network, batches = workload(Job(model, "default", images))
+    torch.set_num_threads(threads)
     with join_world(torch.device("cpu")) as world:
         share = batches[world.share(len(batches))]
         wall, cpu = time.perf_counter(), time.process_time()

@@ -55,6 +55,13 @@ class World:
                 for tensor in tensors:
                     dist.all_reduce(tensor)
 
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite every tensor with the first process's."""
+        if self.size > 1:
+            with _peers():
+                for tensor in tensors:
+                    dist.broadcast(tensor, 0)
+
     def counts(self, count: int) -> list[int]:
         """Return every process's ``count``."""
         if self.size == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def solve(
     Raises:
         NumericsError: The Hessian cannot be damped enough; the message names the layer.
     """
-    factor = inverse_factor(moments.hessian, settings.damping, name)
+    factor = _factor(moments.hessian, settings.damping, name, world)
     size = _ROWS if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
     blocks = spans(len(weight), size)
 
@@ -77,6 +77,20 @@ def solve(
         inherited_error=None if moments.energy is None else inherited / (energy or 1.0),
         damping=factor.damping,
     )
+
+
+def _factor(hessian: Tensor, damping: float, name: str, world: World) -> Factor:
+    """Factor H once for all processes on one CPU, whose cores the others leave alone; GPUs each do it themselves."""
+    if world.size == 1 or hessian.device.type != "cpu":
+        return inverse_factor(hessian, damping, name)
+    if world.rank == 0:
+        factor = inverse_factor(hessian, damping, name)
+    else:
+        row = hessian[0]
+        factor = Factor(torch.empty_like(hessian), torch.empty_like(row), 0.0, torch.empty_like(row, dtype=torch.bool))
+    used = torch.tensor([factor.damping], dtype=torch.float64)
+    world.spread([factor.upper, factor.shift, factor.dead, used])
+    return replace(factor, damping=float(used))
 
 
 def _solve_rows(
