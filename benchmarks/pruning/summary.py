@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from math import isnan, nan
 from pathlib import Path
@@ -23,6 +24,7 @@ NAMES = {
 }
 MAIN_IMAGES = 128
 GIB = 2**30
+_BOUNDED = "resnet50"
 
 
 def summarise(measurements: list[Record], environment: dict[str, Any], out: Path) -> None:
@@ -32,7 +34,9 @@ def summarise(measurements: list[Record], environment: dict[str, Any], out: Path
     images = MAIN_IMAGES if MAIN_IMAGES in counts else min(counts)
     sections = [
         _heading(records, environment),
-        f"## Judged, {images} images",
+        f"## Against the bounds, {images} images",
+        "The bounds are ResNet-50's. Where images are small, solving the layers costs more than all forward passes:\n"
+        "its time depends on the weights alone.",
         _judged(records, images),
         f"## {images} images",
         _measured(records, images),
@@ -62,7 +66,7 @@ def _heading(records: Records, environment: dict[str, Any]) -> str:
 
 
 def _judged(records: Records, images: int) -> str:
-    """Hold the medians against the bounds, which are meant for ResNet-50 on 2 cores."""
+    """Hold the medians against the bounds."""
     models = list(dict.fromkeys(model for model, _, count in records.groups if count == images))
 
     def ratio(arm: str, layout: str = "default") -> Callable[[str], float]:
@@ -80,7 +84,10 @@ def _judged(records: Records, images: int) -> str:
         ("plain ÷ Model Optimizer", 1, against("plain", "modelopt")),
         ("default, worst doubling of images", 2.2, lambda model: _worst_doubling(records, model)),
     ]
-    rows = [[claim, f"≤ {bound:g}", *(_verdict(value(m), bound) for m in models)] for claim, bound, value in claims]
+    rows = [
+        [claim, f"≤ {bound:g}", *(_verdict(value(m), bound if m == _BOUNDED else math.inf) for m in models)]
+        for claim, bound, value in claims
+    ]
     return _table(["", "bound", *models], rows)
 
 
@@ -135,7 +142,8 @@ def _worst_doubling(records: Records, model: str) -> float:
 
 
 def _verdict(value: float, bound: float) -> str:
-    return _number(value) and f"{value:.2f} {'✓' if value <= bound else '✗'}"
+    mark = "" if bound == math.inf else " ✓" if value <= bound else " ✗"
+    return _number(value) and f"{value:.2f}{mark}"
 
 
 def _number(value: float) -> str:
