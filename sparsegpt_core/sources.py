@@ -33,6 +33,7 @@ _GIB = 1 << 30
 _DEFAULT_SHARE = 0.8  # of what is free, where no limit is given
 _CHUNK_BYTES = {"cpu": 32 << 20}  # of a chunk's largest value: what an allocator reuses and a cache half holds
 _CHUNK_BYTES_ELSEWHERE = 1 << 30
+_USABLE = 0.9  # of a limit: the rest is for what an allocator cannot use
 _VALUES_AT_ONCE = 4  # of a batch's largest value, in each thread
 _SQUARE_BYTES, _MATRIX_BYTES = 22, 64  # of a solve, for every entry of (d, d) and of (K, d)
 
@@ -93,9 +94,10 @@ def open_source(
         return
     plan = _plan(program, layers, batches, device)
     limit = runtime.memory_limit or used_memory(device) + int(_DEFAULT_SHARE * available)
-    budget = limit - used_memory(device) - plan.working_bytes
+    taken = used_memory(device) + plan.working_bytes
+    budget = int(_USABLE * limit) - taken
     if budget < 0 and runtime.memory_limit:
-        needed = limit - budget
+        needed = taken / _USABLE
         raise InputError(
             f"a memory limit of {limit / _GIB:.2f} GiB is too small: "
             f"{plan.largest} needs about {needed / _GIB:.2f} GiB",
