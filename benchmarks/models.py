@@ -135,12 +135,12 @@ def main() -> int:
     parser.add_argument("models", nargs="*", default=MODELS, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("docs/models.md"))
     options = parser.parse_args()
-    results = []
+    results: list[dict[str, Any]] = []
     for spec in options.models:
         results.append(attempt(spec))
         print(_row(results[-1]), flush=True)
-    write_text(options.out, table(results))
-    write_json(options.out.with_suffix(".json"), results)
+        write_text(options.out, table(results))
+        write_json(options.out.with_suffix(".json"), results)
     return 1 if any("error" in result for result in results) else 0
 
 

@@ -41,7 +41,7 @@ class Call:
             plain: PrunableLayer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         else:
             names = ("stride", "padding", "dilation", "groups")
-            stride, padding, dilation, groups = (_plain(self.arguments[name]) for name in names)
+            stride, padding, dilation, groups = (self.arguments[name] for name in names)
             plain = _CONVOLUTIONS[self._function](
                 weight.shape[1] * groups,
                 weight.shape[0],
@@ -85,7 +85,3 @@ class watch_calls(TorchFunctionMode):
         if self._after:
             self._after(call, output)
         return output
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, tuple, torch.Size)) else value

@@ -47,16 +47,20 @@ class Capture:
         self.fallback, self._changed = fallback, False
         self._model, self._batches, self._first, self._seconds = model, batches, first, seconds
         self._dense = copy.deepcopy(model) if dense else None
-        self._names = {id(module): name for name, module in model.named_modules()}
 
     @property
     def spilled_bytes(self) -> int:
         """Nothing waits here, so nothing is written to disk."""
         return 0
 
+    @property
+    def _reference(self) -> nn.Module | None:
+        """The dense network, once its activations may differ: nothing does before the first layer is pruned."""
+        return self._dense if self._changed else None
+
     def compares(self, layer: Layer) -> bool:
-        """Tell whether the layer's inputs may differ: nothing does before the first layer is pruned."""
-        return self._dense is not None and self._changed
+        """Tell whether the layer's inputs in the dense network may differ from those in the pruned one."""
+        return self._reference is not None
 
     def gather(self, layer: Layer, statistics: LayerStatistics) -> None:
         """Add the layer's inputs, with the dense outputs where asked for."""
@@ -65,9 +69,9 @@ class Capture:
             with timed(self._seconds, "forward"):
                 inputs = [x for x, _ in layer_calls(self._model, layer.pruned.weight, layer.calls, batch)]
                 outputs: list[Tensor | None] = [None] * layer.calls
-                if self._dense is not None and self._changed:
-                    weight = self._dense.get_parameter(f"{self._names[id(layer.module)]}.weight".lstrip("."))
-                    outputs = [y for _, y in layer_calls(self._dense, weight, layer.calls, batch, run_last=True)]
+                if (reference := self._reference) is not None:
+                    weight = reference.get_parameter(f"{layer.name}.weight".lstrip("."))
+                    outputs = [y for _, y in layer_calls(reference, weight, layer.calls, batch, run_last=True)]
             with timed(self._seconds, "statistics"):
                 statistics.add_all((x, y, first) for x, y in zip(inputs, outputs, strict=True))
             first += len(batch)

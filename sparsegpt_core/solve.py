@@ -54,14 +54,15 @@ def solve(
     factor = _factor(moments.hessian, settings.damping, name, world)
     size = _ROWS if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
     blocks = spans(len(weight), size)
+    own_blocks = blocks[world.share(len(blocks))]
 
     def solve_block(rows: slice) -> tuple[Tensor, Tensor]:
         cross = None if moments.cross is None else moments.cross[rows]
         return _solve_rows(weight[rows], cross, moments.hessian, factor, settings, name)
 
-    solved = each(solve_block, blocks[world.share(len(blocks))], weight.device)
+    solved = each(solve_block, own_blocks, weight.device)
     matrix, terms = torch.zeros_like(weight), torch.zeros(4, dtype=weight.dtype, device=weight.device)
-    for rows, (block, sums) in zip(blocks[world.share(len(blocks))], solved):
+    for rows, (block, sums) in zip(own_blocks, solved):
         matrix[rows] = block
         terms += sums
     world.add_up([matrix, terms])

@@ -66,7 +66,8 @@ class LayerStatistics:
         self._layer = layer
         self._taps = columns // channels
         # Positions to draw from each sample; 0: take all.
-        self._drawn = math.ceil(positions_per_column) and max(1, int(positions_per_column * columns / max(1, samples)))
+        wanted = positions_per_column * columns / max(1, samples)
+        self._drawn = max(1, int(wanted)) if wanted else 0
         self._gram = LowerTriangle(columns, channels if self._taps > 1 else 1, device)
         precision = self._gram.rows[0].dtype
         self._cross = torch.zeros(rows, columns, dtype=precision, device=device) if cross else None

@@ -125,9 +125,12 @@ def test_a_full_disk_leaves_nothing(cli, digits_checkpoint, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_path, monkeypatch, number):
+def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_path, monkeypatch, request, number):
     import sparsegpt_cli.pipeline as pipeline
 
+    # A shell's background jobs, this test among them, start with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     out = tmp_path / "out"
     out.mkdir()
     (out / "sparse.onnx").write_text("old")

@@ -46,27 +46,25 @@ class Tangle(nn.Module):
         return self.head(self.again(self.again(x).tanh()))
 
 
-class WritesIntoView(nn.Module):
+class Small(nn.Module):
+    """One layer to prune between two that stay dense."""
+
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(4, 8, 3)
         self.inner = nn.Conv2d(8, 8, 3)
         self.head = nn.Linear(8, 4)
 
+
+class WritesIntoView(Small):
     def forward(self, x):
         x = self.stem(x)
         x[:, :2].add_(1.0)
         return self.head(self.inner(x).mean((2, 3)))
 
 
-class DependsOnData(nn.Module):
+class DependsOnData(Small):
     """What no tracer can follow."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(4, 8, 3)
-        self.inner = nn.Conv2d(8, 8, 3)
-        self.head = nn.Linear(8, 4)
 
     def forward(self, x):
         x = self.stem(x)
