@@ -16,7 +16,7 @@ import timm
 import torch
 import torchvision
 
-from sparsegpt_core.artifacts import write_json, write_text
+from sparsegpt_core.artifacts import read_json, write_json, write_text
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.sequential import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
@@ -41,7 +41,6 @@ MODELS = (
     "torchvision:shufflenet_v2_x1_0",
     "torchvision:squeezenet1_1",
     "torchvision:swin_t",
-    "torchvision:vgg11_bn",
     "torchvision:vit_b_16",
     "torchvision:wide_resnet50_2",
     "timm:convnext_atto",
@@ -134,14 +133,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__)
     parser.add_argument("models", nargs="*", default=MODELS, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("docs/models.md"))
+    parser.add_argument("--fresh", action="store_true", help="try those again that the page has")
     options = parser.parse_args()
-    results: list[dict[str, Any]] = []
+    page, data = options.out, options.out.with_suffix(".json")
+    known = {result["model"]: result for result in read_json(data)} if data.exists() and not options.fresh else {}
     for spec in options.models:
-        results.append(attempt(spec))
-        print(_row(results[-1]), flush=True)
-        write_text(options.out, table(results))
-        write_json(options.out.with_suffix(".json"), results)
-    return 1 if any("error" in result for result in results) else 0
+        if spec not in known:
+            known[spec] = attempt(spec)
+            print(_row(known[spec]), flush=True)
+        results = [known[spec] for spec in options.models if spec in known]
+        write_text(page, table(results))
+        write_json(data, results)
+    return 1 if any("error" in result for result in known.values()) else 0
 
 
 if __name__ == "__main__":
