@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,7 @@ from sparsegpt_core.statistics import Moments
 
 __all__ = ["Solution", "solve"]
 
+_TAME = 2.0**20  # mean(diag H) from its inverse up to this needs no scaling
 _ROWS = 256  # that one thread solves: fewer would spend their time in Python, more leave cores idle
 
 
@@ -51,6 +53,7 @@ def solve(
     Raises:
         NumericsError: The Hessian cannot be damped enough; the message names the layer.
     """
+    moments = _tamed(moments)
     factor = _factor(moments.hessian, settings.damping, name, world)
     size = _ROWS if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
     blocks = spans(len(weight), size)
@@ -77,6 +80,20 @@ def solve(
         magnitude_error=max(0.0, inherited + baseline) / (energy or 1.0),
         inherited_error=None if moments.energy is None else inherited / (energy or 1.0),
         damping=factor.damping,
+    )
+
+
+def _tamed(moments: Moments) -> Moments:
+    """Scale huge or tiny moments by a power of four, which changes no weight and no error: squares would overflow."""
+    mean = float(moments.hessian.diagonal().double().mean())
+    if not mean or 1 / _TAME <= mean <= _TAME:
+        return moments
+    scale = 4.0 ** -(math.frexp(mean)[1] // 2)
+    return replace(
+        moments,
+        hessian=moments.hessian * scale,
+        cross=None if moments.cross is None else moments.cross * scale,
+        energy=None if moments.energy is None else moments.energy * scale,
     )
 
 

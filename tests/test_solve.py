@@ -186,3 +186,15 @@ def test_cuda_agrees_with_the_cpu():
     solution, expected = solve(weight.cuda(), there, PruneSettings()), solve(weight, known, PruneSettings())
     assert torch.equal(solution.matrix.cpu() == 0, expected.matrix == 0)
     torch.testing.assert_close(solution.matrix.cpu(), expected.matrix, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("power", [-90, -30, 30, 90])
+@pytest.mark.parametrize("columns", [16, 96])
+def test_the_scale_of_the_inputs_does_not_matter(power, columns):
+    """Activations of 1e7, as random weights can make them, square twice on their way."""
+    weight, _, _, known = layer(8, columns, dtype=torch.float32)
+    scale = 2.0**power
+    other = Moments(known.hessian * scale, known.cross * scale, known.energy * scale, known.positions, known.used)
+    expected, solution = (solve(weight, moments, PruneSettings()) for moments in (known, other))
+    assert torch.equal(solution.matrix, expected.matrix)
+    assert solution.relative_error == pytest.approx(expected.relative_error)
