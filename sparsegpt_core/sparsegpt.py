@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from sparsegpt_core.masks import keep_mask, ranks
+from sparsegpt_core.parallel import spans
 from sparsegpt_core.patterns import NM, Pattern
 
-__all__ = ["sparsegpt"]
+__all__ = ["in_blocks", "sparsegpt"]
 
 _STEP = 16  # columns handled together where the pattern has no groups
 
@@ -21,10 +24,6 @@ def sparsegpt(weight: Tensor, upper: Tensor, pattern: Pattern, block_size: int =
     (Frantar & Alistarh, 2023, algorithm 1). The mask is adaptive: it is chosen from the current values,
     group by group for N:M and block by block for an unstructured fraction.
 
-    The pruned weights' errors E = (w_q / U_qq) add up to W − Ŵ = E U, so E = (W − Ŵ) V with V = U⁻¹. For the
-    columns of a block E is 0 before anything is pruned there; the changes Δ = W − Ŵ before the block thus
-    say what the block's values are by then: W_b + (Δ V_:b) V_bb⁻¹. U itself is never needed.
-
     Args:
         weight: (K, d); not changed.
         upper: V (d, d), upper triangular, H + λI = V Vᵀ, from :func:`~sparsegpt_core.hessian.inverse_factor`.
@@ -34,21 +33,46 @@ def sparsegpt(weight: Tensor, upper: Tensor, pattern: Pattern, block_size: int =
     Returns:
         (K, d) with pruned entries exactly 0.
     """
-    columns = weight.shape[1]
     if isinstance(pattern, NM):
         block_size = -(-block_size // pattern.m) * pattern.m
-    # Transposed, so that a column of the weight lies contiguous: the loops below work on whole columns.
-    sparse = weight.T.clone(memory_format=torch.contiguous_format)
-    changes = torch.zeros_like(sparse)
-    for start in range(0, columns, block_size):
-        stop = min(start + block_size, columns)
-        block, corner = sparse[start:stop], upper[start:stop, start:stop]
-        pull = upper[:start, start:stop].T @ changes[:start]
+
+    def prune_block(block: Tensor, corner: Tensor, _: slice) -> Tensor:
+        return _prune_block(block, corner, pattern)
+
+    return in_blocks(weight, upper, block_size, prune_block)
+
+
+def in_blocks(
+    weight: Tensor, upper: Tensor, block_size: int, freeze: Callable[[Tensor, Tensor, slice], Tensor]
+) -> Tensor:
+    """Freeze a weight matrix block by block of columns, each letting those behind it absorb its errors.
+
+    The errors E, in units of U_qq, add up to W − Ŵ = E U, so E = (W − Ŵ) V with V = U⁻¹. For the
+    columns of a block E is 0 before anything is frozen there; the changes Δ = W − Ŵ before the block thus
+    say what the block's values are by then: W_b + (Δ V_:b) V_bb⁻¹. U itself is never needed.
+
+    Args:
+        weight: W (K, d); not changed.
+        upper: V (d, d), upper triangular.
+        block_size: Columns per block.
+        freeze: Given the current values (B, K) of a block, its corner (B, B) of V and its columns, returns its
+            final values (B, K).
+
+    Returns:
+        Ŵ (K, d).
+    """
+    # Transposed, so that a column of the weight lies contiguous: the loops work on whole columns.
+    frozen = weight.T.clone(memory_format=torch.contiguous_format)
+    changes = torch.zeros_like(frozen)
+    for columns in spans(weight.shape[1], block_size):
+        start = columns.start
+        block, corner = frozen[columns], upper[columns, columns]
+        pull = upper[:start, columns].T @ changes[:start]
         current = block + torch.linalg.solve_triangular(corner.T, pull, upper=False)
-        changes[start:stop] = block
-        sparse[start:stop] = _prune_block(current, corner, pattern)
-        changes[start:stop] -= sparse[start:stop]
-    return sparse.T.contiguous()
+        changes[columns] = block
+        frozen[columns] = freeze(current, corner, columns)
+        changes[columns] -= frozen[columns]
+    return frozen.T.contiguous()
 
 
 def _prune_block(block: Tensor, corner: Tensor, pattern: Pattern) -> Tensor:
