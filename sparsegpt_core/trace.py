@@ -16,7 +16,7 @@ from torch.fx import Node
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.selection import Layer
 
-__all__ = ["Program", "trace"]
+__all__ = ["Program", "export_graph", "inputs_and_constants", "trace"]
 
 _WEIGHTED = {
     torch.ops.aten.conv1d.default,
@@ -56,16 +56,49 @@ def trace(model: nn.Module, sample: Tensor, layers: Sequence[Layer]) -> Program:
     Raises:
         ModelError: torch.export cannot, or the traced graph uses a layer's weight otherwise than the network.
     """
+    return _program(export_graph(model, sample), model, layers)
+
+
+def export_graph(model: nn.Module, sample: Tensor) -> ExportedProgram:
+    """Trace the whole network into a graph of ATen operations, none of them in place, its batch size left open.
+
+    Args:
+        model: In eval mode, on the device of ``sample``.
+        sample: One or more inputs (N, C, H, W).
+
+    Raises:
+        ModelError: torch.export cannot.
+    """
     sample = torch.cat([sample, sample])[:2]  # a batch of one would be taken for a constant
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about PyTorch's own internals
             exported = export(model, (sample,), dynamic_shapes=((({0: Dim("batch", min=1)}),)), strict=False)
-            if not _drop_in_place(exported):
-                exported = exported.run_decompositions({})
+            return exported if _drop_in_place(exported) else exported.run_decompositions({})
     except Exception as error:  # whatever the tracer stumbles over, from a dozen families of its own
         raise ModelError(f"torch.export cannot trace the network: {first_line(error)}") from error
-    return _program(exported, model, layers)
+
+
+def inputs_and_constants(exported: ExportedProgram, model: nn.Module) -> tuple[list[Node], dict[Node, Any]]:
+    """Return the graph's inputs, and its parameters, buffers (the model's own tensors) and traced constants."""
+    tensors: dict[str, Any] = {
+        **exported.constants,
+        # A shared weight may be traced under either of its names.
+        **dict(model.named_buffers(remove_duplicate=False)),
+        **dict(model.named_parameters(remove_duplicate=False)),
+    }
+    nodes = {node.name: node for node in exported.graph.nodes}
+    inputs, constants = [], {}
+    for spec in exported.graph_signature.input_specs:
+        node = nodes[spec.arg.name]
+        if spec.kind is InputKind.USER_INPUT:
+            inputs.append(node)
+        elif spec.target is not None:
+            constants[node] = tensors[spec.target]
+    for node in nodes.values():
+        if node.op == "get_attr":
+            constants[node] = getattr(exported.graph_module, str(node.target))
+    return inputs, constants
 
 
 def _drop_in_place(exported: ExportedProgram) -> bool:
@@ -92,24 +125,7 @@ def _is_view(node: Node) -> bool:
 
 
 def _program(exported: ExportedProgram, model: nn.Module, layers: Sequence[Layer]) -> Program:
-    tensors: dict[str, Any] = {
-        **exported.constants,
-        # A shared weight may be traced under either of its names.
-        **dict(model.named_buffers(remove_duplicate=False)),
-        **dict(model.named_parameters(remove_duplicate=False)),
-    }
-    nodes = {node.name: node for node in exported.graph.nodes}
-    constants: dict[Node, Any] = {}
-    inputs = []
-    for spec in exported.graph_signature.input_specs:
-        node = nodes[spec.arg.name]
-        if spec.kind is InputKind.USER_INPUT:
-            inputs.append(node)
-        elif spec.target is not None:
-            constants[node] = tensors[spec.target]
-    for node in nodes.values():
-        if node.op == "get_attr":
-            constants[node] = getattr(exported.graph_module, str(node.target))
+    inputs, constants = inputs_and_constants(exported, model)
     weights, sites = {}, {}
     for layer in layers:
         node = next((n for n, value in constants.items() if value is layer.pruned.weight), None)
