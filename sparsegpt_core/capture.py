@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.calls import Call, watch_calls
+from sparsegpt_core.held_out import SplitStatistics
 from sparsegpt_core.layout import device_of
 from sparsegpt_core.progress import timed
 from sparsegpt_core.selection import Layer
@@ -62,7 +63,7 @@ class Capture:
         """Tell whether the layer's inputs in the dense network may differ from those in the pruned one."""
         return self._reference is not None
 
-    def gather(self, layer: Layer, statistics: LayerStatistics) -> None:
+    def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
         """Add the layer's inputs, with the dense outputs where asked for."""
         first = self._first
         for batch in self._batches:
@@ -76,9 +77,9 @@ class Capture:
                 statistics.add_all((x, y, first) for x, y in zip(inputs, outputs, strict=True))
             first += len(batch)
 
-    def replace(self, layer: Layer, weight: Tensor) -> None:
-        """Go on with this weight in the pruned network."""
-        layer.pruned.weight.copy_(weight)
+    def replace(self, parameter: Tensor, value: Tensor) -> None:
+        """Go on with this value of a parameter or buffer in the pruned network."""
+        parameter.copy_(value)
         self._changed = True
 
 

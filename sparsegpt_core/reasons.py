@@ -18,6 +18,7 @@ class Reason(str, Enum):
     FIRST_LAYER = "FIRST_LAYER"
     CLASSIFIER = "CLASSIFIER"
     EXCLUDED = "EXCLUDED"
+    SENSITIVE = "SENSITIVE"
     NOT_REACHED = "NOT_REACHED"
 
     @property
@@ -37,5 +38,6 @@ _ADVICE = {
     "--include overrides.",
     Reason.CLASSIFIER: "The last layer is left dense by default: little to gain, much to lose; --include overrides.",
     Reason.EXCLUDED: "Left dense because --exclude names it, or --include does not.",
+    Reason.SENSITIVE: "Left dense because pruning it costs most of what --max-disagreement or --sparsity-budget allow.",
     Reason.NOT_REACHED: "The calibration images never ran this layer, so nothing is known of its inputs.",
 }

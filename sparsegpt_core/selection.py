@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from sparsegpt_core.absorb import Absorber, watch_readers
 from sparsegpt_core.calls import Call, watch_calls
 from sparsegpt_core.errors import InputError, ModelError, first_line
 from sparsegpt_core.layout import PrunableLayer
@@ -26,7 +27,8 @@ class Layer:
     """A convolution or linear layer of a network; ``reason`` is None where it will be pruned.
 
     ``calls`` is how often one forward pass multiplies by its weight, and ``plain`` a layer that does what
-    those calls do, without what a subclass puts around them; None where there is no such call.
+    those calls do, without what a subclass puts around them; None where there is no such call. ``absorber`` can
+    shift the layer's outputs, and them alone; None where nothing can.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Layer:
     calls: int
     reason: Reason | None
     plain: PrunableLayer | None = None
+    absorber: Absorber | None = None
 
     @property
     def kind(self) -> str:
@@ -88,7 +91,7 @@ def select_layers(
     }
     for glob in (*include, *exclude):
         _check_glob(glob, list(modules))
-    order, calls = _run(model, modules, sample)
+    order, calls, absorbers = _run(model, modules, sample)
     first = next((name for name in order if isinstance(modules[name], _ConvNd)), None)
     last = next(reversed(order), None)
 
@@ -105,15 +108,24 @@ def select_layers(
         return Reason.FIRST_LAYER if name == first else Reason.CLASSIFIER if name == last else None
 
     names = [*order, *(name for name in modules if name not in order)]
-    return [Layer(name, modules[name], len(calls[name]), reason(name), _common(calls[name])) for name in names]
+    return [
+        Layer(name, modules[name], len(calls[name]), reason(name), _common(calls[name]), absorbers.get(name))
+        for name in names
+    ]
 
 
 def _run(
     model: nn.Module, modules: dict[str, nn.Module], sample: Tensor
-) -> tuple[Counter[str], dict[str, list[PrunableLayer]]]:
-    """Run the network once: the modules in the order of their first run, and what each call with their weight does."""
+) -> tuple[Counter[str], dict[str, list[PrunableLayer]], dict[str, Absorber]]:
+    """Run the network once.
+
+    Returns:
+        The modules in the order of their first run, what each call with their weight does, and what can absorb
+        a shift of their outputs.
+    """
     order: Counter[str] = Counter()
     calls: dict[str, list[PrunableLayer]] = {name: [] for name in modules}
+    outputs: dict[str, Tensor] = {}
     owners: dict[int, list[str]] = {}
     for name, module in modules.items():
         owners.setdefault(id(module._parameters.get("weight")), []).append(name)
@@ -122,9 +134,16 @@ def _run(
         for name in owners.get(id(call.arguments["weight"]), []):
             calls[name].append(call.layer())
 
+    readers = watch_readers()
+
+    def follow(call: Call, output: Tensor) -> None:
+        for name in owners.get(id(call.arguments["weight"]), []):
+            outputs[name] = output
+            readers.follow(output)
+
     hooks = [m.register_forward_pre_hook(lambda *_, name=name: order.update([name])) for name, m in modules.items()]
     try:
-        with torch.inference_mode(), watch_calls(note):
+        with torch.inference_mode(), readers, watch_calls(note, follow):
             model(sample)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = tuple(sample.shape[1:])
@@ -135,7 +154,23 @@ def _run(
     finally:
         for hook in hooks:
             hook.remove()
-    return order, calls
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    absorbers = {name: _absorber(name, calls, outputs, readers) for name in outputs}
+    return order, calls, {name: found for name, found in absorbers.items() if found and id(found.tensor) in own}
+
+
+def _absorber(
+    name: str, calls: dict[str, list[PrunableLayer]], outputs: dict[str, Tensor], readers: watch_readers
+) -> Absorber | None:
+    """What shifts the outputs of a layer that runs once: its bias if it has one, else the mean of its batch norm."""
+    if len(calls[name]) != 1:
+        return None
+    bias = calls[name][0].bias
+    if bias is None:
+        mean = readers.batch_norm_mean(outputs[name])
+        return None if mean is None else Absorber(mean, -1)
+    shared = any(bias is call.bias for other, made in calls.items() if other != name for call in made)
+    return None if shared else Absorber(bias, 1)
 
 
 def _common(calls: Sequence[PrunableLayer]) -> PrunableLayer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
+from sparsegpt_core.held_out import SplitStatistics, split_batches
 from sparsegpt_core.layout import device_of, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.modules import check_finite, eval_mode
@@ -21,9 +23,9 @@ from sparsegpt_core.reasons import Reason
 from sparsegpt_core.runtime import DEFAULT, Runtime, full_precision
 from sparsegpt_core.selection import Layer, select_layers
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.solve import solve
+from sparsegpt_core.solve import Solution, solve
 from sparsegpt_core.sources import Source, open_source
-from sparsegpt_core.statistics import LayerStatistics, Moments
+from sparsegpt_core.statistics import Moments
 
 __all__ = ["LayerResult", "PruneResult", "plan_layers", "prune_model"]
 
@@ -32,10 +34,12 @@ __all__ = ["LayerResult", "PruneResult", "plan_layers", "prune_model"]
 class LayerResult:
     """What became of one layer.
 
-    ``relative_error`` is ‖W x − Ŵ x̃‖² / ‖W x‖² over the calibration inputs, x in the dense and x̃ in the pruned
-    network (x = x̃ without the dense target), ``magnitude_error`` the same for magnitude pruning on the same
-    inputs, ``inherited_error`` what the dense weights would leave of it; ``positions`` counts the columns x̃ there
-    were, ``positions_used`` those that were looked at. All are None where no input was looked at.
+    ``relative_error`` is ‖W x − Ŵ x̃‖² / ‖W x‖² over the calibration inputs, biases included where they were
+    shifted, x in the dense and x̃ in the pruned network (x = x̃ without the dense target), ``magnitude_error`` the
+    same for magnitude pruning on the same inputs, ``inherited_error`` what the dense weights would leave of it;
+    ``positions`` counts the columns x̃ there were, ``positions_used`` those that were looked at. All are None where
+    no input was looked at. ``sensitivity`` is what pruning adds to the error of held-out samples, where there were
+    some; ``masks`` and ``alphas`` count the rows that took each, where there was a choice.
     """
 
     name: str
@@ -47,9 +51,12 @@ class LayerResult:
     relative_error: float | None = None
     magnitude_error: float | None = None
     inherited_error: float | None = None
+    sensitivity: float | None = None
     damping: float | None = None
     positions: int | None = None
     positions_used: int | None = None
+    masks: dict[str, int] | None = None
+    alphas: dict[float, int] | None = None
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -117,6 +124,10 @@ def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> li
         InputError: A glob names no layer.
     """
     layers = select_layers(model, sample.to(device_of(model)), settings.pattern, settings.include, settings.exclude)
+    layers = [
+        replace(layer, reason=Reason.SENSITIVE) if layer.reason is None and layer.name in settings.sensitive else layer
+        for layer in layers
+    ]
     if all(layer.reason for layer in layers):
         counts = Counter(layer.reason.value for layer in layers if layer.reason)
         found = ", ".join(f"{count} {code}" for code, count in counts.items())
@@ -139,6 +150,7 @@ class _Pruning:
         self._model, self._layers, self._settings = model, layers, settings
         self._progress, self._runtime = progress, runtime
         self._todo = [layer for layer in layers if layer.reason is None]
+        self._changes: list[tuple[Tensor, Tensor]] = []  # parameters and buffers, and their new values
         self._weights: dict[str, Tensor] = {}
         self._results: dict[str, LayerResult] = {}
         self._seconds: dict[str, float] = {}
@@ -150,22 +162,24 @@ class _Pruning:
             self._prune_all(None, 0)
         else:
             counts = self._runtime.world.counts(sum(map(len, batches)))
-            dense, first = self._settings.alpha > 0, sum(counts[: self._runtime.world.rank])
+            samples, first = sum(counts), sum(counts[: self._runtime.world.rank])
+            held_out = self._settings.held_out(samples)
             with open_source(
                 self._model,
-                batches,
+                split_batches(batches, first, samples - held_out),
                 self._todo,
                 first=first,
-                dense=dense,
+                dense=self._settings.dense,
                 runtime=self._runtime,
                 seconds=self._seconds,
+                admm_columns=self._settings.admm_columns if self._settings.mask in ("admm", "auto") else 0,
             ) as source:
                 if source.fallback:
                     self._warnings.append(f"one forward pass for each layer: {source.fallback}")
-                self._prune_all(source, sum(counts))
+                self._prune_all(source, samples)
                 spilled = source.spilled_bytes
-        for layer in self._todo:
-            layer.pruned.weight.copy_(self._weights[layer.name])
+        for tensor, value in self._changes:
+            tensor.copy_(value)
         return PruneResult(
             layers=tuple(
                 self._results.get(layer.name) or _result(layer, layer.module.weight) for layer in self._layers
@@ -189,46 +203,68 @@ class _Pruning:
 
     def _prune(self, layer: Layer, source: Source | None, samples: int) -> None:
         start = time.perf_counter()
-        dense = weight_to_matrix(layer.pruned.weight.float())
+        parameter = layer.pruned.weight
+        dense = weight_to_matrix(parameter.float())
         measured: dict[str, Any] = {}
+        changes: list[tuple[Tensor, Tensor]] = []
         if source is None:
             sparse = magnitude(dense, self._settings.pattern)
         else:
-            moments = self._moments(layer, source, samples)
+            moments, held_out = self._moments(layer, source, samples)
             with timed(self._seconds, "solve"):
-                solution = solve(dense, moments, self._settings, layer.name, self._runtime.world)
+                solution = solve(dense, moments, self._settings, layer.name, self._runtime.world, held_out)
             sparse = solution.matrix
-            measured = {
-                "relative_error": solution.relative_error,
-                "magnitude_error": solution.magnitude_error,
-                "inherited_error": solution.inherited_error,
-                "damping": solution.damping,
-                "positions": moments.positions,
-                "positions_used": moments.used,
-            }
-            if solution.damping > self._settings.damping:
-                self._warnings.append(
-                    f"{layer.name}: the Hessian needed a damping of {solution.damping:g} "
-                    f"instead of {self._settings.damping:g}"
-                )
-        weight = matrix_to_weight(sparse, layer.shape).to(layer.pruned.weight.dtype)
+            measured = self._describe(layer, moments, held_out, solution)
+            if layer.absorber and solution.shift is not None:
+                absorber = layer.absorber
+                shifted = absorber.tensor + absorber.sign * solution.shift.to(absorber.tensor.dtype)
+                changes.append((absorber.tensor, shifted))
+        weight = matrix_to_weight(sparse, layer.shape).to(parameter.dtype)
         _check(layer.name, weight, self._settings.pattern)
+        changes.append((parameter, weight))
         if source is not None:
-            source.replace(layer, weight)
+            for tensor, value in changes:
+                source.replace(tensor, value)
+        self._changes += changes
         self._weights[layer.name] = weight
         self._results[layer.name] = _result(layer, weight, **measured, seconds=time.perf_counter() - start)
 
-    def _moments(self, layer: Layer, source: Source, samples: int) -> Moments:
-        statistics = LayerStatistics(
+    def _moments(self, layer: Layer, source: Source, samples: int) -> tuple[Moments, Moments | None]:
+        statistics = SplitStatistics(
             layer.pruned,
-            samples=samples,
+            samples,
+            self._settings.held_out(samples),
             cross=source.compares(layer),
+            centred=self._settings.bias and layer.absorber is not None,
             positions_per_column=self._settings.positions_per_column,
         )
         source.gather(layer, statistics)
         with timed(self._seconds, "statistics"):
             self._runtime.world.add_up(statistics.sums())
             return statistics.moments(layer.name)
+
+    def _describe(self, layer: Layer, moments: Moments, held_out: Moments | None, solution: Solution) -> dict[str, Any]:
+        wanted = self._settings.damping_for(moments.used, math.prod(layer.shape[1:]))
+        if solution.damping > wanted:
+            self._warnings.append(
+                f"{layer.name}: the Hessian needed a damping of {solution.damping:g} instead of {wanted:g}"
+            )
+        masks: Counter[str] = Counter()
+        alphas: Counter[float] = Counter()
+        for (mask, alpha), rows in solution.choices.items():
+            masks[mask] += rows
+            alphas[alpha] += rows
+        return {
+            "relative_error": solution.relative_error,
+            "magnitude_error": solution.magnitude_error,
+            "inherited_error": solution.inherited_error,
+            "sensitivity": solution.sensitivity,
+            "damping": solution.damping,
+            "positions": moments.positions + (held_out.positions if held_out else 0),
+            "positions_used": moments.used + (held_out.used if held_out else 0),
+            "masks": dict(masks) if len(masks) > 1 else None,
+            "alphas": dict(alphas) if len(alphas) > 1 else None,
+        }
 
 
 def _result(layer: Layer, weight: Any, **measured: Any) -> LayerResult:

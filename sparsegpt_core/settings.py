@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM, Pattern
 
-__all__ = ["METHODS", "PruneSettings"]
+__all__ = ["MASKS", "METHODS", "QUALITIES", "PruneSettings", "preset"]
 
 METHODS = ("sparsegpt", "magnitude")
+MASKS = ("adaptive", "exact", "admm", "auto")
+
+QUALITIES: dict[str, dict[str, Any]] = {
+    "fast": {"alpha": 0.0, "refit": False, "mask": "adaptive"},
+    "balanced": {},
+    "best": {"admm_columns": 8192},
+}
+"""What the presets change of the defaults; docs/quality.md has what each costs and gains."""
+
+_ALPHAS = (1.0, 0.5, 0.25, 0.0)  # tried where none is given
+_HELD_OUT = 8  # every which sample is held out where there is something to choose
 
 
 @dataclass(frozen=True)
@@ -23,29 +36,90 @@ class PruneSettings:
     pattern: Pattern = field(default_factory=lambda: NM(2, 4))
     method: str = "sparsegpt"
     """``sparsegpt``, or ``magnitude``: the baseline that looks at no image."""
-    damping: float = 0.01
-    """λ added to the Hessian's diagonal, relative to its mean."""
+    damping: float | None = None
+    """λ added to the Hessian's diagonal, relative to its mean; None: the more, the fewer positions a column has."""
     block_size: int = 128
     """Columns per block of SparseGPT's lazy updates."""
-    alpha: float = 1.0
-    """How far a layer is pulled towards the dense network's outputs: 0 to 1; 0 looks at the pruned network alone."""
+    mask: str = "admm"
+    """``adaptive``: SparseGPT's own; ``exact``: the same, weighing what goes together; ``admm``: better and slower;
+    ``auto``: for every row the better of ``adaptive`` and ``admm`` by held-out error."""
+    admm_columns: int = 1152
+    """The widest layers that ADMM is for, as its cost grows with the third power; wider ones are ``adaptive``."""
+    alpha: float | None = 1.0
+    """How far a layer is pulled towards the dense network's outputs: 0 to 1; 0 looks at the pruned network alone;
+    None: for every row what does best on held-out samples."""
     refit: bool = True
-    """Whether the kept weights are fitted once more, exactly, to the mask that SparseGPT chose."""
+    """Whether the kept weights are fitted once more, exactly, to the mask that was chosen."""
+    bias: bool = True
+    """Whether the mean of a layer's outputs is kept by shifting its bias, or the batch norm behind it."""
     positions_per_column: float = 80
     """Positions a layer's statistics sample for each of its columns; 0 takes all."""
+    hold_out: bool = False
+    """Whether some samples are held out although nothing is left to choose: each layer then has a ``sensitivity``."""
     include: tuple[str, ...] = ()
     """Globs of layers to prune although they are the first, the last or excluded."""
     exclude: tuple[str, ...] = ()
     """Globs of layers to leave dense."""
+    sensitive: tuple[str, ...] = ()
+    """Names of layers to leave dense because pruning them costs most."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"unknown method '{self.method}'", f"Use {' or '.join(METHODS)}.")
-        if not self.damping >= 0:
-            raise InputError(f"damping {self.damping:g} is negative", "0.01 suits nearly always.")
+        if self.damping is not None and not self.damping >= 0:
+            raise InputError(f"damping {self.damping:g} is negative", "0.01 suits where calibration images abound.")
         if self.block_size < 1:
             raise InputError(f"block size {self.block_size} is not positive", "128 suits nearly always.")
-        if not 0 <= self.alpha <= 1:
+        if self.mask not in MASKS:
+            raise InputError(f"unknown mask '{self.mask}'", f"Use {', '.join(MASKS[:-1])} or {MASKS[-1]}.")
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise InputError(f"alpha {self.alpha:g} lies outside 0 to 1", "1 suits nearly always.")
         if not 0 <= self.positions_per_column < float("inf"):
             raise InputError(f"positions per column {self.positions_per_column:g} is negative", "0 takes all.")
+
+    def damping_for(self, positions: int, columns: int) -> float:
+        """λ relative to mean(diag H), for a Hessian of so many columns that is a mean over so many positions.
+
+        The default, 0.01 · √(1 + 100 d / n), runs through the best values by held-out error of layers from 170
+        positions a column down to less than one; see docs/decisions/0011.
+        """
+        return 0.01 * math.sqrt(1 + 100 * columns / positions) if self.damping is None else self.damping
+
+    @property
+    def dense(self) -> bool:
+        """Whether the dense network's outputs are wanted."""
+        return self.alpha is None or self.alpha > 0
+
+    def masks_for(self, columns: int) -> tuple[str, ...]:
+        """The ways to find a mask that are tried for a layer of so many columns."""
+        if columns > self.admm_columns and self.mask in ("admm", "auto"):
+            return ("adaptive",)
+        return ("adaptive", "admm") if self.mask == "auto" else (self.mask,)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The values of α that are tried."""
+        return _ALPHAS if self.alpha is None else (self.alpha,)
+
+    def held_out(self, samples: int) -> int:
+        """How many of ``samples`` are held out to judge by: 0 where nothing is left to choose.
+
+        Raises:
+            InputError: There are too few samples to hold any out.
+        """
+        if self.mask != "auto" and self.alpha is not None and not self.hold_out:
+            return 0
+        if samples < 2:
+            raise InputError("a choice by held-out error needs two calibration images or more", "Raise --samples.")
+        return max(1, samples // _HELD_OUT)
+
+
+def preset(quality: str, **settings: Any) -> PruneSettings:
+    """Return the settings of a preset, with those given in place of its own.
+
+    Raises:
+        InputError: There is no such preset, or a value is out of range.
+    """
+    if quality not in QUALITIES:
+        raise InputError(f"unknown quality '{quality}'", f"Use {', '.join(QUALITIES)}.")
+    return PruneSettings(**QUALITIES[quality] | settings)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from sparsegpt_core.distributed import ALONE, World
+from sparsegpt_core.held_out import pooled
 from sparsegpt_core.hessian import Factor, inverse_factor
 from sparsegpt_core.magnitude import magnitude
+from sparsegpt_core.mask_search import Resolvents
 from sparsegpt_core.parallel import each, spans
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.refit import refit
+from sparsegpt_core.rows import Choice, Rows, Solver
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.sparsegpt import sparsegpt
 from sparsegpt_core.statistics import Moments
 
 __all__ = ["Solution", "solve"]
@@ -26,25 +28,37 @@ _ROWS = 256  # that one thread solves: fewer would spend their time in Python, m
 
 @dataclass(frozen=True)
 class Solution:
-    """A pruned matrix (K, d) and its errors, E‖W x − Ŵ x̃‖² / E‖W x‖².
+    """A pruned matrix (K, d) and its errors, E‖W x − Ŵ x̃ − shift‖² / E‖W x‖².
 
     x̃ is the input in the network as pruned so far, x that in the dense network where the moments know of it
-    (``cross``), and else x̃ as well. ``magnitude_error`` is what magnitude pruning would have cost on the same
-    inputs; ``inherited_error`` what the dense weights would, None without ``cross``; ``damping`` is λ
-    relative to mean(diag H), as it was finally used.
+    (``cross``), and else x̃ as well. ``shift`` (K,) is what to add to the outputs, None where the moments are not
+    centred. ``magnitude_error`` is what magnitude pruning would have cost on the same inputs, ``inherited_error``
+    what the dense weights would, None without ``cross``, each with its best shift. ``sensitivity`` is what pruning
+    adds to the error of held-out samples, without those in the fit; None where none were. ``damping`` is λ relative
+    to mean(diag H), as it was finally used; ``choices`` counts the rows that took each mask and α.
     """
 
     matrix: Tensor
+    shift: Tensor | None
     relative_error: float
     magnitude_error: float
     inherited_error: float | None
+    sensitivity: float | None
     damping: float
+    choices: dict[Choice, int]
 
 
 def solve(
-    weight: Tensor, moments: Moments, settings: PruneSettings, name: str = "layer", world: World = ALONE
+    weight: Tensor,
+    moments: Moments,
+    settings: PruneSettings,
+    name: str = "layer",
+    world: World = ALONE,
+    held_out: Moments | None = None,
 ) -> Solution:
-    """Prune ``weight`` (K, d) by SparseGPT towards the dense target, and refit it, as the settings have it.
+    """Prune ``weight`` (K, d) towards the dense target, and refit it, as the settings have it.
+
+    Where they leave a choice, every row takes what does best on the held-out moments, and is then refitted to all.
 
     For N:M the rows know nothing of each other: threads and processes share them, always in the same blocks,
     and all processes return the whole. Columns that are never active (H_jj = 0) cannot matter: their weights
@@ -53,47 +67,80 @@ def solve(
     Raises:
         NumericsError: The Hessian cannot be damped enough; the message names the layer.
     """
-    moments = _tamed(moments)
-    factor = _factor(moments.hessian, settings.damping, name, world)
+    root = _taming_root(moments.hessian)
+    if root != 1:
+        moments, held_out = moments.scaled(root), held_out and held_out.scaled(root)
+    damping = settings.damping_for(moments.used, weight.shape[1])
+    factor = _factor(moments.hessian, damping, name, world)
+    alphas = settings.alphas if moments.cross is not None else (0.0,)
+    masks = settings.masks_for(weight.shape[1])
+    choices = list(product(masks, alphas))
+    resolvents = Resolvents.of(moments.hessian, factor) if "admm" in masks else None
+    solver = Solver(factor, resolvents, settings, name)
+    everything = moments if held_out is None else pooled(moments, held_out)
+    dense = weight.masked_fill(factor.dead, 0)
+
+    def solve_block(rows: slice) -> tuple[Tensor, Tensor]:
+        own = Rows.of(dense, everything, rows)
+        if held_out is None:
+            sparse, image = solver.prune(own, choices[0])
+            chosen, losses = sparse.new_zeros(len(sparse), dtype=torch.long), sparse.new_zeros(1)
+        else:
+            fitted, judge = Rows.of(dense, moments, rows), Rows.of(dense, held_out, rows)
+            sparse, image, chosen, losses = solver.choose(fitted, judge, own, choices)
+        counts = torch.bincount(chosen, minlength=len(choices))
+        baseline = magnitude(own.weight, settings.pattern)
+        terms = [
+            (own.weight * own.product).sum(),
+            (own.weight * (own.product + own.gap)).sum(),
+            own.losses(sparse, image).sum(),
+            own.losses(baseline, baseline @ own.hessian).sum(),
+            losses.sum(),
+        ]
+        return sparse, torch.cat([torch.stack(terms), counts.to(sparse.dtype)])
+
     size = _ROWS if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
     blocks = spans(len(weight), size)
     own_blocks = blocks[world.share(len(blocks))]
-
-    def solve_block(rows: slice) -> tuple[Tensor, Tensor]:
-        cross = None if moments.cross is None else moments.cross[rows]
-        return _solve_rows(weight[rows], cross, moments.hessian, factor, settings, name)
-
-    solved = each(solve_block, own_blocks, weight.device)
-    matrix, terms = torch.zeros_like(weight), torch.zeros(4, dtype=weight.dtype, device=weight.device)
-    for rows, (block, sums) in zip(own_blocks, solved):
+    matrix, terms = torch.zeros_like(weight), weight.new_zeros(5 + len(choices))
+    for rows, (block, sums) in zip(own_blocks, each(solve_block, own_blocks, weight.device)):
         matrix[rows] = block
         terms += sums
     world.add_up([matrix, terms])
-    own, overlap, sparse, baseline = terms.tolist()
-    energy, inherited = own, 0.0
+    solution = _describe(dense, matrix, everything, factor.damping, terms.tolist(), choices)
+    shift = None if solution.shift is None else solution.shift / root
+    return replace(solution, shift=shift, sensitivity=None if held_out is None else solution.sensitivity)
+
+
+def _taming_root(hessian: Tensor) -> float:
+    """The power of two to scale huge or tiny inputs by, which changes no weight: squares of H would overflow."""
+    mean = float(hessian.diagonal().double().mean())
+    return 1.0 if not mean or 1 / _TAME <= mean <= _TAME else 2.0 ** -(math.frexp(mean)[1] // 2)
+
+
+def _describe(
+    dense: Tensor, matrix: Tensor, moments: Moments, damping: float, terms: list[float], choices: list[Choice]
+) -> Solution:
+    own, overlap, sparse, baseline, judged, *counts = terms
+    energy, inherited, shift = own, 0.0, None
     if moments.energy is not None:
         energy = moments.energy
         inherited = max(0.0, energy - 2 * overlap + own)
+    whole = energy
+    if moments.mean is not None:
+        outputs = dense @ moments.mean if moments.output_mean is None else moments.output_mean
+        shift = outputs - matrix @ moments.mean
+        whole += float(outputs.square().sum())
+    whole = whole or 1.0
     return Solution(
         matrix=matrix,
-        relative_error=max(0.0, inherited + sparse) / (energy or 1.0),
-        magnitude_error=max(0.0, inherited + baseline) / (energy or 1.0),
-        inherited_error=None if moments.energy is None else inherited / (energy or 1.0),
-        damping=factor.damping,
-    )
-
-
-def _tamed(moments: Moments) -> Moments:
-    """Scale huge or tiny moments by a power of four, which changes no weight and no error: squares would overflow."""
-    mean = float(moments.hessian.diagonal().double().mean())
-    if not mean or 1 / _TAME <= mean <= _TAME:
-        return moments
-    scale = 4.0 ** -(math.frexp(mean)[1] // 2)
-    return replace(
-        moments,
-        hessian=moments.hessian * scale,
-        cross=None if moments.cross is None else moments.cross * scale,
-        energy=None if moments.energy is None else moments.energy * scale,
+        shift=shift,
+        relative_error=max(0.0, inherited + sparse) / whole,
+        magnitude_error=max(0.0, inherited + baseline) / whole,
+        inherited_error=None if moments.energy is None else inherited / whole,
+        sensitivity=max(0.0, judged) / whole,
+        damping=damping,
+        choices={choice: int(count) for choice, count in zip(choices, counts)},
     )
 
 
@@ -109,47 +156,3 @@ def _factor(hessian: Tensor, damping: float, name: str, world: World) -> Factor:
     used = torch.tensor([factor.damping], dtype=torch.float64)
     world.spread([factor.upper, factor.shift, factor.dead, used])
     return replace(factor, damping=float(used))
-
-
-def _solve_rows(
-    weight: Tensor, cross: Tensor | None, hessian: Tensor, factor: Factor, settings: PruneSettings, name: str
-) -> tuple[Tensor, Tensor]:
-    """Prune some rows of a layer.
-
-    Minimising ‖W x − Ŵ x̃‖² + λ‖Ŵ − W‖² is minimising tr[(Ŵ − W*) H_λ (Ŵ − W*)ᵀ] with W* H_λ = C + λ W, which is
-    W H_λ + α (C − W H) at α = 1.
-
-    Args:
-        weight: (rows, d).
-        cross: C (rows, d) = E[(W x) x̃ᵀ].
-        hessian: H (d, d).
-        factor: That of H.
-        settings: How to prune.
-        name: The layer, for messages.
-
-    Returns:
-        The pruned rows, and four sums over rows, of which the errors are made: tr(W H Wᵀ), tr(W Cᵀ), and
-        tr(Δ H Δᵀ) − 2 tr(Δ (C − W H)ᵀ) for Δ = Ŵ − W by SparseGPT and by magnitude.
-    """
-    dense = weight.masked_fill(factor.dead, 0)
-    product = dense @ hessian
-    gap = torch.zeros_like(product) if cross is None else cross - product
-    target = dense
-    if cross is not None and settings.alpha:
-        half = torch.linalg.solve_triangular(factor.upper.T, settings.alpha * gap, upper=False, left=False)
-        target = dense + torch.linalg.solve_triangular(factor.upper, half, upper=True, left=False)
-    sparse = sparsegpt(target, factor.upper, settings.pattern, settings.block_size)
-    if settings.refit:
-        goal = product + settings.alpha * gap + dense * factor.shift
-        sparse, residual = refit(sparse, goal, hessian, factor.shift, name)
-        sparse_product = goal - residual - sparse * factor.shift
-    else:
-        sparse_product = sparse @ hessian
-    baseline = magnitude(dense, settings.pattern)
-    changed = [(sparse, sparse_product), (baseline, baseline @ hessian)]
-    terms = [
-        (dense * product).sum(),
-        (dense * (product + gap)).sum(),
-        *(((after - dense) * (image - product - 2 * gap)).sum() for after, image in changed),
-    ]
-    return sparse, torch.stack(terms)

@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from sparsegpt_core.capture import Capture
 from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.held_out import SplitStatistics
 from sparsegpt_core.layout import device_of
 from sparsegpt_core.memory import available_memory, used_memory
 from sparsegpt_core.parallel import workers
@@ -36,6 +37,7 @@ _CHUNK_BYTES_ELSEWHERE = 1 << 30
 _USABLE = 0.9  # of a limit: the rest is for what an allocator cannot use
 _VALUES_AT_ONCE = 4  # of a batch's largest value, in each thread
 _SQUARE_BYTES, _MATRIX_BYTES = 22, 64  # of a solve, for every entry of (d, d) and of (K, d)
+_ADMM_SQUARE_BYTES = 44
 
 
 class Source(Protocol):
@@ -51,11 +53,11 @@ class Source(Protocol):
     def compares(self, layer: Layer) -> bool:
         """Tell whether the layer's inputs in the dense network may differ from those in the pruned one."""
 
-    def gather(self, layer: Layer, statistics: LayerStatistics) -> None:
+    def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
         """Add all inputs of the layer."""
 
-    def replace(self, layer: Layer, weight: Tensor) -> None:
-        """Go on with this weight in the pruned network."""
+    def replace(self, parameter: Tensor, value: Tensor) -> None:
+        """Go on with this value of a parameter or buffer in the pruned network."""
 
 
 @contextlib.contextmanager
@@ -68,6 +70,7 @@ def open_source(
     dense: bool,
     runtime: Runtime,
     seconds: dict[str, float],
+    admm_columns: int = 0,
 ) -> Iterator[Source]:
     """Trace the network, or fall back to forward passes that stop at the layer.
 
@@ -79,6 +82,7 @@ def open_source(
         dense: Also deliver the dense network's outputs.
         runtime: The resources.
         seconds: Gets the time of ``trace``, ``forward`` and ``statistics``.
+        admm_columns: The widest layers that ADMM will solve, which takes more memory.
 
     Raises:
         InputError: The memory limit is too small.
@@ -92,7 +96,7 @@ def open_source(
     if program is None:
         yield Capture(model, batches, first=first, dense=dense, seconds=seconds, fallback=why)
         return
-    plan = _plan(program, layers, batches, device)
+    plan = _plan(program, {layer.name: _solve_bytes(layer, admm_columns) for layer in layers}, batches, device)
     limit = runtime.memory_limit or used_memory(device) + int(_DEFAULT_SHARE * available)
     taken = used_memory(device) + plan.working_bytes
     budget = int(_USABLE * limit) - taken
@@ -136,14 +140,14 @@ class _Plan:
     largest: str
 
 
-def _plan(program: Program, layers: Sequence[Layer], batches: Sequence[Tensor], device: torch.device) -> _Plan:
+def _plan(program: Program, solves: dict[str, int], batches: Sequence[Tensor], device: torch.device) -> _Plan:
     batch, at_once = max(map(len, batches)), workers(len(batches), device)
     chunk = max(1, min(batch, _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_ELSEWHERE) // program.sample_bytes))
-    solves = {layer.name: _solve_bytes(layer) for layer in layers}
     largest = max(solves, key=solves.__getitem__)
     return _Plan(chunk, solves[largest] + _VALUES_AT_ONCE * at_once * batch * program.sample_bytes, largest)
 
 
-def _solve_bytes(layer: Layer) -> int:
+def _solve_bytes(layer: Layer, admm_columns: int) -> int:
     rows, columns = layer.shape[0], math.prod(layer.shape[1:])
-    return _SQUARE_BYTES * columns**2 + _MATRIX_BYTES * rows * columns
+    square = _ADMM_SQUARE_BYTES if columns <= admm_columns else _SQUARE_BYTES
+    return square * columns**2 + _MATRIX_BYTES * rows * columns

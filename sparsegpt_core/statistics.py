@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,17 @@ _GPU_FACTOR = 8
 class Moments:
     """What a solver needs to know of a layer's inputs x̃; all are means over positions, float32.
 
+    With ``mean`` the outputs may be shifted as a whole, so x̃ and W x stand for their deviations from their
+    means in the first three.
+
     Attributes:
         hessian: H (d, d) = (1/n) Σ x̃ x̃ᵀ.
         cross: (K, d) = (1/n) Σ (W x) x̃ᵀ, W x the dense layer's output without its bias; or None.
         energy: (1/n) Σ ‖W x‖²; present beside ``cross``.
         positions: How many output positions there were, on all devices.
         used: How many of them were summed: n.
+        mean: (d,) = (1/n) Σ x̃, or None.
+        output_mean: (K,) = (1/n) Σ W x; present beside ``mean`` and ``cross``.
     """
 
     hessian: Tensor
@@ -44,6 +49,20 @@ class Moments:
     energy: float | None
     positions: int
     used: int
+    mean: Tensor | None = None
+    output_mean: Tensor | None = None
+
+    def scaled(self, factor: float) -> Moments:
+        """Return the moments of inputs ``factor`` times as large."""
+        square = factor**2
+        return replace(
+            self,
+            hessian=self.hessian * square,
+            cross=None if self.cross is None else self.cross * square,
+            energy=None if self.energy is None else self.energy * square,
+            mean=None if self.mean is None else self.mean * factor,
+            output_mean=None if self.output_mean is None else self.output_mean * factor,
+        )
 
 
 class LayerStatistics:
@@ -53,12 +72,19 @@ class LayerStatistics:
         layer: The dense layer: a linear layer or an ungrouped convolution.
         samples: How many samples there will be in the whole calibration set, over all devices.
         cross: Whether :meth:`add` gets the dense layer's outputs too.
+        centred: Whether the moments are those about the means.
         positions_per_column: Sum over about this many times d positions, drawn evenly from the samples,
             where that is less work than all; 0: over all.
     """
 
     def __init__(
-        self, layer: PrunableLayer, *, samples: int = 0, cross: bool = False, positions_per_column: float = 0
+        self,
+        layer: PrunableLayer,
+        *,
+        samples: int = 0,
+        cross: bool = False,
+        centred: bool = False,
+        positions_per_column: float = 0,
     ) -> None:
         rows, channels = layer.weight.shape[:2]
         columns = layer.weight[0].numel()
@@ -71,6 +97,9 @@ class LayerStatistics:
         self._gram = LowerTriangle(columns, channels if self._taps > 1 else 1, device)
         precision = self._gram.rows[0].dtype
         self._cross = torch.zeros(rows, columns, dtype=precision, device=device) if cross else None
+        self._centred = centred
+        self._mean = torch.zeros(columns, dtype=precision, device=device)
+        self._output_mean = torch.zeros(rows, dtype=precision, device=device)
         self._counts = torch.zeros(3, dtype=precision, device=device)  # positions, used, energy
         self._lock = threading.Lock()
         factor = 1 if device.type == "cpu" else _GPU_FACTOR
@@ -129,7 +158,8 @@ class LayerStatistics:
 
         Their number and shapes depend on the layer alone, so that devices can add theirs up one by one.
         """
-        return [*self._gram.rows, *([] if self._cross is None else [self._cross]), self._counts]
+        cross = [] if self._cross is None else [self._cross]
+        return [*self._gram.rows, *cross, self._mean, self._output_mean, self._counts]
 
     def moments(self, name: str = "layer") -> Moments:
         """Return the means and give up the sums; ``name`` is the layer's, for messages.
@@ -142,15 +172,30 @@ class LayerStatistics:
         self._counts.zero_()
         if not used:
             raise InputError(f"{name}: the Hessian needs at least one input")
-        hessian = self._gram.mean(used)
-        cross = None if self._cross is None else self._cross.div_(used).float()
+        mean, output_mean = self._mean.div_(used), self._output_mean.div_(used)
+        hessian = self._gram.mean(used, mean if self._centred else None)
+        cross, energy = self._cross, energy / used
         self._cross = None
+        if cross is not None:
+            cross.div_(used)
+            if self._centred:
+                cross.addr_(output_mean, mean, alpha=-1)
+                energy -= float(output_mean.square().sum())
+            cross = cross.float()
         # A NaN or infinity anywhere is one in the sums of squares.
         if not (bool(torch.isfinite(hessian.diagonal()).all()) and math.isfinite(energy)):
             raise NumericsError(
                 f"{name}: its inputs hold NaN or infinity", "Check the calibration images and the weights."
             )
-        return Moments(hessian, cross, None if cross is None else energy / used, int(positions), int(used))
+        return Moments(
+            hessian,
+            cross,
+            None if cross is None else energy,
+            int(positions),
+            int(used),
+            mean.float() if self._centred else None,
+            output_mean.float() if self._centred and cross is not None else None,
+        )
 
     def _draws(self, axes: tuple[Axis, ...], count: int) -> int:
         """How many of a sample's ``count`` positions to draw; 0: take all, which is less work (or no more)."""
@@ -204,6 +249,7 @@ class LayerStatistics:
 
     def _add_rows(self, x: Tensor, y: Tensor | None) -> None:
         self._gram.add_products(x)
+        self._add(self._mean, x.sum(0))
         if self._cross is not None and y is not None:
             self._add(self._cross, y.T @ x)
 
@@ -211,6 +257,10 @@ class LayerStatistics:
         maps = {phase: x.float() for phase, x in phase_maps(inputs, axes).items()}
         for row, column, block in gram_blocks(maps, axes):
             self._gram.add_block(row, column, block)
+        mean = self._mean.view(self._taps, -1)
+        sums = {phase: x.sum(-2, keepdim=True) for phase, x in maps.items()}
+        for tap, block in cross_blocks(sums, mean.new_ones(*(axis.out for axis in axes), 1, 1).float(), axes):
+            self._add(mean[tap], block[0])
         if self._cross is not None and y is not None:
             taps = self._cross.view(len(self._cross), self._taps, -1)
             for tap, block in cross_blocks(maps, y, axes):
@@ -221,9 +271,10 @@ class LayerStatistics:
             total += product
 
     def _without_bias(self, y: Tensor) -> Tensor:
-        """Take the bias off dense outputs (..., K), and add their energy."""
+        """Take the bias off dense outputs (..., K), and add their sum and their energy."""
         bias = self._layer.bias
         y = y.float() if bias is None else y.float() - bias.float()
+        self._add(self._output_mean, y.flatten(0, -2).sum(0))
         # Norms of positions first: ten times as fast as squares summed in float64, and as exact.
         self._add(self._counts[2], torch.linalg.vector_norm(y, dim=-1).to(self._counts.dtype).square().sum())
         return y

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from sparsegpt_core.held_out import SplitStatistics
 from sparsegpt_core.parallel import each, workers
 from sparsegpt_core.progress import timed
 from sparsegpt_core.selection import Layer
@@ -86,7 +87,7 @@ class Sweep:
         sites = self._program.sites[layer.name]
         return self._dense and any(_input(site) in self._diverged for site in sites)
 
-    def gather(self, layer: Layer, statistics: LayerStatistics) -> None:
+    def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
         """Run up to the layer and add its inputs, with the dense outputs where the two networks differ."""
         stop = self._order[self._program.sites[layer.name][0]]
         share = workers(len(self._batches), self._device)
@@ -108,9 +109,11 @@ class Sweep:
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + value / share
         self._position = stop
 
-    def replace(self, layer: Layer, weight: Tensor) -> None:
-        """Go on with this weight in the pruned network."""
-        self._pruned[self._program.weights[layer.name]] = weight
+    def replace(self, parameter: Tensor, value: Tensor) -> None:
+        """Go on with this value of a parameter or buffer in the pruned network."""
+        for node, constant in self._program.constants.items():
+            if constant is parameter:
+                self._pruned[node] = value
 
     def _advance(self, chunk: _Chunk, stop: int) -> Values:
         """Run the operations up to ``stop``."""

@@ -47,12 +47,17 @@ class LowerTriangle:
         with self._lock:
             self.rows[index][start : start + unit, column * unit : (column + 1) * unit] += block
 
-    def mean(self, count: float) -> Tensor:
-        """Return the whole matrix divided by ``count`` (d, d), float32, exactly symmetric; gives up the sums."""
+    def mean(self, count: float, centre: Tensor | None = None) -> Tensor:
+        """Return the whole matrix divided by ``count`` (d, d), float32, exactly symmetric; gives up the sums.
+
+        With ``centre`` c (d,), in the precision of the sums, c cᵀ is taken off.
+        """
         device = self.rows[0].device
         whole = torch.empty(self._columns, self._columns, device=device)
         for start, stop in self._spans(self._columns):
             row = self.rows.pop(0).div_(count)
+            if centre is not None:
+                row.addr_(centre[start:stop], centre[:stop], alpha=-1)
             whole[start:stop, :start] = row[:, :start]
             whole[:start, start:stop] = whole[start:stop, :start].T  # from float32: several times faster
             diagonal = row[:, start:].tril()

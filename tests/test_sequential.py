@@ -80,7 +80,7 @@ def test_a_glob_that_names_nothing_is_an_error_with_near_names():
 def test_pruned_weights_obey_and_nothing_else_changes():
     network = model().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    result = prune_model(network, batches(), PruneSettings())
+    result = prune_model(network, batches(), PruneSettings(bias=False))
     pruned = {layer.name for layer in result.layers if layer.status == "pruned"}
     assert pruned == {"plain", "odd", "shared"}
     for name, value in network.state_dict().items():
@@ -98,7 +98,9 @@ def test_each_layer_sees_the_network_as_pruned_so_far():
     data = batches()
     first, second = network[0], network[2]
     dense = weight_to_matrix(second.weight.detach().clone())
-    prune_model(network, data, PruneSettings(include=("0",), alpha=0, refit=False))
+    prune_model(
+        network, data, PruneSettings(include=("0",), alpha=0, refit=False, bias=False, damping=0.01, mask="adaptive")
+    )
     with torch.no_grad():
         columns = torch.cat([input_columns(second, first(batch).relu()) for batch in data])
     expected = sparsegpt(dense, inverse_factor(columns.T @ columns / len(columns)).upper, NM(2, 4))
@@ -137,7 +139,7 @@ def test_batch_norm_statistics_and_dropout_stay_out_of_it():
     network = build_model("cifar_cnn", ModelShape((3, 8, 8))).train()
     before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
     one = [torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))]
-    prune_model(network, one, PruneSettings())
+    prune_model(network, one, PruneSettings(bias=False))
     assert before
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
 

@@ -12,7 +12,7 @@ from sparsegpt_core.solve import solve
 from sparsegpt_core.sparsegpt import sparsegpt
 from sparsegpt_core.statistics import Moments
 
-PLAIN = {"alpha": 0.0, "refit": False}
+PLAIN = {"alpha": 0.0, "refit": False, "damping": 0.01, "mask": "adaptive"}
 
 
 def layer(rows, columns, positions=400, seed=0, drift=0.3, dtype=torch.float64):
@@ -41,7 +41,7 @@ def test_plain_settings_are_sparsegpt_alone():
     expected = sparsegpt(weight, inverse_factor(known.hessian).upper, NM(2, 4))
     for given_moments in (known, plain(known)):
         assert torch.equal(solve(weight, given_moments, PruneSettings(**PLAIN)).matrix, expected)
-    without_cross = solve(weight, plain(known), PruneSettings(refit=False))
+    without_cross = solve(weight, plain(known), PruneSettings(**PLAIN | {"alpha": 1.0}))
     assert torch.equal(without_cross.matrix, expected)
 
 
@@ -49,7 +49,7 @@ def test_plain_settings_are_sparsegpt_alone():
 def test_refit_solves_for_the_shifted_target(alpha):
     """W* = W + α W G H_λ⁻¹, formed explicitly, and each row's system by itself."""
     weight, dense, pruned, known = layer(6, 24)
-    matrix = solve(weight, known, PruneSettings(alpha=alpha)).matrix
+    matrix = solve(weight, known, PruneSettings(alpha=alpha, damping=0.01, mask="adaptive")).matrix
     damped = known.hessian + 0.01 * known.hessian.diagonal().mean() * torch.eye(24, dtype=weight.dtype)
     gap = (dense - pruned).T @ pruned / len(pruned)
     target = weight + alpha * weight @ gap @ damped.inverse()
@@ -63,7 +63,7 @@ def test_refit_solves_for_the_shifted_target(alpha):
 def test_it_is_the_least_squares_solution_on_its_mask():
     """min ‖W x − Ŵ x̃‖² + λ‖Ŵ − W‖² from the samples themselves, without any moment."""
     weight, dense, pruned, known = layer(5, 16)
-    matrix = solve(weight, known, PruneSettings()).matrix
+    matrix = solve(weight, known, PruneSettings(damping=0.01)).matrix
     root = (0.01 * known.hessian.diagonal().mean() * len(dense)).sqrt()
     inputs = torch.cat([pruned, root * torch.eye(16, dtype=weight.dtype)])
     for row, own in zip(matrix, weight, strict=True):
@@ -117,7 +117,7 @@ def test_small_errors_survive_single_precision():
 @pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), Unstructured(0.5)])
 def test_every_means_makes_it_better(pattern):
     weight, _, _, known = layer(32, 64)
-    steps = [PLAIN, {"refit": False}, {}]
+    steps = [PLAIN, PLAIN | {"alpha": 1.0}, PLAIN | {"alpha": 1.0, "refit": True}]
     errors = [solve(weight, known, PruneSettings(pattern, **options)).relative_error for options in steps]
     assert solve(weight, known, PruneSettings(pattern)).magnitude_error > errors[0] > errors[1] > errors[2]
 
@@ -186,6 +186,61 @@ def test_cuda_agrees_with_the_cpu():
     solution, expected = solve(weight.cuda(), there, PruneSettings()), solve(weight, known, PruneSettings())
     assert torch.equal(solution.matrix.cpu() == 0, expected.matrix == 0)
     torch.testing.assert_close(solution.matrix.cpu(), expected.matrix, rtol=1e-3, atol=1e-4)
+
+
+def held_out(known, weight, dense, pruned):
+    """Moments to fit to and moments to judge by, from the first and the last quarter of the inputs."""
+    cut = 3 * len(dense) // 4
+    return moments(weight, dense[:cut], pruned[:cut]), moments(weight, dense[cut:], pruned[cut:])
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)])
+@pytest.mark.parametrize("refit", [True, False])
+def test_every_row_takes_what_does_best_on_held_out_inputs(pattern, refit):
+    weight, dense, pruned, known = layer(12, 32, positions=200)
+    fitted, judged = held_out(known, weight, dense, pruned)
+    options = {"pattern": pattern, "refit": refit}
+    solution = solve(weight, fitted, PruneSettings(**options, mask="auto", alpha=None), held_out=judged)
+    alternatives = [
+        solve(weight, fitted, PruneSettings(**options, mask=mask, alpha=alpha)).matrix
+        for mask, alpha in solution.choices
+    ]
+    outputs = dense[150:] @ weight.T
+    errors = torch.stack([(outputs - pruned[150:] @ matrix.T).square().sum(0) for matrix in alternatives])
+    if isinstance(pattern, Unstructured):
+        errors = errors.sum(1, keepdim=True).expand_as(errors)
+    best = errors.argmin(0)
+    for index, choice in enumerate(solution.choices):
+        assert solution.choices[choice] == int((best == index).sum())
+    expected = torch.stack(alternatives)[best, torch.arange(12)]
+    assert torch.equal(solution.matrix == 0, expected == 0)
+    assert sum(solution.choices.values()) == 12
+    whole = (dense @ weight.T).square().sum() / len(dense)
+    inherited = ((outputs - pruned[150:] @ weight.T).square().sum(0) / 50).sum()
+    own = (errors.min(0).values.sum() if isinstance(pattern, NM) else errors.min()) / 50 - inherited
+    assert solution.sensitivity == pytest.approx(max(0.0, float(own / whole)), rel=1e-6, abs=1e-9)
+
+
+def test_what_was_chosen_is_refitted_to_all_inputs():
+    weight, dense, pruned, known = layer(6, 32)
+    fitted, judged = held_out(known, weight, dense, pruned)
+    solution = solve(weight, fitted, PruneSettings(hold_out=True, damping=0.01), held_out=judged)
+    alone = solve(weight, fitted, PruneSettings(damping=0.01))
+    assert torch.equal(solution.matrix == 0, alone.matrix == 0)
+    assert alone.sensitivity is None
+    shift = 0.01 * fitted.hessian.diagonal().mean()
+    damped = known.hessian + shift * torch.eye(32, dtype=weight.dtype)
+    for row, goal in zip(solution.matrix, known.cross + shift * weight, strict=True):
+        kept = row.nonzero().flatten()
+        torch.testing.assert_close(row[kept], torch.linalg.solve(damped[kept][:, kept], goal[kept]))
+
+
+def test_the_default_damping_grows_where_positions_are_few():
+    weight, _, _, known = layer(6, 24)
+    few = Moments(known.hessian, known.cross, known.energy, 6, 6)
+    assert solve(weight, known, PruneSettings()).damping == pytest.approx(0.01 * (1 + 100 * 24 / 400) ** 0.5)
+    assert solve(weight, few, PruneSettings()).damping == pytest.approx(0.01 * (1 + 100 * 24 / 6) ** 0.5)
+    assert solve(weight, few, PruneSettings(damping=0.02)).damping == 0.02
 
 
 @pytest.mark.parametrize("power", [-90, -30, 30, 90])

@@ -119,7 +119,7 @@ def gathered(network, batches, traced, exclude=(), device="cpu"):
             source.gather(layer, statistics)
             moments[layer.name] = statistics.moments(layer.name)
             matrix = magnitude(weight_to_matrix(layer.module.weight), NM(2, 4))
-            source.replace(layer, matrix_to_weight(matrix, layer.shape))
+            source.replace(layer.module.weight, matrix_to_weight(matrix, layer.shape))
     return moments
 
 
@@ -212,7 +212,7 @@ def test_dense_target_is_the_dense_networks_output():
         for layer in layers:
             seen[layer.name] = Recorder()
             source.gather(layer, seen[layer.name])
-            source.replace(layer, layer.module.weight * (layer.module.weight > 0))
+            source.replace(layer.module.weight, layer.module.weight * (layer.module.weight > 0))
     assert seen["twice"].y[0][1] is not None  # its second call sees what the first one put out
     assert len(seen["twice"].x) == 2 * len(batches)
     network.twice.weight.mul_(network.twice.weight > 0)

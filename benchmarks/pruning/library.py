@@ -11,10 +11,12 @@ __all__ = ["default", "plain"]
 
 
 def default(model: nn.Module, batches: list[Tensor], exclude: tuple[str, ...]) -> None:
-    """Prune towards the dense network's outputs, with the exact refit."""
+    """Prune with the preset ``balanced``."""
     prune_model(model, batches, PruneSettings(exclude=exclude))
 
 
 def plain(model: nn.Module, batches: list[Tensor], exclude: tuple[str, ...]) -> None:
     """Prune by SparseGPT alone."""
-    prune_model(model, batches, PruneSettings(alpha=0, refit=False, exclude=exclude))
+    prune_model(
+        model, batches, PruneSettings(alpha=0, refit=False, bias=False, damping=0.01, mask="adaptive", exclude=exclude)
+    )

@@ -1,0 +1,135 @@
+"""What every weight is worth in the dense network, by one sweep that prunes nothing; and what follows from that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparsegpt_core.errors import ModelError
+from sparsegpt_core.hessian import inverse_factor
+from sparsegpt_core.layout import device_of, weight_to_matrix
+from sparsegpt_core.mask_search import inverse_diagonal
+from sparsegpt_core.modules import eval_mode
+from sparsegpt_core.patterns import NM
+from sparsegpt_core.permutation import PermutationResult, permute_channels
+from sparsegpt_core.progress import Progress, silent, timed
+from sparsegpt_core.runtime import DEFAULT, Runtime, full_precision
+from sparsegpt_core.selection import Layer
+from sparsegpt_core.sequential import plan_layers
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.sources import open_source
+from sparsegpt_core.statistics import LayerStatistics
+
+__all__ = ["Survey", "permute_model", "survey"]
+
+_POSITIONS = 20  # per column: a ranking of weights needs fewer than their update
+
+
+@dataclass(frozen=True)
+class Survey:
+    """By layer: the saliencies w² / [H_λ⁻¹]_jj (K, d), and the energy E‖W x‖² that they are to be compared with."""
+
+    saliencies: dict[str, Tensor]
+    energies: dict[str, float]
+
+
+def survey(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    layers: Sequence[Layer],
+    settings: PruneSettings,
+    progress: Progress = silent,
+    runtime: Runtime = DEFAULT,
+    seconds: dict[str, float] | None = None,
+) -> Survey:
+    """Sweep over the dense network and weigh every weight of the layers to prune.
+
+    Args:
+        model: In eval mode; not changed.
+        batches: Calibration inputs (N, C, H, W); with several processes, this one's share.
+        layers: The network's layers; those without a reason are surveyed.
+        settings: Damping and positions.
+        progress: Told of every layer.
+        runtime: Memory, scratch folder and processes.
+        seconds: Gets the time of each stage.
+
+    Raises:
+        NumericsError: NaN or infinity in activations, or a Hessian that cannot be damped.
+        InputError: The memory limit is too small.
+    """
+    todo = [layer for layer in layers if layer.reason is None]
+    counts = runtime.world.counts(sum(map(len, batches)))
+    first = sum(counts[: runtime.world.rank])
+    result, clock = Survey({}, {}), {} if seconds is None else seconds
+    positions = min(settings.positions_per_column or _POSITIONS, _POSITIONS)
+    progress("survey", 0, len(todo))
+    with open_source(model, batches, todo, first=first, dense=False, runtime=runtime, seconds=clock) as source:
+        for number, layer in enumerate(todo, 1):
+            centred = settings.bias and layer.absorber is not None
+            statistics = LayerStatistics(
+                layer.pruned, samples=sum(counts), centred=centred, positions_per_column=positions
+            )
+            source.gather(layer, statistics)
+            runtime.world.add_up(statistics.sums())
+            moments = statistics.moments(layer.name)
+            with timed(clock, "solve"):
+                weight = weight_to_matrix(layer.pruned.weight.float())
+                damping = settings.damping_for(moments.used, weight.shape[1])
+                factor = inverse_factor(moments.hessian, damping, layer.name)
+                result.saliencies[layer.name] = weight.square() / inverse_diagonal(factor)
+                result.energies[layer.name] = float(((weight @ moments.hessian) * weight).sum())
+            progress("survey", number, len(todo))
+    return result
+
+
+def permute_model(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    settings: PruneSettings,
+    progress: Progress = silent,
+    runtime: Runtime = DEFAULT,
+    *,
+    limit: float = float("inf"),
+    seed: int = 0,
+) -> tuple[PermutationResult | None, str]:
+    """Order the channels between layers, in place, so that pruning loses less; what the network computes stays.
+
+    Args:
+        model: In float32.
+        batches: Calibration inputs (N, C, H, W); with several processes, this one's share.
+        settings: Pattern, damping and layers.
+        progress: Told of every layer surveyed and every group of channels searched.
+        runtime: Memory, scratch folder and processes.
+        limit: Seconds after which the searches are cut off; the survey before them is not.
+        seed: Of the searches.
+
+    Returns:
+        What was permuted, or None with the reason why nothing can be.
+
+    Raises:
+        CheckFailedError: Outputs changed; the network is as it was before.
+    """
+    if not isinstance(settings.pattern, NM):
+        return None, "unstructured pruning does not care about the order of channels"
+    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
+        sample = batches[0][:2].to(device_of(model))
+        layers = plan_layers(model, sample, settings)
+        found = survey(model, batches, layers, settings, progress, runtime)
+        try:
+            result = permute_channels(
+                model,
+                sample,
+                found.saliencies,
+                layers,
+                settings.pattern,
+                energies=found.energies,
+                seconds=limit,
+                seed=seed,
+                progress=progress,
+            )
+        except ModelError as error:
+            return None, str(error)
+    return result, ""
