@@ -5,35 +5,34 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from sparsegpt_cli.console import Console
 from sparsegpt_core.errors import InputError
 
+if TYPE_CHECKING:
+    from sparsegpt_cli.pruning import Workflow
+    from sparsegpt_core.settings import PruneSettings
+
 __all__ = [
     "TF32",
-    "Alpha",
     "BatchSize",
-    "Damping",
     "Data",
     "DataRoot",
     "Device",
     "EvalData",
     "EvalSamples",
-    "Exclude",
     "ImageSize",
-    "Include",
     "Mean",
     "MemoryLimit",
-    "Method",
     "Model",
     "NumClasses",
     "Pattern",
-    "Positions",
-    "Refit",
+    "PruneOptions",
     "Samples",
     "Std",
     "Weights",
@@ -68,25 +67,115 @@ EvalSamples = Annotated[int, typer.Option(min=0, help="Evaluation images, drawn 
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Pattern = Annotated[str, typer.Option(help="N:M along the input channels, or a fraction of zeros (0.5, 50%).")]
-Damping = Annotated[float, typer.Option(min=0, help="λ of the Hessian, relative to its mean diagonal.")]
-Method = Annotated[str, typer.Option(help="sparsegpt, or magnitude as the baseline.")]
-Alpha = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="How far to aim at the dense network's outputs; 0 looks at the pruned one alone."),
-]
-Refit = Annotated[bool, typer.Option(help="Solve for the kept weights exactly once the mask is known.")]
-Positions = Annotated[
-    float, typer.Option(min=0, help="Positions to look at for each column of a layer, where that is cheaper; 0: all.")
-]
 MemoryLimit = Annotated[
     str | None,
     typer.Option(help="Memory for pruning, such as 8GiB (on CUDA: for tensors). Default: most of what is free."),
 ]
 TF32 = Annotated[bool, typer.Option(help="Let CUDA round to TF32 in statistics and solves.")]
-Include = Annotated[
-    list[str] | None, typer.Option(help="Prune layers of this glob although they are first, last or excluded.")
-]
-Exclude = Annotated[list[str] | None, typer.Option(help="Leave layers of this glob dense.")]
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What the command line says about pruning; None leaves it to ``quality``."""
+
+    pattern: Pattern = "2:4"
+    quality: Annotated[str, typer.Option(help="fast, balanced or best: how much time accuracy is worth.")] = "balanced"
+    method: Annotated[str, typer.Option(help="sparsegpt, or magnitude as the baseline.")] = "sparsegpt"
+    mask: Annotated[
+        str | None,
+        typer.Option(help="adaptive (SparseGPT's), exact, admm, or auto: the best by held-out error. By --quality."),
+    ] = None
+    alpha: Annotated[
+        str | None,
+        typer.Option(help="How far to aim at the dense network's outputs: 0 to 1, or auto by held-out error."),
+    ] = None
+    refit: Annotated[
+        bool | None, typer.Option("--refit/--no-refit", help="Solve for the kept weights exactly on the mask.")
+    ] = None
+    bias: Annotated[
+        bool | None, typer.Option("--bias/--no-bias", help="Keep output means by shifting biases or batch norms.")
+    ] = None
+    damping: Annotated[
+        float | None, typer.Option(min=0, help="λ of the Hessian, relative to its mean diagonal. By the data.")
+    ] = None
+    positions_per_column: Annotated[
+        float, typer.Option(min=0, help="Positions to look at for each column of a layer, where cheaper; 0: all.")
+    ] = 80
+    include: Annotated[
+        list[str] | None, typer.Option(help="Prune layers of this glob although they are first, last or excluded.")
+    ] = None
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave layers of this glob dense.")] = None
+
+    permute: Annotated[
+        bool | None, typer.Option("--permute/--no-permute", help="Order channels first, so that N:M loses less.")
+    ] = None
+    permute_seconds: Annotated[float, typer.Option(min=0, help="Where the search for orders is cut off.")] = 120
+    batch_norm: Annotated[
+        str | None, typer.Option(help="keep the running statistics, estimate new ones, or auto: what is closer.")
+    ] = None
+    max_disagreement: Annotated[
+        str | None,
+        typer.Option(help="Leave the worst layers dense until no more held-out images than this change class: 0.5%."),
+    ] = None
+    sparsity_budget: Annotated[
+        float | None, typer.Option(help="Leave the worst layers dense while this share of all weights stays zero: 0.4.")
+    ] = None
+
+    def workflow(self) -> Workflow:
+        """What the options mean for what is done around the sweep.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        from sparsegpt_cli.pruning import WORKFLOWS, Workflow
+
+        given = {"permute": self.permute, "batch_norm": self.batch_norm}
+        chosen = WORKFLOWS.get(self.quality, {}) | {name: value for name, value in given.items() if value is not None}
+        return Workflow(
+            **chosen,
+            permute_seconds=self.permute_seconds,
+            max_disagreement=None if self.max_disagreement is None else _percent(self.max_disagreement),
+            sparsity_budget=self.sparsity_budget,
+        )
+
+    def settings(self) -> PruneSettings:
+        """What the options mean.
+
+        Raises:
+            InputError: A value is out of range, or no number.
+        """
+        from sparsegpt_core.patterns import parse_pattern
+        from sparsegpt_core.settings import preset
+
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("mask", "refit", "bias")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.alpha is not None:
+            given["alpha"] = _alpha(self.alpha)
+        return preset(
+            self.quality,
+            pattern=parse_pattern(self.pattern),
+            method=self.method,
+            damping=self.damping,
+            positions_per_column=self.positions_per_column,
+            include=tuple(self.include or ()),
+            exclude=tuple(self.exclude or ()),
+            **given,
+        )
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text.removesuffix("%"))
+    except ValueError:
+        raise InputError(f"--max-disagreement '{text}' is no percentage", "For example 0.5%.") from None
+
+
+def _alpha(text: str) -> float | None:
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise InputError(f"--alpha '{text}' is no number", "Use a number from 0 to 1, or auto.") from None
+
 
 _COMMON: dict[str, tuple[Any, Any]] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")], False),
@@ -106,17 +195,41 @@ def require_suffix(path: Path, suffix: str) -> None:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn ``f(console, ...)`` into a command that also takes ``--json``, ``--quiet`` and ``--seed``."""
-    own = inspect.signature(function, eval_str=True).parameters
+    """Turn ``f(console, ...)`` into a command that also takes ``--json``, ``--quiet`` and ``--seed``.
+
+    A parameter that is a dataclass stands for the options that its fields are.
+    """
+    own = dict(inspect.signature(function, eval_str=True).parameters)
+    del own["console"]
     kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = [p.replace(kind=kind) for name, p in own.items() if name != "console"]
+    groups: dict[str, Any] = {name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)}
+    parameters = []
+    for name, parameter in own.items():
+        parameters += _options(groups[name]) if name in groups else [parameter.replace(kind=kind)]
     for name, (annotation, default) in _COMMON.items():
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
 
     @functools.wraps(function)
     def wrapper(*, as_json: bool, quiet: bool, seed: int, **options: Any) -> None:
-        function(Console(as_json, quiet, seed), **options)
+        built = {
+            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        function(Console(as_json, quiet, seed), **built, **options)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,101 +16,27 @@ from typing import Any
 import onnxruntime
 import torch
 
-from calibration.arrays import Data
 from calibration.sampling import calibration_batches
 from deploy.accuracy import AccuracyReport, compare_accuracy
 from deploy.environment import environment
 from deploy.session import OnnxSession
 from sparsegpt_cli.data import EvaluationBatches
 from sparsegpt_cli.exporting import ExportedFile, Exporter
-from sparsegpt_cli.loading import LoadedModel
+from sparsegpt_cli.pruning import Job, Pruned, model_metadata, prune, pruning_metadata
 from sparsegpt_cli.report import render_report
 from sparsegpt_core import __version__
 from sparsegpt_core.artifacts import sha256, write_json
 from sparsegpt_core.checkpoint import save_checkpoint
-from sparsegpt_core.distributed import join_world
 from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.memory import peak_memory
 from sparsegpt_core.progress import Progress, silent, timed
-from sparsegpt_core.runtime import Runtime
-from sparsegpt_core.sequential import PruneResult, plan_layers, prune_model
+from sparsegpt_core.sequential import plan_layers, prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.torchrun import world_size
 
-__all__ = ["Job", "prune", "prune_export", "pruning_metadata"]
+__all__ = ["prune_export"]
 
-_DEFAULT_SAMPLES = 256
-_CALIBRATION_BATCH = 32
 _PARITY_SAMPLES = 32
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a pruning run is made of.
-
-    ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
-    ``baseline`` also prunes by magnitude, to compare. ``memory_limit`` is in bytes; None means most of what is free.
-    """
-
-    model: LoadedModel
-    data: Data
-    settings: PruneSettings
-    device: torch.device
-    samples: int | None = None
-    eval_samples: int = 2000
-    batch_size: int = 64
-    seed: int = 0
-    baseline: bool = True
-    command: str = ""
-    memory_limit: int | None = None
-    tf32: bool = False
-
-    @property
-    def calibration_samples(self) -> int:
-        """How many images are calibrated on."""
-        return self.samples or min(_DEFAULT_SAMPLES, len(self.data.training))
-
-
-def prune(job: Job, progress: Progress = silent, scratch: Path | None = None) -> PruneResult:
-    """Prune the job's model in place, calibrated on its training split; under ``torchrun``, together.
-
-    Args:
-        job: What to do.
-        progress: Told of every layer.
-        scratch: A folder for activations beyond the memory limit; by default the system's temporary one.
-    """
-    samples, model = job.calibration_samples, job.model.module.to(job.device)
-    with join_world(job.device) as world:
-        share = world.share_samples(samples, _CALIBRATION_BATCH)
-        batches = calibration_batches(job.data.training, samples, _CALIBRATION_BATCH, job.seed, share)
-        return prune_model(
-            model, batches, job.settings, progress, Runtime(job.memory_limit, scratch, job.tf32, world=world)
-        )
-
-
-def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
-    """What a pruned checkpoint notes about itself."""
-    return {
-        **model_metadata(job.model, job.data),
-        "pattern": str(job.settings.pattern),
-        "method": job.settings.method,
-        "pruned": [layer.name for layer in result.layers if layer.status == "pruned"],
-        "dense": {layer.name: layer.reason for layer in result.layers if layer.reason},
-    }
-
-
-def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
-    """What every file notes about the model it holds; no paths and no dates, so that equal runs give equal bytes."""
-    known = {key: model.metadata[key] for key in ("num_classes",) if key in model.metadata}
-    return {
-        "tool_version": __version__,
-        "model": model.spec,
-        "image": list(model.image),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "source_sha256": model.weights_sha256,
-        **known,
-    }
 
 
 def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, Any]:
@@ -157,15 +83,15 @@ class _Run:
         exported = {"dense": self._export("dense", metadata, images, ())}
         if job.baseline and job.settings.method != "magnitude":
             exported["magnitude"] = self._export_baseline(images)
-        result = prune(job, self._progress, self._folder)
-        self._seconds.update(result.seconds)
-        self._warnings += result.warnings
-        metadata = pruning_metadata(job, result)
+        pruned = prune(job, self._progress, self._folder)
+        self._seconds.update(pruned.seconds)
+        self._warnings += pruned.warnings
+        metadata = pruning_metadata(job, pruned)
         exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"])
         save_checkpoint(self._folder / "sparse.safetensors", job.model.module.state_dict(), metadata)
         accuracy = self._compare({name: files["fp32"].path for name, files in exported.items()})
         self._seconds["total"] = time.perf_counter() - start
-        return self._content(result, exported, accuracy)
+        return self._content(pruned, exported, accuracy)
 
     def _parity_samples(self) -> int:
         return min(_PARITY_SAMPLES, len(self._job.data.training))
@@ -200,8 +126,8 @@ class _Run:
         dense = job.model.module
         state = copy.deepcopy(dense.state_dict())
         try:
-            result = prune_model(dense, [images], settings)
-            metadata = pruning_metadata(replace(job, settings=settings), result)
+            pruned = Pruned(prune_model(dense, [images], settings), settings, {})
+            metadata = pruning_metadata(replace(job, settings=settings), pruned)
             return self._export("magnitude", metadata, images, metadata["pruned"])
         finally:
             dense.load_state_dict(state)
@@ -220,7 +146,7 @@ class _Run:
             return compare_accuracy(sessions, batches, progress=self._progress, total=len(batches))
 
     def _content(
-        self, result: PruneResult, exported: dict[str, dict[str, ExportedFile]], accuracy: AccuracyReport | None
+        self, pruned: Pruned, exported: dict[str, dict[str, ExportedFile]], accuracy: AccuracyReport | None
     ) -> dict[str, Any]:
         job = self._job
         audit = exported["sparse"]["fp32"].audit
@@ -229,7 +155,8 @@ class _Run:
             for name, files in exported.items()
             for precision, file in files.items()
         }
-        settings = {**asdict(job.settings), "pattern": str(job.settings.pattern), "seed": job.seed}
+        settings = {**asdict(pruned.settings), **asdict(job.workflow)}
+        settings |= {"pattern": str(job.settings.pattern), "seed": job.seed}
         settings |= {"memory_limit": job.memory_limit, "tf32": job.tf32, "processes": world_size()}
         return {
             "tool": {"name": "sparsegpt-trt", "version": __version__},
@@ -243,7 +170,8 @@ class _Run:
                 "std": list(job.data.std),
             },
             "settings": {**settings, "device": str(job.device)},
-            "layers": [layer.to_json() for layer in result.layers],
+            "layers": [layer.to_json() for layer in pruned.result.layers],
+            **pruned.to_json(),
             "accuracy": {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU", **accuracy.to_json()}
             if accuracy
             else None,
@@ -251,7 +179,7 @@ class _Run:
             "audit": {"sparse": audit.to_json()} if audit else None,
             "seconds": {stage: round(value, 3) for stage, value in self._seconds.items()},
             "peak_memory_bytes": peak_memory(job.device),
-            "spilled_bytes": result.spilled_bytes,
+            "spilled_bytes": pruned.result.spilled_bytes,
             "warnings": self._warnings,
             "environment": environment(),
         }

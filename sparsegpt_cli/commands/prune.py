@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +14,9 @@ from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import accuracy_table, layer_table
 from sparsegpt_core.torchrun import rank
 
-if TYPE_CHECKING:
-    from sparsegpt_core.settings import PruneSettings
-
 __all__ = ["prune", "prune_export"]
+
+_DEFAULT = o.PruneOptions()
 
 
 @o.command
@@ -33,17 +32,10 @@ def prune_export(
     std: o.Std = None,
     image_size: o.ImageSize = None,
     num_classes: o.NumClasses = None,
-    pattern: o.Pattern = "2:4",
-    method: o.Method = "sparsegpt",
-    alpha: o.Alpha = 1.0,
-    refit: o.Refit = True,
+    pruning: o.PruneOptions = _DEFAULT,
     samples: o.Samples = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
-    damping: o.Damping = 0.01,
-    positions_per_column: o.Positions = 80,
-    include: o.Include = None,
-    exclude: o.Exclude = None,
     device: o.Device = "auto",
     memory_limit: o.MemoryLimit = None,
     tf32: o.TF32 = False,
@@ -52,12 +44,12 @@ def prune_export(
     """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
     from sparsegpt_cli.data import DataOptions
     from sparsegpt_cli.loading import ModelOptions, load, pick_device
-    from sparsegpt_cli.pipeline import Job
-    from sparsegpt_cli.pipeline import prune as help_prune
     from sparsegpt_cli.pipeline import prune_export as run
+    from sparsegpt_cli.pruning import Job
+    from sparsegpt_cli.pruning import prune as help_prune
     from sparsegpt_core.memory import parse_size
 
-    settings = _settings(pattern, method, alpha, refit, damping, positions_per_column, include, exclude)
+    settings = pruning.settings()
     where = pick_device(device)
     limit = parse_size(memory_limit) if memory_limit else None
     loaded, opened = load(
@@ -71,6 +63,7 @@ def prune_export(
         opened,
         settings,
         where,
+        pruning.workflow(),
         samples=samples,
         eval_samples=eval_samples,
         batch_size=batch_size,
@@ -108,15 +101,8 @@ def prune(
     std: o.Std = None,
     image_size: o.ImageSize = None,
     num_classes: o.NumClasses = None,
-    pattern: o.Pattern = "2:4",
-    method: o.Method = "sparsegpt",
-    alpha: o.Alpha = 1.0,
-    refit: o.Refit = True,
+    pruning: o.PruneOptions = _DEFAULT,
     samples: o.Samples = None,
-    damping: o.Damping = 0.01,
-    positions_per_column: o.Positions = 80,
-    include: o.Include = None,
-    exclude: o.Exclude = None,
     device: o.Device = "auto",
     memory_limit: o.MemoryLimit = None,
     tf32: o.TF32 = False,
@@ -124,12 +110,12 @@ def prune(
     """Prune a model and write its weights."""
     from sparsegpt_cli.data import DataOptions
     from sparsegpt_cli.loading import ModelOptions, load, pick_device
-    from sparsegpt_cli.pipeline import Job, pruning_metadata
-    from sparsegpt_cli.pipeline import prune as run
+    from sparsegpt_cli.pruning import Job, pruning_metadata
+    from sparsegpt_cli.pruning import prune as run
     from sparsegpt_core.checkpoint import save_checkpoint
     from sparsegpt_core.memory import parse_size, peak_memory
 
-    settings = _settings(pattern, method, alpha, refit, damping, positions_per_column, include, exclude)
+    settings = pruning.settings()
     where = pick_device(device)
     limit = parse_size(memory_limit) if memory_limit else None
     o.require_suffix(out, ".safetensors")
@@ -138,46 +124,33 @@ def prune(
         DataOptions(data, data_root, None, mean, std, image_size),
         console,
     )
-    job = Job(loaded, opened, settings, where, samples=samples, seed=console.seed, memory_limit=limit, tf32=tf32)
+    job = Job(
+        loaded,
+        opened,
+        settings,
+        where,
+        pruning.workflow(),
+        samples=samples,
+        seed=console.seed,
+        memory_limit=limit,
+        tf32=tf32,
+    )
     with console.progress() as progress:
-        result = run(job, progress, out.parent)
+        pruned = run(job, progress, out.parent)
+    result = pruned.result
     if rank():
         return
-    save_checkpoint(out, loaded.module.state_dict(), pruning_metadata(job, result))
-    for warning in result.warnings:
+    save_checkpoint(out, loaded.module.state_dict(), pruning_metadata(job, pruned))
+    for warning in pruned.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]
     content = {
         "out": str(out),
         "layers": layers,
-        "seconds": result.seconds,
+        **pruned.to_json(),
+        "seconds": pruned.seconds,
         "peak_memory_bytes": peak_memory(where),
         "spilled_bytes": result.spilled_bytes,
-        "warnings": list(result.warnings),
+        "warnings": list(pruned.warnings),
     }
     console.result(content, [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}"])
-
-
-def _settings(
-    pattern: str,
-    method: str,
-    alpha: float,
-    refit: bool,
-    damping: float,
-    positions_per_column: float,
-    include: list[str] | None,
-    exclude: list[str] | None,
-) -> PruneSettings:
-    from sparsegpt_core.patterns import parse_pattern
-    from sparsegpt_core.settings import PruneSettings
-
-    return PruneSettings(
-        pattern=parse_pattern(pattern),
-        method=method,
-        alpha=alpha,
-        refit=refit,
-        damping=damping,
-        positions_per_column=positions_per_column,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-    )

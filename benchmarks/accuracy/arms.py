@@ -1,0 +1,95 @@
+"""The ways to prune that are compared, each adding one part to the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.accuracy.seed import seed_way
+from calibration.batchnorm import reestimate_batchnorm
+from sparsegpt_core.layout import matrix_to_weight, weight_to_matrix
+from sparsegpt_core.modules import eval_mode
+from sparsegpt_core.patterns import Pattern
+from sparsegpt_core.runtime import DEFAULT
+from sparsegpt_core.sequential import plan_layers, prune_model
+from sparsegpt_core.settings import QUALITIES, PruneSettings
+from sparsegpt_core.solve import solve
+from sparsegpt_core.sources import open_source
+from sparsegpt_core.statistics import LayerStatistics
+from sparsegpt_core.survey import permute_model
+
+__all__ = ["ARMS", "Arm"]
+
+Prune = Callable[[nn.Module, list[Tensor], Pattern], object]
+
+# SparseGPT as published; every further part is added to it by name.
+_PLAIN: dict[str, Any] = {"alpha": 0.0, "refit": False, "bias": False, "damping": 0.01, "mask": "adaptive"}
+_TARGET = _PLAIN | {"refit": True, "alpha": 1.0}
+_DAMPED = _TARGET | {"damping": None}
+_ADMM = _DAMPED | {"bias": True, "mask": "admm", "admm_columns": 8192}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to prune: what the table calls it, and what does it in place."""
+
+    title: str
+    prune: Prune
+
+
+def _library(title: str, settings: dict[str, Any], *, permute: bool = False, batch_norm: bool = False) -> Arm:
+    def prune(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
+        chosen = PruneSettings(pattern=pattern, **settings)
+        if permute:
+            permute_model(model, batches, chosen)
+        prune_model(model, batches, chosen)
+        if batch_norm:
+            reestimate_batchnorm(model, batches)
+
+    return Arm(title, prune)
+
+
+def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
+    """Prune every layer for the inputs it has in the dense network."""
+    settings = PruneSettings(pattern=pattern, **_PLAIN)
+    with eval_mode(model), torch.no_grad():
+        layers = [layer for layer in plan_layers(model, batches[0][:2], settings) if layer.reason is None]
+        with open_source(model, batches, layers, first=0, dense=False, runtime=DEFAULT, seconds={}) as source:
+            pruned = []
+            for layer in layers:
+                statistics = LayerStatistics(
+                    layer.pruned,
+                    samples=sum(map(len, batches)),
+                    positions_per_column=settings.positions_per_column,
+                )
+                source.gather(layer, statistics)
+                matrix = solve(weight_to_matrix(layer.pruned.weight), statistics.moments(), settings).matrix
+                pruned.append((layer.pruned.weight, matrix_to_weight(matrix, layer.shape)))
+        for weight, value in pruned:
+            weight.copy_(value)
+
+
+ARMS = {
+    "seed": Arm("the seed's way: wrong axis, wrong update", seed_way),
+    "magnitude": _library("magnitude", {"method": "magnitude"}),
+    "magnitude_bn": _library("magnitude + batch norm re-estimated", {"method": "magnitude"}, batch_norm=True),
+    "dense_inputs": Arm("SparseGPT, inputs of the dense network", _dense_inputs),
+    "plain": _library("SparseGPT, inputs of the pruned network", _PLAIN),
+    "plain_bn": _library("… + batch norm re-estimated", _PLAIN, batch_norm=True),
+    "refit": _library("SparseGPT + exact refit on the mask", _PLAIN | {"refit": True}),
+    "target": _library("… + dense target (α = 1)", _TARGET),
+    "target_bn": _library("… + batch norm re-estimated", _TARGET, batch_norm=True),
+    "damped": _library("dense target, damping by the data", _DAMPED),
+    "bias": _library("… + biases shifted", _DAMPED | {"bias": True}),
+    "exact": _library("… with exact groups", _DAMPED | {"bias": True, "mask": "exact"}),
+    "admm": _library("… with ADMM's masks", _ADMM),
+    "auto": _library("… with the best mask by held-out error", _ADMM | {"mask": "auto"}),
+    "alpha": _library("ADMM, α by held-out error", _ADMM | {"alpha": None}),
+    "fast": _library("preset fast", QUALITIES["fast"]),
+    "balanced": _library("preset balanced", QUALITIES["balanced"]),
+    "best": _library("preset best (channel permutation, ADMM everywhere)", QUALITIES["best"], permute=True),
+}

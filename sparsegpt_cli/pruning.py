@@ -1,0 +1,363 @@
+"""A pruning job: the sweep, and what may be done before and after it to lose less."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calibration.arrays import Data
+from calibration.batchnorm import reestimate_batchnorm
+from calibration.compare import Distance, distance, outputs_of
+from calibration.sampling import calibration_batches, held_out_batches
+from sparsegpt_cli.loading import LoadedModel
+from sparsegpt_core import __version__
+from sparsegpt_core.distributed import World, join_world
+from sparsegpt_core.errors import DataError, InputError
+from sparsegpt_core.permutation import PermutationResult
+from sparsegpt_core.progress import Progress, silent, timed
+from sparsegpt_core.runtime import Runtime
+from sparsegpt_core.sequential import PruneResult, prune_model
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.survey import permute_model
+from sparsegpt_core.tradeoff import Tradeoff, fewest
+
+__all__ = [
+    "BATCH_NORMS",
+    "WORKFLOWS",
+    "BatchNormChoice",
+    "Job",
+    "Measured",
+    "Pruned",
+    "Workflow",
+    "model_metadata",
+    "prune",
+    "pruning_metadata",
+]
+
+BATCH_NORMS = ("keep", "auto", "new")
+WORKFLOWS: dict[str, dict[str, Any]] = {"best": {"permute": True, "batch_norm": "auto"}}
+"""What the presets change of :class:`Workflow`; those of the sweep itself are in sparsegpt_core.settings."""
+
+_DEFAULT_SAMPLES = 256
+_CALIBRATION_BATCH = 32
+_HELD_OUT = 512  # training images to judge whole networks by
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """What is done around the sweep.
+
+    ``permute`` orders channels first, within ``permute_seconds``; ``batch_norm`` keeps the running statistics,
+    estimates new ones, or does (``auto``) what is closer to the dense network on held-out images. At most one of
+    ``max_disagreement`` (percent of held-out images) and ``sparsity_budget`` (share of zeros) leaves the most
+    sensitive layers dense.
+
+    Raises:
+        InputError: A value is out of range, or two exclude each other.
+    """
+
+    permute: bool = False
+    permute_seconds: float = 120
+    batch_norm: str = "keep"
+    max_disagreement: float | None = None
+    sparsity_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_norm not in BATCH_NORMS:
+            raise InputError(f"unknown batch norm '{self.batch_norm}'", f"Use {', '.join(BATCH_NORMS)}.")
+        if not self.permute_seconds > 0:
+            raise InputError(f"{self.permute_seconds:g} seconds are no time to permute in", "Use --no-permute.")
+        if self.max_disagreement is not None and not 0 <= self.max_disagreement <= 100:
+            raise InputError(f"a disagreement of {self.max_disagreement:g} % is impossible", "For example 0.5.")
+        if self.sparsity_budget is not None and not 0 < self.sparsity_budget < 1:
+            raise InputError(f"a sparsity of {self.sparsity_budget:g} is impossible", "For example 0.4.")
+        if self.max_disagreement is not None and self.sparsity_budget is not None:
+            raise InputError("--max-disagreement and --sparsity-budget exclude each other", "Give one of them.")
+
+    @property
+    def selects(self) -> bool:
+        """Whether layers are left dense to meet a target."""
+        return self.max_disagreement is not None or self.sparsity_budget is not None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a pruning run is made of.
+
+    ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
+    ``baseline`` also prunes by magnitude, to compare. ``memory_limit`` is in bytes; None means most of what is free.
+    """
+
+    model: LoadedModel
+    data: Data
+    settings: PruneSettings
+    device: torch.device
+    workflow: Workflow = field(default_factory=Workflow)
+    samples: int | None = None
+    eval_samples: int = 2000
+    batch_size: int = 64
+    seed: int = 0
+    baseline: bool = True
+    command: str = ""
+    memory_limit: int | None = None
+    tf32: bool = False
+
+    @property
+    def calibration_samples(self) -> int:
+        """How many images are calibrated on."""
+        return self.samples or min(_DEFAULT_SAMPLES, len(self.data.training))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network with some layers left dense, and how far it is from the dense one on held-out images."""
+
+    dense: int
+    sparsity: float
+    distance: Distance
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the number of layers left dense, the sparsity, and the distances."""
+        return {"dense_layers": self.dense, "sparsity": self.sparsity, **self.distance.to_json()}
+
+
+@dataclass(frozen=True)
+class BatchNormChoice:
+    """The distances to the dense network on held-out images with kept and with new statistics."""
+
+    kept: Distance
+    new: Distance
+    uses_new: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return both distances and the choice."""
+        return {"kept": self.kept.to_json(), "new": self.new.to_json(), "uses_new": self.uses_new}
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What became of a job: the layers, and what was done around them; None where it was not asked for."""
+
+    result: PruneResult
+    settings: PruneSettings
+    seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    permutation: PermutationResult | None = None
+    batch_norm: BatchNormChoice | None = None
+    tradeoff: Tradeoff | None = None
+    measured: tuple[Measured, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was done around the sweep; None for what was not asked for."""
+        spaces = [] if self.permutation is None else self.permutation.spaces
+        permutation = [
+            {
+                "layers": list(s.layers),
+                "channels": s.space.size,
+                "before": s.before,
+                "after": s.after,
+                "reason": s.reason,
+            }
+            for s in spaces
+        ]
+        curve = None
+        if self.tradeoff is not None:
+            curve = {
+                "layers": list(self.tradeoff.names),
+                "sparsity": list(self.tradeoff.sparsity),
+                "error": list(self.tradeoff.error),
+                "measured": [point.to_json() for point in self.measured],
+            }
+        return {
+            "permutation": None if self.permutation is None else permutation,
+            "batch_norm": None if self.batch_norm is None else self.batch_norm.to_json(),
+            "tradeoff": curve,
+        }
+
+
+def prune(job: Job, progress: Progress = silent, scratch: Path | None = None) -> Pruned:
+    """Prune the job's model in place, calibrated on its training split; under ``torchrun``, together.
+
+    Args:
+        job: What to do.
+        progress: Told of every layer.
+        scratch: A folder for activations beyond the memory limit; by default the system's temporary one.
+
+    Raises:
+        DataError: A target is to be met on held-out images, and calibration takes them all.
+        SparseGPTError: Anything else that went wrong.
+    """
+    job.model.module.to(job.device)
+    with join_world(job.device) as world:
+        return _Pruning(job, world, progress, scratch).run()
+
+
+def pruning_metadata(job: Job, pruned: Pruned) -> dict[str, Any]:
+    """What a pruned checkpoint notes about itself."""
+    layers = pruned.result.layers
+    return {
+        **model_metadata(job.model, job.data),
+        "pattern": str(job.settings.pattern),
+        "method": job.settings.method,
+        "pruned": [layer.name for layer in layers if layer.status == "pruned"],
+        "dense": {layer.name: layer.reason for layer in layers if layer.reason},
+    }
+
+
+def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
+    """What every file notes about the model it holds; no paths and no dates, so that equal runs give equal bytes."""
+    known = {key: model.metadata[key] for key in ("num_classes",) if key in model.metadata}
+    return {
+        "tool_version": __version__,
+        "model": model.spec,
+        "image": list(model.image),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "source_sha256": model.weights_sha256,
+        **known,
+    }
+
+
+class _Pruning:
+    """One run: the model, its images, its clock and its warnings."""
+
+    def __init__(self, job: Job, world: World, progress: Progress, scratch: Path | None) -> None:
+        self._job, self._world, self._progress = job, world, progress
+        self._model, self._seconds = job.model.module, dict[str, float]()
+        self._warnings: list[str] = []
+        self._runtime = Runtime(job.memory_limit, scratch, job.tf32, world=world)
+        self._batches = self._draw(world.share_samples(job.calibration_samples, _CALIBRATION_BATCH))
+        self._settings = replace(job.settings, hold_out=job.workflow.selects)
+        self._held_out: list[Tensor] = []
+        self._reference = torch.empty(0)
+        if job.workflow.selects or job.workflow.batch_norm == "auto":
+            self._hold_out()
+
+    def run(self) -> Pruned:
+        workflow = self._job.workflow
+        permutation = self._permute() if workflow.permute else None
+        tradeoff, measured = None, list[Measured]()
+        if workflow.selects:
+            result, tradeoff, measured = self._select()
+        else:
+            result = self._prune()
+        return Pruned(
+            result=result,
+            settings=self._settings,
+            batch_norm=self._choose_batch_norm(),
+            seconds=self._seconds,
+            warnings=(*self._warnings, *result.warnings),
+            permutation=permutation,
+            tradeoff=tradeoff,
+            measured=tuple(measured),
+        )
+
+    def _draw(self, share: slice = slice(None)) -> list[Tensor]:
+        job = self._job
+        return calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH, job.seed, share)
+
+    def _hold_out(self) -> None:
+        job = self._job
+        self._held_out = held_out_batches(
+            job.data.training, job.calibration_samples, _HELD_OUT, job.batch_size, job.seed
+        )
+        if self._held_out:
+            self._reference = outputs_of(self._model, self._held_out)
+        elif job.workflow.selects:
+            raise DataError("no training images are left to judge by: calibration takes them all", "Lower --samples.")
+
+    def _distance(self) -> Distance:
+        with timed(self._seconds, "judge"):
+            found = distance(self._reference, outputs_of(self._model, self._held_out))
+        numbers = torch.tensor([found.logit_error, found.kl, found.disagreement], dtype=torch.float64)
+        self._world.spread([numbers])  # so that all processes decide alike
+        return Distance(*numbers.tolist())
+
+    def _permute(self) -> PermutationResult | None:
+        # A limit in seconds would let processes come to different orders.
+        limit = self._job.workflow.permute_seconds if self._world.size == 1 else float("inf")
+        with timed(self._seconds, "permute"):
+            result, why = permute_model(
+                self._model,
+                self._batches,
+                self._settings,
+                self._progress,
+                self._runtime,
+                limit=limit,
+                seed=self._job.seed,
+            )
+        if why:
+            self._warnings.append(f"channels keep their order: {why}")
+        elif result and result.cut_off:
+            self._warnings.append("the search for channel orders was cut off; --permute-seconds gives it more time")
+        return result
+
+    def _prune(self) -> PruneResult:
+        result = prune_model(self._model, self._batches, self._settings, self._progress, self._runtime)
+        for stage, value in result.seconds.items():
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + value
+        return result
+
+    def _select(self) -> tuple[PruneResult, Tradeoff, list[Measured]]:
+        """Leave layers dense, the most sensitive first, until the target is met; each time all is pruned anew."""
+        workflow, dense = self._job.workflow, copy.deepcopy(self._model.state_dict())
+        result = self._prune()
+        tradeoff = Tradeoff.of(result.layers)
+        measured = [Measured(0, tradeoff.sparsity[0], self._distance())]
+
+        def attempt(count: int) -> None:
+            nonlocal result
+            self._model.load_state_dict(dense)
+            self._settings = replace(self._settings, sensitive=tradeoff.names[:count])
+            result = self._prune()
+            measured.append(Measured(count, tradeoff.sparsity[count], self._distance()))
+
+        if workflow.sparsity_budget is not None:
+            if count := tradeoff.for_sparsity(workflow.sparsity_budget):
+                attempt(count)
+            return result, tradeoff, measured
+        most = workflow.max_disagreement or 0.0
+        if measured[0].distance.disagreement <= most:
+            return result, tradeoff, measured
+
+        def meets(count: int) -> bool:
+            attempt(count)
+            return measured[-1].distance.disagreement <= most
+
+        count = fewest(len(tradeoff.names), meets)
+        if count == len(tradeoff.names):
+            raise InputError(
+                f"a disagreement of {most:g} % cannot be met: with one layer pruned it is "
+                f"{measured[-1].distance.disagreement:.2f} %",
+                "Raise --max-disagreement, or use more --samples or --quality best.",
+            )
+        if measured[-1].dense != count:  # measured before, but others were tried since
+            attempt(count)
+            measured.pop()
+        return result, tradeoff, measured
+
+    def _choose_batch_norm(self) -> BatchNormChoice | None:
+        """Keep the running statistics, or estimate new ones on all calibration images, as the workflow has it."""
+        wanted = self._job.workflow.batch_norm
+        if wanted == "auto" and not self._held_out:
+            self._warnings.append("batch norm keeps its statistics: calibration leaves no images to judge new ones by")
+            return None
+        if wanted == "keep":
+            return None
+        before = copy.deepcopy(self._model.state_dict())
+        kept = self._distance() if wanted == "auto" else None
+        with timed(self._seconds, "batch norm"):
+            if not reestimate_batchnorm(self._model, self._draw()):
+                return None
+        if kept is None:
+            return None
+        new = self._distance()
+        choice = BatchNormChoice(kept, new, new.logit_error < kept.logit_error)
+        if not choice.uses_new:
+            self._model.load_state_dict(before)
+        return choice

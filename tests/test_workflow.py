@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from sparsegpt_cli.options import PruneOptions
+from sparsegpt_cli.pruning import Workflow
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.settings import QUALITIES, PruneSettings, preset
+
+
+def run(cli, checkpoint, folder, *options):
+    outcome = cli(
+        "prune", "--weights", checkpoint, "--samples", 64, "--json", "--out", folder / "sparse.safetensors", *options
+    )
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def test_presets_are_what_they_say():
+    assert preset("balanced") == PruneSettings()
+    assert not preset("fast").refit
+    assert preset("best").admm_columns > preset("balanced").admm_columns
+    assert preset("fast", refit=True).refit
+    assert set(QUALITIES) == {"fast", "balanced", "best"}
+    with pytest.raises(InputError, match="unknown quality"):
+        preset("excellent")
+
+
+def test_options_win_over_the_preset():
+    assert PruneOptions(quality="best").workflow().permute
+    assert not PruneOptions(quality="best", permute=False).workflow().permute
+    assert PruneOptions(alpha="auto").settings().alpha is None
+    assert PruneOptions(quality="fast", alpha="0.5").settings().alpha == 0.5
+    assert PruneOptions(max_disagreement="0.5%").workflow().max_disagreement == 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_disagreement": 101.0},
+        {"max_disagreement": float("nan")},
+        {"sparsity_budget": 1.0},
+        {"max_disagreement": 1.0, "sparsity_budget": 0.4},
+        {"batch_norm": "maybe"},
+        {"permute_seconds": 0.0},
+    ],
+)
+def test_nonsense_is_refused(options):
+    with pytest.raises(InputError):
+        Workflow(**options)
+
+
+def test_best_permutes_and_judges_batch_norm(cli, digits_checkpoint, tmp_path):
+    content = run(cli, digits_checkpoint, tmp_path, "--quality", "best")
+    moved = [space for space in content["permutation"] if not space["reason"]]
+    assert moved
+    assert all(space["after"] <= space["before"] for space in moved)
+    plain = run(cli, digits_checkpoint, tmp_path)
+    assert plain["permutation"] is None
+    assert plain["batch_norm"] is None
+
+
+def test_a_budget_leaves_the_most_sensitive_layers_dense(cli, digits_checkpoint, tmp_path):
+    whole = run(cli, digits_checkpoint, tmp_path)
+    assert all(layer["sensitivity"] is None for layer in whole["layers"])
+    content = run(cli, digits_checkpoint, tmp_path, "--sparsity-budget", 0.05)
+    curve = content["tradeoff"]
+    dense = [layer["name"] for layer in content["layers"] if layer["reason"] == "SENSITIVE"]
+    assert dense == [name for name in curve["layers"] if name in dense]
+    assert len(dense) == curve["measured"][-1]["dense_layers"] == 1
+    assert curve["sparsity"][1] >= 0.05 > curve["sparsity"][2]
+    assert curve["measured"][-1]["logit_error"] < curve["measured"][0]["logit_error"]
+
+
+def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tmp_path):
+    content = run(cli, digits_checkpoint, tmp_path, "--max-disagreement", "90%")
+    assert len(content["tradeoff"]["measured"]) == 1
+    assert not any(layer["reason"] == "SENSITIVE" for layer in content["layers"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sparsity-budget", "0.9"], "cannot be reached"),
+        (["--max-disagreement", "little"], "no percentage"),
+        (["--alpha", "much"], "no number"),
+        (["--mask", "round"], "unknown mask"),
+        (["--quality", "excellent"], "unknown quality"),
+        (["--batch-norm", "maybe"], "unknown batch norm"),
+        (["--max-disagreement", "1", "--samples", "1198"], "no training images are left"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(cli, digits_checkpoint, tmp_path, options, message):
+    outcome = cli("prune", "--weights", digits_checkpoint, "--out", tmp_path / "x.safetensors", "--quiet", *options)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
