@@ -74,6 +74,9 @@ MemoryLimit = Annotated[
 TF32 = Annotated[bool, typer.Option(help="Let CUDA round to TF32 in statistics and solves.")]
 
 
+_MOST_DISAGREEMENT = 0.5  # percent of held-out images
+
+
 @dataclass(frozen=True)
 class PruneOptions:
     """What the command line says about pruning; None leaves it to ``quality``."""
@@ -113,6 +116,12 @@ class PruneOptions:
     batch_norm: Annotated[
         str | None, typer.Option(help="keep the running statistics, estimate new ones, or auto: what is closer.")
     ] = None
+    global_budget: Annotated[
+        bool, typer.Option("--global-budget", help="Share a fraction of zeros among layers, not the same for each.")
+    ] = False
+    layers: Annotated[
+        str, typer.Option(help="all, or auto: leave the worst dense, for --max-disagreement (then 0.5% by default).")
+    ] = "all"
     max_disagreement: Annotated[
         str | None,
         typer.Option(help="Leave the worst layers dense until no more held-out images than this change class: 0.5%."),
@@ -129,12 +138,18 @@ class PruneOptions:
         """
         from sparsegpt_cli.pruning import WORKFLOWS, Workflow
 
+        if self.layers not in ("all", "auto"):
+            raise InputError(f"unknown layers '{self.layers}'", "Use all or auto; --include and --exclude take globs.")
+        most = None if self.max_disagreement is None else _percent(self.max_disagreement)
+        if self.layers == "auto" and most is None and self.sparsity_budget is None:
+            most = _MOST_DISAGREEMENT
         given = {"permute": self.permute, "batch_norm": self.batch_norm}
         chosen = WORKFLOWS.get(self.quality, {}) | {name: value for name, value in given.items() if value is not None}
         return Workflow(
             **chosen,
             permute_seconds=self.permute_seconds,
-            max_disagreement=None if self.max_disagreement is None else _percent(self.max_disagreement),
+            global_budget=self.global_budget,
+            max_disagreement=most,
             sparsity_budget=self.sparsity_budget,
         )
 

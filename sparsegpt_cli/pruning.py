@@ -23,7 +23,7 @@ from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.runtime import Runtime
 from sparsegpt_core.sequential import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.survey import permute_model
+from sparsegpt_core.survey import global_quotas, permute_model
 from sparsegpt_core.tradeoff import Tradeoff, fewest
 
 __all__ = [
@@ -55,7 +55,7 @@ class Workflow:
     ``permute`` orders channels first, within ``permute_seconds``; ``batch_norm`` keeps the running statistics,
     estimates new ones, or does (``auto``) what is closer to the dense network on held-out images. At most one of
     ``max_disagreement`` (percent of held-out images) and ``sparsity_budget`` (share of zeros) leaves the most
-    sensitive layers dense.
+    sensitive layers dense. ``global_budget`` shares an unstructured pattern's zeros among the layers.
 
     Raises:
         InputError: A value is out of range, or two exclude each other.
@@ -64,6 +64,7 @@ class Workflow:
     permute: bool = False
     permute_seconds: float = 120
     batch_norm: str = "keep"
+    global_budget: bool = False
     max_disagreement: float | None = None
     sparsity_budget: float | None = None
 
@@ -167,12 +168,9 @@ class Pruned:
         ]
         curve = None
         if self.tradeoff is not None:
-            curve = {
-                "layers": list(self.tradeoff.names),
-                "sparsity": list(self.tradeoff.sparsity),
-                "error": list(self.tradeoff.error),
-                "measured": [point.to_json() for point in self.measured],
-            }
+            rows = zip(("", *self.tradeoff.names), self.tradeoff.sparsity, self.tradeoff.error, strict=True)
+            points = [{"left_dense": name, "sparsity": sparsity, "error": error} for name, sparsity, error in rows]
+            curve = {"points": points, "measured": [point.to_json() for point in self.measured]}
         return {
             "permutation": None if self.permutation is None else permutation,
             "batch_norm": None if self.batch_norm is None else self.batch_norm.to_json(),
@@ -241,6 +239,10 @@ class _Pruning:
     def run(self) -> Pruned:
         workflow = self._job.workflow
         permutation = self._permute() if workflow.permute else None
+        if workflow.global_budget:
+            with timed(self._seconds, "budget"):
+                quotas = global_quotas(self._model, self._batches, self._settings, self._progress, self._runtime)
+            self._settings = replace(self._settings, quotas=quotas)
         tradeoff, measured = None, list[Measured]()
         if workflow.selects:
             result, tradeoff, measured = self._select()
@@ -338,7 +340,7 @@ class _Pruning:
             )
         if measured[-1].dense != count:  # measured before, but others were tried since
             attempt(count)
-            measured.pop()
+            measured = [point for point in measured[:-1] if point.dense != count] + measured[-1:]
         return result, tradeoff, measured
 
     def _choose_batch_norm(self) -> BatchNormChoice | None:

@@ -203,16 +203,17 @@ class _Pruning:
 
     def _prune(self, layer: Layer, source: Source | None, samples: int) -> None:
         start = time.perf_counter()
-        parameter = layer.pruned.weight
+        parameter, settings = layer.pruned.weight, self._settings
+        settings = replace(settings, pattern=settings.pattern_for(layer.name))
         dense = weight_to_matrix(parameter.float())
         measured: dict[str, Any] = {}
         changes: list[tuple[Tensor, Tensor]] = []
         if source is None:
-            sparse = magnitude(dense, self._settings.pattern)
+            sparse = magnitude(dense, settings.pattern)
         else:
             moments, held_out = self._moments(layer, source, samples)
             with timed(self._seconds, "solve"):
-                solution = solve(dense, moments, self._settings, layer.name, self._runtime.world, held_out)
+                solution = solve(dense, moments, settings, layer.name, self._runtime.world, held_out)
             sparse = solution.matrix
             measured = self._describe(layer, moments, held_out, solution)
             if layer.absorber and solution.shift is not None:
@@ -220,7 +221,7 @@ class _Pruning:
                 shifted = absorber.tensor + absorber.sign * solution.shift.to(absorber.tensor.dtype)
                 changes.append((absorber.tensor, shifted))
         weight = matrix_to_weight(sparse, layer.shape).to(parameter.dtype)
-        _check(layer.name, weight, self._settings.pattern)
+        _check(layer.name, weight, settings.pattern)
         changes.append((parameter, weight))
         if source is not None:
             for tensor, value in changes:

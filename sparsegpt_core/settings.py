@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.patterns import NM, Pattern
+from sparsegpt_core.patterns import NM, Pattern, Unstructured
 
 __all__ = ["MASKS", "METHODS", "QUALITIES", "PruneSettings", "preset"]
 
@@ -60,6 +61,8 @@ class PruneSettings:
     """Globs of layers to prune although they are the first, the last or excluded."""
     exclude: tuple[str, ...] = ()
     """Globs of layers to leave dense."""
+    quotas: Mapping[str, float] = field(default_factory=dict)
+    """Fractions of zeros by layer, in place of an unstructured pattern's."""
     sensitive: tuple[str, ...] = ()
     """Names of layers to leave dense because pruning them costs most."""
 
@@ -74,8 +77,14 @@ class PruneSettings:
             raise InputError(f"unknown mask '{self.mask}'", f"Use {', '.join(MASKS[:-1])} or {MASKS[-1]}.")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise InputError(f"alpha {self.alpha:g} lies outside 0 to 1", "1 suits nearly always.")
+        if self.quotas and isinstance(self.pattern, NM):
+            raise InputError(f"{self.pattern} leaves layers no quotas of their own", "Use a fraction such as 0.5.")
         if not 0 <= self.positions_per_column < float("inf"):
             raise InputError(f"positions per column {self.positions_per_column:g} is negative", "0 takes all.")
+
+    def pattern_for(self, layer: str) -> Pattern:
+        """The pattern of one layer."""
+        return Unstructured(self.quotas[layer]) if layer in self.quotas else self.pattern
 
     def damping_for(self, positions: int, columns: int) -> float:
         """λ relative to mean(diag H), for a Hessian of so many columns that is a mean over so many positions.

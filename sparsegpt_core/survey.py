@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.errors import ModelError
+from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.hessian import inverse_factor
 from sparsegpt_core.layout import device_of, weight_to_matrix
 from sparsegpt_core.mask_search import inverse_diagonal
@@ -23,8 +23,9 @@ from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.sources import open_source
 from sparsegpt_core.statistics import LayerStatistics
 
-__all__ = ["Survey", "permute_model", "survey"]
+__all__ = ["Survey", "global_quotas", "permute_model", "survey"]
 
+_FULLEST = 0.99  # zeros in a layer at most, and non-zeros
 _POSITIONS = 20  # per column: a ranking of weights needs fewer than their update
 
 
@@ -83,6 +84,40 @@ def survey(
                 result.energies[layer.name] = float(((weight @ moments.hessian) * weight).sum())
             progress("survey", number, len(todo))
     return result
+
+
+def global_quotas(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    settings: PruneSettings,
+    progress: Progress = silent,
+    runtime: Runtime = DEFAULT,
+) -> dict[str, float]:
+    """Share one budget of zeros among the layers: those go that are worth least beside their layer's energy.
+
+    Args:
+        model: In float32; not changed.
+        batches: Calibration inputs (N, C, H, W); with several processes, this one's share.
+        settings: An unstructured pattern, damping and layers.
+        progress: Told of every layer.
+        runtime: Memory, scratch folder and processes.
+
+    Returns:
+        The fraction of zeros of every layer to prune; no layer is emptied.
+
+    Raises:
+        InputError: The pattern is N:M.
+    """
+    if isinstance(settings.pattern, NM):
+        raise InputError(f"{settings.pattern} leaves no budget to share", "Use a fraction such as --pattern 0.5.")
+    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
+        layers = plan_layers(model, batches[0][:2].to(device_of(model)), settings)
+        found = survey(model, batches, layers, settings, progress, runtime)
+    relative = {name: (worth / (found.energies[name] or 1.0)).cpu() for name, worth in found.saliencies.items()}
+    everything = torch.cat([worth.flatten() for worth in relative.values()])
+    threshold = everything.kthvalue(max(1, round(settings.pattern.sparsity * len(everything)))).values
+    shares = {name: float((worth <= threshold).double().mean()) for name, worth in relative.items()}
+    return {name: min(max(share, 1 - _FULLEST), _FULLEST) for name, share in shares.items()}
 
 
 def permute_model(

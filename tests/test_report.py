@@ -82,6 +82,10 @@ def sample_run(layers: int = 38) -> dict[str, Any]:
             "data": {"spec": "digits", "evaluation": "digits", "samples": 512, "mean": [0.305], "std": [0.376]},
             "settings": {"method": "sparsegpt", "pattern": "2:4", "damping": 0.01, "blocksize": 128,
                          "include": [], "exclude": [], "seed": 0},
+            "tradeoff": {
+                "points": [{"left_dense": "", "sparsity": 0.5, "error": 0.1}, {"left_dense": "a", "sparsity": 0.2, "error": 0}],
+                "measured": [{"dense_layers": 0, "sparsity": 0.5, "disagreement": 0.3}],
+            },
             "layers": [first, *middle, last][:layers],
             "accuracy": {**arms, "runtime": "PyTorch 2.8.0, CPU"},
             "parity": {"dense": parity, "sparse": parity},
@@ -208,6 +212,7 @@ def test_a_full_run_is_told_in_full(tmp_path: Path) -> None:
     for said in ("damping raised", "8.6", "unknown", "onnxruntime 1.22.0 CPU", "5.020", "torch", "PyTorch 2.8.0, CPU"):
         assert said in page.text
     assert "23 040 used" in page.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert "Sparsity against error" in page.text
     assert "No TensorRT engine ran here" in page.text
     assert page.text.count("Only parsed and built.") == 1
     assert page.tags["svg"] == 2

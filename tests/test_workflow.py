@@ -1,4 +1,5 @@
 import json
+from math import prod
 
 import pytest
 
@@ -66,9 +67,9 @@ def test_a_budget_leaves_the_most_sensitive_layers_dense(cli, digits_checkpoint,
     content = run(cli, digits_checkpoint, tmp_path, "--sparsity-budget", 0.05)
     curve = content["tradeoff"]
     dense = [layer["name"] for layer in content["layers"] if layer["reason"] == "SENSITIVE"]
-    assert dense == [name for name in curve["layers"] if name in dense]
-    assert len(dense) == curve["measured"][-1]["dense_layers"] == 1
-    assert curve["sparsity"][1] >= 0.05 > curve["sparsity"][2]
+    assert dense == [point["left_dense"] for point in curve["points"][1:2]]
+    assert curve["measured"][-1]["dense_layers"] == 1
+    assert curve["points"][1]["sparsity"] >= 0.05 > curve["points"][2]["sparsity"]
     assert curve["measured"][-1]["logit_error"] < curve["measured"][0]["logit_error"]
 
 
@@ -85,6 +86,8 @@ def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tm
         (["--max-disagreement", "little"], "no percentage"),
         (["--alpha", "much"], "no number"),
         (["--mask", "round"], "unknown mask"),
+        (["--layers", "some"], "unknown layers"),
+        (["--global-budget"], "no budget to share"),
         (["--quality", "excellent"], "unknown quality"),
         (["--batch-norm", "maybe"], "unknown batch norm"),
         (["--max-disagreement", "1", "--samples", "1198"], "no training images are left"),
@@ -96,3 +99,17 @@ def test_what_cannot_be_done_is_said_in_one_line(cli, digits_checkpoint, tmp_pat
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) <= 2
     assert not list(tmp_path.iterdir())
+
+
+def test_one_budget_over_all_layers(cli, digits_checkpoint, tmp_path):
+    content = run(cli, digits_checkpoint, tmp_path, "--pattern", "0.7", "--global-budget")
+    pruned = [layer for layer in content["layers"] if layer["status"] == "pruned"]
+    zeros = sum(layer["sparsity"] * prod(layer["shape"]) for layer in pruned)
+    assert zeros / sum(prod(layer["shape"]) for layer in pruned) == pytest.approx(0.7, abs=0.01)
+    assert len({round(layer["sparsity"], 2) for layer in pruned}) > 1
+
+
+def test_layers_auto_has_a_target():
+    assert PruneOptions(layers="auto").workflow().max_disagreement == 0.5
+    assert PruneOptions(layers="auto", sparsity_budget=0.4).workflow().max_disagreement is None
+    assert PruneOptions().workflow().max_disagreement is None

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-__all__ = ["LayerPoint", "accuracy_chart", "layer_charts"]
+__all__ = ["LayerPoint", "accuracy_chart", "layer_charts", "tradeoff_chart"]
 
 WIDTH = 10.0  # inches; 960 CSS pixels
 ROWS = 40  # layers a chart: as many as fit on a printed page
@@ -68,6 +68,32 @@ def accuracy_chart(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
         axes.set_xlabel("top-1 accuracy against dense, percentage points (line: 95 % interval)")
         axes.margins(x=0.08)
         return _svg(figure, "accuracy")
+
+
+def tradeoff_chart(foretold: Sequence[tuple[float, float]], measured: Sequence[tuple[float, float]]) -> Markup:
+    """Draw what leaving the most sensitive layers dense costs and gains.
+
+    Args:
+        foretold: (sparsity, sum of the pruned layers' sensitivities), with one more layer dense each time.
+        measured: (sparsity, disagreement in percent) of the networks that were tried; the last one was kept.
+    """
+    with _style():
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+        left, right = figure.subplots(1, 2, sharex=True)
+        left.plot(*_columns(foretold), "o-", color=MUTED, markersize=3.5, linewidth=1)
+        left.set_ylabel("sum of the layers' errors")
+        right.plot(*_columns(measured), "o", color=MUTED, markerfacecolor=PAPER)
+        right.plot(*_columns(measured[-1:]), "o", color=ACCENT)
+        right.set_ylabel("images of another class, %")
+        for axes in (left, right):
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel("weights that are zero, %")
+            axes.grid()
+        return _svg(figure, "tradeoff")
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [100 * x for x, _ in points], [y for _, y in points]
 
 
 def _layer_chart(layers: Sequence[LayerPoint], method: str, limits: tuple[float, float], salt: str) -> Markup:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sparsegpt_cli.report.charts import accuracy_chart, layer_charts
+from sparsegpt_cli.report.charts import accuracy_chart, layer_charts, tradeoff_chart
 from sparsegpt_cli.report.formats import FILTERS
 from sparsegpt_cli.report.view import advice, read_run
 from sparsegpt_core.artifacts import write_text
@@ -37,6 +37,7 @@ def render_report(run: Path) -> Path:
         .render(
             view=view,
             layer_charts=layer_charts(view.points, view.method),
+            tradeoff_chart=tradeoff_chart(*view.tradeoff) if view.tradeoff else None,
             accuracy_chart=accuracy_chart(view.differences) if view.differences else None,
         )
     )

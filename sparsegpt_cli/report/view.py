@@ -72,6 +72,16 @@ class View:
         return [layer for layer in self.layers if layer.text("status") == "pruned"]
 
     @property
+    def tradeoff(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]] | None:
+        """Sparsity against the error foretold, and against the disagreement measured; None without a target."""
+        curve = self.prune.child("tradeoff")
+        foretold, measured = (
+            [(point.number("sparsity") or 0.0, point.number(key) or 0.0) for point in curve.children(points)]
+            for points, key in (("points", "error"), ("measured", "disagreement"))
+        )
+        return (foretold, measured) if foretold and measured else None
+
+    @property
     def method(self) -> str:
         """The name of the method, as people write it."""
         method = self.prune.child("settings").text("method")
