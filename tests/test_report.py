@@ -215,7 +215,7 @@ def test_a_full_run_is_told_in_full(tmp_path: Path) -> None:
     assert "Sparsity against error" in page.text
     assert "No TensorRT engine ran here" in page.text
     assert page.text.count("Only parsed and built.") == 1
-    assert page.tags["svg"] == 2
+    assert page.tags["svg"] == 3
     assert len(page.ids) == len(set(page.ids))
     assert "script" not in page.tags
 
@@ -230,7 +230,7 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
 def test_a_large_network_is_split_into_charts_that_a_page_can_hold(tmp_path: Path) -> None:
     page = read_page(write_run(tmp_path, sample_run(150)))
     assert not page.problems
-    assert page.tags["svg"] == 4 + 1
+    assert page.tags["svg"] == 4 + 2  # layers, the trade-off, accuracy
     assert page.text.count("layer1.3.conv3") == 2  # in a chart and in the table
     assert len(page.ids) == len(set(page.ids))
 
