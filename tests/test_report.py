@@ -83,7 +83,10 @@ def sample_run(layers: int = 38) -> dict[str, Any]:
             "settings": {"method": "sparsegpt", "pattern": "2:4", "damping": 0.01, "blocksize": 128,
                          "include": [], "exclude": [], "seed": 0},
             "tradeoff": {
-                "points": [{"left_dense": "", "sparsity": 0.5, "error": 0.1}, {"left_dense": "a", "sparsity": 0.2, "error": 0}],
+                "points": [
+                    {"left_dense": "", "sparsity": 0.5, "error": 0.1},
+                    {"left_dense": "layer1.0.conv2", "sparsity": 0.2, "error": 0},
+                ],
                 "measured": [{"dense_layers": 0, "sparsity": 0.5, "disagreement": 0.3}],
             },
             "layers": [first, *middle, last][:layers],
