@@ -310,6 +310,10 @@ class _Pruning:
         workflow, dense = self._job.workflow, copy.deepcopy(self._model.state_dict())
         result = self._prune()
         tradeoff = Tradeoff.of(result.layers)
+        if not tradeoff.names:
+            raise InputError(
+                f"{self._settings.method} tells nothing of a layer's sensitivity", "Use --method sparsegpt."
+            )
         measured = [Measured(0, tradeoff.sparsity[0], self._distance())]
 
         def attempt(count: int) -> None:
