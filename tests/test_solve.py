@@ -253,3 +253,25 @@ def test_the_scale_of_the_inputs_does_not_matter(power, columns):
     expected, solution = (solve(weight, moments, PruneSettings()) for moments in (known, other))
     assert torch.equal(solution.matrix, expected.matrix)
     assert solution.relative_error == pytest.approx(expected.relative_error)
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_kept_weights_are_never_worse_than_the_target_cut_to_the_mask(data):
+    """And for narrow layers, solved directly, the gradient vanishes on the mask."""
+    columns = data.draw(st.sampled_from([8, 32, 96]))
+    alpha = data.draw(st.sampled_from([0.0, 0.5, 1.0]))
+    mask = data.draw(st.sampled_from(["adaptive", "exact", "admm"]))
+    weight, _, _, known = layer(4, columns, data.draw(st.integers(20, 300)), data.draw(st.integers(0, 99)))
+    matrix = solve(weight, known, PruneSettings(alpha=alpha, mask=mask, damping=0.02)).matrix
+    damped = known.hessian + 0.02 * known.hessian.diagonal().mean() * torch.eye(columns, dtype=weight.dtype)
+    target = weight + alpha * torch.linalg.solve(damped, (known.cross - weight @ known.hessian).T).T
+
+    def losses(candidate):
+        return ((candidate - target) @ damped * (candidate - target)).sum(1)
+
+    cut = target * (matrix != 0)
+    assert (losses(matrix) <= losses(cut) * (1 + 1e-9) + 1e-9).all()
+    if columns <= 64:
+        gradient = (matrix - target) @ damped * (matrix != 0)
+        assert gradient.abs().max() < 1e-8 * (target @ damped).abs().max()
