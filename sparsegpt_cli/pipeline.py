@@ -86,7 +86,7 @@ class _Run:
         pruned = prune(job, self._progress, self._folder)
         self._seconds.update(pruned.seconds)
         self._warnings += pruned.warnings
-        metadata = pruning_metadata(job, pruned)
+        metadata = pruning_metadata(job, pruned.result)
         exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"])
         save_checkpoint(self._folder / "sparse.safetensors", job.model.module.state_dict(), metadata)
         accuracy = self._compare({name: files["fp32"].path for name, files in exported.items()})
@@ -126,8 +126,8 @@ class _Run:
         dense = job.model.module
         state = copy.deepcopy(dense.state_dict())
         try:
-            pruned = Pruned(prune_model(dense, [images], settings), settings, {})
-            metadata = pruning_metadata(replace(job, settings=settings), pruned)
+            result = prune_model(dense, [images], settings)
+            metadata = pruning_metadata(replace(job, settings=settings), result)
             return self._export("magnitude", metadata, images, metadata["pruned"])
         finally:
             dense.load_state_dict(state)

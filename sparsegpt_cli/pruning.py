@@ -195,15 +195,14 @@ def prune(job: Job, progress: Progress = silent, scratch: Path | None = None) ->
         return _Pruning(job, world, progress, scratch).run()
 
 
-def pruning_metadata(job: Job, pruned: Pruned) -> dict[str, Any]:
+def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
     """What a pruned checkpoint notes about itself."""
-    layers = pruned.result.layers
     return {
         **model_metadata(job.model, job.data),
         "pattern": str(job.settings.pattern),
         "method": job.settings.method,
-        "pruned": [layer.name for layer in layers if layer.status == "pruned"],
-        "dense": {layer.name: layer.reason for layer in layers if layer.reason},
+        "pruned": [layer.name for layer in result.layers if layer.status == "pruned"],
+        "dense": {layer.name: layer.reason for layer in result.layers if layer.reason},
     }
 
 

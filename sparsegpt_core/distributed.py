@@ -62,14 +62,14 @@ class World:
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
-    def counts(self, count: int) -> list[int]:
-        """Return every process's ``count``."""
+    def place(self, count: int) -> tuple[int, int]:
+        """Return the index of the first of this process's ``count`` things among all, and how many there are."""
         if self.size == 1:
-            return [count]
+            return 0, count
         counts: list[int] = [0] * self.size
         with _peers():
             dist.all_gather_object(counts, count)
-        return counts
+        return sum(counts[: self.rank]), sum(counts)
 
 
 ALONE = World()

@@ -161,8 +161,7 @@ class _Pruning:
         if self._settings.method == "magnitude":
             self._prune_all(None, 0)
         else:
-            counts = self._runtime.world.counts(sum(map(len, batches)))
-            samples, first = sum(counts), sum(counts[: self._runtime.world.rank])
+            first, samples = self._runtime.world.place(sum(map(len, batches)))
             held_out = self._settings.held_out(samples)
             with open_source(
                 self._model,

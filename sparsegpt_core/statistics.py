@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.correlations import axes_of, cross_blocks, gram_blocks, map_of, phase_maps
+from sparsegpt_core.correlations import Maps, axes_of, cross_blocks, gram_blocks, map_of, phase_maps
 from sparsegpt_core.displacements import Axis, displacements
 from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.layout import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
@@ -249,7 +249,8 @@ class LayerStatistics:
 
     def _add_rows(self, x: Tensor, y: Tensor | None) -> None:
         self._gram.add_products(x)
-        self._add(self._mean, x.sum(0))
+        if self._centred:
+            self._add(self._mean, x.sum(0))
         if self._cross is not None and y is not None:
             self._add(self._cross, y.T @ x)
 
@@ -257,14 +258,18 @@ class LayerStatistics:
         maps = {phase: x.float() for phase, x in phase_maps(inputs, axes).items()}
         for row, column, block in gram_blocks(maps, axes):
             self._gram.add_block(row, column, block)
-        mean = self._mean.view(self._taps, -1)
-        sums = {phase: x.sum(-2, keepdim=True) for phase, x in maps.items()}
-        for tap, block in cross_blocks(sums, mean.new_ones(*(axis.out for axis in axes), 1, 1).float(), axes):
-            self._add(mean[tap], block[0])
+        if self._centred:
+            self._add_tap_sums(maps, axes)
         if self._cross is not None and y is not None:
             taps = self._cross.view(len(self._cross), self._taps, -1)
             for tap, block in cross_blocks(maps, y, axes):
                 self._add(taps[:, tap], block)
+
+    def _add_tap_sums(self, maps: Maps, axes: tuple[Axis, ...]) -> None:
+        mean = self._mean.view(self._taps, -1)
+        sums = {phase: x.sum(-2, keepdim=True) for phase, x in maps.items()}
+        for tap, block in cross_blocks(sums, mean.new_ones(*(axis.out for axis in axes), 1, 1).float(), axes):
+            self._add(mean[tap], block[0])
 
     def _add(self, total: Tensor, product: Tensor) -> None:
         with self._lock:
@@ -274,7 +279,8 @@ class LayerStatistics:
         """Take the bias off dense outputs (..., K), and add their sum and their energy."""
         bias = self._layer.bias
         y = y.float() if bias is None else y.float() - bias.float()
-        self._add(self._output_mean, y.flatten(0, -2).sum(0))
+        if self._centred:
+            self._add(self._output_mean, y.flatten(0, -2).sum(0))
         # Norms of positions first: ten times as fast as squares summed in float64, and as exact.
         self._add(self._counts[2], torch.linalg.vector_norm(y, dim=-1).to(self._counts.dtype).square().sum())
         return y

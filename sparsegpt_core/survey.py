@@ -15,7 +15,7 @@ from sparsegpt_core.mask_search import inverse_diagonal
 from sparsegpt_core.modules import eval_mode
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation import PermutationResult, permute_channels
-from sparsegpt_core.progress import Progress, silent, timed
+from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.runtime import DEFAULT, Runtime, full_precision
 from sparsegpt_core.selection import Layer
 from sparsegpt_core.sequential import plan_layers
@@ -31,8 +31,9 @@ _POSITIONS = 20  # per column: a ranking of weights needs fewer than their updat
 
 @dataclass(frozen=True)
 class Survey:
-    """By layer: the saliencies w² / [H_λ⁻¹]_jj (K, d), and the energy E‖W x‖² that they are to be compared with."""
+    """The network's layers, and of those to prune the saliencies w² / [H_λ⁻¹]_jj (K, d) and the energy E‖W x‖²."""
 
+    layers: list[Layer]
     saliencies: dict[str, Tensor]
     energies: dict[str, float]
 
@@ -40,49 +41,47 @@ class Survey:
 def survey(
     model: nn.Module,
     batches: Sequence[Tensor],
-    layers: Sequence[Layer],
     settings: PruneSettings,
     progress: Progress = silent,
     runtime: Runtime = DEFAULT,
-    seconds: dict[str, float] | None = None,
 ) -> Survey:
     """Sweep over the dense network and weigh every weight of the layers to prune.
 
     Args:
-        model: In eval mode; not changed.
+        model: In float32; not changed.
         batches: Calibration inputs (N, C, H, W); with several processes, this one's share.
-        layers: The network's layers; those without a reason are surveyed.
-        settings: Damping and positions.
+        settings: Pattern, layers, damping and positions.
         progress: Told of every layer.
         runtime: Memory, scratch folder and processes.
-        seconds: Gets the time of each stage.
 
     Raises:
         NumericsError: NaN or infinity in activations, or a Hessian that cannot be damped.
         InputError: The memory limit is too small.
     """
-    todo = [layer for layer in layers if layer.reason is None]
-    counts = runtime.world.counts(sum(map(len, batches)))
-    first = sum(counts[: runtime.world.rank])
-    result, clock = Survey({}, {}), {} if seconds is None else seconds
+    first, total = runtime.world.place(sum(map(len, batches)))
     positions = min(settings.positions_per_column or _POSITIONS, _POSITIONS)
-    progress("survey", 0, len(todo))
-    with open_source(model, batches, todo, first=first, dense=False, runtime=runtime, seconds=clock) as source:
-        for number, layer in enumerate(todo, 1):
-            centred = settings.bias and layer.absorber is not None
-            statistics = LayerStatistics(
-                layer.pruned, samples=sum(counts), centred=centred, positions_per_column=positions
-            )
-            source.gather(layer, statistics)
-            runtime.world.add_up(statistics.sums())
-            moments = statistics.moments(layer.name)
-            with timed(clock, "solve"):
+    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
+        result = Survey(plan_layers(model, batches[0][:2], settings), {}, {})
+        todo = [layer for layer in result.layers if layer.reason is None]
+        progress("survey", 0, len(todo))
+        with open_source(model, batches, todo, first=first, dense=False, runtime=runtime, seconds={}) as source:
+            for number, layer in enumerate(todo, 1):
+                statistics = LayerStatistics(
+                    layer.pruned,
+                    samples=total,
+                    centred=settings.bias and layer.absorber is not None,
+                    positions_per_column=positions,
+                )
+                source.gather(layer, statistics)
+                runtime.world.add_up(statistics.sums())
+                moments = statistics.moments(layer.name)
                 weight = weight_to_matrix(layer.pruned.weight.float())
-                damping = settings.damping_for(moments.used, weight.shape[1])
-                factor = inverse_factor(moments.hessian, damping, layer.name)
+                factor = inverse_factor(
+                    moments.hessian, settings.damping_for(moments.used, weight.shape[1]), layer.name
+                )
                 result.saliencies[layer.name] = weight.square() / inverse_diagonal(factor)
                 result.energies[layer.name] = float(((weight @ moments.hessian) * weight).sum())
-            progress("survey", number, len(todo))
+                progress("survey", number, len(todo))
     return result
 
 
@@ -110,9 +109,7 @@ def global_quotas(
     """
     if isinstance(settings.pattern, NM):
         raise InputError(f"{settings.pattern} leaves no budget to share", "Use a fraction such as --pattern 0.5.")
-    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
-        layers = plan_layers(model, batches[0][:2].to(device_of(model)), settings)
-        found = survey(model, batches, layers, settings, progress, runtime)
+    found = survey(model, batches, settings, progress, runtime)
     relative = {name: (worth / (found.energies[name] or 1.0)).cpu() for name, worth in found.saliencies.items()}
     everything = torch.cat([worth.flatten() for worth in relative.values()])
     threshold = everything.kthvalue(max(1, round(settings.pattern.sparsity * len(everything)))).values
@@ -149,16 +146,14 @@ def permute_model(
     """
     if not isinstance(settings.pattern, NM):
         return None, "unstructured pruning does not care about the order of channels"
-    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
-        sample = batches[0][:2].to(device_of(model))
-        layers = plan_layers(model, sample, settings)
-        found = survey(model, batches, layers, settings, progress, runtime)
+    found = survey(model, batches, settings, progress, runtime)
+    with full_precision(runtime.tf32):
         try:
             result = permute_channels(
                 model,
-                sample,
+                batches[0][:2].to(device_of(model)),
                 found.saliencies,
-                layers,
+                found.layers,
                 settings.pattern,
                 energies=found.energies,
                 seconds=limit,

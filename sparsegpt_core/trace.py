@@ -40,7 +40,6 @@ class Program:
     steps: tuple[Node, ...]
     input: Node
     constants: dict[Node, Any]
-    weights: dict[str, Node]
     sites: dict[str, tuple[Node, ...]]
     sample_bytes: int
 
@@ -126,20 +125,19 @@ def _is_view(node: Node) -> bool:
 
 def _program(exported: ExportedProgram, model: nn.Module, layers: Sequence[Layer]) -> Program:
     inputs, constants = inputs_and_constants(exported, model)
-    weights, sites = {}, {}
+    sites = {}
     for layer in layers:
         node = next((n for n, value in constants.items() if value is layer.pruned.weight), None)
         users = [] if node is None else list(node.users)
         if node is None or len(users) != layer.calls or not all(_multiplies(user, node) for user in users):
             raise ModelError(f"the traced graph does not use the weight of {layer.name} as the network does")
-        weights[layer.name], sites[layer.name] = node, tuple(users)
+        sites[layer.name] = tuple(users)
     steps = _ancestors(exported, {site for users in sites.values() for site in users}, constants)
     order = {node: index for index, node in enumerate(steps)}
     return Program(
         steps=steps,
         input=inputs[0],
         constants=constants,
-        weights=weights,
         sites={name: tuple(sorted(users, key=order.__getitem__)) for name, users in sites.items()},
         sample_bytes=max(_sample_bytes(node) for node in steps),
     )

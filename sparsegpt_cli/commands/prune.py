@@ -140,7 +140,7 @@ def prune(
     result = pruned.result
     if rank():
         return
-    save_checkpoint(out, loaded.module.state_dict(), pruning_metadata(job, pruned))
+    save_checkpoint(out, loaded.module.state_dict(), pruning_metadata(job, result))
     for warning in pruned.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]
