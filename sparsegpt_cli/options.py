@@ -15,7 +15,7 @@ from sparsegpt_cli.console import Console
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
-    from sparsegpt_cli.pruning import Workflow
+    from sparsegpt_cli.pruning import Job, Workflow
     from sparsegpt_core.settings import PruneSettings
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "EvalData",
     "EvalSamples",
     "ImageSize",
+    "JobOptions",
     "Mean",
     "MemoryLimit",
     "Model",
@@ -99,7 +100,7 @@ class PruneOptions:
         bool | None, typer.Option("--bias/--no-bias", help="Keep output means by shifting biases or batch norms.")
     ] = None
     damping: Annotated[
-        float | None, typer.Option(min=0, help="λ of the Hessian, relative to its mean diagonal. By the data.")
+        float | None, typer.Option(help="λ of the Hessian, relative to its mean diagonal. By the data.")
     ] = None
     positions_per_column: Annotated[
         float, typer.Option(min=0, help="Positions to look at for each column of a layer, where cheaper; 0: all.")
@@ -175,6 +176,56 @@ class PruneOptions:
             include=tuple(self.include or ()),
             exclude=tuple(self.exclude or ()),
             **given,
+        )
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What the command line says about the model, its calibration data and the machine."""
+
+    model: Model = ""
+    weights: Weights = None
+    data: Data = "digits"
+    data_root: DataRoot = None
+    mean: Mean = None
+    std: Std = None
+    image_size: ImageSize = None
+    num_classes: NumClasses = None
+    samples: Samples = None
+    device: Device = "auto"
+    memory_limit: MemoryLimit = None
+    tf32: TF32 = False
+
+    def job(self, pruning: PruneOptions, console: Console, eval_data: str | None = None, **more: Any) -> Job:
+        """Load the model and its data and return the job; ``more`` are further fields of it.
+
+        Raises:
+            SparseGPTError: An option is wrong, or something cannot be loaded.
+        """
+        from sparsegpt_cli.data import DataOptions
+        from sparsegpt_cli.loading import ModelOptions, load, pick_device
+        from sparsegpt_cli.pruning import Job
+        from sparsegpt_core.memory import parse_size
+
+        # What can be wrong without reading a file is told first.
+        settings, workflow, device = pruning.settings(), pruning.workflow(), pick_device(self.device)
+        limit = parse_size(self.memory_limit) if self.memory_limit else None
+        model, data = load(
+            ModelOptions(self.model, self.weights, self.num_classes),
+            DataOptions(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size),
+            console,
+        )
+        return Job(
+            model=model,
+            data=data,
+            settings=settings,
+            device=device,
+            workflow=workflow,
+            samples=self.samples,
+            seed=console.seed,
+            memory_limit=limit,
+            tf32=self.tf32,
+            **more,
         )
 
 

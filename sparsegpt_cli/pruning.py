@@ -155,24 +155,15 @@ class Pruned:
 
     def to_json(self) -> dict[str, Any]:
         """Return what was done around the sweep; None for what was not asked for."""
-        spaces = [] if self.permutation is None else self.permutation.spaces
-        permutation = [
-            {
-                "layers": list(s.layers),
-                "channels": s.space.size,
-                "before": s.before,
-                "after": s.after,
-                "reason": s.reason,
-            }
-            for s in spaces
-        ]
-        curve = None
+        permutation = curve = None
+        if self.permutation is not None:
+            permutation = [space.to_json() for space in self.permutation.spaces]
         if self.tradeoff is not None:
             rows = zip(("", *self.tradeoff.names), self.tradeoff.sparsity, self.tradeoff.error, strict=True)
             points = [{"left_dense": name, "sparsity": sparsity, "error": error} for name, sparsity, error in rows]
             curve = {"points": points, "measured": [point.to_json() for point in self.measured]}
         return {
-            "permutation": None if self.permutation is None else permutation,
+            "permutation": permutation,
             "batch_norm": None if self.batch_norm is None else self.batch_norm.to_json(),
             "tradeoff": curve,
         }
@@ -354,15 +345,18 @@ class _Pruning:
             return None
         if wanted == "keep":
             return None
-        before = copy.deepcopy(self._model.state_dict())
-        kept = self._distance() if wanted == "auto" else None
-        with timed(self._seconds, "batch norm"):
-            if not reestimate_batchnorm(self._model, self._draw()):
-                return None
-        if kept is None:
+        if wanted == "new":
+            self._reestimate()
+            return None
+        before, kept = copy.deepcopy(self._model.state_dict()), self._distance()
+        if not self._reestimate():
             return None
         new = self._distance()
         choice = BatchNormChoice(kept, new, new.logit_error < kept.logit_error)
         if not choice.uses_new:
             self._model.load_state_dict(before)
         return choice
+
+    def _reestimate(self) -> bool:
+        with timed(self._seconds, "batch norm"):
+            return bool(reestimate_batchnorm(self._model, self._draw()))

@@ -13,29 +13,41 @@ from calibration.train import train as run
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions, open_options
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoint import save_checkpoint
+from sparsegpt_core.checkpoint import load_checkpoint, load_into, save_checkpoint
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.zoo import ModelShape, build_model
 
 __all__ = ["train_model"]
 
 
-def train_model(spec: str, data: DataOptions, settings: TrainSettings, out: Path, console: Console) -> dict[str, Any]:
+def train_model(
+    spec: str,
+    data: DataOptions,
+    settings: TrainSettings,
+    out: Path,
+    console: Console,
+    weights: Path | None = None,
+) -> dict[str, Any]:
     """Train, evaluate on the evaluation split where there is one, and write the best epoch's weights.
+
+    ``weights`` are what it starts from, with the normalisation they were trained with; None: random ones.
 
     Returns:
         What ``train --json`` prints.
 
     Raises:
         DataError: The data has no labels.
-        ModelError: The model cannot be built or does not take the images.
+        ModelError: The model cannot be built, does not take the images, or the weights do not fit.
         NumericsError: The loss diverged.
     """
-    opened = open_options(data, {})
+    checkpoint = load_checkpoint(weights) if weights else None
+    opened = open_options(data, checkpoint.metadata if checkpoint else {})
     if opened.num_classes is None:
         raise DataError(f"{opened.spec} has no labels to train on", "Use class folders, or an npz with 'labels'.")
     torch.manual_seed(console.seed)
     module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
+    if checkpoint:
+        load_into(module, checkpoint.state)
     with console.progress() as progress:
         result = run(module, opened, settings, progress)
         evaluation = None
@@ -50,6 +62,7 @@ def train_model(spec: str, data: DataOptions, settings: TrainSettings, out: Path
         "mean": list(opened.mean),
         "std": list(opened.std),
         "data": opened.spec,
+        "started_from": checkpoint.sha256 if checkpoint else None,
         "epoch": best.epoch,
         "validation_top1": best.validation_top1,
         "evaluation": evaluation,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,16 @@ class PermutedSpace:
     order: Tensor | None = None
     reason: str = ""
     cut_off: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return layers, number of channels, both losses, and the reason if they stay."""
+        return {
+            "layers": list(self.layers),
+            "channels": self.space.size,
+            "before": self.before,
+            "after": self.after,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,7 @@ class _Pruning:
                 runtime=self._runtime,
                 seconds=self._seconds,
                 admm_columns=self._settings.admm_columns if self._settings.mask in ("admm", "auto") else 0,
+                held_out=held_out > 0,
             ) as source:
                 if source.fallback:
                     self._warnings.append(f"one forward pass for each layer: {source.fallback}")

@@ -22,6 +22,7 @@ QUALITIES: dict[str, dict[str, Any]] = {
 }
 """What the presets change of the defaults; docs/quality.md has what each costs and gains."""
 
+_LEAST_DAMPING = 1e-4  # below it the float32 factor is noise; docs/numerics.md
 _ALPHAS = (1.0, 0.5, 0.25, 0.0)  # tried where none is given
 _HELD_OUT = 8  # every which sample is held out where there is something to choose
 
@@ -69,8 +70,11 @@ class PruneSettings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"unknown method '{self.method}'", f"Use {' or '.join(METHODS)}.")
-        if self.damping is not None and not self.damping >= 0:
-            raise InputError(f"damping {self.damping:g} is negative", "0.01 suits where calibration images abound.")
+        if self.damping is not None and not self.damping >= _LEAST_DAMPING:
+            raise InputError(
+                f"damping {self.damping:g} is below {_LEAST_DAMPING:g}, which float32 cannot resolve",
+                "0.01 suits where calibration images abound.",
+            )
         if self.block_size < 1:
             raise InputError(f"block size {self.block_size} is not positive", "128 suits nearly always.")
         if self.mask not in MASKS:

@@ -245,6 +245,13 @@ def test_training_reports_and_notes_what_it_did(cli, tmp_path):
     assert len(outcome.json["history"]) == 2
     metadata = load_checkpoint(out).metadata
     assert (metadata["model"], metadata["num_classes"], metadata["image"]) == ("simple_cnn", 10, [1, 8, 8])
+    more = tmp_path / "more.safetensors"
+    slow = ["--epochs", 1, "--learning-rate", 1e-9]
+    outcome = cli("train", "--model", "simple_cnn", "--weights", out, *slow, "--out", more, "--json")
+    assert outcome.code == 0, outcome.err
+    first, second = load_checkpoint(out), load_checkpoint(more)
+    assert second.metadata["started_from"] == first.sha256
+    torch.testing.assert_close(first.state["conv1.weight"], second.state["conv1.weight"])
 
 
 def test_random_weights_and_unlabelled_images(cli, random_images, tmp_path):

@@ -164,6 +164,8 @@ def test_a_hopeless_hessian_names_the_layer():
     [
         {"method": "obs"},
         {"damping": -1.0},
+        {"damping": 0.0},
+        {"damping": 9e-5},
         {"damping": float("nan")},
         {"block_size": 0},
         {"alpha": 1.5},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +25,10 @@ from sparsegpt_core.sources import open_source
 from sparsegpt_core.statistics import LayerStatistics
 from sparsegpt_core.survey import permute_model
 
-__all__ = ["ARMS", "Arm"]
+__all__ = ["ARMS", "PATTERNS", "Arm"]
+
+PATTERNS = ("2:4", "1:4")
+ROOT = Path(__file__).resolve().parents[2]
 
 Prune = Callable[[nn.Module, list[Tensor], Pattern], object]
 
@@ -35,10 +41,11 @@ _ADMM = _DAMPED | {"bias": True, "mask": "admm", "admm_columns": 8192}
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to prune: what the table calls it, and what does it in place."""
+    """A way to prune: what the table calls it, what does it in place, and the patterns that it can."""
 
     title: str
     prune: Prune
+    patterns: tuple[str, ...] = PATTERNS
 
 
 def _library(title: str, settings: dict[str, Any], *, permute: bool = False, batch_norm: bool = False) -> Arm:
@@ -73,8 +80,20 @@ def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> 
             weight.copy_(value)
 
 
+def _model_optimizer(model: nn.Module, batches: list[Tensor], _: Pattern) -> None:
+    """Have NVIDIA's own SparseGPT prune the model, in the environment that ``make bench-accuracy`` sets up."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("model.pt", "batches.pt", "pruned.pt")]
+        torch.save(model, files[0])
+        torch.save(batches, files[1])
+        command = [".venv-modelopt/bin/python", "-W", "ignore", "-m", "benchmarks.accuracy.model_optimizer", *files]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        model.load_state_dict(torch.load(files[2], weights_only=True))
+
+
 ARMS = {
     "seed": Arm("the seed's way: wrong axis, wrong update", seed_way),
+    "model_optimizer": Arm("Model Optimizer's SparseGPT: masks, no update", _model_optimizer, ("2:4",)),
     "magnitude": _library("magnitude", {"method": "magnitude"}),
     "magnitude_bn": _library("magnitude + batch norm re-estimated", {"method": "magnitude"}, batch_norm=True),
     "dense_inputs": Arm("SparseGPT, inputs of the dense network", _dense_inputs),

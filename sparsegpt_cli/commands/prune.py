@@ -16,62 +16,32 @@ from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
 
-_DEFAULT = o.PruneOptions()
+_JOB, _PRUNING = o.JobOptions(), o.PruneOptions()
 
 
 @o.command
 def prune_export(
     console: Console,
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
-    model: o.Model = "",
-    weights: o.Weights = None,
-    data: o.Data = "digits",
-    data_root: o.DataRoot = None,
+    of: o.JobOptions = _JOB,
+    pruning: o.PruneOptions = _PRUNING,
     eval_data: o.EvalData = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    image_size: o.ImageSize = None,
-    num_classes: o.NumClasses = None,
-    pruning: o.PruneOptions = _DEFAULT,
-    samples: o.Samples = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
-    device: o.Device = "auto",
-    memory_limit: o.MemoryLimit = None,
-    tf32: o.TF32 = False,
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, to compare: magnitude.onnx.")] = True,
 ) -> None:
     """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
-    from sparsegpt_cli.data import DataOptions
-    from sparsegpt_cli.loading import ModelOptions, load, pick_device
     from sparsegpt_cli.pipeline import prune_export as run
-    from sparsegpt_cli.pruning import Job
     from sparsegpt_cli.pruning import prune as help_prune
-    from sparsegpt_core.memory import parse_size
 
-    settings = pruning.settings()
-    where = pick_device(device)
-    limit = parse_size(memory_limit) if memory_limit else None
-    loaded, opened = load(
-        ModelOptions(model, weights, num_classes),
-        DataOptions(data, data_root, eval_data, mean, std, image_size),
+    job = of.job(
+        pruning,
         console,
-    )
-    command = shlex.join(["sparsegpt-trt", *sys.argv[1:]])
-    job = Job(
-        loaded,
-        opened,
-        settings,
-        where,
-        pruning.workflow(),
-        samples=samples,
+        eval_data,
         eval_samples=eval_samples,
         batch_size=batch_size,
-        seed=console.seed,
         baseline=baseline,
-        command=command,
-        memory_limit=limit,
-        tf32=tf32,
+        command=shlex.join(["sparsegpt-trt", *sys.argv[1:]]),
     )
     if rank():  # under torchrun one process exports and reports, the others only help it prune
         help_prune(job)
@@ -84,7 +54,7 @@ def prune_export(
     if content["accuracy"]:
         lines.append(accuracy_table(content["accuracy"]))
     pruned = sum(layer["status"] == "pruned" for layer in content["layers"])
-    lines.append(f"{pruned} of {len(content['layers'])} layers pruned to {settings.pattern}: {out / 'sparse.onnx'}")
+    lines.append(f"{pruned} of {len(content['layers'])} layers pruned to {job.settings.pattern}: {out / 'sparse.onnx'}")
     lines.append(f"report: {out / 'report.html'}")
     console.result(content, lines)
 
@@ -93,54 +63,23 @@ def prune_export(
 def prune(
     console: Console,
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    model: o.Model = "",
-    weights: o.Weights = None,
-    data: o.Data = "digits",
-    data_root: o.DataRoot = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    image_size: o.ImageSize = None,
-    num_classes: o.NumClasses = None,
-    pruning: o.PruneOptions = _DEFAULT,
-    samples: o.Samples = None,
-    device: o.Device = "auto",
-    memory_limit: o.MemoryLimit = None,
-    tf32: o.TF32 = False,
+    of: o.JobOptions = _JOB,
+    pruning: o.PruneOptions = _PRUNING,
 ) -> None:
     """Prune a model and write its weights."""
-    from sparsegpt_cli.data import DataOptions
-    from sparsegpt_cli.loading import ModelOptions, load, pick_device
-    from sparsegpt_cli.pruning import Job, pruning_metadata
     from sparsegpt_cli.pruning import prune as run
+    from sparsegpt_cli.pruning import pruning_metadata
     from sparsegpt_core.checkpoint import save_checkpoint
-    from sparsegpt_core.memory import parse_size, peak_memory
+    from sparsegpt_core.memory import peak_memory
 
-    settings = pruning.settings()
-    where = pick_device(device)
-    limit = parse_size(memory_limit) if memory_limit else None
     o.require_suffix(out, ".safetensors")
-    loaded, opened = load(
-        ModelOptions(model, weights, num_classes),
-        DataOptions(data, data_root, None, mean, std, image_size),
-        console,
-    )
-    job = Job(
-        loaded,
-        opened,
-        settings,
-        where,
-        pruning.workflow(),
-        samples=samples,
-        seed=console.seed,
-        memory_limit=limit,
-        tf32=tf32,
-    )
+    job = of.job(pruning, console)
     with console.progress() as progress:
         pruned = run(job, progress, out.parent)
     result = pruned.result
     if rank():
         return
-    save_checkpoint(out, loaded.module.state_dict(), pruning_metadata(job, result))
+    save_checkpoint(out, job.model.module.state_dict(), pruning_metadata(job, result))
     for warning in pruned.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]
@@ -149,7 +88,7 @@ def prune(
         "layers": layers,
         **pruned.to_json(),
         "seconds": pruned.seconds,
-        "peak_memory_bytes": peak_memory(where),
+        "peak_memory_bytes": peak_memory(job.device),
         "spilled_bytes": result.spilled_bytes,
         "warnings": list(pruned.warnings),
     }

@@ -20,6 +20,7 @@ def train(
         str, typer.Option(help="A reference network, torchvision:NAME, timm:NAME or package.module:factory.")
     ],
     out: Annotated[Path, typer.Option(help="The .safetensors file for the best epoch's weights.")],
+    weights: Annotated[Path | None, typer.Option(help="Weights to start from; random ones if not given.")] = None,
     data: o.Data = "digits",
     data_root: o.DataRoot = None,
     eval_data: o.EvalData = None,
@@ -55,7 +56,8 @@ def train(
         seed=console.seed,
         device=str(pick_device(device)),
     )
-    content = train_model(model, DataOptions(data, data_root, eval_data, mean, std, image_size), settings, out, console)
+    options = DataOptions(data, data_root, eval_data, mean, std, image_size)
+    content = train_model(model, options, settings, out, console, weights)
     lines = [
         f"{out}: best of {epochs} epochs is {content['best_epoch']}, validation {content['validation_top1']:.2f} %"
     ]
