@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from sparsegpt_core.sparsegpt import in_blocks
 
-__all__ = ["grid_scales", "quantise"]
+__all__ = ["IntegerWeight", "grid_scales", "quantise"]
 
 _SHRINKS = 20  # scales that are tried, from max|w| down
 _LEAST = 0.4  # the smallest of them, relative to max|w|
+
+
+@dataclass(frozen=True)
+class IntegerWeight:
+    """A weight on an INT8 grid: s_k · integer.
+
+    ``values`` are int8, of the weight's own shape (K, ...); ``scales`` (K,) are positive; ``shift`` (K,) is what to
+    add to the layer's outputs so that they keep the means they have with the weight before rounding.
+    """
+
+    values: Tensor
+    scales: Tensor
+    shift: Tensor
 
 
 def quantise(sparse: Tensor, upper: Tensor, scales: Tensor, bits: int = 8, block_size: int = 128) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
 from sparsegpt_core.held_out import SplitStatistics, split_batches
+from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.layout import device_of, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.modules import check_finite, eval_mode
@@ -68,13 +69,15 @@ class LayerResult:
 class PruneResult:
     """Every layer in running order, seconds by stage, and what was noticed.
 
-    The stages are trace, forward, statistics and solve; ``spilled_bytes`` of activations went to disk.
+    The stages are trace, forward, statistics and solve; ``spilled_bytes`` of activations went to disk. ``integers``
+    has every pruned layer's weight on an INT8 grid, by name, where the settings ask for it.
     """
 
     layers: tuple[LayerResult, ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...]
     spilled_bytes: int = 0
+    integers: Mapping[str, IntegerWeight] = field(default_factory=dict)
 
     @property
     def pruned(self) -> int:
@@ -151,7 +154,7 @@ class _Pruning:
         self._progress, self._runtime = progress, runtime
         self._todo = [layer for layer in layers if layer.reason is None]
         self._changes: list[tuple[Tensor, Tensor]] = []  # parameters and buffers, and their new values
-        self._weights: dict[str, Tensor] = {}
+        self._integers: dict[str, IntegerWeight] = {}
         self._results: dict[str, LayerResult] = {}
         self._seconds: dict[str, float] = {}
         self._warnings: list[str] = []
@@ -187,6 +190,7 @@ class _Pruning:
             seconds=self._seconds,
             warnings=tuple(self._warnings),
             spilled_bytes=spilled,
+            integers=self._integers,
         )
 
     def _prune_all(self, source: Source | None, samples: int) -> None:
@@ -197,7 +201,8 @@ class _Pruning:
             if owner == layer.name:
                 self._prune(layer, source, samples)
             else:  # the same parameter under another name
-                self._weights[layer.name] = self._weights[owner]
+                if owner in self._integers:
+                    self._integers[layer.name] = self._integers[owner]
                 self._results[layer.name] = replace(self._results[owner], name=layer.name, kind=layer.kind)
             self._progress("prune", len(self._results), len(self._todo))
 
@@ -216,6 +221,9 @@ class _Pruning:
                 solution = solve(dense, moments, settings, layer.name, self._runtime.world, held_out)
             sparse = solution.matrix
             measured = self._describe(layer, moments, held_out, solution)
+            if solution.integers is not None:
+                values = matrix_to_weight(solution.integers.values, layer.shape)
+                self._integers[layer.name] = replace(solution.integers, values=values)
             if layer.absorber and solution.shift is not None:
                 absorber = layer.absorber
                 shifted = absorber.tensor + absorber.sign * solution.shift.to(absorber.tensor.dtype)
@@ -227,7 +235,6 @@ class _Pruning:
             for tensor, value in changes:
                 source.replace(tensor, value)
         self._changes += changes
-        self._weights[layer.name] = weight
         self._results[layer.name] = _result(layer, weight, **measured, seconds=time.perf_counter() - start)
 
     def _moments(self, layer: Layer, source: Source, samples: int) -> tuple[Moments, Moments | None]:

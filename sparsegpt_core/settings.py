@@ -58,6 +58,8 @@ class PruneSettings:
     """Positions a layer's statistics sample for each of its columns; 0 takes all."""
     hold_out: bool = False
     """Whether some samples are held out although nothing is left to choose: each layer then has a ``sensitivity``."""
+    integers: bool = False
+    """Whether to solve for every pruned layer's INT8 weight as well, for quantised exports."""
     include: tuple[str, ...] = ()
     """Globs of layers to prune although they are the first, the last or excluded."""
     exclude: tuple[str, ...] = ()

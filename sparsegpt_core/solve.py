@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from sparsegpt_core.distributed import ALONE, World
 from sparsegpt_core.held_out import pooled
 from sparsegpt_core.hessian import Factor, inverse_factor
+from sparsegpt_core.joint_quant import IntegerWeight, grid_scales, quantise
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.mask_search import Resolvents
 from sparsegpt_core.parallel import each, spans
@@ -35,7 +37,8 @@ class Solution:
     centred. ``magnitude_error`` is what magnitude pruning would have cost on the same inputs, ``inherited_error``
     what the dense weights would, None without ``cross``, each with its best shift. ``sensitivity`` is what pruning
     adds to the error of held-out samples, without those in the fit; None where none were. ``damping`` is λ relative
-    to mean(diag H), as it was finally used; ``choices`` counts the rows that took each mask and α.
+    to mean(diag H), as it was finally used; ``choices`` counts the rows that took each mask and α; ``integers`` is
+    the matrix on an INT8 grid, None where that is not asked for.
     """
 
     matrix: Tensor
@@ -46,6 +49,7 @@ class Solution:
     sensitivity: float | None
     damping: float
     choices: dict[Choice, int]
+    integers: IntegerWeight | None = None
 
 
 def solve(
@@ -108,8 +112,32 @@ def solve(
         terms += sums
     world.add_up([matrix, terms])
     solution = _describe(dense, matrix, everything, factor.damping, terms.tolist(), choices)
+    if settings.integers:
+        solution = replace(solution, integers=_round(matrix, everything, factor, blocks, root, world))
     shift = None if solution.shift is None else solution.shift / root
     return replace(solution, shift=shift, sensitivity=None if held_out is None else solution.sensitivity)
+
+
+def _round(
+    matrix: Tensor, moments: Moments, factor: Factor, blocks: Sequence[slice], root: float, world: World
+) -> IntegerWeight:
+    """Round a refitted matrix (K, d) to INT8, each block of rows in one piece."""
+    importance = moments.hessian.diagonal() + factor.shift
+
+    def round_block(rows: slice) -> tuple[Tensor, Tensor]:
+        scales = grid_scales(matrix[rows], importance)
+        return quantise(matrix[rows], factor.upper, scales) / scales[:, None], scales
+
+    own = blocks[world.share(len(blocks))]
+    values, scales = torch.zeros_like(matrix), matrix.new_zeros(len(matrix))
+    for rows, found in zip(own, each(round_block, own, matrix.device)):
+        values[rows], scales[rows] = found
+    world.add_up([values, scales])
+    values.round_()
+    shift = torch.zeros_like(scales)
+    if moments.mean is not None:  # H is centred and knows nothing of the mean
+        shift = (matrix - values * scales[:, None]) @ moments.mean / root
+    return IntegerWeight(values.to(torch.int8), scales, shift)
 
 
 def _taming_root(hessian: Tensor) -> float:

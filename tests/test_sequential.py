@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -194,3 +196,42 @@ def test_progress_counts_layers():
     seen = []
     prune_model(model(), batches(), PruneSettings(), lambda *step: seen.append(step))
     assert seen == [("prune", done, 3) for done in range(4)]
+
+
+class Folded(nn.Module):
+    """A convolution whose batch norm can hold shifts, and one layer used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(4, 8, 3, padding=1)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.twice = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.norm(self.conv(self.stem(x).relu())).relu().mean((2, 3))
+        return self.head(self.twice(self.twice(x).relu()))
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)])
+def test_integer_weights_keep_the_mask_the_outputs_and_their_means(pattern):
+    torch.manual_seed(0)
+    network, data = Folded().eval(), batches(8)
+    plain = prune_model(copy.deepcopy(network), data, PruneSettings(pattern=pattern))
+    result = prune_model(network, data, PruneSettings(pattern=pattern, integers=True))
+    assert not plain.integers
+    assert [layer.relative_error for layer in result.layers] == [layer.relative_error for layer in plain.layers]
+    assert set(result.integers) == {"conv", "twice"}
+    for name, integers in result.integers.items():
+        weight = network.get_submodule(name).weight.detach()
+        assert integers.values.dtype == torch.int8
+        assert torch.equal(integers.values != 0, (integers.values != 0) & (weight != 0))
+        rounded = integers.values * integers.scales.reshape(-1, *[1] * (weight.dim() - 1))
+        assert (rounded - weight).norm() < 0.01 * weight.norm()
+    # The shift makes up for what rounding moves the outputs' means by.
+    conv, integers = network.conv, result.integers["conv"]
+    inputs = torch.cat([network.stem(batch).relu() for batch in data]).detach()
+    rounded = integers.values * integers.scales[:, None, None, None]
+    moved = (conv(inputs) - conv._conv_forward(inputs, rounded, None)).mean((0, 2, 3)).detach()
+    torch.testing.assert_close(integers.shift, moved, rtol=1e-3, atol=1e-5)
