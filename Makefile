@@ -8,8 +8,9 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
 
+# A process for each core, with one thread each; the tests of one file share a process.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 # The oldest versions that pyproject.toml allows, on the oldest Python; their own deprecations are not our errors.
 test-lowest:

@@ -37,7 +37,7 @@ def outputs_of(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
     """Return the model's first output tensor (N, classes, ...) on all images, on the CPU, in float64."""
     device = device_of(model)
     with eval_mode(model), torch.inference_mode():
-        return torch.cat([tree_leaves(model(batch.to(device)))[0].double().cpu() for batch in batches])
+        return torch.cat([tree_leaves(model(_fast(batch.to(device))))[0].double().cpu() for batch in batches])
 
 
 def distance(reference: Tensor, other: Tensor) -> Distance:
@@ -55,3 +55,8 @@ def distance(reference: Tensor, other: Tensor) -> Distance:
         kl=float((log.exp() * (log - log_other)).sum(dim=1).mean()),
         disagreement=100 * float((reference.argmax(1) != other.argmax(1)).double().mean()),
     )
+
+
+def _fast(batch: Tensor) -> Tensor:
+    """Images in the layout that convolutions are fastest in, on CPUs by a factor of two."""
+    return batch.to(memory_format=torch.channels_last) if batch.dim() == 4 else batch
