@@ -24,14 +24,16 @@ from sparsegpt_core.reasons import Reason
 
 __all__ = ["AuditResult", "AuditedLayer", "audit_model", "load_model"]
 
+_HINT = "The stage must keep names, axes and zeros of pruned weights: leave it out, or the layer with --exclude."
+
 
 @dataclass(frozen=True)
 class AuditedLayer:
     """One Conv, ConvTranspose, Gemm or MatMul node.
 
     ``is_sparse`` is a fact about the weight alone; ``eligible`` adds what TensorRT asks of the layer.
-    ``violations`` and ``first_violation`` (group index by axis name) are None where the weight is unknown
-    or its axis is no multiple of M.
+    ``violations``, ``first_violation`` (group index by axis name) and ``nonzeros`` are None where the weight is
+    unknown or its axis is no multiple of M. ``obstacle`` says what keeps a weight from being constant.
     """
 
     name: str
@@ -46,6 +48,8 @@ class AuditedLayer:
     eligible: bool
     reason: Optional[Reason]
     first_violation: Optional[dict[str, int]]
+    nonzeros: Optional[int]
+    obstacle: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -77,29 +81,24 @@ class AuditResult:
             return [layer for layer in self.layers if not layer.eligible]
         return [layer for layer in self.layers if layer.reason == Reason.NOT_NM]
 
-    def require_sparse(self, names: Iterable[str], stage: str) -> None:
+    def require_sparse(self, names: Iterable[str], stage: str, before: Optional[AuditResult] = None) -> None:
         """Check that the pruned layers are still sparse in this file.
 
         Args:
             names: Modules that were pruned; their nodes bear the same names.
             stage: What was done last, for the message.
+            before: The audit of the model before that stage, from which the cause is told.
 
         Raises:
-            CheckFailedError: Names the first layer that lost its pattern, and where.
+            CheckFailedError: Names the first layer that lost its pattern, where, and why.
         """
-        by_name = {layer.name: layer for layer in self.layers}
+        now, then = ({layer.name: layer for layer in each.layers} if each else {} for each in (self, before))
         for name in names:
-            layer = by_name.get(name)
-            if layer is None:
-                raise CheckFailedError(f"{stage}: the pruned layer {name} is not in the graph")
-            if layer.violations is None:
-                reason = layer.reason and layer.reason.advice
-                raise CheckFailedError(f"{stage}: {name} is no longer {self.pattern}: {reason}")
-            if not layer.is_sparse:
-                raise CheckFailedError(
-                    f"{stage}: {name} is no longer {self.pattern}: {layer.violations} groups break it, "
-                    f"the first at {layer.first_violation}"
-                )
+            if name not in now:
+                raise CheckFailedError(f"{stage}: the pruned layer {name} is not in the graph", _HINT)
+            if not now[name].is_sparse:
+                cause = _cause(now[name], then.get(name))
+                raise CheckFailedError(f"{stage}: {name} is no longer {self.pattern}: {cause}", _HINT)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``verify --json`` prints."""
@@ -215,7 +214,23 @@ def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: 
         eligible=reason is None,
         reason=reason,
         first_violation=_named(node, axis, found),
+        nonzeros=None if found is None else found.nonzeros,
+        obstacle=constants.obstacle(node.input[1]) if weight is None else None,
     )
+
+
+def _cause(now: AuditedLayer, then: Optional[AuditedLayer]) -> str:
+    if now.obstacle is not None:
+        return f"its weight is not constant any more: {now.obstacle}"
+    what = f"{now.op} {now.shape} in {now.dtype}"
+    if now.violations is None:
+        return f"axis {now.axis} of {what} holds no whole groups"
+    causes = [f"{now.violations} groups break it, the first at {now.first_violation}"]
+    if then is not None and (then.shape, then.axis) != (now.shape, now.axis):
+        causes.append(f"groups run along axis {now.axis} of {what}, before along axis {then.axis} of {then.shape}")
+    elif then is not None and (then.nonzeros or 0) < (now.nonzeros or 0):
+        causes.append(f"{(now.nonzeros or 0) - (then.nonzeros or 0)} zeros of {then.dtype} became non-zeros in {what}")
+    return "; ".join(causes)
 
 
 def _integer(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -38,6 +38,10 @@ class Constants:
 
     def value(self, name: str) -> Optional[Array]:
         """Return the tensor's value, or None where it is not constant."""
+        if name in self._initializers:  # not kept: together they are as large as the model
+            with contextlib.suppress(*_INVALID):
+                return numpy_helper.to_array(self._initializers[name])
+            return None
         if name not in self._values:
             self._values[name] = None  # a cycle in a broken graph ends here
             with contextlib.suppress(*_INVALID), np.errstate(all="ignore"):
@@ -54,9 +58,22 @@ class Constants:
             node = self._producers.get(name)
         return self._outer.source(name) if self._outer and name not in self._own else name
 
+    def obstacle(self, name: str) -> str:
+        """Say what keeps the tensor from being constant."""
+        seen = set()
+        while name not in seen:
+            seen.add(name)
+            node = self._producers.get(name)
+            if node is None or node.op_type not in _FOLLOWED:
+                break
+            name = next((each for each in node.input if each and self.value(each) is None), name)
+        if name not in self._own and self._outer:
+            return self._outer.obstacle(name)
+        if node is not None:
+            return f"{node.op_type} {node.name or name} computes it"
+        return f"{name} is an input of the graph" if name in self._own else f"{name} does not exist"
+
     def _compute(self, name: str) -> Optional[Array]:
-        if name in self._initializers:
-            return numpy_helper.to_array(self._initializers[name])
         if name not in self._own:
             return self._outer.value(name) if self._outer else None
         node = self._producers.get(name)

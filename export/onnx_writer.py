@@ -6,107 +6,136 @@ import contextlib
 import io
 import logging
 import warnings
-from ast import literal_eval
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
-from google.protobuf.message import EncodeError
-from torch import nn
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.onnx import ONNXProgram
 
 from export.metadata import write_metadata
-from sparsegpt_core.artifacts import atomic_path
+from export.naming import INPUT, OUTPUT, name_nodes, name_values
+from export.opset import to_opset_17
+from export.saving import save_model
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.layout import device_of
 from sparsegpt_core.modules import eval_mode
 
-__all__ = ["INPUT", "OUTPUT", "export_model", "save_model"]
+__all__ = ["INPUT", "OPSET", "OUTPUT", "export_model", "save_model"]
 
-INPUT, OUTPUT = "input", "logits"
-_SCOPES = "pkg.torch.onnx.name_scopes"
+OPSET = 20
+"""The version of ONNX's operators that is written unless another is asked for."""
+
+_LOWEST, _TRACED_LOWEST = 17, 18  # of opsets: ours, and the tracer's
 
 
 def export_model(
-    model: nn.Module, image: tuple[int, int, int], metadata: dict[str, Any] | None = None
+    model: nn.Module,
+    inputs: tuple[int, int, int] | tuple[Tensor, ...],
+    metadata: dict[str, Any] | None = None,
+    *,
+    dynamic_size: bool = False,
+    fold_batch_norm: bool = True,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
-    """Trace a model to an FP32 ONNX graph with input ``input``, output ``logits`` and a dynamic batch.
+    """Trace a model to an FP32 ONNX graph with a dynamic batch.
 
-    Batch norm is folded: a scale per output channel keeps zeros zero. Every node with a weight is named after
-    its module, so that audits and TensorRT's logs speak of ``layer1.0.conv1``.
+    A single input is called ``input``, several bear the names of ``forward``'s arguments; a single output is
+    called ``logits``, several bear their keys. Every node with a weight is named after its module, so that
+    audits and TensorRT's logs speak of ``layer1.0.conv1``.
 
     Args:
         model: In float32; traced in eval mode, on the device where it is.
-        image: Shape of one image (C, H, W).
+        inputs: Shape of one image (C, H, W), or an example of every input; all whose first axis is as long as
+            the first one's share the dynamic batch.
         metadata: What to note in the file.
+        dynamic_size: Leave height and width of images (N, C, H, W) open as well.
+        fold_batch_norm: Fold batch norm into the convolution before it; a scale per output channel keeps zeros
+            zero.
+        opset: 17 (the last that TensorRT 8.6 reads) or later.
 
     Raises:
-        ModelError: torch.onnx cannot trace the model.
+        ModelError: torch.onnx cannot trace the model, or the opset cannot express it.
     """
-    sample = torch.zeros(2, *image, device=device_of(model))
+    if opset < _LOWEST:
+        raise ModelError(f"opset {opset} is too old", f"Ask for {_LOWEST} or later.")
+    examples = _examples(inputs, device_of(model))
     try:
         with _quiet(), eval_mode(model), torch.no_grad():
+            if dynamic_size:  # the tracer lets pass what fits one size alone
+                model(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
             program = torch.onnx.export(
                 model,
-                (sample,),
+                examples,
                 dynamo=True,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=_dynamic_shapes(examples, dynamic_size),
+                opset_version=max(opset, _TRACED_LOWEST),
+                optimize=False,
                 verbose=False,
             )
+            program = cast(ONNXProgram, program)  # None is what the tracer of old returned
+            _optimize(program, fold_batch_norm)
+            name_values(program)
     except Exception as error:  # whatever the tracer or the model's own code raises
         raise ModelError(
-            f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}",
-            "Check that torch.export.export(model, ...) works with a dynamic batch.",
+            f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}", _hint(model, dynamic_size)
         ) from error
-    if program is None:
-        raise ModelError("torch.onnx returned no model")
+    if opset < _TRACED_LOWEST:
+        to_opset_17(program.model)
     proto = program.model_proto
-    if len(proto.graph.output) != 1:
-        raise ModelError(f"the model has {len(proto.graph.output)} outputs; one (N, classes) is expected")
-    _name_nodes(proto.graph)
+    written = next(each.version for each in proto.opset_import if not each.domain)
+    if written != opset:
+        raise ModelError(f"torch.onnx wrote opset {written} in place of {opset}", f"Ask for {OPSET}.")
+    name_nodes(proto.graph)
+    proto.ir_version = onnx.helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
     proto.producer_name = "sparsegpt-trt"
     write_metadata(proto, metadata or {})
     return proto
 
 
-def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write ``model`` to one file, atomically.
-
-    Raises:
-        InputError: The file cannot be written.
-        ModelError: The model does not fit into one file.
-    """
-    with atomic_path(path) as temporary:
-        try:
-            onnx.save(model, str(temporary))
-        except (EncodeError, ValueError) as error:  # by version of protobuf
-            raise ModelError(f"the model does not fit into one ONNX file of 2 GiB: {first_line(error)}") from error
+def _examples(inputs: tuple[int, int, int] | tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """Return an example of every input, their batches two or more: one would be taken for a constant."""
+    tensors = [each.to(device) for each in inputs if isinstance(each, Tensor)]
+    if not tensors:
+        return (torch.zeros(2, *(int(size) for size in inputs), device=device),)
+    return tuple(torch.cat([x, x]) if tensors[0].shape[0] == 1 and _batched(x, tensors[0]) else x for x in tensors)
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Name nodes after their modules and drop the tracer's notes, which hold paths of this machine."""
-    used: Counter[str] = Counter()
-    for index, node in enumerate(graph.node):
-        scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
-        del node.metadata_props[:]
-        node.doc_string = ""
-        node.name = f"{node.op_type}_{index}"
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            # A convolution with its batch norm folded has the batch norm's scope, but its own weight's name.
-            weight, _, suffix = node.input[1].rpartition(".")
-            module = weight if suffix == "weight" else next((s for s in reversed(literal_eval(scopes)[:-1]) if s), "")
-            if module:
-                used[module] += 1
-                node.name = module if used[module] == 1 else f"{module}#{used[module]}"
-    del graph.metadata_props[:]
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        del value.metadata_props[:]
-    for tensor in graph.initializer:
-        del tensor.metadata_props[:]
+def _batched(x: Tensor, first: Tensor) -> bool:
+    return x.shape[:1] == first.shape[:1]
+
+
+def _dynamic_shapes(examples: tuple[Tensor, ...], dynamic_size: bool) -> tuple[dict[int, Any], ...]:
+    """Sizes by name are free unless the model asks two of them to be equal."""
+    shapes: list[dict[int, Any]] = []
+    for index, x in enumerate(examples):
+        shape: dict[int, Any] = {0: Dim("batch")} if _batched(x, examples[0]) else {}
+        if dynamic_size and x.ndim == 4:
+            prefix = f"input_{index}_" if index else ""
+            shape |= {2: f"{prefix}height", 3: f"{prefix}width"}
+        shapes.append(shape)
+    return tuple(shapes)
+
+
+def _optimize(program: ONNXProgram, fold_batch_norm: bool) -> None:
+    """Fold constants and, unless told not to, batch norms."""
+    inputs = program.model.graph.inputs
+    count = len(inputs)
+    if not fold_batch_norm:  # the optimiser folds what is constant, which an input is not
+        means = [node.inputs[3] for node in program.model.graph if node.op_type == "BatchNormalization"]
+        inputs.extend(dict.fromkeys(mean for mean in means if mean is not None))
+    program.optimize()
+    del inputs[count:]
+
+
+def _hint(model: nn.Module, dynamic_size: bool) -> str:
+    if dynamic_size:
+        return "Export it with a fixed height and width."
+    if hasattr(model, "backbone"):
+        return "Export its backbone alone: model.backbone."
+    return "Check that torch.export.export(model, ...) works with a dynamic batch."
 
 
 @contextlib.contextmanager

@@ -1,38 +1,41 @@
-"""Does the ONNX file compute what the PyTorch model does, on real samples?"""
+"""Does the ONNX file compute what the PyTorch model does, on real samples? If not, where does it go off?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from export.onnx_writer import INPUT, OUTPUT
-from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError
+from export.locate import find_fault, torch_values
+from export.runtime import Runtime
+from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError, first_line
 from sparsegpt_core.layout import device_of
 
 __all__ = ["Parity", "check_parity"]
 
-_HINT = "Give a file exported from this model."
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences of logits between ONNX Runtime and PyTorch.
+    """Differences of outputs between ONNX Runtime and PyTorch.
 
-    ``max_abs`` and ``mean_abs`` are in logits, ``relative`` is ‖difference‖ / ‖logits‖, ``top1_agreement``
-    is in percent of ``samples``.
+    ``max_abs`` and ``mean_abs`` are over all outputs, in their own unit; ``relative`` is the largest over the outputs
+    of ‖difference‖ / ‖output‖. ``top1_agreement`` is of the first output, in percent of ``samples`` or, for maps, of
+    their pixels; None where it has no axis of classes.
     """
 
     max_abs: float
     mean_abs: float
     relative: float
-    top1_agreement: float
+    top1_agreement: float | None
     samples: int
 
     def to_json(self) -> dict[str, Any]:
@@ -40,7 +43,9 @@ class Parity:
         return asdict(self)
 
 
-def check_parity(path: Path, model: nn.Module, images: Tensor, tolerance: float = 1e-3, name: str = "") -> Parity:
+def check_parity(
+    path: Path, model: nn.Module, images: Tensor | Sequence[Tensor], tolerance: float = 1e-3, name: str = ""
+) -> Parity:
     """Run both on the same images.
 
     ONNX Runtime's CPU kernels compute most of an FP16 graph in FP32: the comparison shows what rounding the
@@ -49,50 +54,77 @@ def check_parity(path: Path, model: nn.Module, images: Tensor, tolerance: float 
     Args:
         path: The ONNX file.
         model: The model it was exported from, in eval mode.
-        images: (N, C, H, W), normalised as the model wants them.
+        images: (N, C, H, W), normalised as the model wants them; one tensor for each of several inputs.
         tolerance: The largest ``relative`` difference allowed; FP32 kernels differ by about 1e-6.
         name: What to call the file in messages, by default its own name.
 
     Raises:
-        CheckFailedError: The outputs differ by more than the tolerance.
-        NumericsError: An output is NaN or infinite.
+        CheckFailedError: The outputs differ by more than the tolerance; names the node where they begin to.
+        NumericsError: An output is NaN or infinite; names the node likewise.
         ModelError: ONNX Runtime cannot run the file, or it is another model's.
     """
-    with torch.inference_mode():
-        expected = model(images.to(device_of(model))).float().cpu().numpy()
-    if not np.isfinite(expected).all():
+    inputs = [images] if isinstance(images, Tensor) else list(images)
+    name = name or path.name
+    expected = _outputs(model, inputs)
+    if not all(np.isfinite(each).all() for each in expected):
         raise NumericsError("the PyTorch model's outputs are not finite", "Check its weights, and --mean and --std.")
-    actual = _run(path, images.cpu().numpy())
-    if actual.shape != expected.shape:
-        raise ModelError(f"{path} gives outputs of shape {actual.shape}, PyTorch of {expected.shape}", _HINT)
-    if not np.isfinite(actual).all():
-        raise NumericsError(
-            f"{name or path.name} gives NaN or infinity where PyTorch does not: a value overflows",
-            "Export with --precision fp32.",
+    runtime = Runtime(path, str(path))
+    actual = [each.astype(np.float32) for each in runtime.run([each.cpu().numpy() for each in inputs])]
+    if [each.shape for each in actual] != [each.shape for each in expected]:
+        raise ModelError(
+            f"{path} gives outputs of shape {_shapes(actual)}, PyTorch of {_shapes(expected)}",
+            "Give a file exported from this model.",
         )
-    difference = np.abs(actual - expected)
-    scale = float(np.linalg.norm(expected)) or 1.0
-    parity = Parity(
-        max_abs=float(difference.max()),
-        mean_abs=float(difference.mean()),
-        relative=float(np.linalg.norm(difference)) / scale,
-        top1_agreement=100 * float((actual.argmax(1) == expected.argmax(1)).mean()),
-        samples=len(images),
-    )
+
+    differences = [np.abs(a - b) for a, b in zip(actual, expected, strict=True)]
+    if not all(np.isfinite(each).all() for each in differences):
+        place = _place(path, model, inputs, differences, tolerance)
+        raise NumericsError(
+            f"{name} gives NaN or infinity where PyTorch does not; {place}", "Export with --precision fp32."
+        )
+    parity = _measure(actual, expected, differences, len(inputs[0]))
     if not parity.relative <= tolerance:
+        place = _place(path, model, inputs, differences, tolerance)
         raise CheckFailedError(
-            f"{name or path.name} differs from PyTorch by {parity.relative:.2g} of its logits (allowed: {tolerance:g})",
+            f"{name} differs from PyTorch by {parity.relative:.2g} of its outputs (allowed: {tolerance:g}); {place}",
             "The export is wrong or its precision too low; compare with --precision fp32.",
         )
     return parity
 
 
-def _run(path: Path, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal: errors are raised as well
+def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
+    with torch.inference_mode():
+        outputs = model(*(each.to(device_of(model)) for each in inputs))
+    return [each.float().cpu().numpy() for each in tree_leaves(outputs) if isinstance(each, Tensor)]
+
+
+def _measure(actual: list[Array], expected: list[Array], differences: list[Array], samples: int) -> Parity:
+    first, right = actual[0], expected[0]
+    classes = first.ndim > 1 and first.shape[1] > 1
+    norms = [(float(np.linalg.norm(d)), float(np.linalg.norm(e))) for d, e in zip(differences, expected, strict=True)]
+    return Parity(
+        max_abs=max(float(each.max(initial=0)) for each in differences),
+        mean_abs=float(np.concatenate([each.ravel() for each in differences]).mean()),
+        relative=max(difference / (scale or 1.0) for difference, scale in norms),
+        top1_agreement=100 * float((first.argmax(1) == right.argmax(1)).mean()) if classes else None,
+        samples=samples,
+    )
+
+
+def _shapes(arrays: Sequence[Array]) -> str:
+    return ", ".join(str(each.shape) for each in arrays)
+
+
+def _place(path: Path, model: nn.Module, inputs: list[Tensor], differences: list[Array], tolerance: float) -> str:
+    """Say where the file goes off, on the two samples that are worst, or why that is not known."""
+    count = len(inputs[0])
+    batched = [np.nan_to_num(each, nan=np.inf) for each in differences if each.shape[:1] == (count,)]
+    largest = sum((each.reshape(count, -1).max(1) for each in batched), np.zeros(count))
+    worst = np.resize(np.argsort(-largest, kind="stable")[:2], 2).tolist()
+    chosen = [each[worst].to(device_of(model)) if len(each) == count else each for each in inputs]
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        logits: npt.NDArray[Any] = session.run([OUTPUT], {INPUT: images})[0]
-    except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise ModelError(f"ONNX Runtime cannot run {path}: {error}", _HINT) from error
-    return logits
+        values = torch_values(model, chosen)
+        fault = find_fault(path, values, [each.cpu().numpy() for each in chosen], _outputs(model, chosen), tolerance)
+    except Exception as error:  # whatever tracing the model again, or running the file in parts, raises
+        return f"where it goes off is not known: {first_line(error)}"
+    return f"it goes off at {fault}" if fault.error > tolerance else f"its errors add up, the largest at {fault}"

@@ -2,33 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import onnx
 from torch import Tensor, nn
 
+from calibration.ranges import Range, calibrate
+from export.activations import observer
 from export.audit import AuditResult, audit_model
-from export.onnx_writer import export_model, save_model
+from export.onnx_writer import OPSET, export_model
 from export.parity import Parity, check_parity
-from export.precision import check_fp16_range, to_fp16
-from sparsegpt_core.artifacts import atomic_path
+from export.placement import plan
+from export.precision import fp16_overflows, fp16_underflows, to_fp16
+from export.quantize import to_int8
+from export.saving import staged_model
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.patterns import NM, Pattern
+from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["TOLERANCE", "ExportedFile", "Exporter"]
+__all__ = ["TOLERANCE", "ExportSettings", "ExportedFile", "Exporter", "Quantisation", "file_name"]
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
+TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.3}
 """Relative difference of logits from PyTorch's that a file may have."""
+
+_HELD_OUT = 4  # every which batch judges activation ranges
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How ONNX files are written.
+
+    ``io_dtype`` is what FP16 files take and give; ``dynamic_size`` leaves height and width open.
+
+    Raises:
+        InputError: ``io_dtype`` is neither ``fp32`` nor ``fp16``.
+    """
+
+    io_dtype: str = "fp32"
+    opset: int = OPSET
+    fold_batch_norm: bool = True
+    dynamic_size: bool = False
+
+    def __post_init__(self) -> None:
+        if self.io_dtype not in ("fp32", "fp16"):
+            raise InputError(f"unknown --io-dtype '{self.io_dtype}'", "Use fp32 or fp16.")
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What INT8 files are made by.
+
+    ``batches`` (N, C, H, W) give the activations' ranges by ``method``, every fourth of them judging; without
+    ``ends`` the first and the last layer stay in floating point; ``integers`` are weights that the sweep has rounded,
+    all others are rounded to nearest.
+    """
+
+    batches: Sequence[Tensor]
+    ends: bool = False
+    integers: Mapping[str, IntegerWeight] = field(default_factory=dict)
+    method: str = "auto"
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file that was written, its audit (None without an N:M pattern) and its parity with PyTorch."""
+    """A file that was written, its audit (None without an N:M pattern), its parity with PyTorch, and what to know."""
 
     path: Path
     audit: AuditResult | None
     parity: Parity
+    warnings: tuple[str, ...] = ()
 
 
 class Exporter:
@@ -40,35 +87,98 @@ class Exporter:
         metadata: What to note in the files.
         pattern: What the pruned layers must obey in the files.
         pruned: Names of the pruned layers.
+        settings: How to write.
+        quantisation: Needed for INT8.
+        progress: Told of the calibration of ranges.
     """
 
     def __init__(
-        self, model: nn.Module, images: Tensor, metadata: dict[str, Any], pattern: Pattern, pruned: Iterable[str]
+        self,
+        model: nn.Module,
+        images: Tensor,
+        metadata: dict[str, Any],
+        pattern: Pattern,
+        pruned: Iterable[str],
+        settings: ExportSettings | None = None,
+        quantisation: Quantisation | None = None,
+        progress: Progress = silent,
     ) -> None:
         self._model, self._images = model, images
         self._pattern, self._pruned = pattern, list(pruned)
-        self._fp32 = export_model(model, (images.shape[1], images.shape[2], images.shape[3]), metadata)
+        self._settings, self._quantisation = settings or ExportSettings(), quantisation
+        self._progress = progress
+        self._fp32 = export_model(
+            model,
+            (images.shape[1], images.shape[2], images.shape[3]),
+            metadata,
+            dynamic_size=self._settings.dynamic_size,
+            fold_batch_norm=self._settings.fold_batch_norm,
+            opset=self._settings.opset,
+        )
+        self._audit(self._fp32, "FP32")
 
     def write(self, path: Path, precision: str = "fp32") -> ExportedFile:
         """Write one file.
 
         Args:
             path: Where to.
-            precision: ``fp32`` or ``fp16``.
+            precision: ``fp32``, ``fp16`` or ``int8``.
 
         Raises:
             CheckFailedError: A pruned layer lost its pattern, or the outputs are not PyTorch's.
-            NumericsError: A value lies beyond FP16's range.
+            NumericsError: A weight is NaN or infinite.
+            InputError: INT8 is asked for without quantisation.
         """
-        proto = self._fp32
+        proto, warnings = self._fp32, list[str]()
         if precision == "fp16":
-            check_fp16_range(self._model, self._images)
-            proto = to_fp16(proto)
-        audit = None
-        if isinstance(self._pattern, NM):
-            audit = audit_model(proto, self._pattern, name=path.name)
-            audit.require_sparse(self._pruned, f"{path.name} ({precision})")
-        with atomic_path(path) as temporary:  # the path is taken once the file has proved itself
-            save_model(proto, temporary)
-            parity = check_parity(temporary, self._model, self._images, TOLERANCE[precision], path.name)
-        return ExportedFile(path, audit, parity)
+            proto = self._fp16(path.name, warnings)
+        elif precision == "int8":
+            proto = self._int8
+        audit = self._audit(proto, f"{path.name} ({precision.upper()})")
+        with staged_model(proto, path) as staged:  # the path is taken once the file has proved itself
+            onnx.checker.check_model(str(staged), full_check=True)
+            parity = check_parity(staged, self._model, self._images, TOLERANCE[precision], path.name)
+        return ExportedFile(path, audit, parity, tuple(warnings))
+
+    def _audit(self, proto: onnx.ModelProto, stage: str) -> AuditResult | None:
+        if not isinstance(self._pattern, NM):
+            return None
+        audit = audit_model(proto, self._pattern, name=stage)
+        audit.require_sparse(self._pruned, stage)
+        return audit
+
+    def _fp16(self, name: str, warnings: list[str]) -> onnx.ModelProto:
+        loud = fp16_overflows(self._fp32, [self._images])
+        if loud:
+            first, largest = next(iter(loud.items()))
+            warnings.append(
+                f"{name}: {len(loud)} nodes stay in FP32, as values leave FP16's range; {first} meets {largest:.3g}"
+            )
+        if small := fp16_underflows(self._fp32):
+            warnings.append(f"{name}: {sum(small.values())} weights too small for FP16 became its least, 6e-8")
+        return to_fp16(self._fp32, self._settings.io_dtype, loud)
+
+    @cached_property
+    def _int8(self) -> onnx.ModelProto:
+        if self._quantisation is None:
+            raise InputError("INT8 needs images for the ranges of activations", "Give --data.")
+        chosen = plan(self._fp32)
+        if not self._quantisation.ends:
+            chosen = plan(self._fp32, exclude=(chosen.layers[0], chosen.layers[-1]))
+        scales = {name: found.scale for name, found in self._ranges(chosen.tensors).items()}
+        return to_int8(self._fp32, chosen, scales, self._quantisation.integers, self._model.state_dict())
+
+    def _ranges(self, tensors: Sequence[str]) -> dict[str, Range]:
+        quantisation = self._quantisation
+        if quantisation is None:
+            return {}
+        batches = [batch.cpu().numpy() for batch in quantisation.batches]
+        judging = batches[_HELD_OUT - 1 :: _HELD_OUT] or batches[-1:]
+        fitting = [batch for index, batch in enumerate(batches) if index % _HELD_OUT != _HELD_OUT - 1]
+        observe = observer(self._fp32, tensors)
+        return calibrate(observe, fitting, judging, quantisation.method, self._progress)
+
+
+def file_name(name: str, precision: str) -> str:
+    """Return ``sparse.onnx``, ``sparse.fp16.onnx``, ..."""
+    return f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"

@@ -6,7 +6,7 @@ import copy
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -21,13 +21,14 @@ from deploy.accuracy import AccuracyReport, compare_accuracy
 from deploy.environment import environment
 from deploy.session import OnnxSession
 from sparsegpt_cli.data import EvaluationBatches
-from sparsegpt_cli.exporting import ExportedFile, Exporter
+from sparsegpt_cli.exporting import ExportedFile, Exporter, Quantisation, file_name
 from sparsegpt_cli.pruning import Job, Pruned, model_metadata, prune, pruning_metadata
 from sparsegpt_cli.report import render_report
 from sparsegpt_core import __version__
 from sparsegpt_core.artifacts import sha256, write_json
 from sparsegpt_core.checkpoint import save_checkpoint
-from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.memory import peak_memory
 from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.sequential import plan_layers, prune_model
@@ -45,7 +46,8 @@ def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, 
     Args:
         job: What to do.
         out: The folder for ``dense.onnx``, ``sparse.onnx``, both as ``.fp16.onnx``, ``sparse.safetensors``,
-            ``prune.json``, ``manifest.json`` and ``report.html``; with a baseline ``magnitude.onnx`` too.
+            ``prune.json``, ``manifest.json`` and ``report.html``; with INT8 both as ``.int8.onnx``, with a baseline
+            ``magnitude.onnx`` too.
             Nothing is put there before all of it is done.
         progress: Told of every stage.
 
@@ -87,9 +89,9 @@ class _Run:
         self._seconds.update(pruned.seconds)
         self._warnings += pruned.warnings
         metadata = pruning_metadata(job, pruned.result)
-        exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"])
+        exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"], pruned.result.integers)
         save_checkpoint(self._folder / "sparse.safetensors", job.model.module.state_dict(), metadata)
-        accuracy = self._compare({name: files["fp32"].path for name, files in exported.items()})
+        accuracy = self._compare(exported)
         self._seconds["total"] = time.perf_counter() - start
         return self._content(pruned, exported, accuracy)
 
@@ -97,23 +99,37 @@ class _Run:
         return min(_PARITY_SAMPLES, len(self._job.data.training))
 
     def _export(
-        self, name: str, metadata: dict[str, Any], images: torch.Tensor, pruned: tuple[str, ...] | list[str]
+        self,
+        name: str,
+        metadata: dict[str, Any],
+        images: torch.Tensor,
+        pruned: Sequence[str],
+        integers: Mapping[str, IntegerWeight] | None = None,
     ) -> dict[str, ExportedFile]:
-        """Write ``name.onnx`` and, unless it is only the baseline or overflows, ``name.fp16.onnx``."""
-        precisions = ("fp32",) if name == "magnitude" else ("fp32", "fp16")
+        """Write ``name.onnx`` and, unless it is only the baseline, the other precisions."""
+        job = self._job
+        precisions = ["fp32"] if name == "magnitude" else ["fp32", "fp16"]
+        quantisation = None
+        if job.int8 and name != "magnitude":
+            precisions.append("int8")
+            batches = calibration_batches(job.data.training, job.calibration_samples, _PARITY_SAMPLES, job.seed)
+            quantisation = Quantisation(batches, job.int8_ends, integers or {}, job.ranges)
         self._progress(f"export {name}", 0, len(precisions))
         with timed(self._seconds, "export"):
-            exporter = Exporter(self._job.model.module, images, metadata, self._job.settings.pattern, pruned)
+            exporter = Exporter(
+                job.model.module,
+                images,
+                metadata,
+                job.settings.pattern,
+                pruned,
+                job.export,
+                quantisation,
+                self._progress,
+            )
             files: dict[str, ExportedFile] = {}
             for precision in precisions:
-                path = self._folder / (f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx")
-                try:
-                    files[precision] = exporter.write(path, precision)
-                except NumericsError as error:
-                    if precision == "fp32":
-                        raise
-                    path.unlink(missing_ok=True)
-                    self._warnings.append(f"left out {path.name}: {error}")
+                files[precision] = exporter.write(self._folder / file_name(name, precision), precision)
+                self._warnings += files[precision].warnings
                 self._progress(f"export {name}", len(files), len(precisions))
         return files
 
@@ -132,8 +148,8 @@ class _Run:
         finally:
             dense.load_state_dict(state)
 
-    def _compare(self, files: dict[str, Path]) -> AccuracyReport | None:
-        """Compare the files on the evaluation split, in ONNX Runtime."""
+    def _compare(self, exported: dict[str, dict[str, ExportedFile]]) -> AccuracyReport | None:
+        """Compare the files on the evaluation split, in ONNX Runtime, whose CPU kernels compute FP16 in FP32."""
         job, split = self._job, self._job.data.evaluation
         if split is None:
             self._warnings.append(
@@ -141,7 +157,12 @@ class _Run:
             )
             return None
         batches = EvaluationBatches(split, job.eval_samples, job.batch_size, job.seed)
-        sessions: dict[str, Callable[..., Any]] = {name: OnnxSession(path).run for name, path in files.items()}
+        sessions: dict[str, Callable[..., Any]] = {
+            _arm(name, precision): OnnxSession(file.path).run
+            for name, files in exported.items()
+            for precision, file in files.items()
+            if precision != "fp16"
+        }
         with timed(self._seconds, "evaluate"):
             return compare_accuracy(sessions, batches, progress=self._progress, total=len(batches))
 
@@ -151,7 +172,7 @@ class _Run:
         job = self._job
         audit = exported["sparse"]["fp32"].audit
         parity = {
-            name if precision == "fp32" else f"{name}.{precision}": file.parity.to_json()
+            _arm(name, precision): file.parity.to_json()
             for name, files in exported.items()
             for precision, file in files.items()
         }
@@ -185,6 +206,10 @@ class _Run:
         }
 
 
+def _arm(name: str, precision: str) -> str:
+    return name if precision == "fp32" else f"{name}.{precision}"
+
+
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """Give a folder beside ``out``; move its files into ``out`` when all went well, else remove it.
@@ -215,6 +240,6 @@ def _write_manifest(folder: Path) -> None:
     files = {
         path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
-        if path.suffix in (".onnx", ".safetensors", ".json")
+        if path.suffix in (".onnx", ".data", ".safetensors", ".json")
     }
     write_json(folder / "manifest.json", {"tool_version": __version__, "files": files})

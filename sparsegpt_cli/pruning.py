@@ -14,6 +14,7 @@ from calibration.arrays import Data
 from calibration.batchnorm import reestimate_batchnorm
 from calibration.compare import Distance, distance, outputs_of
 from calibration.sampling import calibration_batches, held_out_batches
+from sparsegpt_cli.exporting import ExportSettings
 from sparsegpt_cli.loading import LoadedModel
 from sparsegpt_core import __version__
 from sparsegpt_core.distributed import World, join_world
@@ -91,7 +92,9 @@ class Job:
     """Everything that a pruning run is made of.
 
     ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
-    ``baseline`` also prunes by magnitude, to compare. ``memory_limit`` is in bytes; None means most of what is free.
+    ``baseline`` also prunes by magnitude, to compare. ``int8`` also exports INT8, with activation ``ranges`` by this
+    method and, with ``int8_ends``, the first convolution and the last layer too. ``memory_limit`` is in bytes; None
+    means most of what is free.
     """
 
     model: LoadedModel
@@ -107,6 +110,10 @@ class Job:
     command: str = ""
     memory_limit: int | None = None
     tf32: bool = False
+    export: ExportSettings = field(default_factory=ExportSettings)
+    int8: bool = False
+    int8_ends: bool = False
+    ranges: str = "auto"
 
     @property
     def calibration_samples(self) -> int:
@@ -220,7 +227,7 @@ class _Pruning:
         self._warnings: list[str] = []
         self._runtime = Runtime(job.memory_limit, scratch, job.tf32, world=world)
         self._batches = self._draw(world.share_samples(job.calibration_samples, _CALIBRATION_BATCH))
-        self._settings = replace(job.settings, hold_out=job.workflow.selects)
+        self._settings = replace(job.settings, hold_out=job.workflow.selects, integers=job.int8)
         self._held_out: list[Tensor] = []
         self._reference = torch.empty(0)
         if job.workflow.selects or job.workflow.batch_norm == "auto":

@@ -243,10 +243,59 @@ def test_require_sparse():
     result.require_sparse(["good"], "export")
     with pytest.raises(CheckFailedError, match=r"^fp16: bad is no longer 2:4: 8 groups break it, .*'c_group': 0"):
         result.require_sparse(["good", "bad"], "fp16")
-    with pytest.raises(CheckFailedError, match=r"moving is no longer 2:4: .* computed at run time"):
-        result.require_sparse(["moving"], "fp16")
-    with pytest.raises(CheckFailedError, match="gone is not in the graph"):
+    with pytest.raises(CheckFailedError, match="gone is not in the graph") as caught:
         result.require_sparse(["gone"], "fp16")
+    assert caught.value.hint
+
+
+OTHER_AXIS = np.ascontiguousarray(sparse(8, 4, axis=0))  # 2:4 as (C, K), not as (K, C)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "tensors", "cause"),
+    [
+        (
+            [conv()],
+            [node("DequantizeLinear", ["q", "s", "z"], ["d"]), conv("d")],
+            {"q": sparse(4, 8, 1, 1).astype("b"), "s": np.float32(1), "z": np.int8(3)},
+            r"8 groups break it, .* 16 zeros of float32 became non-zeros in Conv \(4, 8, 1, 1\) in float32$",
+        ),
+        (
+            [conv()],
+            [node("Cast", ["h"], ["c"], to=1), conv("c")],
+            {"h": (sparse(4, 8, 1, 1) + np.eye(1, 8, 3)[..., None, None]).astype(np.float16)},
+            r"4 groups break it, .* 4 zeros of float32 became non-zeros",
+        ),
+        (
+            [conv()],
+            [node("Add", ["w", "w"], ["sum"], name="shift"), conv("sum")],
+            {},
+            "its weight is not constant any more: Add shift computes it$",
+        ),
+        ([conv()], [conv("x")], {}, "its weight is not constant any more: x is an input of the graph$"),
+        ([conv()], [conv("gone")], {}, "its weight is not constant any more: gone does not exist$"),
+        (
+            [conv()],
+            [node("DequantizeLinear", ["w", "x"], ["d"]), conv("d")],
+            {},
+            "its weight is not constant any more: x is an input of the graph$",
+        ),
+        (
+            [node("MatMul", ["x", "m"], ["y"], name="conv")],
+            [node("Gemm", ["x", "m"], ["y"], transB=1, name="conv")],
+            {"m": OTHER_AXIS},
+            r"groups run along axis 1 of Gemm \(8, 4\) in float32, before along axis 0 of \(8, 4\)$",
+        ),
+        ([conv()], [conv("t")], {"t": sparse(4, 6, 1, 1)}, r"axis 1 of Conv \(4, 6, 1, 1\) .* holds no whole groups$"),
+    ],
+    ids=["zero point", "a cast", "Add", "fed", "missing", "fed scale", "axis", "shape"],
+)
+def test_the_cause_of_a_lost_pattern(before, after, tensors, cause):
+    tensors = {"w": sparse(4, 8, 1, 1), **tensors}
+    first = audit(before, tensors)
+    first.require_sparse(["conv"], "FP32")
+    with pytest.raises(CheckFailedError, match=rf"^INT8: conv is no longer 2:4: .*{cause}"):
+        audit(after, tensors).require_sparse(["conv"], "INT8", first)
 
 
 def test_json():
@@ -277,9 +326,58 @@ def test_polygraphy_agrees():
             tensors[f"{name}{number}"] = weight.astype(kind)
             nodes.append(node(op, ["x", f"{name}{number}"], [f"y_{name}{number}"], **attributes))
     model = make_model(make_graph(nodes, tensors, inputs=["x"]))
+    ours = {layer.weight for layer in audit_model(model).layers if layer.is_sparse}
+    assert ours == polygraphy(model) == {name for name in tensors if name.startswith("right")}
+
+
+def polygraphy(model) -> set[str]:
+    """The weights that Polygraphy holds for sparse."""
     judge = SparsityPruner(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)  # Polygraphy's, on float16
         judge.check()
-    ours = {layer.weight for layer in audit_model(model).layers if layer.is_sparse}
-    assert ours == judge.sparse_tensors == {name for name in tensors if name.startswith("right")}
+    return set(judge.sparse_tensors)
+
+
+def turned(weight: np.ndarray, perm: tuple[int, ...]) -> np.ndarray:
+    """What Transpose with ``perm`` turns into ``weight``."""
+    return np.ascontiguousarray(np.transpose(weight, np.argsort(perm)))
+
+
+@pytest.mark.parametrize(
+    ("source", "tensors"),
+    [
+        (
+            [node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=0)],
+            {"w": sparse(4, 8, 3, 3).astype("b"), "s": np.full(4, 0.1, "f"), "z": np.zeros(4, "b")},
+        ),
+        ([node("Constant", [], ["d"], value=numpy_helper.from_array(sparse(4, 8, 3, 3)))], {}),
+        ([node("Identity", ["w"], ["d"])], {"w": sparse(4, 8, 3, 3)}),
+        ([node("Transpose", ["w"], ["d"], perm=(2, 0, 1, 3))], {"w": turned(sparse(4, 8, 3, 3), (2, 0, 1, 3))}),
+    ],
+    ids=["INT8", "Constant", "Identity", "Transpose"],
+)
+def test_sparse_weights_that_polygraphy_does_not_see(source, tensors):
+    """It knows no INT8 and no Constant, and takes the inverse of a permutation for the permutation."""
+    model = make_model(make_graph([*source, conv("d")], tensors, ["x"]))
+    (layer,) = audit_model(model).layers
+    assert (layer.shape, layer.violations, layer.eligible) == ((4, 8, 3, 3), 0, True)
+    assert polygraphy(model) == set()
+
+
+def test_a_grouped_convolution_that_polygraphy_takes_for_eligible():
+    model = make_model(make_graph([conv(group=2)], {"w": sparse(4, 8, 3, 3)}, ["x"]))
+    assert polygraphy(model) == {"w"}
+    assert [layer.reason for layer in audit_model(model).layers] == [Reason.GROUPED]
+
+
+@pytest.mark.parametrize("perm", list(itertools.permutations(range(4))), ids=str)
+def test_any_permutation(perm):
+    weight = sparse(4, 8, 3, 2)
+    found = only([node("Transpose", ["w"], ["t"], perm=perm), conv("t")], {"w": turned(weight, perm)})
+    assert (found.shape, found.eligible) == (weight.shape, True)
+    weight[3, 7, 2, 1] = 1
+    weight[3, 6, 2, 1] = 1
+    weight[3, 5, 2, 1] = 1
+    found = only([node("Transpose", ["w"], ["t"], perm=perm), conv("t")], {"w": turned(weight, perm)})
+    assert found.first_violation == {"k": 3, "c_group": 1, "r": 2, "s": 1}

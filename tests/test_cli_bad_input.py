@@ -112,12 +112,12 @@ def test_output_that_cannot_be_written(cli, digits_checkpoint, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(cli, digits_checkpoint, tmp_path, monkeypatch):
-    import sparsegpt_cli.exporting as exporting
+    import export.saving as saving
 
-    def full(model, path):
+    def full(model, path, limit):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting, "save_model", full)
+    monkeypatch.setattr(saving, "_write", full)
     outcome = cli("prune-export", "--weights", digits_checkpoint, "--out", tmp_path / "out", "--quiet")
     assert outcome.code == 1
     assert "No space left on device" in outcome.err
@@ -147,6 +147,9 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
     [
         (["export", "--weights", "{good}", "--out", "{folder}/x.txt"], ".onnx"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--precision", "fp64"], "fp64"),
+        (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--precision", "int8"], "--data"),
+        (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--opset", "9"], "opset 9"),
+        (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--io-dtype", "int8"], "io-dtype"),
         (["export", "--weights", "{other}", "--out", "{folder}/x.onnx"], "--image"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--image", "3x8"], "3x8"),
         (["prune", "--weights", "{good}", "--out", "{folder}/x.onnx"], ".safetensors"),

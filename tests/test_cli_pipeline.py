@@ -23,8 +23,10 @@ from sparsegpt_core.zoo import ModelShape, build_model
 FILES = {
     "dense.onnx",
     "dense.fp16.onnx",
+    "dense.int8.onnx",
     "sparse.onnx",
     "sparse.fp16.onnx",
+    "sparse.int8.onnx",
     "magnitude.onnx",
     "sparse.safetensors",
     "prune.json",
@@ -37,7 +39,7 @@ FILES = {
 def run(digits_checkpoint, tmp_path_factory):
     """A finished run folder and what ``prune-export --json`` printed."""
     out = tmp_path_factory.mktemp("pipeline") / "out"
-    command = ["prune-export", "--weights", digits_checkpoint, "--data", "digits", "--out", out, "--json"]
+    command = ["prune-export", "--weights", digits_checkpoint, "--data", "digits", "--int8", "--out", out, "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "sparsegpt_cli", *map(str, command)], capture_output=True, text=True, check=False
     )
@@ -69,13 +71,14 @@ def test_accuracy_is_that_of_the_files(run):
     out, content = run
     data = open_data("digits")
     images, labels = next(iter(data.evaluation.batches(len(data.evaluation))))
-    for name in ("dense", "magnitude", "sparse"):
+    for name in ("dense", "magnitude", "sparse", "dense.int8", "sparse.int8"):
         logits = onnxruntime.InferenceSession(str(out / f"{name}.onnx")).run(None, {"input": images})[0]
         top1 = 100 * (logits.argmax(1) == labels).mean()
         assert content["accuracy"][name]["top1"] == pytest.approx(top1)
         assert content["accuracy"][name]["samples"] == len(labels)
     assert content["accuracy"]["dense"]["top1"] > 90
-    assert abs(content["accuracy"]["sparse"]["difference"]["value"]) <= 1
+    for name in ("sparse", "sparse.int8"):
+        assert abs(content["accuracy"][name]["difference"]["value"]) <= 1
 
 
 def test_the_checkpoint_is_what_was_exported(run):
@@ -110,12 +113,12 @@ def test_the_report_names_every_layer(run):
 def test_the_same_seed_gives_the_same_files(run, digits_checkpoint, tmp_path, cli):
     out, _ = run
     again = tmp_path / "again"
-    assert cli("prune-export", "--weights", digits_checkpoint, "--out", again, "--quiet").code == 0
-    for name in ("dense.onnx", "sparse.onnx", "sparse.fp16.onnx", "magnitude.onnx", "sparse.safetensors"):
+    assert cli("prune-export", "--weights", digits_checkpoint, "--int8", "--out", again, "--quiet").code == 0
+    for name in FILES - {"prune.json", "manifest.json", "report.html"}:
         assert sha256(out / name) == sha256(again / name), name
 
 
-@pytest.mark.parametrize("name", ["sparse.onnx", "sparse.fp16.onnx", "magnitude.onnx"])
+@pytest.mark.parametrize("name", ["sparse.onnx", "sparse.fp16.onnx", "sparse.int8.onnx", "magnitude.onnx"])
 def test_verify(run, cli, name):
     out, _ = run
     content = cli("verify", out / name, "--fail-on", "dense", "--json").json
@@ -151,14 +154,15 @@ def test_one_edited_weight_fails_the_gate(run, cli, tmp_path):
     assert "conv2" in outcome.err
 
 
-def test_polygraphy_agrees(run):
+@pytest.mark.parametrize("name", ["sparse.onnx", "sparse.fp16.onnx"])
+def test_polygraphy_agrees(run, name):
     out, _ = run
     command = [
         sys.executable,
         str(Path(sys.executable).with_name("polygraphy")),
         "inspect",
         "sparsity",
-        str(out / "sparse.onnx"),
+        str(out / name),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for weight in ("conv2.weight", "fc1.weight"):
@@ -166,7 +170,8 @@ def test_polygraphy_agrees(run):
     assert "Found sparse tensor: fc2.weight" not in done.stdout
 
 
-def test_tensorrt_rtx_parses_and_builds(run, program, tmp_path):
+@pytest.mark.parametrize("name", ["sparse.fp16.onnx", "sparse.int8.onnx"])
+def test_tensorrt_rtx_parses_and_builds(run, program, tmp_path, name):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is an optional extra")
     out, _ = run
     environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
@@ -175,12 +180,12 @@ def test_tensorrt_rtx_parses_and_builds(run, program, tmp_path):
         str(Path(sys.executable).with_name("polygraphy")),
         "inspect",
         "model",
-        str(out / "sparse.onnx"),
+        str(out / name),
     ]
     assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
     plan = tmp_path / "sparse.plan"
     options = ["--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--sparse", "--out", plan]
-    outcome = program("build", out / "sparse.fp16.onnx", *options)
+    outcome = program("build", out / name, *options)
     assert outcome.code == 0, outcome.err
     assert "does not show whether sparse kernels are used" in outcome.out
     sidecar = json.loads(plan.with_suffix(".plan.json").read_text())

@@ -11,8 +11,9 @@ from sparsegpt_cli.commands.export import export
 from sparsegpt_cli.commands.prune import prune, prune_export
 from sparsegpt_cli.commands.report import report
 from sparsegpt_cli.commands.train import train
+from sparsegpt_cli.commands.triton_export import triton_export
 from sparsegpt_cli.commands.verify import verify
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (prune_export, train, prune, export, verify, build, benchmark, report, doctor, demo)
+COMMANDS = (prune_export, train, prune, export, verify, build, benchmark, report, triton_export, doctor, demo)

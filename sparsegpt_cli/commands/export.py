@@ -12,6 +12,8 @@ from sparsegpt_cli.console import Console
 
 __all__ = ["export"]
 
+_EXPORT = o.ExportOptions()
+
 
 @o.command
 def export(
@@ -19,10 +21,14 @@ def export(
     weights: Annotated[Path, typer.Option(help="A .safetensors file, or a .pt with nothing but tensors.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     model: o.Model = "",
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
-    data: Annotated[str | None, typer.Option(help="Compare with PyTorch on images of this set, not on noise.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    options: o.ExportOptions = _EXPORT,
+    data: Annotated[
+        str | None, typer.Option(help="Compare with PyTorch on images of this set, not on noise; INT8 needs it.")
+    ] = None,
     data_root: o.DataRoot = None,
     image: Annotated[str | None, typer.Option(help="CxHxW, where the checkpoint does not note it.")] = None,
+    samples: o.Samples = None,
     num_classes: o.NumClasses = None,
 ) -> None:
     """Export a checkpoint to ONNX; a pruned one must still obey its pattern in the file."""
@@ -30,7 +36,7 @@ def export(
 
     from calibration.sampling import calibration_batches
     from sparsegpt_cli.data import DataOptions, open_options
-    from sparsegpt_cli.exporting import TOLERANCE, Exporter
+    from sparsegpt_cli.exporting import TOLERANCE, Exporter, Quantisation
     from sparsegpt_cli.loading import ModelOptions, load_model
     from sparsegpt_core.checkpoint import load_checkpoint
     from sparsegpt_core.errors import InputError
@@ -38,7 +44,8 @@ def export(
 
     o.require_suffix(out, ".onnx")
     if precision not in TOLERANCE:
-        raise InputError(f"unknown precision '{precision}'", f"Use {' or '.join(TOLERANCE)}.")
+        raise InputError(f"unknown precision '{precision}'", f"Use {', '.join(TOLERANCE)}.")
+    settings = options.settings()
     checkpoint = load_checkpoint(weights)
     noted = checkpoint.metadata
     shape = _image(image) if image else tuple(noted.get("image", ()))
@@ -47,8 +54,10 @@ def export(
     loaded = load_model(ModelOptions(model, weights, num_classes), checkpoint, shape, console)
     if data:
         opened = open_options(DataOptions(data, data_root), noted)
-        images = calibration_batches(opened.training, min(32, len(opened.training)), 32, console.seed)[0]
+        batches = calibration_batches(opened.training, samples or min(256, len(opened.training)), 32, console.seed)
+        images, quantisation = batches[0], Quantisation(batches, options.int8_ends, method=options.ranges)
     else:
+        quantisation = None
         images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(console.seed))
     with console.progress() as progress:
         progress(f"export {precision}", 0, 1)
@@ -58,9 +67,14 @@ def export(
             {**noted, "model": loaded.spec, "image": list(shape)},
             parse_pattern(noted.get("pattern", "2:4")),
             noted.get("pruned", ()),
+            settings,
+            quantisation,
+            progress,
         )
         file = exporter.write(out, precision)
         progress(f"export {precision}", 1, 1)
+    for warning in file.warnings:
+        console.warn(warning)
     sparse = file.audit.sparse_layers if file.audit else None
     content = {"out": str(out), "precision": precision, "parity": file.parity.to_json(), "sparse_layers": sparse}
     lines = [f"{out}: {precision}, differs from PyTorch by {file.parity.relative:.1e} of its logits"]

@@ -16,7 +16,7 @@ from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
 
-_JOB, _PRUNING = o.JobOptions(), o.PruneOptions()
+_JOB, _PRUNING, _EXPORT = o.JobOptions(), o.PruneOptions(), o.ExportOptions()
 
 
 @o.command
@@ -25,6 +25,8 @@ def prune_export(
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
     of: o.JobOptions = _JOB,
     pruning: o.PruneOptions = _PRUNING,
+    export: o.ExportOptions = _EXPORT,
+    int8: Annotated[bool, typer.Option("--int8", help="Also export INT8: sparse.int8.onnx, dense.int8.onnx.")] = False,
     eval_data: o.EvalData = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
@@ -41,6 +43,10 @@ def prune_export(
         eval_samples=eval_samples,
         batch_size=batch_size,
         baseline=baseline,
+        export=export.settings(),
+        int8=int8,
+        int8_ends=export.int8_ends,
+        ranges=export.ranges,
         command=shlex.join(["sparsegpt-trt", *sys.argv[1:]]),
     )
     if rank():  # under torchrun one process exports and reports, the others only help it prune

@@ -1,0 +1,49 @@
+"""Mend the casts that ONNX Runtime's FP16 converter leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from typing import Any
+
+import onnx
+
+__all__ = ["tidy_casts"]
+
+
+def tidy_casts(graph: onnx.GraphProto, original: Set[str]) -> None:
+    """Let FP32 values pass between FP32 nodes without a detour through FP16, and keep one of equal casts.
+
+    The converter casts to FP16 and back between neighbours that both stayed in FP32, which loses what they were
+    kept for; and it casts a tensor once for every FP32 node that takes it, each time under the same name, which
+    makes the graph invalid.
+
+    Args:
+        graph: Converted; changed in place.
+        original: Names of the nodes before the conversion: all others are the converter's casts.
+    """
+    casts = {node.output[0]: node for node in graph.node if node.name not in original}
+    # A cast of a cast goes back to FP32: it stands for the tensor before both.
+    before = {name: casts[cast.input[0]].input[0] for name, cast in casts.items() if cast.input[0] in casts}
+    outputs, inputs = ({each.name for each in values} for values in (graph.output, graph.input))
+    nodes = [node for node in graph.node if node.name in original]
+    used = outputs.union(before.get(name, name) for node in nodes for name in node.input)
+    kept = {name: cast for name, cast in casts.items() if name in used and name not in before}
+    # A tensor gets back its name where no cast bears it any more; an output of the graph keeps its own.
+    names = {cast.input[0]: name for name, cast in casts.items() if name not in used and cast.input[0] not in inputs}
+    names |= {before[name]: name for name in outputs & before.keys()}
+    nodes += kept.values()
+    for node in nodes:
+        for tensors in (node.input, node.output):
+            tensors[:] = [names.get(name, name) for name in (before.get(each, each) for each in tensors)]
+    replace(graph.node, nodes)
+    computed = {name for node in nodes for name in node.output}
+    replace(graph.value_info, [each for each in graph.value_info if each.name in computed - outputs])
+    for each in graph.value_info:
+        if each.name in names.values():
+            each.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
+def replace(field: Any, content: Iterable[Any]) -> None:
+    content = list(content)
+    del field[:]
+    field.extend(content)

@@ -1,0 +1,69 @@
+"""Names that a user of the file knows: inputs and outputs as in Python, nodes as their modules."""
+
+from __future__ import annotations
+
+import re
+from ast import literal_eval
+from collections import Counter
+from typing import cast
+
+import onnx
+from onnxscript import ir
+from torch.export import ExportedProgram
+from torch.onnx import ONNXProgram
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
+
+__all__ = ["INPUT", "OUTPUT", "name_nodes", "name_values"]
+
+INPUT, OUTPUT = "input", "logits"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def name_values(program: ONNXProgram) -> None:
+    """Name a single input ``input``, several after the arguments of ``forward``; the outputs likewise.
+
+    A single output is ``logits``. Several bear their keys, joined where they are nested: ``{"out": …, "aux": …}``
+    gives ``out`` and ``aux``, a tuple ``output_0`` and ``output_1``.
+    """
+    graph = program.model.graph
+    exported = cast(ExportedProgram, program.exported_program)  # None only where a program was read from a file
+    names = [*_input_names(exported), *_output_names(exported)]
+    for value, name in zip((*graph.inputs, *graph.outputs), names):
+        value.name = name
+    ir.passes.common.NameFixPass()(program.model)  # renames what else bore one of these names
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Name nodes after their modules and drop the tracer's notes, which hold paths of this machine."""
+    used: Counter[str] = Counter()
+    for index, node in enumerate(graph.node):
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+        del node.metadata_props[:]
+        node.doc_string = ""
+        node.name = f"{node.op_type}_{index}"
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            # A convolution with its batch norm folded has the batch norm's scope, but its own weight's name.
+            weight, _, suffix = node.input[1].rpartition(".")
+            module = weight if suffix == "weight" else next((s for s in reversed(literal_eval(scopes)[:-1]) if s), "")
+            if module:
+                used[module] += 1
+                node.name = module if used[module] == 1 else f"{module}#{used[module]}"
+    del graph.metadata_props[:]
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        del value.metadata_props[:]
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+
+
+def _input_names(exported: ExportedProgram) -> list[str]:
+    arguments = exported.graph_signature.user_inputs
+    return [INPUT] if len(arguments) == 1 else [str(name) for name in arguments]
+
+
+def _output_names(exported: ExportedProgram) -> list[str]:
+    spec = exported.call_spec.out_spec
+    leaves, _ = tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))
+    if len(leaves) == 1:
+        return [OUTPUT]
+    names = ["_".join(re.findall(r"\w+", keystr(path))) for path, _ in leaves]
+    return [name if name.isidentifier() else f"output_{name}" for name in names]

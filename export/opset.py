@@ -1,0 +1,66 @@
+"""Take a graph from opset 18 to 17, the last one that TensorRT 8.6 reads."""
+
+from __future__ import annotations
+
+import onnx.defs
+from onnxscript import ir
+
+from sparsegpt_core.errors import ModelError
+
+__all__ = ["to_opset_17"]
+
+_HINT = "Export with opset 18 or later, for TensorRT 10 or later."
+
+
+def to_opset_17(model: ir.Model) -> None:
+    """Say in opset 17 what the graph says in opset 18; the model is changed in place.
+
+    Opset 18 turned attributes into inputs, added attributes with defaults and a few operators; the operators'
+    schemas tell which. What only opset 18 can say is refused.
+
+    Args:
+        model: In opset 18.
+
+    Raises:
+        ModelError: Names the first operator that opset 17 has not.
+    """
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if not node.domain:
+            _convert(node)
+    model.graph.opset_imports[""] = 17
+    ir.passes.common.RemoveUnusedNodesPass()(model)  # constants that became attributes
+
+
+def _convert(node: ir.Node) -> None:
+    new = onnx.defs.get_schema(node.op_type, 18)
+    if new.since_version < 18:
+        return
+    try:
+        old = onnx.defs.get_schema(node.op_type, 17)
+    except onnx.defs.SchemaError:
+        raise ModelError(f"opset 17 has no operator {node.op_type}", _HINT) from None
+    if "axes" in old.attributes:
+        _axes_to_attribute(node)
+    for name in [each for each in node.attributes if each not in old.attributes]:
+        if not _needless(node, name, new):
+            raise ModelError(f"opset 17 has no {name} of {node.op_type}", _HINT)
+        del node.attributes[name]
+    if any(node.inputs[len(old.inputs) :]):
+        raise ModelError(f"opset 17 has no input {new.inputs[len(old.inputs)].name} of {node.op_type}", _HINT)
+
+
+def _axes_to_attribute(node: ir.Node) -> None:
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    if axes is not None and axes.const_value is not None:
+        node.attributes.add(ir.AttrInt64s("axes", axes.const_value.numpy().tolist()))
+        node.resize_inputs(1)
+
+
+def _needless(node: ir.Node, name: str, schema: onnx.defs.OpSchema) -> bool:
+    """Tell whether the operator does the same without this attribute."""
+    if name == "num_outputs":  # of Split, which makes equal parts where nothing is said
+        axis = node.attributes.get_int("axis", 0)
+        sizes = {output.shape and output.shape[axis] for output in node.outputs}
+        return len(sizes) == 1 and isinstance(sizes.pop(), int)
+    default = schema.attributes[name].default_value
+    return bool(default.type) and node.attributes[name] == ir.serde.deserialize_attribute(default)

@@ -1,0 +1,91 @@
+"""``triton-export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+from sparsegpt_core.errors import InputError
+
+if TYPE_CHECKING:
+    from export.triton import PlanOrigin
+
+__all__ = ["triton_export"]
+
+
+@o.command
+def triton_export(
+    console: Console,
+    model: Annotated[Path, typer.Argument(help="An .onnx file, or a .plan with its sidecar.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The model repository; made where it is not there.")],
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: that of its file.")] = None,
+    version: Annotated[int, typer.Option(min=1, help="The version's number.")] = 1,
+    max_batch_size: Annotated[
+        int | None,
+        typer.Option(min=0, help="0 for no batching. Default: 32, or the plan's, where the batch is dynamic."),
+    ] = None,
+    preferred_batch_sizes: Annotated[
+        str | None, typer.Option(help="Batches to run as soon as they can be formed, with commas: 8,32.")
+    ] = None,
+    max_queue_delay_us: Annotated[int, typer.Option(min=0, help="How long a request may wait for others.")] = 100,
+    instances: Annotated[int, typer.Option(min=1, help="Copies of the model, on each GPU.")] = 1,
+    gpu: Annotated[list[int] | None, typer.Option(min=0, help="A GPU to use. Default: all there are.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there of this version.")] = False,
+) -> None:
+    """Put a model into a repository for Triton Inference Server."""
+    from export.triton import write_repository
+    from export.triton_config import TritonSettings
+
+    settings = TritonSettings(
+        name=name or model.stem,
+        version=version,
+        max_batch_size=max_batch_size,
+        preferred_batch_sizes=_sizes(preferred_batch_sizes),
+        max_queue_delay_us=max_queue_delay_us,
+        instances=instances,
+        gpus=tuple(gpu or ()),
+    )
+    plan = None if model.suffix == ".onnx" else _origin(model)
+    made = write_repository(model, out, settings, plan, force)
+    largest = made.config.max_batch_size
+    batches = f"batches of up to {largest}" if largest else f"no batching: {made.config.note}"
+    line = f"{made.folder}: {made.config.platform}, version {version}, {batches}"
+    console.result(made.to_json(), [line, *(f"  {file}" for file in made.files)])
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"--preferred-batch-sizes '{text}' are no numbers", "For example 8,32.") from None
+
+
+def _origin(plan: Path) -> PlanOrigin:
+    """Find the ONNX model that a plan was built from, which names the plan's inputs and outputs.
+
+    Raises:
+        InputError: The plan is not what its sidecar records, is one of TensorRT-RTX, or its model is gone.
+    """
+    from deploy.build import load_plan, sidecar_path
+    from export.triton import PlanOrigin
+    from sparsegpt_core.artifacts import read_json, sha256
+
+    load_plan(plan)
+    record = read_json(sidecar_path(plan))
+    try:
+        backend, onnx, expected = record["backend"], Path(record["onnx"]["path"]), record["onnx"]["sha256"]
+        largest = min(most[0] for _, _, most in record["settings"]["shapes"].values() if most)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{sidecar_path(plan)} is not complete", "Build the plan again.") from error
+    if backend != "tensorrt":
+        raise InputError(
+            f"{plan} is a plan of {backend}, and Triton serves those of TensorRT", "Build with --backend tensorrt."
+        )
+    for candidate in (onnx, plan.parent / onnx.name):
+        if candidate.is_file() and sha256(candidate) == expected:
+            return PlanOrigin(candidate, largest)
+    raise InputError(f"the model that {plan} was built from is not at {onnx}", "Put it there, or beside the plan.")
