@@ -115,7 +115,7 @@ class Exporter:
             fold_batch_norm=self._settings.fold_batch_norm,
             opset=self._settings.opset,
         )
-        self._audit(self._fp32, "FP32")
+        self._fp32_audit = self._audit(self._fp32, "FP32")
 
     def write(self, path: Path, precision: str = "fp32") -> ExportedFile:
         """Write one file.
@@ -129,22 +129,23 @@ class Exporter:
             NumericsError: A weight is NaN or infinite.
             InputError: INT8 is asked for without quantisation.
         """
-        proto, warnings = self._fp32, list[str]()
+        proto, audit, warnings = self._fp32, self._fp32_audit, list[str]()
         if precision == "fp16":
             proto = self._fp16(path.name, warnings)
         elif precision == "int8":
             proto = self._int8
-        audit = self._audit(proto, f"{path.name} ({precision.upper()})")
+        if precision != "fp32":
+            audit = self._audit(proto, f"{path.name} ({precision.upper()})", audit)
         with staged_model(proto, path) as staged:  # the path is taken once the file has proved itself
             onnx.checker.check_model(str(staged), full_check=True)
             parity = check_parity(staged, self._model, self._images, TOLERANCE[precision], path.name)
         return ExportedFile(path, audit, parity, tuple(warnings))
 
-    def _audit(self, proto: onnx.ModelProto, stage: str) -> AuditResult | None:
+    def _audit(self, proto: onnx.ModelProto, stage: str, before: AuditResult | None = None) -> AuditResult | None:
         if not isinstance(self._pattern, NM):
             return None
         audit = audit_model(proto, self._pattern, name=stage)
-        audit.require_sparse(self._pruned, stage)
+        audit.require_sparse(self._pruned, stage, before)
         return audit
 
     def _fp16(self, name: str, warnings: list[str]) -> onnx.ModelProto:
