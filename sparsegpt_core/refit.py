@@ -7,7 +7,10 @@ from torch import Tensor
 
 from sparsegpt_core.errors import NumericsError
 
-__all__ = ["refit"]
+__all__ = ["AFTER_ADMM", "refit"]
+
+AFTER_ADMM = 8
+"""Steps of conjugate gradients that do, whatever the width, where ADMM has come close to the optimum already."""
 
 _CHOLESKY_COLUMNS = 64  # up to here a row's system is solved directly
 _CHUNK_BYTES = 256 << 20  # of the rows' systems at a time

@@ -13,7 +13,7 @@ from sparsegpt_core.exact_groups import exact_groups
 from sparsegpt_core.hessian import Factor
 from sparsegpt_core.mask_search import Resolvents, admm
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.refit import refit
+from sparsegpt_core.refit import AFTER_ADMM, refit
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.sparsegpt import sparsegpt
 from sparsegpt_core.statistics import Moments
@@ -74,13 +74,17 @@ class Solver:
             sparse = exact_groups(target, upper, settings.pattern, settings.block_size)
         else:
             sparse = sparsegpt(target, upper, settings.pattern, settings.block_size)
-        return self.refit(rows, sparse, alpha) if settings.refit else (sparse, sparse @ rows.hessian)
+        if not settings.refit:
+            return sparse, sparse @ rows.hessian
+        return self.refit(rows, sparse, alpha, AFTER_ADMM if mask == "admm" else None)
 
-    def refit(self, rows: Rows, sparse: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
+    def refit(
+        self, rows: Rows, sparse: Tensor, alpha: float | Tensor, iterations: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the best Ŵ on the mask of ``sparse``, and Ŵ H."""
         shift = self.factor.shift
         goal = rows.goal(alpha, shift)
-        sparse, residual = refit(sparse, goal, rows.hessian, shift, self.name)
+        sparse, residual = refit(sparse, goal, rows.hessian, shift, self.name, iterations=iterations)
         return sparse, goal - residual - sparse * shift
 
     def choose(
