@@ -14,7 +14,7 @@ AFTER_ADMM = 8
 
 _CHOLESKY_COLUMNS = 64  # up to here a row's system is solved directly
 _CHUNK_BYTES = 256 << 20  # of the rows' systems at a time
-_NARROW_COLUMNS, _NARROW_ITERATIONS = 512, 32
+_NARROW_COLUMNS, _NARROW_ITERATIONS = 512, 20
 _ITERATIONS = 8  # in wider layers
 _TOLERANCE = 1e-3
 
@@ -43,7 +43,7 @@ def refit(
         shift: (d,), what H_λ has more than H on its diagonal.
         name: The layer, for messages.
         direct: Whether to solve by Cholesky; by default as the width suggests.
-        iterations: The most that conjugate gradients take; by default 32 up to 512 columns, where they are cheap,
+        iterations: The most that conjugate gradients take; by default 20 up to 512 columns, where they are cheap,
             and 8 beyond: the first eight make 85 % of the gain there is at 256 columns and 24 % at 4608, but nearly
             all that a whole network's outputs have of it.
         tolerance: Rows whose residual has shrunk to this part of its first norm are done before.

@@ -132,6 +132,7 @@ def timed(function):
     return function(), time.thread_time() - start
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("rectified", "bounds"),
     [
@@ -160,8 +161,11 @@ def test_against_exact_greedy_obs(rectified, bounds, request):
     oracle = relative_error(exact(), weight, hessian)
     for way, bound in bounds.items():
         assert relative_error(ours(way), weight, hessian) <= bound * oracle
-        assert any(is_fifty_times_faster(partial(ours, way), exact) for _ in range(3))  # the core may be shared
+    # Other work on the machine only adds: the best of some runs, taken in turns.
+    runs = [[best_time(exact, 1), *(best_time(partial(ours, way), 25) for way in bounds)] for _ in range(4)]
+    reference, *own = map(min, zip(*runs, strict=True))
+    assert max(own) < reference / 50
 
 
-def is_fifty_times_faster(function, reference):
-    return min(timed(function)[1] for _ in range(10)) < timed(reference)[1] / 50
+def best_time(function, runs):
+    return min(timed(function)[1] for _ in range(runs))
