@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsegpt_core.exact_groups import exact_groups
 from sparsegpt_core.hessian import inverse_factor
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
@@ -55,13 +56,14 @@ def test_one_weight_removed_is_the_constrained_optimum():
         assert float(pruned[0, 0]) == float(weight[0, 0])
 
 
+@pytest.mark.parametrize("prune", [sparsegpt, exact_groups])
 @given(st.data())
 @settings(max_examples=40, deadline=None)
-def test_the_pattern_is_never_violated(data):
+def test_the_pattern_is_never_violated(prune, data):
     pattern = data.draw(patterns)
     rows, groups = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
     weight, hessian = layer(rows, groups * pattern.m, data.draw(st.integers(1, 50)), data.draw(st.integers(0, 99)))
-    pruned = sparsegpt(weight, inverse_factor(hessian).upper, pattern, data.draw(st.integers(1, 20)))
+    pruned = prune(weight, inverse_factor(hessian).upper, pattern, data.draw(st.integers(1, 20)))
     assert find_violations(pruned.numpy(), pattern, axis=1).count == 0
     assert torch.isfinite(pruned).all()
 
