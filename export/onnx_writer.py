@@ -29,6 +29,7 @@ OPSET = 20
 """The version of ONNX's operators that is written unless another is asked for."""
 
 _LOWEST, _TRACED_LOWEST = 17, 18  # of opsets: ours, and the tracer's
+_BACKBONE = "Export its backbone alone: --model package.module:factory with a factory that returns model.backbone."
 
 
 def export_model(
@@ -66,6 +67,7 @@ def export_model(
         with _quiet(), eval_mode(model), torch.no_grad():
             if dynamic_size:  # the tracer lets pass what fits one size alone
                 model(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
+            _refuse_detector(model(*examples))
             program = torch.onnx.export(
                 model,
                 examples,
@@ -78,6 +80,8 @@ def export_model(
             program = cast(ONNXProgram, program)  # None is what the tracer of old returned
             _optimize(program, fold_batch_norm)
             name_values(program)
+    except ModelError:
+        raise
     except Exception as error:  # whatever the tracer or the model's own code raises
         raise ModelError(
             f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}", _hint(model, dynamic_size)
@@ -119,6 +123,12 @@ def _dynamic_shapes(examples: tuple[Tensor, ...], dynamic_size: bool) -> tuple[d
     return tuple(shapes)
 
 
+def _refuse_detector(outputs: Any) -> None:
+    """Raise ModelError where every image gets detections of its own, as many as there are: no graph of tensors."""
+    if isinstance(outputs, (list, tuple)) and any(isinstance(each, dict) for each in outputs):
+        raise ModelError("the model is a detector: it gives a list of detections for each image", _BACKBONE)
+
+
 def _optimize(program: ONNXProgram, fold_batch_norm: bool) -> None:
     """Fold constants and, unless told not to, batch norms."""
     inputs = program.model.graph.inputs
@@ -134,7 +144,7 @@ def _hint(model: nn.Module, dynamic_size: bool) -> str:
     if dynamic_size:
         return "Export it with a fixed height and width."
     if hasattr(model, "backbone"):
-        return "Export its backbone alone: model.backbone."
+        return _BACKBONE
     return "Check that torch.export.export(model, ...) works with a dynamic batch."
 
 

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 from torch import Tensor, nn
 
-from calibration.ranges import Range, calibrate
-from export.activations import observer
 from export.audit import AuditResult, audit_model
 from export.onnx_writer import OPSET, export_model
 from export.parity import Parity, check_parity
-from export.placement import plan
 from export.precision import fp16_overflows, fp16_underflows, to_fp16
-from export.quantize import to_int8
 from export.saving import staged_model
+from sparsegpt_cli.quantising import Quantisation, quantise_graph
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["TOLERANCE", "ExportSettings", "ExportedFile", "Exporter", "Quantisation", "file_name"]
+__all__ = ["TOLERANCE", "ExportSettings", "ExportedFile", "Exporter", "arm_name"]
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.3}
 """Relative difference of logits from PyTorch's that a file may have."""
-
-_HELD_OUT = 4  # every which batch judges activation ranges
 
 
 @dataclass(frozen=True)
 class ExportSettings:
     """How ONNX files are written.
 
-    ``io_dtype`` is what FP16 files take and give; ``dynamic_size`` leaves height and width open.
+    ``io_dtype`` is what FP16 files take and give; ``dynamic_size`` leaves height and width open; ``ranges`` is how
+    those of INT8 activations are chosen; with ``int8_ends`` the first and the last layer are INT8 too.
 
     Raises:
         InputError: ``io_dtype`` is neither ``fp32`` nor ``fp16``.
@@ -47,25 +41,12 @@ class ExportSettings:
     opset: int = OPSET
     fold_batch_norm: bool = True
     dynamic_size: bool = False
+    ranges: str = "auto"
+    int8_ends: bool = False
 
     def __post_init__(self) -> None:
         if self.io_dtype not in ("fp32", "fp16"):
             raise InputError(f"unknown --io-dtype '{self.io_dtype}'", "Use fp32 or fp16.")
-
-
-@dataclass(frozen=True)
-class Quantisation:
-    """What INT8 files are made by.
-
-    ``batches`` (N, C, H, W) give the activations' ranges by ``method``, every fourth of them judging; without
-    ``ends`` the first and the last layer stay in floating point; ``integers`` are weights that the sweep has rounded,
-    all others are rounded to nearest.
-    """
-
-    batches: Sequence[Tensor]
-    ends: bool = False
-    integers: Mapping[str, IntegerWeight] = field(default_factory=dict)
-    method: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -133,7 +114,7 @@ class Exporter:
         if precision == "fp16":
             proto = self._fp16(path.name, warnings)
         elif precision == "int8":
-            proto = self._int8
+            proto = self._int8()
         if precision != "fp32":
             audit = self._audit(proto, f"{path.name} ({precision.upper()})", audit)
         with staged_model(proto, path) as staged:  # the path is taken once the file has proved itself
@@ -159,27 +140,20 @@ class Exporter:
             warnings.append(f"{name}: {sum(small.values())} weights too small for FP16 became its least, 6e-8")
         return to_fp16(self._fp32, self._settings.io_dtype, loud)
 
-    @cached_property
     def _int8(self) -> onnx.ModelProto:
         if self._quantisation is None:
             raise InputError("INT8 needs images for the ranges of activations", "Give --data.")
-        chosen = plan(self._fp32)
-        if not self._quantisation.ends:
-            chosen = plan(self._fp32, exclude=(chosen.layers[0], chosen.layers[-1]))
-        scales = {name: found.scale for name, found in self._ranges(chosen.tensors).items()}
-        return to_int8(self._fp32, chosen, scales, self._quantisation.integers, self._model.state_dict())
-
-    def _ranges(self, tensors: Sequence[str]) -> dict[str, Range]:
-        quantisation = self._quantisation
-        if quantisation is None:
-            return {}
-        batches = [batch.cpu().numpy() for batch in quantisation.batches]
-        judging = batches[_HELD_OUT - 1 :: _HELD_OUT] or batches[-1:]
-        fitting = [batch for index, batch in enumerate(batches) if index % _HELD_OUT != _HELD_OUT - 1]
-        observe = observer(self._fp32, tensors)
-        return calibrate(observe, fitting, judging, quantisation.method, self._progress)
+        settings = self._settings
+        return quantise_graph(
+            self._fp32,
+            self._quantisation,
+            self._model.state_dict(),
+            settings.ranges,
+            settings.int8_ends,
+            self._progress,
+        )
 
 
-def file_name(name: str, precision: str) -> str:
-    """Return ``sparse.onnx``, ``sparse.fp16.onnx``, ..."""
-    return f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"
+def arm_name(name: str, precision: str) -> str:
+    """Return ``sparse``, ``sparse.fp16``, ...: what files and reports call a network in a precision."""
+    return name if precision == "fp32" else f"{name}.{precision}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from calibration.evaluate import find_device
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions, open_options
 from sparsegpt_core.checkpoint import Checkpoint, load_checkpoint, load_into
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.torchrun import local_rank, world_size
 from sparsegpt_core.zoo import ModelShape, build_model
 
 __all__ = ["LoadedModel", "ModelOptions", "load", "load_model", "pick_device"]
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def load_model(
     (torchvision, timm) or what the data has (the reference networks).
 
     Raises:
-        ModelError: No such model, or the weights do not fit.
+        ModelError: No such model, the weights do not fit, or it needs more than images.
         InputError: Neither the option nor the checkpoint names a model.
     """
     metadata = checkpoint.metadata if checkpoint else {}
@@ -91,6 +94,7 @@ def load_model(
         console.say(f"importing and running {spec}")
     torch.manual_seed(console.seed)
     module = build_model(spec, ModelShape(image, classes)).float().eval()
+    _check_inputs(spec, module)
     if checkpoint:
         load_into(module, checkpoint.state)
     else:
@@ -106,3 +110,14 @@ def pick_device(name: str) -> torch.device:
     """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     return find_device(f"cuda:{local_rank()}" if name == "cuda" and world_size() > 1 else name)
+
+
+def _check_inputs(spec: str, module: nn.Module) -> None:
+    """Refuse a network with several inputs: data sets give images alone."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC]
+    if len(needed) > 1:
+        raise ModelError(
+            f"{spec} takes {len(needed)} inputs ({', '.join(needed)}), and --data gives images alone",
+            "From Python, prune_model takes a tuple for each batch; or name a factory whose model makes the others.",
+        )

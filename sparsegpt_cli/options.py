@@ -255,7 +255,7 @@ class ExportOptions:
         """
         from sparsegpt_cli.exporting import ExportSettings
 
-        return ExportSettings(self.io_dtype, self.opset, self.fold_batch_norm, self.dynamic_size)
+        return ExportSettings(**vars(self))
 
 
 def _percent(text: str) -> float:

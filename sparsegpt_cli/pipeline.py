@@ -6,7 +6,7 @@ import copy
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -19,10 +19,13 @@ import torch
 from calibration.sampling import calibration_batches
 from deploy.accuracy import AccuracyReport, compare_accuracy
 from deploy.environment import environment
+from deploy.outputs import Outputs, OutputsReport, compare_outputs, gives_logits
 from deploy.session import OnnxSession
+from export.runtime import Runtime
 from sparsegpt_cli.data import EvaluationBatches
-from sparsegpt_cli.exporting import ExportedFile, Exporter, Quantisation, file_name
+from sparsegpt_cli.exporting import ExportedFile, Exporter, arm_name
 from sparsegpt_cli.pruning import Job, Pruned, model_metadata, prune, pruning_metadata
+from sparsegpt_cli.quantising import Quantisation
 from sparsegpt_cli.report import render_report
 from sparsegpt_core import __version__
 from sparsegpt_core.artifacts import sha256, write_json
@@ -65,7 +68,7 @@ def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, 
     files = {"dense": "dense.onnx", "sparse": "sparse.onnx", "checkpoint": "sparse.safetensors"}
     files |= {"report": "report.html", "manifest": "manifest.json"}
     paths = {name: str(out / file) for name, file in files.items()}
-    shown = ("layers", "accuracy", "parity", "seconds", "peak_memory_bytes", "spilled_bytes", "warnings")
+    shown = ("layers", "accuracy", "outputs", "parity", "seconds", "peak_memory_bytes", "spilled_bytes", "warnings")
     return {"out": str(out), "files": paths, **{key: content[key] for key in shown}}
 
 
@@ -91,9 +94,9 @@ class _Run:
         metadata = pruning_metadata(job, pruned.result)
         exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"], pruned.result.integers)
         save_checkpoint(self._folder / "sparse.safetensors", job.model.module.state_dict(), metadata)
-        accuracy = self._compare(exported)
+        compared = self._compare(exported)
         self._seconds["total"] = time.perf_counter() - start
-        return self._content(pruned, exported, accuracy)
+        return self._content(pruned, exported, compared)
 
     def _parity_samples(self) -> int:
         return min(_PARITY_SAMPLES, len(self._job.data.training))
@@ -113,7 +116,7 @@ class _Run:
         if job.int8 and name != "magnitude":
             precisions.append("int8")
             batches = calibration_batches(job.data.training, job.calibration_samples, _PARITY_SAMPLES, job.seed)
-            quantisation = Quantisation(batches, job.int8_ends, integers or {}, job.ranges)
+            quantisation = Quantisation(batches, integers or {})
         self._progress(f"export {name}", 0, len(precisions))
         with timed(self._seconds, "export"):
             exporter = Exporter(
@@ -128,7 +131,7 @@ class _Run:
             )
             files: dict[str, ExportedFile] = {}
             for precision in precisions:
-                files[precision] = exporter.write(self._folder / file_name(name, precision), precision)
+                files[precision] = exporter.write(self._folder / f"{arm_name(name, precision)}.onnx", precision)
                 self._warnings += files[precision].warnings
                 self._progress(f"export {name}", len(files), len(precisions))
         return files
@@ -148,7 +151,7 @@ class _Run:
         finally:
             dense.load_state_dict(state)
 
-    def _compare(self, exported: dict[str, dict[str, ExportedFile]]) -> AccuracyReport | None:
+    def _compare(self, exported: dict[str, dict[str, ExportedFile]]) -> AccuracyReport | OutputsReport | None:
         """Compare the files on the evaluation split, in ONNX Runtime, whose CPU kernels compute FP16 in FP32."""
         job, split = self._job, self._job.data.evaluation
         if split is None:
@@ -157,25 +160,34 @@ class _Run:
             )
             return None
         batches = EvaluationBatches(split, job.eval_samples, job.batch_size, job.seed)
-        sessions: dict[str, Callable[..., Any]] = {
-            _arm(name, precision): OnnxSession(file.path).run
+        paths = {
+            arm_name(name, precision): file.path
             for name, files in exported.items()
             for precision, file in files.items()
             if precision != "fp16"
         }
         with timed(self._seconds, "evaluate"):
-            return compare_accuracy(sessions, batches, progress=self._progress, total=len(batches))
+            if gives_logits(paths["dense"]):
+                sessions = {name: OnnxSession(path).run for name, path in paths.items()}
+                return compare_accuracy(sessions, batches, progress=self._progress, total=len(batches))
+            self._warnings.append("accuracy is left out: the outputs are no logits; their relative errors are compared")
+            runs = {name: _outputs(path) for name, path in paths.items()}
+            return compare_outputs(runs, batches, progress=self._progress, total=len(batches))
 
     def _content(
-        self, pruned: Pruned, exported: dict[str, dict[str, ExportedFile]], accuracy: AccuracyReport | None
+        self,
+        pruned: Pruned,
+        exported: dict[str, dict[str, ExportedFile]],
+        compared: AccuracyReport | OutputsReport | None,
     ) -> dict[str, Any]:
         job = self._job
         audit = exported["sparse"]["fp32"].audit
         parity = {
-            _arm(name, precision): file.parity.to_json()
+            arm_name(name, precision): file.parity.to_json()
             for name, files in exported.items()
             for precision, file in files.items()
         }
+        runtime = {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU"}
         settings = {**asdict(pruned.settings), **asdict(job.workflow)}
         settings |= {"pattern": str(job.settings.pattern), "seed": job.seed}
         settings |= {"memory_limit": job.memory_limit, "tf32": job.tf32, "processes": world_size()}
@@ -193,9 +205,8 @@ class _Run:
             "settings": {**settings, "device": str(job.device)},
             "layers": [layer.to_json() for layer in pruned.result.layers],
             **pruned.to_json(),
-            "accuracy": {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU", **accuracy.to_json()}
-            if accuracy
-            else None,
+            "accuracy": {**runtime, **compared.to_json()} if isinstance(compared, AccuracyReport) else None,
+            "outputs": {**runtime, **compared.to_json()} if isinstance(compared, OutputsReport) else None,
             "parity": parity,
             "audit": {"sparse": audit.to_json()} if audit else None,
             "seconds": {stage: round(value, 3) for stage, value in self._seconds.items()},
@@ -204,10 +215,6 @@ class _Run:
             "warnings": self._warnings,
             "environment": environment(),
         }
-
-
-def _arm(name: str, precision: str) -> str:
-    return name if precision == "fp32" else f"{name}.{precision}"
 
 
 @contextmanager
@@ -234,6 +241,12 @@ def _staged(out: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _outputs(path: Path) -> Outputs:
+    """Return what turns images into all outputs of a file by name."""
+    runtime = Runtime(path, path.name)
+    return lambda images: dict(zip(runtime.outputs, runtime.run([images]), strict=True))
 
 
 def _write_manifest(folder: Path) -> None:

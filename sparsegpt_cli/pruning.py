@@ -92,8 +92,7 @@ class Job:
     """Everything that a pruning run is made of.
 
     ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
-    ``baseline`` also prunes by magnitude, to compare. ``int8`` also exports INT8, with activation ``ranges`` by this
-    method and, with ``int8_ends``, the first convolution and the last layer too. ``memory_limit`` is in bytes; None
+    ``baseline`` also prunes by magnitude, to compare; ``int8`` also exports INT8. ``memory_limit`` is in bytes; None
     means most of what is free.
     """
 
@@ -112,8 +111,6 @@ class Job:
     tf32: bool = False
     export: ExportSettings = field(default_factory=ExportSettings)
     int8: bool = False
-    int8_ends: bool = False
-    ranges: str = "auto"
 
     @property
     def calibration_samples(self) -> int:

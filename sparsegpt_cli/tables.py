@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from deploy.doctor import Check
     from export.audit import AuditResult
 
-__all__ = ["accuracy_table", "audit_table", "doctor_table", "interval", "latency_table", "layer_table", "table"]
+__all__ = [
+    "accuracy_table",
+    "audit_table",
+    "doctor_table",
+    "interval",
+    "latency_table",
+    "layer_table",
+    "outputs_table",
+    "table",
+]
 
 
 def table(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -43,6 +52,16 @@ def layer_table(layers: Sequence[dict[str, Any]]) -> Table:
         for layer in layers
     ]
     return table(["layer", "kind", "weight", "", "reason"], ["zeros", "output error", "by magnitude"], rows)
+
+
+def outputs_table(outputs: dict[str, Any]) -> Table:
+    """How far every output of every version is from dense."""
+    rows = [
+        [name, output, _scientific(error), str(outputs["samples"])]
+        for name, errors in outputs["relative_errors"].items()
+        for output, error in errors.items()
+    ]
+    return table(["", "output"], ["relative error", "images"], rows)
 
 
 def accuracy_table(accuracy: dict[str, Any]) -> Table:

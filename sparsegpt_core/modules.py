@@ -9,18 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.inputs import spread
 
 __all__ = ["check_finite", "eval_mode"]
 
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode, and each back into its own mode afterwards."""
+    """Put every module into eval mode, and each back into its own mode afterwards.
+
+    Meanwhile the network takes :class:`~sparsegpt_core.inputs.Inputs` in place of its several tensors.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
+    hook = model.register_forward_pre_hook(spread)
     try:
         yield
     finally:
+        hook.remove()
         for module in training:
             module.training = True
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
 from sparsegpt_core.held_out import SplitStatistics, split_batches
+from sparsegpt_core.inputs import Batch, as_tensors
 from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.layout import device_of, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
@@ -87,7 +88,7 @@ class PruneResult:
 
 def prune_model(
     model: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     settings: PruneSettings,
     progress: Progress = silent,
     runtime: Runtime = DEFAULT,
@@ -96,7 +97,7 @@ def prune_model(
 
     Args:
         model: In float32. It runs in eval mode meanwhile: nothing but the pruned weights changes.
-        batches: Calibration inputs (N, C, H, W), on any device; with several processes, this one's share.
+        batches: Inputs (N, C, H, W), or tuples of several, on any device; with several processes, this one's share.
         settings: Pattern, method and layers.
         progress: Told of every layer.
         runtime: Memory, scratch folder and processes.
@@ -109,26 +110,37 @@ def prune_model(
     if not batches:
         raise InputError("pruning needs calibration images")
     check_finite(model.state_dict())
+    tensors = as_tensors(batches)
     with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
-        layers = plan_layers(model, batches[0][:2], settings)
-        return _Pruning(model, layers, settings, progress, runtime).run(batches)
+        layers = plan_layers(model, tensors[0][:2], settings)
+        return _Pruning(model, layers, settings, progress, runtime).run(tensors)
 
 
-def plan_layers(model: nn.Module, sample: Tensor, settings: PruneSettings) -> list[Layer]:
+def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings) -> list[Layer]:
     """List the network's layers; those without a reason will be pruned.
+
+    Layers that share a weight are pruned together: where one of them stays dense, so do the others.
 
     Args:
         model: The network, in eval mode.
-        sample: A small batch of inputs (N, C, H, W), on any device.
+        sample: A small batch of inputs (N, C, H, W), on any device, or a tuple of several inputs.
         settings: Pattern and globs.
 
     Raises:
         ModelError: There is none to prune, or the model does not take the sample.
         InputError: A glob names no layer.
     """
-    layers = select_layers(model, sample.to(device_of(model)), settings.pattern, settings.include, settings.exclude)
+    (tensor,) = as_tensors([sample])
+    with eval_mode(model):
+        layers = select_layers(model, tensor.to(device_of(model)), settings.pattern, settings.include, settings.exclude)
     layers = [
         replace(layer, reason=Reason.SENSITIVE) if layer.reason is None and layer.name in settings.sensitive else layer
+        for layer in layers
+    ]
+    reached = [layer for layer in layers if layer.reason is not Reason.NOT_REACHED]
+    dense = {id(layer.plain.weight): layer.reason for layer in reached if layer.plain and layer.reason}
+    layers = [
+        replace(layer, reason=layer.reason or dense.get(id(layer.plain.weight))) if layer.plain else layer
         for layer in layers
     ]
     if all(layer.reason for layer in layers):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.hessian import inverse_factor
+from sparsegpt_core.inputs import Batch, as_tensors
 from sparsegpt_core.layout import device_of, weight_to_matrix
 from sparsegpt_core.mask_search import inverse_diagonal
 from sparsegpt_core.modules import eval_mode
@@ -31,7 +32,10 @@ _POSITIONS = 20  # per column: a ranking of weights needs fewer than their updat
 
 @dataclass(frozen=True)
 class Survey:
-    """The network's layers, and of those to prune the saliencies w² / [H_λ⁻¹]_jj (K, d) and the energy E‖W x‖²."""
+    """The network's layers, and of those to prune the saliencies w² / [H_λ⁻¹]_jj (K, d) and the energy E‖W x‖².
+
+    Of layers that share a weight only the first is there: it stands for all of them.
+    """
 
     layers: list[Layer]
     saliencies: dict[str, Tensor]
@@ -40,7 +44,7 @@ class Survey:
 
 def survey(
     model: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     settings: PruneSettings,
     progress: Progress = silent,
     runtime: Runtime = DEFAULT,
@@ -49,7 +53,7 @@ def survey(
 
     Args:
         model: In float32; not changed.
-        batches: Calibration inputs (N, C, H, W); with several processes, this one's share.
+        batches: Calibration inputs, as :func:`~sparsegpt_core.sequential.prune_model` takes them.
         settings: Pattern, layers, damping and positions.
         progress: Told of every layer.
         runtime: Memory, scratch folder and processes.
@@ -58,13 +62,14 @@ def survey(
         NumericsError: NaN or infinity in activations, or a Hessian that cannot be damped.
         InputError: The memory limit is too small.
     """
-    first, total = runtime.world.place(sum(map(len, batches)))
+    tensors = as_tensors(batches)
+    first, total = runtime.world.place(sum(map(len, tensors)))
     positions = min(settings.positions_per_column or _POSITIONS, _POSITIONS)
     with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
-        result = Survey(plan_layers(model, batches[0][:2], settings), {}, {})
-        todo = [layer for layer in result.layers if layer.reason is None]
+        result = Survey(plan_layers(model, tensors[0][:2], settings), {}, {})
+        todo = _first_uses(result.layers)
         progress("survey", 0, len(todo))
-        with open_source(model, batches, todo, first=first, dense=False, runtime=runtime, seconds={}) as source:
+        with open_source(model, tensors, todo, first=first, dense=False, runtime=runtime, seconds={}) as source:
             for number, layer in enumerate(todo, 1):
                 statistics = LayerStatistics(
                     layer.pruned,
@@ -87,7 +92,7 @@ def survey(
 
 def global_quotas(
     model: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     settings: PruneSettings,
     progress: Progress = silent,
     runtime: Runtime = DEFAULT,
@@ -96,7 +101,7 @@ def global_quotas(
 
     Args:
         model: In float32; not changed.
-        batches: Calibration inputs (N, C, H, W); with several processes, this one's share.
+        batches: Calibration inputs, as :func:`~sparsegpt_core.sequential.prune_model` takes them.
         settings: An unstructured pattern, damping and layers.
         progress: Told of every layer.
         runtime: Memory, scratch folder and processes.
@@ -119,7 +124,7 @@ def global_quotas(
 
 def permute_model(
     model: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     settings: PruneSettings,
     progress: Progress = silent,
     runtime: Runtime = DEFAULT,
@@ -131,7 +136,7 @@ def permute_model(
 
     Args:
         model: In float32.
-        batches: Calibration inputs (N, C, H, W); with several processes, this one's share.
+        batches: Calibration inputs, as :func:`~sparsegpt_core.sequential.prune_model` takes them.
         settings: Pattern, damping and layers.
         progress: Told of every layer surveyed and every group of channels searched.
         runtime: Memory, scratch folder and processes.
@@ -151,7 +156,7 @@ def permute_model(
         try:
             result = permute_channels(
                 model,
-                batches[0][:2].to(device_of(model)),
+                as_tensors(batches)[0][:2].to(device_of(model)),
                 found.saliencies,
                 found.layers,
                 settings.pattern,
@@ -163,3 +168,12 @@ def permute_model(
         except ModelError as error:
             return None, str(error)
     return result, ""
+
+
+def _first_uses(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers to prune, of those that share a weight the first."""
+    owners: dict[int, Layer] = {}
+    for layer in layers:
+        if layer.reason is None:
+            owners.setdefault(id(layer.pruned.weight), layer)
+    return list(owners.values())

@@ -12,6 +12,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from sparsegpt_core.held_out import SplitStatistics
+from sparsegpt_core.inputs import tensors_of
 from sparsegpt_core.parallel import each, workers
 from sparsegpt_core.progress import timed
 from sparsegpt_core.selection import Layer
@@ -64,16 +65,16 @@ class Sweep:
         number = 0
         for batch in batches:
             self._batches.append([])
-            for images in torch.split(batch, chunk):
-                self._batches[-1].append(_Chunk(number, first, images))
-                number, first = number + 1, first + len(images)
+            for start in range(0, len(batch), chunk):
+                samples = batch[start : start + chunk]
+                self._batches[-1].append(_Chunk(number, first, samples))
+                number, first = number + 1, first + len(samples)
         self._order = {node: index for index, node in enumerate(program.steps)}
         self._last_reads = _last_reads(program)
         self._diverged = _diverged(program)
         # Convolutions, statistics and positions all want a pixel's channels side by side.
         counts_strides = any(node.target is torch.ops.aten.as_strided.default for node in program.steps)
-        plain = counts_strides or batches[0].dim() != 4
-        self._layout = torch.contiguous_format if plain else torch.channels_last
+        self._layout = torch.contiguous_format if counts_strides else torch.channels_last
         self._pruned: dict[Node, Tensor] = {}
         self._position = -1
 
@@ -118,8 +119,8 @@ class Sweep:
     def _advance(self, chunk: _Chunk, stop: int) -> Values:
         """Run the operations up to ``stop``."""
         if self._position < 0:
-            images = chunk.images.to(self._device)
-            values: Values = {(self._program.input, False): images.contiguous(memory_format=self._layout)}
+            tensors = tensors_of(chunk.samples.to(self._device))
+            values: Values = {(node, False): self._laid(x) for node, x in zip(self._program.inputs, tensors)}
         else:
             values = self._store.take(chunk.number)
         for node in self._program.steps[max(self._position, 0) : stop]:
@@ -128,6 +129,9 @@ class Sweep:
                 values.pop((read, True), None)
                 values.pop((read, False), None)
         return values
+
+    def _laid(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self._layout if x.dim() == 4 else torch.contiguous_format)
 
     def _observe(self, layer: Layer, values: Values) -> list[tuple[Tensor, Tensor | None]]:
         """Return the layer's inputs and, where the two networks differ, its dense outputs, call by call."""
@@ -169,7 +173,7 @@ class _Chunk:
 
     number: int
     first: int
-    images: Tensor
+    samples: Tensor
 
 
 def _input(site: Node) -> Node:

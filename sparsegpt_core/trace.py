@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from sparsegpt_core.errors import ModelError, first_line
+from sparsegpt_core.inputs import tensors_of
 from sparsegpt_core.selection import Layer
 
 __all__ = ["Program", "export_graph", "inputs_and_constants", "trace"]
 
+_LONGEST = 300  # characters of the tracer's reason: it may write out formulas that fill pages
 _WEIGHTED = {
     torch.ops.aten.conv1d.default,
     torch.ops.aten.conv1d.padding,
@@ -38,7 +41,7 @@ class Program:
     """
 
     steps: tuple[Node, ...]
-    input: Node
+    inputs: tuple[Node, ...]
     constants: dict[Node, Any]
     sites: dict[str, tuple[Node, ...]]
     sample_bytes: int
@@ -49,7 +52,7 @@ def trace(model: nn.Module, sample: Tensor, layers: Sequence[Layer]) -> Program:
 
     Args:
         model: In eval mode, on the device of ``sample``.
-        sample: One or more inputs (N, C, H, W).
+        sample: A batch of one or more samples (N, C, H, W); :class:`~sparsegpt_core.inputs.Inputs` of several inputs.
         layers: Those whose inputs are wanted.
 
     Raises:
@@ -63,19 +66,20 @@ def export_graph(model: nn.Module, sample: Tensor) -> ExportedProgram:
 
     Args:
         model: In eval mode, on the device of ``sample``.
-        sample: One or more inputs (N, C, H, W).
+        sample: A batch of one or more samples (N, C, H, W); :class:`~sparsegpt_core.inputs.Inputs` of several inputs.
 
     Raises:
         ModelError: torch.export cannot.
     """
-    sample = torch.cat([sample, sample])[:2]  # a batch of one would be taken for a constant
+    # A batch of one would be taken for a constant.
+    samples = tuple(torch.cat([each, each])[:2] for each in tensors_of(sample))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about PyTorch's own internals
-            exported = export(model, (sample,), dynamic_shapes=((({0: Dim("batch", min=1)}),)), strict=False)
+            exported = export(model, samples, dynamic_shapes=({0: Dim("batch", min=1)},) * len(samples), strict=False)
             return exported if _drop_in_place(exported) else exported.run_decompositions({})
     except Exception as error:  # whatever the tracer stumbles over, from a dozen families of its own
-        raise ModelError(f"torch.export cannot trace the network: {first_line(error)}") from error
+        raise ModelError(f"torch.export cannot trace the network: {shorten(first_line(error), _LONGEST)}") from error
 
 
 def inputs_and_constants(exported: ExportedProgram, model: nn.Module) -> tuple[list[Node], dict[Node, Any]]:
@@ -136,7 +140,7 @@ def _program(exported: ExportedProgram, model: nn.Module, layers: Sequence[Layer
     order = {node: index for index, node in enumerate(steps)}
     return Program(
         steps=steps,
-        input=inputs[0],
+        inputs=tuple(inputs),
         constants=constants,
         sites={name: tuple(sorted(users, key=order.__getitem__)) for name, users in sites.items()},
         sample_bytes=max(_sample_bytes(node) for node in steps),

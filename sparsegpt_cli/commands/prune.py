@@ -11,7 +11,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.console import Console
-from sparsegpt_cli.tables import accuracy_table, layer_table
+from sparsegpt_cli.tables import accuracy_table, layer_table, outputs_table
 from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
@@ -45,8 +45,6 @@ def prune_export(
         baseline=baseline,
         export=export.settings(),
         int8=int8,
-        int8_ends=export.int8_ends,
-        ranges=export.ranges,
         command=shlex.join(["sparsegpt-trt", *sys.argv[1:]]),
     )
     if rank():  # under torchrun one process exports and reports, the others only help it prune
@@ -59,6 +57,8 @@ def prune_export(
     lines: list[Any] = [layer_table(content["layers"])]
     if content["accuracy"]:
         lines.append(accuracy_table(content["accuracy"]))
+    if content["outputs"]:
+        lines.append(outputs_table(content["outputs"]))
     pruned = sum(layer["status"] == "pruned" for layer in content["layers"])
     lines.append(f"{pruned} of {len(content['layers'])} layers pruned to {job.settings.pattern}: {out / 'sparse.onnx'}")
     lines.append(f"report: {out / 'report.html'}")

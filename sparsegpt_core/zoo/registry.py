@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -79,7 +80,9 @@ def _torchvision(name: str, shape: ModelShape) -> nn.Module:
     names = models.list_models()
     if name not in names:
         raise ModelError(f"torchvision has no model '{name}'", _nearest(name, names))
-    options = {} if shape.num_classes is None else {"num_classes": shape.num_classes}
+    options: dict[str, Any] = {} if shape.num_classes is None else {"num_classes": shape.num_classes}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options["weights_backbone"] = None  # the default of segmentation networks and detectors is a download
     with warnings.catch_warnings():
         # GoogLeNet and Inception announce a slower default initialisation to come.
         warnings.filterwarnings("ignore", message=".*weight initialization", category=FutureWarning)

@@ -1,0 +1,136 @@
+"""What FP16 and INT8 cost a pruned network: ``python -m benchmarks.precision CHECKPOINT``.
+
+The checkpoint is one of ``sparsegpt-trt train --data fashion-mnist``; every file is judged on all evaluation images,
+in ONNX Runtime. Killed and started again, it continues at the seed where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from benchmarks.trained import DATA_ROOT, Trained, load_trained
+from calibration.compare import distance
+from calibration.sampling import calibration_batches
+from deploy.session import OnnxSession
+from sparsegpt_cli.exporting import Exporter
+from sparsegpt_cli.quantising import Quantisation
+from sparsegpt_core.artifacts import read_json, write_json, write_text
+from sparsegpt_core.joint_quant import IntegerWeight
+from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.settings import PruneSettings
+
+SAMPLES = 256
+SETTINGS = PruneSettings(integers=True)
+ARMS = {
+    "dense": "dense FP32",
+    "dense_int8": "dense INT8",
+    "fp32": "2:4 FP32",
+    "fp16": "2:4 FP16",
+    "rounded": "2:4 INT8, rounded after pruning",
+    "int8": "2:4 INT8, rounded while pruning",
+}
+
+
+def measure(trained: Trained, seed: int) -> dict[str, dict[str, float]]:
+    """Prune and export with one draw of calibration images, and judge every file."""
+    batches = calibration_batches(trained.training, SAMPLES, 32, seed)
+    model = copy.deepcopy(trained.model)
+    dense = _logits(trained, model, batches, [], ("fp32", "int8"))
+    result = prune_model(model, batches, SETTINGS)
+    pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
+    sparse = _logits(trained, model, batches, pruned, ("fp32", "fp16", "int8"), result.integers)
+    rounded = _logits(trained, model, batches, pruned, ("int8",))
+    logits = {"dense": dense["fp32"], "dense_int8": dense["int8"], "rounded": rounded["int8"], **sparse}
+    reference = {arm: "dense" if arm.startswith("dense") else "fp32" for arm in ARMS}
+    return {
+        arm: {
+            "top1": 100 * float((logits[arm].argmax(1) == trained.labels).double().mean()),
+            **distance(logits[reference[arm]], logits[arm]).to_json(),
+        }
+        for arm in ARMS
+    }
+
+
+def _logits(
+    trained: Trained,
+    model: nn.Module,
+    batches: list[Tensor],
+    pruned: list[str],
+    precisions: tuple[str, ...],
+    integers: Mapping[str, IntegerWeight] | None = None,
+) -> dict[str, Tensor]:
+    """The logits (N, classes) of the model's file in each precision."""
+    quantisation = Quantisation(batches, integers or {})
+    exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantisation=quantisation)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in precisions:
+            session = OnnxSession(exporter.write(Path(folder) / "model.onnx", precision).path)
+            logits = np.concatenate([session.run(images.numpy()) for images in trained.images])
+            found[precision] = torch.from_numpy(logits).double()
+    return found
+
+
+def page(about: dict[str, Any], seeds: dict[str, Any]) -> str:
+    """The results as a page of documentation."""
+    lines = [
+        "# What FP16 and INT8 cost",
+        f"Made by `python -m benchmarks.precision CHECKPOINT`: {about['model']} on Fashion-MNIST, {SAMPLES} "
+        f"calibration images, {about['judged']} test images, ONNX Runtime {about['onnxruntime']} on a CPU (which "
+        f"computes FP16 in FP32, from FP16's weights); mean over {len(seeds)} draws of the calibration images, and "
+        "least … most. Disagreement and logit error are to the FP32 file of the same network. INT8 leaves the first "
+        "convolution and the classifier in floating point.",
+        "",
+        "| file | top-1, % | disagreement, % | logit error |",
+        "| --- | --- | --- | --- |",
+    ]
+    for arm, title in ARMS.items():
+        cells = [title]
+        for metric, style in (("top1", ".2f"), ("disagreement", ".2f"), ("logit_error", ".1e")):
+            values = [seed[arm][metric] for seed in seeds.values()]
+            cells.append(f"{np.mean(values):{style}} ({min(values):{style}} … {max(values):{style}})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what is not measured yet."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data-root", type=Path, default=DATA_ROOT)
+    parser.add_argument("--out", type=Path, default=Path("docs/precision.md"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--judged", type=int, default=10_000, help="evaluation images to judge on")
+    options = parser.parse_args()
+    trained = load_trained(options.checkpoint, options.data_root, options.judged)
+    about = {
+        "model": trained.name,
+        "checkpoint_sha256": trained.sha256,
+        "judged": options.judged,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    data = options.out.with_suffix(".json")
+    known = read_json(data) if data.exists() else {"about": about, "seeds": {}}
+    if known["about"] != about:
+        sys.exit(f"error: {data} is of another checkpoint or number of images\nhint: give another --out")
+    for seed in map(str, options.seeds):
+        if seed not in known["seeds"]:
+            known["seeds"][seed] = measure(trained, int(seed))
+            print(seed, known["seeds"][seed], flush=True)
+            write_json(data, known)
+            write_text(options.out, page(about, known["seeds"]))
+
+
+if __name__ == "__main__":
+    main()
