@@ -17,6 +17,7 @@ from deploy.environment import environment, find_gpu
 from deploy.graph import Graph, read_graph
 from deploy.settings import BuildSettings
 from deploy.shapes import resolve_shapes
+from deploy.signature import TensorSignature, signature
 from sparsegpt_core.artifacts import read_json, sha256, write_bytes, write_json
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM
@@ -31,7 +32,8 @@ class BuildResult:
     """A plan and how it came to be; also what its sidecar holds.
 
     ``eligible_layers`` is counted in the file by our auditor; ``chosen_layers`` is what the builder said, None
-    where it did not; ``note`` has to be shown to whoever reads those two. ``seconds`` is parsing and building.
+    where it did not; ``note`` has to be shown to whoever reads those two. ``seconds`` is parsing and building;
+    ``inputs`` and ``outputs`` say what the plan itself tells only to its own TensorRT.
     """
 
     plan: Path
@@ -46,6 +48,8 @@ class BuildResult:
     seconds: float
     bytes: int
     sha256: str
+    inputs: list[TensorSignature]
+    outputs: list[TensorSignature]
     onnx: Mapping[str, str]
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -85,6 +89,7 @@ def build(
     compiled = compile_engine(
         backend, onnx_path, graph, profile, settings, capability if backend.is_rtx else None, progress
     )
+    inputs, outputs = signature(graph, profile)
     chosen = None if backend.is_rtx else read_sparsity(compiled.sparsity).chosen
     result = BuildResult(
         plan=plan_path,
@@ -99,6 +104,8 @@ def build(
         seconds=round(compiled.seconds, 3),
         bytes=len(compiled.plan),
         sha256=hashlib.sha256(compiled.plan).hexdigest(),
+        inputs=inputs,
+        outputs=outputs,
         onnx={"path": str(onnx_path), "sha256": sha256(onnx_path)},
         settings={**asdict(settings), "timing_cache": _text(settings.timing_cache), "shapes": profile},
         environment=environment(),

@@ -17,16 +17,16 @@ from export.triton_config import TritonConfig, TritonSettings, make_config
 from sparsegpt_core.artifacts import atomic_path, write_text
 from sparsegpt_core.errors import InputError
 
-__all__ = ["PlanOrigin", "TritonModel", "write_repository"]
+__all__ = ["PlanSignature", "TritonModel", "write_repository"]
 
 _CONFIG = "config.pbtxt"
 
 
 @dataclass(frozen=True)
-class PlanOrigin:
-    """The ONNX model that a TensorRT plan was built from, and the largest batch of its profile."""
+class PlanSignature:
+    """A TensorRT plan's inputs and outputs, as a graph without nodes, and the largest batch of its profile."""
 
-    onnx: Path
+    graph: onnx.GraphProto
     largest_batch: int
 
 
@@ -58,7 +58,7 @@ class TritonModel:
 
 
 def write_repository(
-    model: Path, repository: Path, settings: TritonSettings, plan: PlanOrigin | None = None, force: bool = False
+    model: Path, repository: Path, settings: TritonSettings, plan: PlanSignature | None = None, force: bool = False
 ) -> TritonModel:
     """Put a model into a repository, wholly or not at all.
 
@@ -66,15 +66,14 @@ def write_repository(
         model: An .onnx file, whose external data comes along, or a TensorRT plan.
         repository: What ``tritonserver --model-repository`` is given; made where it is not there.
         settings: How to serve it.
-        plan: Where the plan comes from; None where ``model`` is an .onnx file.
+        plan: What the plan takes and gives; None where ``model`` is an .onnx file.
         force: Replace this version, and the ``config.pbtxt`` of all versions, where they are there already.
 
     Raises:
         InputError: The model cannot be read or served as asked, or the version is there already.
     """
     if plan:
-        proto = _read(plan.onnx)
-        config = make_config(proto.graph, "tensorrt_plan", settings, plan.largest_batch)
+        config = make_config(plan.graph, "tensorrt_plan", settings, plan.largest_batch)
         sources = {"model.plan": model}
     else:
         proto = _read(model)

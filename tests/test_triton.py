@@ -373,7 +373,8 @@ def edit(plan: Path, **changes: object) -> None:
     sidecar_path(plan).write_text(json.dumps({**record, **changes}))
 
 
-def test_a_plan_is_described_by_the_model_it_was_built_from(cli, plan: Path) -> None:
+def test_a_plan_is_described_by_its_sidecar(cli, plan: Path) -> None:
+    plan.with_suffix(".onnx").unlink()
     outcome = cli("triton-export", plan, "--out", plan.parent / "r", "--name", "net", "--json")
     assert outcome.code == 0, outcome.err
     read = parsed((plan.parent / "r" / "net" / "config.pbtxt").read_text())
@@ -401,11 +402,13 @@ def test_plans_that_are_refused(cli, plan: Path) -> None:
         return outcome.json["error"]
 
     assert "up to 24, not 25" in error("--max-batch-size", 25)
-    plan.with_suffix(".onnx").write_bytes(classifier(size=7).SerializeToString())
-    assert "was built from is not at" in error()
     edit(plan, backend="tensorrt-rtx")
     assert "tensorrt-rtx, and Triton serves those of TensorRT" in error()
-    edit(plan, settings={})
+    image = {"name": "image", "dtype": "FLOAT", "dims": ["batch", 3, 8, 8], "shapes": [[1, 3, 8, 8]] * 3}
+    for inputs in (None, [], [{**image, "dtype": "NUMBER"}], [{**image, "shapes": []}], [{"name": "image"}]):
+        edit(plan, inputs=inputs)
+        assert "not complete" in error()
+    edit(plan, inputs=[{**image, "dims": None}])
     assert "not complete" in error()
     plan.write_bytes(b"other code")
     assert "is not the plan" in error()

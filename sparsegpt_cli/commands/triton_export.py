@@ -12,7 +12,7 @@ from sparsegpt_cli.console import Console
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
-    from export.triton import PlanOrigin
+    from export.triton import PlanSignature
 
 __all__ = ["triton_export"]
 
@@ -49,7 +49,7 @@ def triton_export(
         instances=instances,
         gpus=tuple(gpu or ()),
     )
-    plan = None if model.suffix == ".onnx" else _origin(model)
+    plan = None if model.suffix == ".onnx" else _signature(model)
     made = write_repository(model, out, settings, plan, force)
     largest = made.config.max_batch_size
     batches = f"batches of up to {largest}" if largest else f"no batching: {made.config.note}"
@@ -64,28 +64,34 @@ def _sizes(text: str | None) -> tuple[int, ...]:
         raise InputError(f"--preferred-batch-sizes '{text}' are no numbers", "For example 8,32.") from None
 
 
-def _origin(plan: Path) -> PlanOrigin:
-    """Find the ONNX model that a plan was built from, which names the plan's inputs and outputs.
+def _signature(plan: Path) -> PlanSignature:
+    """Read a plan's inputs and outputs from its sidecar: the plan itself tells them only to its TensorRT.
 
     Raises:
-        InputError: The plan is not what its sidecar records, is one of TensorRT-RTX, or its model is gone.
+        InputError: The plan is not what its sidecar records, or is one of TensorRT-RTX.
     """
+    from onnx import TensorProto, helper
+
     from deploy.build import load_plan, sidecar_path
-    from export.triton import PlanOrigin
-    from sparsegpt_core.artifacts import read_json, sha256
+    from export.triton import PlanSignature
+    from sparsegpt_core.artifacts import read_json
 
     load_plan(plan)
     record = read_json(sidecar_path(plan))
     try:
-        backend, onnx, expected = record["backend"], Path(record["onnx"]["path"]), record["onnx"]["sha256"]
-        largest = min(most[0] for _, _, most in record["settings"]["shapes"].values() if most)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        backend = record["backend"]
+        inputs, outputs = (
+            [
+                helper.make_tensor_value_info(each["name"], TensorProto.DataType.Value(each["dtype"]), each["dims"])
+                for each in record[field]
+            ]
+            for field in ("inputs", "outputs")
+        )
+        largest = min(each["shapes"][2][0] for each in record["inputs"] if each["dims"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{sidecar_path(plan)} is not complete", "Build the plan again.") from error
     if backend != "tensorrt":
         raise InputError(
             f"{plan} is a plan of {backend}, and Triton serves those of TensorRT", "Build with --backend tensorrt."
         )
-    for candidate in (onnx, plan.parent / onnx.name):
-        if candidate.is_file() and sha256(candidate) == expected:
-            return PlanOrigin(candidate, largest)
-    raise InputError(f"the model that {plan} was built from is not at {onnx}", "Put it there, or beside the plan.")
+    return PlanSignature(helper.make_graph([], "plan", inputs, outputs), largest)
