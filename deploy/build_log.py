@@ -1,4 +1,13 @@
-"""What a TensorRT build log says about sparse kernels, in the dialects of 8.x and of 10.x and later."""
+"""What a TensorRT build log says about sparse kernels, in the dialects of 8.x and of 10.x and later.
+
+8.x lists names; 10.x and later count, and some versions add the names. Every tactic pass prints its own pair, of
+which the last one ships::
+
+    (Sparsity) Layers eligible for sparse math: Conv_0 + Relu_1, Conv_2
+    (Sparsity) TRT inference plan picked sparse implementation for layers: Conv_2
+    (Sparsity) Found 2 layer(s) eligible to use sparse tactics: conv1, conv2
+    (Sparsity) Chose 1 layer(s) using sparse tactics: conv2
+"""
 
 from __future__ import annotations
 
@@ -7,50 +16,70 @@ __all__ = ["SparsityLog", "count_memory_skips", "read_sparsity"]
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
+
+Names = Tuple[str, ...]
 
 # Written out as [0-9]: \d would also take the digits of other scripts for numbers.
-_ELIGIBLE = (
-    re.compile(r"\(Sparsity\) Found (?P<count>[0-9]+) layer\(s\) eligible to use sparse tactics"),
-    re.compile(r"\(Sparsity\) Layers eligible for sparse math:(?P<names>.*)"),
+_ELIGIBLE = re.compile(
+    r"\(Sparsity\) (?:Layers eligible for sparse math:"
+    r"|Found (?P<count>[0-9]+) layer\(s\) eligible to use sparse tactics:?)(?P<names>.*)"
 )
-_CHOSEN = (
-    re.compile(r"\(Sparsity\) Chose (?P<count>[0-9]+) layer\(s\) using sparse tactics"),
-    re.compile(r"\(Sparsity\) TRT inference plan picked sparse implementation for layers:(?P<names>.*)"),
+_CHOSEN = re.compile(
+    r"\(Sparsity\) (?:TRT inference plan picked sparse implementation for layers:"
+    r"|Chose (?P<count>[0-9]+) layer\(s\) using sparse tactics:?)(?P<names>.*)"
 )
-_MEMORY = re.compile(r"insufficient memory|memory is insufficient|out of memory", re.IGNORECASE)
+_COMMA = re.compile(r",(?:\s|$)(?![^(]*\))")  # not those of PWN(relu_1, add_2)
+
+_MEMORY = re.compile(
+    r"insufficient memory|memory is insufficient|out of memory|error allocating|not have sufficient workspace memory",
+    re.IGNORECASE,
+)
+_ANNOUNCED, _SKIPPED = re.compile(r"memory is insufficient to use tactic"), re.compile(r"Skipping tactic")
 
 
 @dataclass(frozen=True)
 class SparsityLog:
-    """How many layers the builder found eligible and chose; None where it did not say."""
+    """How many layers the builder found eligible and chose, and which; None where it did not say.
+
+    Names are those of the engine's layers, which may be fused (``conv1 + relu1``).
+    """
 
     eligible: Optional[int] = None
     chosen: Optional[int] = None
+    eligible_names: Optional[Names] = None
+    chosen_names: Optional[Names] = None
 
 
 def read_sparsity(lines: Iterable[str]) -> SparsityLog:
-    """Read the last eligible/chosen pair: each tactic pass prints its own, and the last one ships."""
-    eligible = None
-    pair = SparsityLog()
+    """Read the last pair of lines; a line without its partner counts where there is no pair."""
+    eligible: Tuple[Optional[int], Optional[Names]] = (None, None)
+    log = SparsityLog()
     for line in lines:
-        found, chose = _count(_ELIGIBLE, line), _count(_CHOSEN, line)
-        if found is not None:
-            eligible = found
-        if chose is not None:
-            pair = SparsityLog(eligible, chose)
-    return pair if pair.chosen is not None else SparsityLog(eligible)
+        found, chose = _ELIGIBLE.search(line), _CHOSEN.search(line)
+        if found:
+            eligible = _layers(found)
+        if chose:
+            count, names = _layers(chose)
+            log = SparsityLog(eligible[0], count, eligible[1], names)
+    return log if log.chosen is not None else SparsityLog(eligible[0], eligible_names=eligible[1])
 
 
 def count_memory_skips(lines: Iterable[str]) -> int:
-    """Count the messages of tactics that were left out because memory ran short."""
-    return sum(bool(_MEMORY.search(line)) for line in lines)
+    """Count the tactics that were left out because memory ran short.
+
+    8.x announces the want of memory on one line and skips the tactic on the next: those two are one.
+    """
+    count, announced = 0, False
+    for line in lines:
+        count += bool(_MEMORY.search(line)) and not (announced and bool(_SKIPPED.search(line)))
+        announced = bool(_ANNOUNCED.search(line))
+    return count
 
 
-def _count(patterns: Iterable[re.Pattern[str]], line: str) -> Optional[int]:
-    for pattern in patterns:
-        match = pattern.search(line)
-        if match:
-            groups = match.groupdict()
-            return int(groups["count"]) if "count" in groups else len(re.findall(r"[^,\s][^,]*", groups["names"]))
-    return None
+def _layers(match: re.Match[str]) -> Tuple[int, Optional[Names]]:
+    names = tuple(name.strip() for name in _COMMA.split(match["names"]) if name.strip())
+    if match["count"] is None:
+        return len(names), names
+    count = int(match["count"])
+    return count, names if len(names) == count else None  # absent, cut off, or with commas of their own

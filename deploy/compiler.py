@@ -57,7 +57,7 @@ def compile_engine(
         ModelError: The graph cannot be parsed or built; the message holds the builder's own words.
     """
     polygraphy = require("polygraphy.backend.trt")
-    logger = _capturing_logger(backend.module)
+    logger = capturing_logger(backend.module)
     logger.lines.clear()
     util: Any = require("polygraphy.backend.trt.util")
     util.TRT_LOGGER = logger  # the one that Polygraphy hands to builder and parser
@@ -120,6 +120,7 @@ def _config(
     common = {
         "profiles": [shapes],
         "sparse_weights": settings.sparse,
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,  # or the inspector would name no tactic
         "builder_optimization_level": settings.opt_level,
         "load_timing_cache": None if backend.is_rtx else _existing(settings.timing_cache),
         "tactic_sources": _tactic_sources(trt, settings.tactic_sources),
@@ -153,7 +154,7 @@ def _hint(backend: Backend) -> str:
 
 
 @cache
-def _capturing_logger(trt: ModuleType) -> Any:
+def capturing_logger(trt: ModuleType) -> Any:
     """Make the process's one logger: TensorRT keeps to the first that it is given."""
 
     class CapturingLogger(trt.ILogger):  # type: ignore[misc, name-defined]

@@ -1,4 +1,4 @@
-"""Texts that deploy reads: shapes and build logs."""
+"""Shapes as they are written on the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.build_log import SparsityLog, count_memory_skips, read_sparsity
 from deploy.shapes import parse_shapes, resolve_shapes
 from sparsegpt_core.errors import InputError
 
@@ -78,57 +77,3 @@ def test_the_hint_for_open_dimensions_can_be_pasted() -> None:
         resolve_shapes(inputs, None)
     flag = caught.value.hint.rpartition(" ")[2]
     assert resolve_shapes(inputs, parse_shapes(flag))["x"][1] == (8, 3, 224, 224)
-
-
-TRT8 = "[I] [TRT] (Sparsity) Layers eligible for sparse math: "
-TRT8_CHOSE = "[I] [TRT] (Sparsity) TRT inference plan picked sparse implementation for layers: "
-
-
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        ([], (None, None)),
-        (["[V] Tactic: 0x1 Time: 0.1", "sparse tactics are fine"], (None, None)),
-        ([TRT8 + "Conv_0 + Relu_1, Conv_2", TRT8_CHOSE + "Conv_2"], (2, 1)),
-        ([TRT8 + "Conv_0", TRT8_CHOSE], (1, 0)),
-        ([TRT8.rstrip(), TRT8_CHOSE.rstrip()], (0, 0)),
-        (["(Sparsity) Found 12 layer(s) eligible to use sparse tactics: a, b"], (12, None)),
-        (
-            [
-                "[V] (Sparsity) Found 3 layer(s) eligible to use sparse tactics",
-                "[V] (Sparsity) Chose 0 layer(s) using sparse tactics",
-                "[V] (Sparsity) Found 2 layer(s) eligible to use sparse tactics: a, b",
-                "something else",
-                "[V] (Sparsity) Chose 1 layer(s) using sparse tactics: b",
-            ],
-            (2, 1),
-        ),
-        (["(Sparsity) Chose 1 layer(s) using sparse tactics"], (None, 1)),
-        (["(Sparsity) Found ٣ layer(s) eligible to use sparse tactics"], (None, None)),
-        (
-            ["(Sparsity) Found three layer(s) eligible", "(Sparsity)", "(Sparsity) Chose -1 layer(s) using"],
-            (None, None),
-        ),
-    ],
-)
-def test_read_sparsity(lines: list[str], expected: tuple) -> None:
-    assert read_sparsity(lines) == SparsityLog(*expected)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), min_size=1), st.text())
-def test_the_last_pair_counts(pairs: list[tuple[int, int]], noise: str) -> None:
-    lines = []
-    for found, chose in pairs:
-        lines += [f"(Sparsity) Found {found} layer(s) eligible to use sparse tactics", noise]
-        lines += [f"(Sparsity) Chose {chose} layer(s) using sparse tactics: names"]
-    assert read_sparsity(lines) == SparsityLog(*pairs[-1])
-
-
-def test_memory_skips() -> None:
-    lines = [
-        "Skipping tactic 0x0000000000000000 due to insufficient memory on requested size of 4296017664",
-        "Tactic Device request: 4097MB Available: 3892MB. Device memory is insufficient to use tactic.",
-        "Total memory 12 MiB",
-    ]
-    assert count_memory_skips(lines) == 2

@@ -1,0 +1,66 @@
+"""What an explanation comes to, in one line."""
+
+from __future__ import annotations
+
+__all__ = ["verdict"]
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from deploy.explain import ExplainedLayer, Explanation
+
+_LITTLE = 1.05  # a ceiling below this explains by itself why nothing is gained
+
+
+def verdict(explanation: Explanation) -> str:
+    """Say what was gained, or why nothing was.
+
+    Without a sparse kernel no speed-up counts as sparsity's, whatever was measured; with some, a difference within
+    the noise or whose interval holds 1 is none.
+    """
+    speedup, noise = explanation.speedup, explanation.noise
+    ruled_out = _ruled_out(explanation)
+    if speedup is None:
+        return f"no gain here, because {ruled_out}" if ruled_out else f"not measured; {_kernels(explanation)}"
+    ratio = f"{speedup.ratio:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"
+    at = "" if explanation.batch is None else f" at batch {explanation.batch}"
+    if ruled_out:
+        return f"no gain here, because {ruled_out} Measured without sparse kernels: {ratio}{at}."
+    if speedup.low > 1 and speedup.ratio > 1 + noise:
+        return f"sparse is {ratio} faster{at}; {_kernels(explanation)}"
+    slower = speedup.high < 1 and speedup.ratio < 1 - noise
+    cause = "sparse is slower" if slower else _small_share(explanation) or "the difference lies within the noise"
+    return f"no gain here, because {cause}: {ratio}{at}; {_kernels(explanation)}"
+
+
+def _ruled_out(explanation: Explanation) -> Optional[str]:
+    """Return one or two sentences, the first without its capital, if no sparse kernel runs."""
+    if explanation.obstacle is not None:
+        return explanation.obstacle.advice[0].lower() + explanation.obstacle.advice[1:]
+    if not explanation.eligible_layers:
+        return f"no layer is eligible.{_commonest(explanation.layers)}"
+    if explanation.chosen_layers == 0:
+        eligible = [layer for layer in explanation.layers if layer.eligible]
+        return f"none of {len(eligible)} eligible layers uses a sparse kernel.{_commonest(eligible)}"
+    return None
+
+
+def _commonest(layers: Iterable[ExplainedLayer]) -> str:
+    reasons = Counter(layer.reason for layer in layers if layer.reason is not None)
+    return "".join(f" {reason.value} ({count}): {reason.advice}" for reason, count in reasons.most_common(1))
+
+
+def _small_share(explanation: Explanation) -> Optional[str]:
+    share, limit = explanation.eligible_share, explanation.ceiling
+    if share is None or limit is None or limit > _LITTLE:
+        return None
+    return f"eligible layers take only {100 * share:.0f} % of the time, which allows {limit:.2f}× at most"
+
+
+def _kernels(explanation: Explanation) -> str:
+    eligible, chosen = explanation.eligible_layers, explanation.chosen_layers
+    if chosen is None:
+        return f"how many of {eligible} eligible layers use sparse kernels is unknown"
+    return f"{chosen} of {eligible} eligible layers use sparse kernels"
