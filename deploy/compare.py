@@ -20,6 +20,7 @@ from deploy.environment import environment
 from deploy.latency import LatencyReport, Ratio, measure_latency
 from deploy.optional import require
 from deploy.session import OnnxSession, Session
+from deploy.timing import HostTimer
 from sparsegpt_core.artifacts import sha256
 from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.progress import Progress, silent
@@ -57,6 +58,8 @@ class BenchmarkResult:
             "latency": latency["arms"],
             "latency_batch": self.batch,
             "latency_repeat": latency["repeat"],
+            "latency_regime": latency["regime"],
+            "latency_unsettled": latency["unsettled"],
             "speedup": {name: asdict(ratio) if ratio else None for name, ratio in self.speedup.items()},
             "noise": latency["noise"],
             "verdict": self.verdict,
@@ -87,7 +90,7 @@ def benchmark_onnx(
         latency_batch: Images per timed call; None for the models' fixed batch, or 1.
         rounds: Rounds of latency; see ``measure_latency``.
         iterations: Timed calls per version and round.
-        warmup: Untimed calls per version.
+        warmup: The least of untimed calls per version.
         threads: ONNX Runtime's threads; None for its choice.
         seed: Of the bootstrap.
         progress: Told of the stages ``accuracy`` and ``latency``.
@@ -111,7 +114,7 @@ def benchmark_onnx(
         total=total,
     )
     latency = measure_latency(
-        {name: partial(session.run, images) for name, session in sessions.items()},
+        {name: [HostTimer(partial(session.run, images), len(images))] for name, session in sessions.items()},
         rounds=rounds,
         iterations=iterations,
         warmup=warmup,

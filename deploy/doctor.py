@@ -25,7 +25,10 @@ _LIBRARIES = (
     ("tensorrt", "engines only through TensorRT-RTX, which tells nothing about sparse kernels", True),
     ("tensorrt_rtx", "no engine can be built on a machine without a GPU", True),
     ("pycuda", "no engine can be run or timed", True),
+    ("cuda", "no engine can be timed in a CUDA graph", True),
+    ("pynvml", "no clocks, power and temperature beside a measurement", True),
 )
+_TELLING = {"pycuda": "pycuda.driver", "cuda": "cuda.bindings.driver"}  # which need more than the package itself
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def _check_library(name: str, cost: str, optional: bool) -> Check:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # theirs, and not what was asked
-            module = require(name if name != "pycuda" else "pycuda.driver")
+            module = require(_TELLING.get(name, name))
     except MissingDependencyError as error:
         return Check(name, False, optional, f"without {name}: {cost} ({error})", INSTALL[name])
     return Check(name, True, optional, str(getattr(module, "__version__", "found")))

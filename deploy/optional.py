@@ -16,6 +16,8 @@ INSTALL = {
     "tensorrt": "pip install tensorrt",
     "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
     "pycuda": "pip install pycuda",
+    "cuda": "pip install cuda-python",
+    "pynvml": "pip install nvidia-ml-py",
     "torch": "pip install torch",
     "torchvision": "pip install torchvision",
     "timm": "pip install timm",

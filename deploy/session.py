@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["OnnxSession", "Session"]
+__all__ = ["OnnxSession", "Session", "check_images"]
 
 from pathlib import Path
 from typing import Any, Optional, Protocol
@@ -45,7 +45,7 @@ class OnnxSession:
         provider: The execution provider.
 
     Raises:
-        InputError: The file is missing, or the provider is not in this ONNX Runtime.
+        InputError: The file is missing, or the provider is not in this ONNX Runtime or does not start.
         ModelError: The file cannot be loaded, or is no image classifier.
         MissingDependencyError: onnxruntime is not installed.
     """
@@ -65,6 +65,11 @@ class OnnxSession:
             self._session = runtime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:  # ONNX Runtime's errors share no public base
             raise ModelError(f"ONNX Runtime cannot load {path}: {error}", "Export the model again.") from error
+        if provider not in self._session.get_providers():
+            raise InputError(
+                f"{provider} does not start, and ONNX Runtime has fallen back on the CPU for {path}",
+                "Look for the GPU with nvidia-smi, and for the CUDA and cuDNN that this onnxruntime-gpu needs.",
+            )
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             found = ", ".join(f"{value.name} {value.type}" for value in inputs)
@@ -85,7 +90,7 @@ class OnnxSession:
         Raises:
             InputError: The images' shape is not the model's, or the model gives no (N, classes).
         """
-        self._check(images)
+        check_images(self.name, self.input_shape, images)
         batch = (self.input_shape[0] if self.input_shape else None) or len(images)
         portions = [self._run_one(images[start : start + batch], batch) for start in range(0, len(images), batch)]
         return portions[0] if len(portions) == 1 else np.concatenate(portions)
@@ -102,12 +107,24 @@ class OnnxSession:
             raise InputError(f"{self.name} gives {logits.shape}, not ({batch}, classes)", "It is no classifier.")
         return np.asarray(logits[:count], dtype=np.float32)
 
-    def _check(self, images: npt.NDArray[Any]) -> None:
-        sizes = zip(self.input_shape[1:], images.shape[1:])
-        fits = images.ndim == len(self.input_shape) and all(size in (None, given) for size, given in sizes)
-        if not fits or len(images) == 0:
-            wanted = ", ".join(["N", *("?" if size is None else str(size) for size in self.input_shape[1:])])
-            raise InputError(
-                f"{self.name} takes images of shape ({wanted}), not {images.shape}",
-                "Use the data and image size that the model was exported for.",
-            )
+
+def check_images(name: str, wanted: InputShape, images: npt.NDArray[Any]) -> None:
+    """Compare images with what a session takes.
+
+    Args:
+        name: The session's, for the message.
+        wanted: (N, C, H, W); None where a dimension is dynamic.
+        images: (N, C, H, W); any N but 0 will do.
+
+    Raises:
+        InputError: They do not fit, or there are none.
+    """
+    fits = images.ndim == len(wanted) and all(
+        size in (None, given) for size, given in zip(wanted[1:], images.shape[1:])
+    )
+    if not fits or len(images) == 0:
+        shape = ", ".join(["N", *("?" if size is None else str(size) for size in wanted[1:])])
+        raise InputError(
+            f"{name} takes images of shape ({shape}), not {images.shape}",
+            "Use the data and image size that the model was exported for.",
+        )

@@ -69,7 +69,7 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(doctor_module, "find_gpu", lambda: None)
     checks = {check.name: check for check in doctor()}
-    assert set(checks) == {*HEAVY, "timm", "GPU"}
+    assert set(checks) == {*HEAVY, "cuda", "pynvml", "timm", "GPU"}
     assert checks["onnx"].ok
     assert checks["onnx"].fix == ""
     assert not checks["timm"].ok
