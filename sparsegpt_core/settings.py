@@ -45,7 +45,7 @@ class PruneSettings:
     mask: str = "admm"
     """``adaptive``: SparseGPT's own; ``exact``: the same, weighing what goes together; ``admm``: better and slower;
     ``auto``: for every row the better of ``adaptive`` and ``admm`` by held-out error."""
-    admm_columns: int = 1152
+    admm_columns: int = 2304
     """The widest layers that ADMM is for, as its cost grows with the third power; wider ones are ``adaptive``."""
     alpha: float | None = 1.0
     """How far a layer is pulled towards the dense network's outputs: 0 to 1; 0 looks at the pruned network alone;

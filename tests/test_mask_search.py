@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import greedy_obs, image_layer, relative_error
+from sparsegpt_core import mask_search
 from sparsegpt_core.exact_groups import exact_groups
 from sparsegpt_core.hessian import inverse_factor
 from sparsegpt_core.magnitude import magnitude
@@ -44,11 +45,13 @@ def explicit_admm(weight, damped, pattern, rhos, iterations):
     return z / scale
 
 
+@pytest.mark.parametrize(("narrow", "schedule"), [(24, ((1.0, 1.6, 2.5, 4.0), 5)), (23, ((1.5,), 10))])
 @pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), Unstructured(0.5)])
-def test_equals_the_textbook(pattern):
+def test_equals_the_textbook(pattern, narrow, schedule, monkeypatch):
+    monkeypatch.setattr(mask_search, "_NARROW_COLUMNS", narrow)
     weight, hessian = layer(5, 24)
     factor = inverse_factor(hessian)
-    expected = explicit_admm(weight, hessian + factor.shift.diag(), pattern, (1.0, 1.6, 2.5, 4.0), 5)
+    expected = explicit_admm(weight, hessian + factor.shift.diag(), pattern, *schedule)
     torch.testing.assert_close(by_admm(weight, hessian, pattern), expected, rtol=1e-8, atol=1e-9)
 
 
