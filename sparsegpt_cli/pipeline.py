@@ -29,7 +29,7 @@ from sparsegpt_cli.quantising import Quantisation
 from sparsegpt_cli.report import render_report
 from sparsegpt_core import __version__
 from sparsegpt_core.artifacts import sha256, write_json
-from sparsegpt_core.checkpoint import save_checkpoint
+from sparsegpt_core.checkpoint import save_checkpoint, save_integers
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.memory import peak_memory
@@ -49,8 +49,8 @@ def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, 
     Args:
         job: What to do.
         out: The folder for ``dense.onnx``, ``sparse.onnx``, both as ``.fp16.onnx``, ``sparse.safetensors``,
-            ``prune.json``, ``manifest.json`` and ``report.html``; with INT8 both as ``.int8.onnx``, with a baseline
-            ``magnitude.onnx`` too.
+            ``prune.json``, ``manifest.json`` and ``report.html``; with INT8 both as ``.int8.onnx`` and
+            ``sparse.int8.safetensors``, with a baseline ``magnitude.onnx`` too.
             Nothing is put there before all of it is done.
         progress: Told of every stage.
 
@@ -93,7 +93,10 @@ class _Run:
         self._warnings += pruned.warnings
         metadata = pruning_metadata(job, pruned.result)
         exported["sparse"] = self._export("sparse", metadata, images, metadata["pruned"], pruned.result.integers)
-        save_checkpoint(self._folder / "sparse.safetensors", job.model.module.state_dict(), metadata)
+        checkpoint = self._folder / "sparse.safetensors"
+        save_checkpoint(checkpoint, job.model.module.state_dict(), metadata)
+        if job.int8:
+            save_integers(checkpoint, pruned.result.integers)
         compared = self._compare(exported)
         self._seconds["total"] = time.perf_counter() - start
         return self._content(pruned, exported, compared)

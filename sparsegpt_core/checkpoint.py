@@ -6,7 +6,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from sparsegpt_core.artifacts import sha256, write_bytes
 from sparsegpt_core.errors import ModelError, first_line
+from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.modules import check_finite
 
-__all__ = ["Checkpoint", "load_checkpoint", "load_into", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "load_integers", "load_into", "save_checkpoint", "save_integers"]
 
 _KEY = "sparsegpt_trt"
+_PARTS = tuple(part.name for part in fields(IntegerWeight))
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -40,9 +42,38 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         InputError: The file cannot be written.
     """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    content = safetensors.torch.save(tensors, {_KEY: json.dumps(dict(metadata), allow_nan=False)})
-    write_bytes(path, content)
+    _save(path, state, metadata)
+
+
+def save_integers(weights: Path, integers: Mapping[str, IntegerWeight]) -> Path:
+    """Write a checkpoint's INT8 weights beside it, as ``NAME.int8.safetensors``, and return where.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    tensors = {f"{name}.{part}": getattr(each, part) for name, each in integers.items() for part in _PARTS}
+    path = _integers_path(weights)
+    _save(path, tensors, {"weights_sha256": sha256(weights)})
+    return path
+
+
+def load_integers(weights: Path) -> dict[str, IntegerWeight]:
+    """Read the INT8 weights that were saved beside a checkpoint; none where there are none.
+
+    Raises:
+        ModelError: The file is damaged, or of other weights than those that are there now.
+    """
+    path = _integers_path(weights)
+    if not path.is_file():
+        return {}
+    tensors, metadata = _load_safetensors(path)
+    if metadata.get("weights_sha256") != sha256(weights):
+        raise ModelError(f"{path} belongs to other weights than {weights.name}", "Remove it, or prune again.")
+    names = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
+    try:
+        return {name: IntegerWeight(*(tensors[f"{name}.{part}"] for part in _PARTS)) for name in names}
+    except KeyError as error:
+        raise ModelError(f"{path} holds no {error.args[0]}", "Remove it, or prune again.") from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -84,6 +115,15 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             f"the checkpoint does not fit the model: {problem}", "Check --model, --data and --num-classes."
         )
     model.load_state_dict(dict(state))
+
+
+def _integers_path(weights: Path) -> Path:
+    return weights.with_suffix(".int8.safetensors")
+
+
+def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    write_bytes(path, safetensors.torch.save(tensors, {_KEY: json.dumps(dict(metadata), allow_nan=False)}))
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

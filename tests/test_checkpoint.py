@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sparsegpt_core.artifacts import atomic_path, read_json, sha256, write_json, write_text
-from sparsegpt_core.checkpoint import load_checkpoint, load_into, save_checkpoint
+from sparsegpt_core.checkpoint import load_checkpoint, load_integers, load_into, save_checkpoint, save_integers
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
+from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.zoo import ModelShape, build_model
 
 STATE = {"a": torch.randn(3, 4), "b.c": torch.arange(5)}
@@ -145,3 +146,18 @@ def test_json_refuses_nan_and_reports_damage(tmp_path):
     path.write_text("{")
     with pytest.raises(InputError, match="not a JSON file"):
         read_json(path)
+
+
+def test_integers_lie_beside_their_weights(tmp_path):
+    path = tmp_path / "sparse.safetensors"
+    save_checkpoint(path, STATE, {})
+    assert load_integers(path) == {}
+    weight = IntegerWeight(torch.tensor([[[3, -127]]], dtype=torch.int8), torch.tensor([0.5]), torch.tensor([0.25]))
+    assert save_integers(path, {"layer1.0.conv": weight}) == tmp_path / "sparse.int8.safetensors"
+    (loaded,) = load_integers(path).items()
+    assert loaded[0] == "layer1.0.conv"
+    assert all(torch.equal(getattr(loaded[1], part), value) for part, value in vars(weight).items())
+
+    save_checkpoint(path, {"a": STATE["a"] + 1}, {})
+    with pytest.raises(ModelError, match="belongs to other weights than sparse"):
+        load_integers(path)

@@ -29,6 +29,7 @@ FILES = {
     "sparse.int8.onnx",
     "magnitude.onnx",
     "sparse.safetensors",
+    "sparse.int8.safetensors",
     "prune.json",
     "manifest.json",
     "report.html",
@@ -116,6 +117,22 @@ def test_the_same_seed_gives_the_same_files(run, digits_checkpoint, tmp_path, cl
     assert cli("prune-export", "--weights", digits_checkpoint, "--int8", "--out", again, "--quiet").code == 0
     for name in FILES - {"prune.json", "manifest.json", "report.html"}:
         assert sha256(out / name) == sha256(again / name), name
+
+
+def test_a_later_export_takes_the_same_integers(run, cli, tmp_path):
+    out, _ = run
+    later = tmp_path / "later.onnx"
+    outcome = cli(
+        *("export", "--weights", out / "sparse.safetensors", "--precision", "int8", "--data", "digits", "--out", later)
+    )
+    assert outcome.code == 0, outcome.err
+    first, second = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer}
+        for path in (out / "sparse.int8.onnx", later)
+    )
+    integers = [name for name, value in first.items() if value.dtype == np.int8 and value.ndim > 1]
+    assert integers
+    assert all(np.array_equal(first[name], second[name]) for name in integers)
 
 
 @pytest.mark.parametrize("name", ["sparse.onnx", "sparse.fp16.onnx", "sparse.int8.onnx", "magnitude.onnx"])

@@ -39,7 +39,7 @@ def export(
     from sparsegpt_cli.exporting import TOLERANCE, Exporter
     from sparsegpt_cli.loading import ModelOptions, load_model
     from sparsegpt_cli.quantising import Quantisation
-    from sparsegpt_core.checkpoint import load_checkpoint
+    from sparsegpt_core.checkpoint import load_checkpoint, load_integers
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import parse_pattern
 
@@ -56,7 +56,7 @@ def export(
     if data:
         opened = open_options(DataOptions(data, data_root), noted)
         batches = calibration_batches(opened.training, samples or min(256, len(opened.training)), 32, console.seed)
-        images, quantisation = batches[0], Quantisation(batches)
+        images, quantisation = batches[0], Quantisation(batches, load_integers(weights))
     else:
         quantisation = None
         images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(console.seed))
