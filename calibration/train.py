@@ -6,7 +6,8 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from calibration.arrays import Data
 from calibration.augment import AUGMENTATIONS, augmentation_for, crop_flip
 from calibration.draw import Indices, draw
-from calibration.evaluate import find_device, logits_of, score
+from calibration.evaluate import Evaluation, find_device, logits_of, score
+from calibration.unfinished import Unfinished
 from sparsegpt_core.errors import DataError, InputError, NumericsError
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Epoch", "TrainResult", "TrainSettings", "train"]
 
+_COUNTERS = ("done", "position", "losses", "seconds", "order", "best_state")
+_STATEFUL = ("model", "optimizer", "scheduler", "scaler")
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -93,7 +97,13 @@ class TrainResult:
     best_state: dict[str, Tensor]
 
 
-def train(model: nn.Module, data: Data, settings: TrainSettings, progress: Progress = silent) -> TrainResult:
+def train(
+    model: nn.Module,
+    data: Data,
+    settings: TrainSettings,
+    progress: Progress = silent,
+    unfinished: Unfinished | None = None,
+) -> TrainResult:
     """Train a model on the training split and leave it with the weights of its best epoch.
 
     The best epoch is the one with the highest top-1 (of equals the lowest loss) on a share held out of the
@@ -105,9 +115,11 @@ def train(model: nn.Module, data: Data, settings: TrainSettings, progress: Progr
         data: Its training split must have labels.
         settings: How to train.
         progress: Called with ``"train"`` and counts of steps.
+        unfinished: Where the training is kept while it is under way. What is found there is gone on with, to the same
+            weights as without the interruption.
 
     Raises:
-        DataError: There are no labels, or too few samples.
+        DataError: There are no labels, or too few samples; or what was kept is damaged.
         ModelError: The model does not fit the images.
         NumericsError: The loss became NaN or infinite.
     """
@@ -116,22 +128,19 @@ def train(model: nn.Module, data: Data, settings: TrainSettings, progress: Progr
     model.to(device).to(memory_format=torch.channels_last)
     steps = max(1, len(learn) // settings.batch_size)
     loop = _Loop(model, data, settings, device, steps * settings.epochs)
-    history: list[Epoch] = []
-    best: tuple[float, float] | None = None
-    progress("train", 0, loop.total)
     with _reproducible(settings.seed, device):
-        for number in range(1, settings.epochs + 1):
-            started = time.perf_counter()
-            loss = loop.epoch(learn, steps, progress)
+        if unfinished and (state := unfinished.load()[0]):
+            loop.load_state(state)
+        progress("train", loop.done, loop.total)
+        for number in range(len(loop.history) + 1, settings.epochs + 1):
+            loss = loop.epoch(learn, steps, progress, unfinished)
             validation = score(model, data.training.batches(settings.batch_size, held_out), len(held_out), device)
-            rate = loop.optimizer.param_groups[0]["lr"]
-            seconds = time.perf_counter() - started
-            history.append(Epoch(number, loss, rate, validation.top1, validation.loss, seconds))
-            quality = (validation.top1, -validation.loss)
-            if best is None or quality > best:
-                best, best_epoch, best_state = quality, number, _copy_state(model)
+            loop.close_epoch(number, loss, validation)
+    best_state = loop.best_state
     model.to(memory_format=torch.contiguous_format).load_state_dict(best_state)
-    return TrainResult(best_epoch, tuple(history), best_state)
+    if unfinished:
+        unfinished.remove()
+    return TrainResult(loop.best_epoch, tuple(loop.history), best_state)
 
 
 class _Loop:
@@ -152,19 +161,65 @@ class _Loop:
         )
         self.scheduler = _scheduler(self.optimizer, settings, total)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.done = 0
+        self.done, self.position = 0, 0  # steps altogether, and in this epoch
+        self.losses, self.seconds = 0.0, 0.0  # of this epoch
+        self.order = torch.empty(0, dtype=torch.long)
+        self.history: list[Epoch] = []
+        self.best_state: dict[str, Tensor] = {}
 
-    def epoch(self, indices: Indices, steps: int, progress: Progress) -> float:
-        """Run one epoch over ``indices`` in random order; return the mean loss."""
+    def epoch(self, indices: Indices, steps: int, progress: Progress, unfinished: Unfinished | None) -> float:
+        """Run one epoch over ``indices`` in random order, or the rest of one; return the mean loss."""
         self.model.train()
-        order = indices[torch.randperm(len(indices), generator=self.generator).numpy()]
-        losses = 0.0
+        if not self.position:
+            self.order = torch.randperm(len(indices), generator=self.generator)
         size = self.settings.batch_size
-        for images, labels in self.split.batches(size, order[: steps * size]):
-            losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
-            self.done += 1
+        rest = indices[self.order[self.position * size : steps * size].numpy()]
+        started = time.perf_counter()
+        for images, labels in self.split.batches(size, rest):
+            self.losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
+            self.done, self.position = self.done + 1, self.position + 1
+            self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             progress("train", self.done, self.total)
-        return losses / steps
+            if unfinished:
+                unfinished.keep(self.state)
+        return self.losses / steps
+
+    def close_epoch(self, number: int, loss: float, validation: Evaluation) -> None:
+        """Note what came of an epoch, and its weights if they are the best."""
+        before = max((_quality(epoch) for epoch in self.history), default=None)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.history.append(Epoch(number, loss, rate, validation.top1, validation.loss, self.seconds))
+        if before is None or _quality(self.history[-1]) > before:
+            self.best_state = _copy_state(self.model)
+        self.position, self.losses, self.seconds = 0, 0.0, 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of ``best_state``: of equals the first."""
+        return max(self.history, key=_quality).epoch
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {
+            **{name: getattr(self, name) for name in _COUNTERS},
+            **{name: getattr(self, name).state_dict() for name in _STATEFUL},
+            "history": [asdict(epoch) for epoch in self.history],
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def step(self, images: Tensor, labels: Tensor) -> float:
         """Take one step; return its loss."""
@@ -186,6 +241,10 @@ class _Loop:
         if self.scaler.get_scale() >= scale:  # else FP16 gradients overflowed and the step was left out
             self.scheduler.step()
         return loss.item()
+
+
+def _quality(epoch: Epoch) -> tuple[float, float]:
+    return epoch.validation_top1, -epoch.validation_loss
 
 
 def _hold_out(data: Data, settings: TrainSettings) -> tuple[Indices, Indices]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from calibration.evaluate import evaluate
 from calibration.train import TrainSettings
 from calibration.train import train as run
+from calibration.unfinished import Unfinished
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions, open_options
 from sparsegpt_core import __version__
@@ -30,6 +32,8 @@ def train_model(
 ) -> dict[str, Any]:
     """Train, evaluate on the evaluation split where there is one, and write the best epoch's weights.
 
+    Until it is done the training is kept beside ``out``, from where it goes on after a kill.
+
     ``weights`` are what it starts from, with the normalisation they were trained with; None: random ones.
 
     Returns:
@@ -48,8 +52,16 @@ def train_model(
     module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
     if checkpoint:
         load_into(module, checkpoint.state)
+    key: dict[str, Any] = {"model": spec, "data": opened.spec, "images": opened.image_shape, "mean": opened.mean, "std": opened.std}
+    key |= {"weights": checkpoint.sha256 if checkpoint else None, **asdict(settings)}
+    unfinished = Unfinished(out.with_name(f"{out.name}.unfinished"), key)
+    state, changed = unfinished.load()
+    if changed:
+        console.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
+    elif state:
+        console.say(f"going on with an unfinished training, after {state['done']} steps")
     with console.progress() as progress:
-        result = run(module, opened, settings, progress)
+        result = run(module, opened, settings, progress, unfinished)
         evaluation = None
         if opened.evaluation is not None and opened.evaluation.labels is not None:
             evaluation = evaluate(module, opened.evaluation, device=settings.device, progress=progress).to_json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from calibration.draw import draw
 from calibration.evaluate import Evaluation, evaluate
 from calibration.images import ArrayImages, Samples
 from calibration.train import TrainResult, TrainSettings, train
+from calibration.unfinished import Unfinished
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
 
 
@@ -82,6 +84,59 @@ def test_the_same_seed_gives_the_same_weights(digits: Data) -> None:
         torch.testing.assert_close(torch.rand(3), expected)  # the caller's random state is untouched
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
     assert not torch.equal(results[0]["8.weight"], results[2]["8.weight"])
+
+
+@pytest.mark.parametrize("stop", [1, 8, 9, 20])
+def test_a_killed_training_goes_on_to_the_same_weights(
+    digits: Data, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight steps make an epoch; the state is kept after every step."""
+    monkeypatch.setattr("calibration.unfinished._PATIENCE", 0)
+    settings = TrainSettings(epochs=3, precision="bf16", augment="crop")
+    path = tmp_path / "net.unfinished"
+
+    def progress(_: str, done: int, total: int) -> None:
+        assert total == 24
+        if done == stop + 1:
+            raise KeyboardInterrupt
+
+    whole = train(small_net(), digits, settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(small_net(), digits, settings, progress, Unfinished(path, {"a": 1}, seconds=0))
+    torch.rand(7)  # the caller's own draws change nothing
+    steps: list[int] = []
+    rest = train(
+        small_net(),
+        digits,
+        settings,
+        lambda _, done, total: steps.append(done),
+        Unfinished(path, {"a": 1}),
+    )
+    assert steps[0] == stop
+    assert (rest.best_epoch, len(rest.history)) == (whole.best_epoch, 3)
+    assert [replace(epoch, seconds=0) for epoch in rest.history] == [
+        replace(epoch, seconds=0) for epoch in whole.history
+    ]
+    assert all(torch.equal(rest.best_state[name], value) for name, value in whole.best_state.items())
+    assert not path.exists()
+
+
+def test_what_is_kept_is_of_use_only_for_the_same_training(tmp_path: Path) -> None:
+    path = tmp_path / "net.unfinished"
+    Unfinished(path, {"epochs": 3, "mean": (0.5,)}, seconds=0).keep(lambda: {"done": 7})
+    assert Unfinished(path, {"epochs": 3, "mean": [0.5]}).load() == ({"done": 7}, ())
+    assert Unfinished(path, {"epochs": 4, "mean": [0.5], "new": None}).load() == (None, ("epochs",))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="is damaged"):
+        Unfinished(path, {}).load()
+    Unfinished(path, {}).remove()
+    assert Unfinished(path, {}).load() == (None, ())
+
+
+def test_it_is_written_now_and_then(tmp_path: Path) -> None:
+    unfinished = Unfinished(tmp_path / "net.unfinished", {}, seconds=3600)
+    unfinished.keep(lambda: pytest.fail("too early"))
+    assert unfinished.load() == (None, ())
 
 
 def test_the_model_is_left_with_its_best_epoch(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
