@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-__all__ = ["BenchmarkResult", "benchmark_onnx", "gate"]
+__all__ = [
+    "BenchmarkResult",
+    "accuracy_sentence",
+    "benchmark_onnx",
+    "describe_models",
+    "gate",
+    "latency_images",
+    "peek",
+]
 
 import itertools
 import operator
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.accuracy import AccuracyReport, ArmAccuracy, Batch, compare_accuracy
+from deploy.accuracy import AccuracyReport, ArmAccuracy, Batch, Difference, compare_accuracy
 from deploy.environment import environment
 from deploy.latency import LatencyReport, Ratio, measure_latency
 from deploy.optional import require
@@ -24,6 +32,9 @@ from deploy.timing import HostTimer
 from sparsegpt_core.artifacts import sha256
 from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from deploy.explain import Explanation
 
 _CPU_NOTE = (
     "ONNX Runtime's CPU kernels do not use 2:4 zeros, so the latency measured here says nothing about a GPU: "
@@ -35,8 +46,11 @@ _CPU_NOTE = (
 class BenchmarkResult:
     """A comparison of dense with sparse.
 
-    ``speedup`` maps ``A_to_C`` (dense engine to sparse engine), ``B_to_C`` (sparse weights, flag off to on) and,
-    on a runtime without sparse kernels, ``dense_to_sparse``; None stands for what was not measured.
+    ``accuracy`` has ``dense`` and ``sparse`` on ONNX Runtime and, where engines were built, the arms ``A`` (dense
+    weights), ``B`` (sparse weights, sparse flag off) and ``C`` (flag on). ``speedup`` maps ``A_to_C``, ``B_to_C`` and,
+    on a runtime without sparse kernels, ``dense_to_sparse``; None stands for what was not measured. Of engines alone
+    are ``explanation``, ``layer_times`` (of B and C, in milliseconds), ``engines`` (how each was built) and ``gpu``
+    (its clocks meanwhile).
     """
 
     runtime: str
@@ -47,11 +61,21 @@ class BenchmarkResult:
     models: Mapping[str, Mapping[str, str]]
     batch: int
     environment: Mapping[str, Any]
+    explanation: Optional[Explanation] = None
+    layer_times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    engines: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    gpu: Optional[Mapping[str, Any]] = None
+    warnings: Tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> Optional[Difference]:
+        """By how much what ships, the sparse engine or else the sparse file, is more accurate than the dense file."""
+        arms = self.accuracy.arms
+        return arms.get("C", arms["sparse"]).difference
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON that `benchmark --json` prints."""
-        latency = self.latency.to_json()
-        difference = self.accuracy.arms["sparse"].difference
+        latency, difference = self.latency.to_json(), self.difference
         return {
             "runtime": self.runtime,
             "accuracy": {**self.accuracy.to_json(), "difference": asdict(difference) if difference else None},
@@ -65,6 +89,11 @@ class BenchmarkResult:
             "verdict": self.verdict,
             "models": self.models,
             "environment": self.environment,
+            "explanation": self.explanation.to_json() if self.explanation else None,
+            "layer_times": self.layer_times,
+            "engines": self.engines,
+            "gpu": self.gpu,
+            "warnings": list(self.warnings),
         }
 
 
@@ -102,16 +131,10 @@ def benchmark_onnx(
     """
     sessions = {"dense": OnnxSession(dense, threads), "sparse": OnnxSession(sparse, threads)}
     total = operator.length_hint(batches)
-    stream = iter(batches)
-    first = next(stream, None)
-    if first is None or not len(first[0]):
-        raise DataError("there are no images to compare on", "Give --data with an evaluation split, or --eval-data.")
-    images = _latency_images(sessions, first[0], latency_batch)
+    first, batches = peek(batches)
+    images = latency_images(sessions, first, latency_batch)
     accuracy = compare_accuracy(
-        {name: session.run for name, session in sessions.items()},
-        itertools.chain([first], stream),
-        progress=progress,
-        total=total,
+        {name: session.run for name, session in sessions.items()}, batches, progress=progress, total=total
     )
     latency = measure_latency(
         {name: [HostTimer(partial(session.run, images), len(images))] for name, session in sessions.items()},
@@ -126,10 +149,8 @@ def benchmark_onnx(
         accuracy=accuracy,
         latency=latency,
         speedup={"A_to_C": None, "B_to_C": None, "dense_to_sparse": latency.speedup("dense", "sparse")},
-        verdict=f"{_accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
-        models={
-            name: {"path": str(path), "sha256": sha256(path)} for name, path in (("dense", dense), ("sparse", sparse))
-        },
+        verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
+        models=describe_models(dense, sparse),
         batch=len(images),
         environment=environment(),
     )
@@ -146,7 +167,7 @@ def gate(
         min_speedup: The least speed-up of the sparse engine over the dense one.
     """
     reasons = []
-    difference, speedup = result.accuracy.arms["sparse"].difference, result.speedup["A_to_C"]
+    difference, speedup = result.difference, result.speedup["A_to_C"]
     if max_drop is not None:
         if difference is None:
             reasons.append("without labels the loss of accuracy cannot be judged")
@@ -160,19 +181,48 @@ def gate(
     return "; ".join(reasons) or None
 
 
-def _latency_images(
-    sessions: Mapping[str, Session], images: npt.NDArray[Any], wanted: Optional[int]
+def peek(batches: Iterable[Batch]) -> Tuple[npt.NDArray[Any], Iterable[Batch]]:
+    """Return the first batch's images, and all batches.
+
+    Raises:
+        DataError: There are none.
+    """
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None or not len(first[0]):
+        raise DataError("there are no images to compare on", "Give --data with an evaluation split, or --eval-data.")
+    return first[0], itertools.chain([first], stream)
+
+
+def latency_images(
+    sessions: Mapping[str, Session], images: npt.NDArray[Any], wanted: Optional[int], default: int = 1
 ) -> npt.NDArray[Any]:
-    """Take real images, over and over where the first batch holds too few."""
+    """Take real images for one timed call, over and over where there are too few.
+
+    Args:
+        sessions: What will be timed; some may have a fixed batch.
+        images: To take from, (N, C, H, W).
+        wanted: How many; None for the fixed batch, else ``default``.
+        default: How many where nothing is wanted or fixed.
+
+    Raises:
+        InputError: A session's fixed batch is another.
+    """
     fixed = {session.input_shape[0] for session in sessions.values() if session.input_shape[0] is not None}
-    batch = wanted if wanted is not None else next(iter(fixed), 1)
+    batch = wanted if wanted is not None else next(iter(fixed), default)
     if batch < 1 or fixed - {batch}:
         takes = " and ".join(map(str, sorted(fixed))) or "any number"
         raise InputError(f"latency cannot be measured with batches of {batch}", f"The models take {takes}.")
     return np.take(images, np.arange(batch) % len(images), axis=0)
 
 
-def _accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
+def describe_models(dense: Path, sparse: Path) -> dict[str, dict[str, str]]:
+    """Return the path and the SHA-256 of both files."""
+    return {name: {"path": str(path), "sha256": sha256(path)} for name, path in (("dense", dense), ("sparse", sparse))}
+
+
+def accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
+    """Say how accurate both are, and whether they differ."""
     if dense.top1 is None or sparse.top1 is None or sparse.difference is None:
         return (
             f"Accuracy is unknown without labels; the sparse model's top-1 class differs on "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Compiled", "compile_engine", "known_compute_capabilities", "precision_flags"]
+__all__ = ["Compiled", "compile_engine", "known_compute_capabilities", "precision_flags", "share_profiles"]
 
 import time
 import warnings
@@ -94,6 +94,26 @@ def precision_flags(trt: ModuleType, graph: Graph) -> dict[str, bool]:
     return {"fp16": graph.fp16, "int8": graph.quantized}
 
 
+def share_profiles(trt: ModuleType, create: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Let several execution contexts of an engine use one profile: 8.6 must be told, newer versions always do.
+
+    Args:
+        trt: Who builds.
+        create: Makes the builder's configuration, from builder and network.
+    """
+    known = getattr(getattr(trt, "PreviewFeature", None), "__members__", {})
+    feature = known.get("PROFILE_SHARING_0806")
+    if feature is None or hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        return create
+
+    def shared(builder: Any, network: Any) -> Any:
+        config = create(builder, network)
+        config.set_preview_feature(feature, True)  # Polygraphy's own argument would turn all others off
+        return config
+
+    return shared
+
+
 def _call(stage: Callable[[], Any], backend: Backend, path: Path, logger: Any) -> Any:
     """Run one of Polygraphy's loaders without its log, which goes to standard output, and name the cause of failure."""
     log = require("polygraphy.logger").G_LOGGER
@@ -130,7 +150,7 @@ def _config(
         major, minor = compute_capability.split(".")
         rtx = require("polygraphy.backend.tensorrt_rtx")
         return rtx.CreateConfigRTX(compute_capabilities=[(int(major), int(minor))], **common)
-    return polygraphy.CreateConfig(**precision_flags(trt, graph), **common)
+    return share_profiles(trt, polygraphy.CreateConfig(**precision_flags(trt, graph), **common))
 
 
 def _existing(path: Optional[Path]) -> Optional[str]:

@@ -15,6 +15,7 @@ from deploy.backends import Backend, find_backend
 from deploy.build import load_plan, sidecar_path
 from deploy.compiler import capturing_logger
 from deploy.graph import InputShape
+from deploy.inspector import EngineLayer, inspect_engine
 from deploy.shapes import ShapeRange
 from sparsegpt_core.artifacts import read_json
 from sparsegpt_core.errors import InputError, ModelError
@@ -84,6 +85,10 @@ class Engine:
         """Return the smallest, best and largest shape of an input."""
         low, best, high = map(_sizes, self._engine.get_tensor_profile_shape(name, 0))
         return low, best, high
+
+    def layers(self) -> Tuple[EngineLayer, ...]:
+        """Return what the engine inspector says of every layer."""
+        return inspect_engine(self.backend.module, self._engine)
 
     def create_context(self) -> Any:
         """Make an execution context, with the memory that its layers need.

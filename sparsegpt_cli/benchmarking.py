@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.compare import BenchmarkResult, benchmark_onnx
+from deploy.engines import EngineSettings, benchmark_engines
 from export.audit import load_model
 from export.metadata import read_metadata
 from sparsegpt_cli.data import DataOptions, EvaluationBatches, open_options
@@ -27,21 +28,38 @@ class BenchmarkSettings:
 
 
 def benchmark_files(
-    dense: Path, sparse: Path, data: DataOptions, settings: BenchmarkSettings, progress: Progress = silent
+    dense: Path,
+    sparse: Path,
+    data: DataOptions,
+    settings: BenchmarkSettings,
+    progress: Progress = silent,
+    engines: EngineSettings | None = None,
 ) -> BenchmarkResult:
     """Compare two files on the evaluation split, normalised as the dense file notes.
 
+    Args:
+        dense: The reference.
+        sparse: Its pruned version.
+        data: What to evaluate on.
+        settings: How much to measure.
+        progress: Told of every stage.
+        engines: How to build and time engines; None for ONNX Runtime alone.
+
     Raises:
         DataError: The data has no evaluation split.
-        InputError: A file cannot be read, or does not take the images.
+        InputError: A file cannot be read, or does not take the images; or the GPU fails.
     """
     opened = open_options(data, read_metadata(load_model(dense)))
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
+    batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)
+    if engines:
+        own = replace(engines, batch=settings.latency_batch, rounds=settings.rounds, seed=settings.seed)
+        return benchmark_engines(dense, sparse, batches, own, progress)
     return benchmark_onnx(
         dense,
         sparse,
-        EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed),
+        batches,
         latency_batch=settings.latency_batch,
         rounds=settings.rounds,
         seed=settings.seed,

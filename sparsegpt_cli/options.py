@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -111,6 +111,9 @@ class PruneOptions:
         list[str] | None, typer.Option(help="Prune layers of this glob although they are first, last or excluded.")
     ] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Leave layers of this glob dense.")] = None
+    profile: Annotated[
+        Path | None, typer.Option(help="Leave layers dense that gain nothing by this JSON of predict or explain.")
+    ] = None
 
     permute: Annotated[
         bool | None, typer.Option("--permute/--no-permute", help="Order channels first, so that N:M loses less.")
@@ -206,6 +209,7 @@ class JobOptions:
         """
         from sparsegpt_cli.data import DataOptions
         from sparsegpt_cli.loading import ModelOptions, load, pick_device
+        from sparsegpt_cli.profile import idle_layers
         from sparsegpt_cli.pruning import Job
         from sparsegpt_core.memory import parse_size
 
@@ -217,6 +221,9 @@ class JobOptions:
             DataOptions(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size),
             console,
         )
+        if pruning.profile:
+            idle = idle_layers(pruning.profile, model.module, console)
+            settings = replace(settings, exclude=(*settings.exclude, *idle))
         return Job(
             model=model,
             data=data,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,16 +11,21 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from deploy.doctor import Check
+    from deploy.explain import ExplainedLayer, Explanation
+    from deploy.predict import PredictedLayer, Prediction
     from export.audit import AuditResult
 
 __all__ = [
     "accuracy_table",
+    "advice_lines",
     "audit_table",
     "doctor_table",
+    "explanation_table",
     "interval",
     "latency_table",
     "layer_table",
     "outputs_table",
+    "prediction_table",
     "table",
 ]
 
@@ -107,6 +113,53 @@ def audit_table(result: AuditResult) -> Table:
         for layer in result.layers
     ]
     return table(["layer", "op", "weight", "type", result.pattern, "reason"], ["groups broken"], rows)
+
+
+def explanation_table(explanation: Explanation) -> Table:
+    """What became of every layer in the engines."""
+    rows = [
+        [
+            layer.name,
+            layer.op,
+            _shape(layer.shape),
+            layer.dtype or "-",
+            "sparse" if layer.is_sparse else "dense",
+            "yes" if layer.eligible else "no",
+            {True: "sparse", False: "dense", None: "unknown"}[layer.chosen],
+            layer.tactic or "-",
+            _code(layer.reason),
+            str(layer.groups),
+            _number(layer.time_b_ms, ".4f"),
+            _number(layer.time_c_ms, ".4f"),
+            _number(layer.gain, ".2f"),
+        ]
+        for layer in explanation.layers
+    ]
+    left = ["layer", "op", "weight", "type", explanation.pattern, "eligible", "kernel", "tactic", "reason"]
+    return table(left, ["groups", "B ms", "C ms", "gain"], rows)
+
+
+def prediction_table(prediction: Prediction) -> Table:
+    """What every layer could gain, as estimated."""
+    rows = [
+        [
+            layer.name,
+            layer.op,
+            _shape(layer.shape),
+            "yes" if layer.eligible else "no",
+            _code(layer.reason),
+            "-" if layer.share is None else f"{100 * layer.share:.1f} %",
+            _number(layer.gain, ".2f"),
+        ]
+        for layer in prediction.layers
+    ]
+    return table(["layer", "op", "weight", "eligible", "reason"], ["time", "gain at most"], rows)
+
+
+def advice_lines(layers: Iterable[ExplainedLayer | PredictedLayer]) -> list[str]:
+    """What each reason code in a table means, with the number of its layers."""
+    reasons = Counter(layer.reason for layer in layers if layer.reason is not None)
+    return [f"{reason.value} ({count}): {reason.advice}" for reason, count in reasons.most_common()]
 
 
 def doctor_table(checks: Sequence[Check]) -> Table:

@@ -52,7 +52,13 @@ def train_model(
     module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
     if checkpoint:
         load_into(module, checkpoint.state)
-    key: dict[str, Any] = {"model": spec, "data": opened.spec, "images": opened.image_shape, "mean": opened.mean, "std": opened.std}
+    key: dict[str, Any] = {
+        "model": spec,
+        "data": opened.spec,
+        "images": opened.image_shape,
+        "mean": opened.mean,
+        "std": opened.std,
+    }
     key |= {"weights": checkpoint.sha256 if checkpoint else None, **asdict(settings)}
     unfinished = Unfinished(out.with_name(f"{out.name}.unfinished"), key)
     state, changed = unfinished.load()

@@ -214,20 +214,22 @@ def test_benchmark_and_report(run, cli, tmp_path):
     out, _ = run
     result = tmp_path / "benchmark.json"
     pair = (out / "dense.onnx", out / "sparse.onnx")
-    outcome = cli("benchmark", *pair, "--rounds", 3, "--max-drop", 5, "--out", result, "--json")
+    options = ["--runtime", "onnxruntime", "--rounds", 3]
+    outcome = cli("benchmark", *pair, *options, "--max-drop", 5, "--out", result, "--json")
     assert outcome.code == 0, outcome.err
     content = outcome.json
     assert content == json.loads(result.read_text())
     assert content["speedup"]["A_to_C"] is None
     assert "ONNX Runtime's CPU kernels do not use 2:4 zeros" in content["verdict"]
     assert content["accuracy"]["difference"].keys() == {"value", "low", "high"}
-    assert cli("benchmark", *pair, "--rounds", 2, "--min-speedup", 1.1).code == 1
+    assert cli("benchmark", *pair, *options, "--min-speedup", 1.1).code == 1
 
 
 def test_benchmark_without_torch(run, program):
     out, _ = run
     pair = (out / "dense.onnx", out / "sparse.onnx")
-    outcome = program("benchmark", *pair, "--rounds", 2, "--json", without=("torch", "torchvision"))
+    options = ["--runtime", "onnxruntime", "--rounds", 2, "--json"]
+    outcome = program("benchmark", *pair, *options, without=("torch", "torchvision"))
     assert outcome.code == 0, outcome.err
 
 

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 import deploy.backends
 from deploy.backends import find_backend
 from deploy.build import RTX_NOTE, BuildResult, build, load_plan, sidecar_path
-from deploy.compiler import precision_flags
+from deploy.compiler import precision_flags, share_profiles
 from deploy.graph import read_graph
 from deploy.settings import BuildSettings
 from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
@@ -232,3 +232,21 @@ def test_auto_takes_the_backend_that_can_build_here(monkeypatch, gpu, expected) 
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, both)
     assert find_backend().name == expected
+
+
+@pytest.mark.parametrize(
+    ("features", "flags", "expected"),
+    [
+        ({"PROFILE_SHARING_0806": 7}, {}, [(7, True)]),
+        ({"PROFILE_SHARING_0806": 7}, {"STRONGLY_TYPED": 1}, []),
+        ({}, {}, []),
+    ],
+)
+def test_contexts_share_a_profile_where_the_builder_must_be_told(features: dict, flags: dict, expected: list) -> None:
+    trt = SimpleNamespace(
+        PreviewFeature=SimpleNamespace(__members__=features), NetworkDefinitionCreationFlag=SimpleNamespace(**flags)
+    )
+    told: list = []
+    config = SimpleNamespace(set_preview_feature=lambda *feature: told.append(feature))
+    assert share_profiles(trt, lambda builder, network: config)("builder", "network") is config
+    assert told == expected

@@ -7,7 +7,9 @@ from sparsegpt_cli.commands.benchmark import benchmark
 from sparsegpt_cli.commands.build import build
 from sparsegpt_cli.commands.demo import demo
 from sparsegpt_cli.commands.doctor import doctor
+from sparsegpt_cli.commands.explain import explain
 from sparsegpt_cli.commands.export import export
+from sparsegpt_cli.commands.predict import predict
 from sparsegpt_cli.commands.prune import prune, prune_export
 from sparsegpt_cli.commands.report import report
 from sparsegpt_cli.commands.train import train
@@ -16,4 +18,8 @@ from sparsegpt_cli.commands.verify import verify
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (prune_export, train, prune, export, verify, build, benchmark, report, triton_export, doctor, demo)
+COMMANDS = (
+    *(prune_export, train, prune, export, verify),
+    *(predict, build, benchmark, explain, report, triton_export),
+    *(doctor, demo),
+)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.console import Console
-from sparsegpt_cli.tables import accuracy_table, latency_table
+from sparsegpt_cli.engine_options import EngineOptions
+from sparsegpt_cli.tables import accuracy_table, advice_lines, explanation_table, latency_table
 
 __all__ = ["benchmark"]
+
+_ENGINES = EngineOptions()
 
 
 @o.command
@@ -27,28 +30,44 @@ def benchmark(
     image_size: o.ImageSize = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
-    latency_batch: Annotated[int | None, typer.Option(min=1, help="Images per timed call. Default: 1.")] = None,
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime, tensorrt, or auto: TensorRT where a GPU and a backend are.")
+    ] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", "--latency-batch", min=1, help="Images per timed call. Default: 8 as engines, else 1."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of interleaved timing.")] = 20,
+    engines: EngineOptions = _ENGINES,
     max_drop: Annotated[
         float | None, typer.Option(help="Exit with 1 where top-1 falls by more than this many points.")
     ] = None,
     min_speedup: Annotated[float | None, typer.Option(help="Exit with 1 where the speed-up is below this.")] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
 ) -> None:
-    """Compare a dense with a sparse model on ONNX Runtime: accuracy on real data, latency interleaved."""
+    """Compare a dense with a sparse model, as engines or on ONNX Runtime: accuracy, latency interleaved, and why."""
     from deploy.compare import gate
+    from deploy.runtimes import find_runtime
     from sparsegpt_cli.benchmarking import BenchmarkSettings, benchmark_files
     from sparsegpt_cli.data import DataOptions
     from sparsegpt_core.artifacts import write_json
 
-    options = DataOptions(data, data_root, eval_data, mean, std, image_size)
-    settings = BenchmarkSettings(eval_samples, batch_size, latency_batch, rounds, console.seed)
+    data_options = DataOptions(data, data_root, eval_data, mean, std, image_size)
+    settings = BenchmarkSettings(eval_samples, batch_size, batch, rounds, console.seed)
+    on_engines = engines.settings()
+    backend, why = find_runtime(runtime)
+    console.say(f"runtime: {why if backend else f'ONNX Runtime, {why}'}")
     with console.progress() as progress:
-        result = benchmark_files(dense, sparse, options, settings, progress)
+        result = benchmark_files(dense, sparse, data_options, settings, progress, on_engines if backend else None)
     content = result.to_json()
     if out:
         write_json(out, content)
-    console.result(content, [accuracy_table(content["accuracy"]), latency_table(content), result.verdict])
+    for warning in result.warnings:
+        console.warn(warning)
+    lines: list[Any] = [accuracy_table(content["accuracy"]), latency_table(content)]
+    if result.explanation:
+        lines += [explanation_table(result.explanation), *advice_lines(result.explanation.layers)]
+    console.result(content, [*lines, result.verdict])
     reason = gate(result, max_drop, min_speedup)
     if reason:
         console.error(reason)

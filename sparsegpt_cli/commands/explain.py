@@ -1,0 +1,32 @@
+"""``explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.tables import advice_lines, explanation_table
+
+__all__ = ["explain"]
+
+
+@o.command
+def explain(
+    console: Console,
+    model: Annotated[Path, typer.Argument(help="The sparse .onnx file.", show_default=False)],
+    plan_b: Annotated[Path | None, typer.Option(help="Its engine without the sparse flag.")] = None,
+    plan_c: Annotated[Path | None, typer.Option(help="Its engine with the sparse flag.")] = None,
+    times: Annotated[Path | None, typer.Option(help="What benchmark --out wrote: each layer's time.")] = None,
+) -> None:
+    """Say of every layer whether it can run sparsely, whether it does, what it gains, and why not."""
+    from deploy.plan_evidence import explain_plans
+
+    explanation, unknown = explain_plans(model, plan_b, plan_c, times)
+    console.result(
+        {**explanation.to_json(), "unknown": unknown},
+        [explanation_table(explanation), *advice_lines(explanation.layers), explanation.verdict, *unknown],
+    )

@@ -1,0 +1,59 @@
+"""``predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.tables import advice_lines, explanation_table, latency_table, prediction_table
+
+__all__ = ["predict"]
+
+
+@o.command
+def predict(
+    console: Console,
+    model: Annotated[Path, typer.Argument(help="The dense .onnx file.", show_default=False)],
+    shapes: Annotated[
+        str | None,
+        typer.Option(
+            help="MIN/OPT/MAX batch, or NAME:MIN/OPT/MAX with whole shapes (1x3x224x224); OPT is what counts."
+        ),
+    ] = None,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--estimate",
+            help="Time engines of a throw-away pruned copy, or estimate from shapes. "
+            "Default: measure where a GPU and TensorRT are, and the file is FP16 or INT8.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A JSON file, for prune-export --profile.")] = None,
+) -> None:
+    """Say what 2:4 could gain before anyone prunes, from a dense model alone."""
+    from deploy.shapes import parse_shapes
+    from deploy.trial import Trial
+    from sparsegpt_cli.predicting import predict_file
+    from sparsegpt_core.artifacts import write_json
+
+    wanted = parse_shapes(shapes) if shapes else None
+    with console.progress() as progress:
+        found, how = predict_file(model, wanted, measure, console.seed, progress)
+    console.say(how)
+    content = found.to_json()
+    if out:
+        write_json(out, content)
+    lines: list[Any]
+    if isinstance(found, Trial):
+        for warning in found.measured.warnings:
+            console.warn(warning)
+        explanation = found.measured.explanation
+        lines = [latency_table(content), explanation_table(explanation), *advice_lines(explanation.layers)]
+    else:
+        lines = [prediction_table(found), *advice_lines(found.layers)]
+    console.result(content, [*lines, found.verdict])
