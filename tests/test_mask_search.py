@@ -167,9 +167,7 @@ def test_against_exact_greedy_obs(rectified, bounds, request):
     # Other work on the machine only adds: the best of some runs, taken in turns.
     runs = [[best_time(exact, 1), *(best_time(partial(ours, way), 25) for way in bounds)] for _ in range(4)]
     reference, *own = map(min, zip(*runs, strict=True))
-    times = dict(zip(bounds, own, strict=True))
-    assert times[sparsegpt] < reference / 50
-    assert max(own) < reference / 30  # ADMM's is 41 to 66 times, by how busy the machine is
+    assert max(own) < reference / 50
 
 
 def best_time(function, runs):
