@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.hessian import Factor
-from sparsegpt_core.masks import keep_mask
+from sparsegpt_core.masks import project
 from sparsegpt_core.parallel import each, spans
 from sparsegpt_core.patterns import Pattern
 
@@ -75,14 +75,14 @@ def admm(target: Tensor, resolvents: Resolvents, pattern: Pattern) -> Tensor:
         Z S⁻¹ (K, d), exactly zero where pruned; :func:`~sparsegpt_core.refit.refit` makes the rest exact.
     """
     goal = target * resolvents.scale
-    sparse, multipliers = _project(goal, pattern), torch.zeros_like(goal)
+    sparse, multipliers = project(goal, pattern), torch.zeros_like(goal)
     last = resolvents.rhos[0]
     for rho, inverse in zip(resolvents.rhos, resolvents.inverses):
         multipliers *= last / rho
         last = rho
         for _ in range(resolvents.iterations):
             point = torch.addmm(goal, sparse - multipliers - goal, inverse).add_(multipliers)
-            sparse = _project(point, pattern)
+            sparse = project(point, pattern)
             multipliers = point.sub_(sparse)
     return sparse / resolvents.scale
 
@@ -99,7 +99,3 @@ def inverse_diagonal(factor: Factor) -> Tensor:
         return inverse.square_().sum(dim=0)
 
     return torch.cat(each(squares, spans(len(upper), _COLUMNS), upper.device))
-
-
-def _project(weight: Tensor, pattern: Pattern) -> Tensor:
-    return weight * keep_mask(weight.abs(), pattern)

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM, Pattern
 
-__all__ = ["keep_mask", "ranks"]
+__all__ = ["keep_mask", "project", "ranks"]
 
 
 def keep_mask(scores: Tensor, pattern: Pattern) -> Tensor:
@@ -27,10 +27,20 @@ def keep_mask(scores: Tensor, pattern: Pattern) -> Tensor:
         InputError: d is not a multiple of M.
     """
     if isinstance(pattern, NM):
-        return _keep_nm(scores, pattern)
+        return _kept(scores, pattern).bool()
     keep = scores.numel() - round(pattern.sparsity * scores.numel())
     order = scores.flatten().argsort(descending=True, stable=True)[:keep]
     return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill_(0, order, True).reshape(scores.shape)
+
+
+def project(weight: Tensor, pattern: Pattern) -> Tensor:
+    """Return ``weight`` (K, d) with zeros wherever ``pattern`` does not keep its largest magnitudes.
+
+    Raises:
+        InputError: As :func:`keep_mask` does.
+    """
+    scores = weight.abs()
+    return weight * (_kept(scores, pattern) if isinstance(pattern, NM) else keep_mask(scores, pattern))
 
 
 def ranks(scores: Tensor) -> Tensor:
@@ -59,8 +69,11 @@ def _pairs(length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
     return difference.to(device), -difference.T.contiguous().to(device), start.to(device)
 
 
-def _keep_nm(scores: Tensor, pattern: NM) -> Tensor:
-    if scores.shape[1] % pattern.m:
-        raise InputError(f"{scores.shape[1]} columns are not a multiple of the group size {pattern.m}")
-    groups = scores.reshape(-1, pattern.m)
-    return (ranks(groups.T) < pattern.n).T.reshape(scores.shape)
+def _kept(scores: Tensor, pattern: NM) -> Tensor:
+    """Return 1 where a score (K, d) is kept and 0 elsewhere, in the scores' dtype, as booleans are slow to copy."""
+    rows, columns = scores.shape
+    if columns % pattern.m:
+        raise InputError(f"{columns} columns are not a multiple of the group size {pattern.m}")
+    kept = (pattern.n - ranks(scores.reshape(-1, pattern.m).T)).clamp_(0, 1)
+    # Copied as a matrix, so thin a transpose would take three times as long.
+    return kept.view(pattern.m, rows, columns // pattern.m).permute(1, 2, 0).reshape(scores.shape)
