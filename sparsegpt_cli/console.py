@@ -92,7 +92,7 @@ class _Bars:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks or (done == 0 and self._bars.tasks[self._tasks[stage]].finished):
-            self._tasks[stage] = self._bars.add_task(escape(stage), total=total)
+            self._tasks[stage] = self._bars.add_task(escape(stage), total=total, completed=done)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
 
@@ -101,17 +101,21 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._started = self._last = time.monotonic()
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._last = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if done == 0:
-            self._started = self._last = now
-            self._console.say(f"{stage} ...")
+        if done == 0 or stage not in self._begun:
+            # What goes on where it was begins beyond 0.
+            self._begun[stage] = (now, done)
+            self._last = now
+            self._console.say(f"{stage} {done}/{total} ..." if done else f"{stage} ...")
         elif done == total or now - self._last >= _LINE_SECONDS:
             self._last = now
-            elapsed = now - self._started
-            left = "" if done == total else f", about {_clock(elapsed / done * (total - done))} left"
+            started, first = self._begun[stage]
+            elapsed = now - started
+            left = "" if done == total else f", about {_clock(elapsed / max(done - first, 1) * (total - done))} left"
             self._console.say(f"{stage} {done}/{total} in {_clock(elapsed)}{left}")
 
 
