@@ -1,20 +1,17 @@
-"""Options that several commands share, and the decorator that gives every command its common ones."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsegpt_cli.console import Console
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
+    from sparsegpt_cli.console import Console
     from sparsegpt_cli.exporting import ExportSettings
     from sparsegpt_cli.pruning import Job, Workflow
     from sparsegpt_core.settings import PruneSettings
@@ -39,7 +36,6 @@ __all__ = [
     "Samples",
     "Std",
     "Weights",
-    "command",
     "require_suffix",
 ]
 
@@ -279,13 +275,6 @@ def _alpha(text: str) -> float | None:
         raise InputError(f"--alpha '{text}' is no number", "Use a number from 0 to 1, or auto.") from None
 
 
-_COMMON: dict[str, tuple[Any, Any]] = {
-    "as_json": (Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")], False),
-    "quiet": (Annotated[bool, typer.Option("--quiet", help="No progress, no messages.")], False),
-    "seed": (Annotated[int, typer.Option(min=0, help="For everything drawn at random.")], 0),
-}
-
-
 def require_suffix(path: Path, suffix: str) -> None:
     """Refuse an output path with another ending before any work is done.
 
@@ -294,44 +283,3 @@ def require_suffix(path: Path, suffix: str) -> None:
     """
     if path.suffix != suffix:
         raise InputError(f"{path} does not end in {suffix}", f"For example {path.with_suffix(suffix)}.")
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn ``f(console, ...)`` into a command that also takes ``--json``, ``--quiet`` and ``--seed``.
-
-    A parameter that is a dataclass stands for the options that its fields are.
-    """
-    own = dict(inspect.signature(function, eval_str=True).parameters)
-    del own["console"]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    groups: dict[str, Any] = {name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)}
-    parameters = []
-    for name, parameter in own.items():
-        parameters += _options(groups[name]) if name in groups else [parameter.replace(kind=kind)]
-    for name, (annotation, default) in _COMMON.items():
-        parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
-
-    @functools.wraps(function)
-    def wrapper(*, as_json: bool, quiet: bool, seed: int, **options: Any) -> None:
-        built = {
-            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        function(Console(as_json, quiet, seed), **built, **options)
-
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapper
-
-
-def _options(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]

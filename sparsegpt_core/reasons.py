@@ -45,7 +45,7 @@ _ADVICE = {
     Reason.FIRST_LAYER: "The first convolution is left dense by default: little to gain, much to lose; "
     "--include overrides.",
     Reason.CLASSIFIER: "The last layer is left dense by default: little to gain, much to lose; --include overrides.",
-    Reason.EXCLUDED: "Left dense because --exclude names it, or --include does not.",
+    Reason.EXCLUDED: "Left dense because --exclude or --profile names it, or --include does not.",
     Reason.SENSITIVE: "Left dense because pruning it costs most of what --max-disagreement or --sparsity-budget allow.",
     Reason.NOT_REACHED: "The calibration images never ran this layer, so nothing is known of its inputs.",
     Reason.FLAG_OFF: "The engine was built without the sparse flag; build it with --sparse.",

@@ -236,7 +236,8 @@ def test_benchmark_without_torch(run, program):
 def test_prune_then_export_is_prune_export(run, digits_checkpoint, cli, tmp_path):
     out, _ = run
     pruned, exported = tmp_path / "pruned.safetensors", tmp_path / "sparse.onnx"
-    assert cli("prune", "--weights", digits_checkpoint, "--data", "digits", "--out", pruned).code == 0
+    assert cli("prune", "--weights", digits_checkpoint, "--data", "digits", "--int8", "--out", pruned).code == 0
+    assert sha256(tmp_path / "pruned.int8.safetensors") == sha256(out / "sparse.int8.safetensors")
     assert load_checkpoint(pruned).metadata == load_checkpoint(out / "sparse.safetensors").metadata
     outcome = cli("export", "--weights", pruned, "--out", exported, "--data", "digits", "--json")
     assert outcome.code == 0, outcome.err

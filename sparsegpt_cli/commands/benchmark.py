@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.engine_options import EngineOptions
 from sparsegpt_cli.tables import accuracy_table, advice_lines, explanation_table, latency_table
@@ -17,7 +18,7 @@ __all__ = ["benchmark"]
 _ENGINES = EngineOptions()
 
 
-@o.command
+@command
 def benchmark(
     console: Console,
     dense: Annotated[Path, typer.Argument(help="The dense .onnx file.", show_default=False)],

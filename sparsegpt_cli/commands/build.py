@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 
 __all__ = ["build"]
 
 
-@o.command
+@command
 def build(
     console: Console,
     model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],

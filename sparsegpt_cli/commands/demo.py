@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import table
 
 __all__ = ["demo"]
 
 
-@o.command
+@command
 def demo(
     console: Console,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import doctor_table
 
 __all__ = ["doctor"]
 
 
-@o.command
+@command
 def doctor(
     console: Console,
     strict: Annotated[

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import advice_lines, explanation_table
 
 __all__ = ["explain"]
 
 
-@o.command
+@command
 def explain(
     console: Console,
     model: Annotated[Path, typer.Argument(help="The sparse .onnx file.", show_default=False)],

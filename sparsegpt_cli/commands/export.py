@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 
 __all__ = ["export"]
@@ -15,7 +16,7 @@ __all__ = ["export"]
 _EXPORT = o.ExportOptions()
 
 
-@o.command
+@command
 def export(
     console: Console,
     weights: Annotated[Path, typer.Option(help="A .safetensors file, or a .pt with nothing but tensors.")],

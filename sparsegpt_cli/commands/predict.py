@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import advice_lines, explanation_table, latency_table, prediction_table
 
 __all__ = ["predict"]
 
 
-@o.command
+@command
 def predict(
     console: Console,
     model: Annotated[Path, typer.Argument(help="The dense .onnx file.", show_default=False)],

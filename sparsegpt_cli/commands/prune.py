@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import accuracy_table, layer_table, outputs_table
 from sparsegpt_core.torchrun import rank
@@ -19,7 +20,7 @@ __all__ = ["prune", "prune_export"]
 _JOB, _PRUNING, _EXPORT = o.JobOptions(), o.PruneOptions(), o.ExportOptions()
 
 
-@o.command
+@command
 def prune_export(
     console: Console,
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
@@ -65,27 +66,32 @@ def prune_export(
     console.result(content, lines)
 
 
-@o.command
+@command
 def prune(
     console: Console,
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     of: o.JobOptions = _JOB,
     pruning: o.PruneOptions = _PRUNING,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also round for export --precision int8: NAME.int8.safetensors.")
+    ] = False,
 ) -> None:
     """Prune a model and write its weights."""
     from sparsegpt_cli.pruning import prune as run
     from sparsegpt_cli.pruning import pruning_metadata
-    from sparsegpt_core.checkpoint import save_checkpoint
+    from sparsegpt_core.checkpoint import save_checkpoint, save_integers
     from sparsegpt_core.memory import peak_memory
 
     o.require_suffix(out, ".safetensors")
-    job = of.job(pruning, console)
+    job = of.job(pruning, console, int8=int8)
     with console.progress() as progress:
         pruned = run(job, progress, out.parent)
     result = pruned.result
     if rank():
         return
     save_checkpoint(out, job.model.module.state_dict(), pruning_metadata(job, result))
+    if int8:
+        save_integers(out, result.integers)
     for warning in pruned.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 
 __all__ = ["report"]
 
 
-@o.command
+@command
 def report(
     console: Console,
     run: Annotated[Path, typer.Argument(help="The folder that prune-export wrote.", show_default=False)],

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 
 __all__ = ["train"]
 
 
-@o.command
+@command
 def train(
     console: Console,
     model: Annotated[

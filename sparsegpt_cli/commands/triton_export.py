@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_core.errors import InputError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["triton_export"]
 
 
-@o.command
+@command
 def triton_export(
     console: Console,
     model: Annotated[Path, typer.Argument(help="An .onnx file, or a .plan with its sidecar.", show_default=False)],

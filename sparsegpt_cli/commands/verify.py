@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.tables import audit_table
 
 __all__ = ["verify"]
 
 
-@o.command
+@command
 def verify(
     console: Console,
     model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
