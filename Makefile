@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest lint bench-pruning models clean
+.PHONY: demo test test-lowest lint bench-pruning bench-accuracy models exports clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -29,8 +29,16 @@ lint: $(READY)
 bench-pruning: $(READY) .venv-modelopt/.ready
 	$(BIN)/python -m benchmarks.pruning.run $(BENCH)
 
+# Fashion-MNIST's checkpoint is one of `sparsegpt-trt train`; on two cores, an hour and a half.
+bench-accuracy: $(READY) .venv-modelopt/.ready
+	$(BIN)/python -m benchmarks.accuracy.run $(CHECKPOINT) $(BENCH)
+	$(BIN)/python -m benchmarks.precision $(CHECKPOINT)
+
 models: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.models
+
+exports: $(READY)
+	$(BIN)/python -W ignore -m benchmarks.exports
 
 # With the torch of .venv; requests and huggingface_hub are imported by Model Optimizer but not declared.
 .venv-modelopt/.ready: | $(READY)

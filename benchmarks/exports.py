@@ -1,0 +1,152 @@
+"""Prune by magnitude and export networks of torchvision's and timm's in every precision: ``make exports``.
+
+Random weights and images: this is about what can be exported and proved in the file, never about accuracy. Detectors
+pick boxes by their scores, which ONNX can hold but no engine's sparse layers need; their backbones are what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import detection
+
+from calibration.batchnorm import reestimate_batchnorm
+from sparsegpt_cli.exporting import Exporter
+from sparsegpt_cli.quantising import Quantisation
+from sparsegpt_core.artifacts import read_json, write_json, write_text
+from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.zoo import ModelShape, build_model
+
+SETTINGS = PruneSettings(method="magnitude")
+PRECISIONS = ("fp32", "fp16", "int8")
+BATCHES, IMAGES = 4, 4
+
+_UNTRAINED: dict[str, Any] = {"weights": None, "weights_backbone": None}
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "ssd300_vgg16, backbone": lambda: detection.ssd300_vgg16(**_UNTRAINED).backbone,
+    "ssdlite320_mobilenet_v3_large, backbone": lambda: detection.ssdlite320_mobilenet_v3_large(**_UNTRAINED).backbone,
+    "retinanet_resnet50_fpn, backbone": lambda: detection.retinanet_resnet50_fpn(**_UNTRAINED).backbone,
+    "fasterrcnn_resnet50_fpn, backbone": lambda: detection.fasterrcnn_resnet50_fpn(**_UNTRAINED).backbone,
+    "fcos_resnet50_fpn, backbone": lambda: detection.fcos_resnet50_fpn(**_UNTRAINED).backbone,
+}
+NETWORKS = (
+    "torchvision:fcn_resnet50",
+    "torchvision:deeplabv3_resnet50",
+    "torchvision:deeplabv3_mobilenet_v3_large",
+    "torchvision:lraspp_mobilenet_v3_large",
+    *BACKBONES,
+    "torchvision:ssdlite320_mobilenet_v3_large",
+    "torchvision:resnet18",
+    "torchvision:resnet50",
+    "torchvision:resnext50_32x4d",
+    "torchvision:vgg11_bn",
+    "torchvision:alexnet",
+    "torchvision:densenet121",
+    "torchvision:googlenet",
+    "torchvision:inception_v3",
+    "torchvision:squeezenet1_1",
+    "torchvision:shufflenet_v2_x1_0",
+    "torchvision:mobilenet_v2",
+    "torchvision:mobilenet_v3_large",
+    "torchvision:mnasnet1_0",
+    "torchvision:efficientnet_b0",
+    "torchvision:regnet_y_400mf",
+    "torchvision:convnext_tiny",
+    "torchvision:vit_b_16",
+    "torchvision:swin_t",
+    "timm:repvgg_a0",
+    "timm:dla34",
+    "timm:hrnet_w18_small",
+    "timm:res2net50_26w_4s",
+    "timm:cspresnet50",
+    "timm:ghostnet_100",
+)
+SIDES = {"torchvision:inception_v3": 299, "torchvision:vit_b_16": 224}
+
+
+def attempt(name: str) -> dict[str, Any]:
+    """Export one network in every precision; an error becomes part of the result."""
+    side = SIDES.get(name, 96)
+    torch.manual_seed(0)
+    batches = [torch.randn(IMAGES, 3, side, side) for _ in range(BATCHES)]
+    start = time.perf_counter()
+    try:
+        model = BACKBONES[name]() if name in BACKBONES else build_model(name, ModelShape((3, side, side)))
+        reestimate_batchnorm(model.eval(), batches)
+        result = prune_model(model, batches, SETTINGS)
+        pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
+        exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantisation=Quantisation(batches))
+    except SparseGPTError as error:
+        return {"model": name, "error": str(error)}
+    files = {precision: _write(exporter, precision) for precision in PRECISIONS}
+    seconds = round(time.perf_counter() - start, 1)
+    return {"model": name, "side": side, "pruned": len(pruned), "seconds": seconds, "files": files}
+
+
+def _write(exporter: Exporter, precision: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = exporter.write(Path(folder) / "model.onnx", precision)
+        except SparseGPTError as error:
+            return {"error": str(error)}
+        return {"relative": file.parity.relative, "bytes": file.path.stat().st_size, "warnings": list(file.warnings)}
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The results as a page of documentation."""
+    whole = sum(all("error" not in file for file in result.get("files", {"": result}).values()) for result in results)
+    lines = [
+        "# Networks exported",
+        f"Made by `make exports` with torch {torch.__version__.split('+')[0]}, torchvision "
+        f"{torchvision.__version__.split('+')[0]} and ONNX Runtime {onnxruntime.__version__}: {whole} of "
+        f"{len(results)} networks give a file in every precision that passes ONNX's checker, keeps each pruned "
+        "layer's zeros by our audit, and gives PyTorch's outputs. Random weights, pruned 2:4 by magnitude, random "
+        "images: this shows what can be exported, not accuracy.",
+        "",
+        "The figures are ‖difference to PyTorch‖ ÷ ‖output‖, the largest of all outputs, in ONNX Runtime.",
+        "",
+        "| network | side | 2:4 layers | FP32 | FP16 | INT8 | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *map(_row, results)]) + "\n"
+
+
+def _row(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return f"| {result['model']} | | | {result['error']} | | | |"
+    files = [file.get("error") or f"{file['relative']:.1e}" for file in result["files"].values()]
+    cells = (result["model"], result["side"], result["pruned"], *files, result["seconds"])
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main() -> None:
+    """Try them all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__)
+    parser.add_argument("networks", nargs="*", default=NETWORKS, help="default: all")
+    parser.add_argument("--out", type=Path, default=Path("docs/exports.md"))
+    parser.add_argument("--fresh", action="store_true", help="try those again that the page has")
+    options = parser.parse_args()
+    data = options.out.with_suffix(".json")
+    known = {result["model"]: result for result in read_json(data)} if data.exists() and not options.fresh else {}
+    for name in options.networks:
+        if name not in known:
+            known[name] = attempt(name)
+            print(_row(known[name]), flush=True)
+        results = list(known.values())
+        write_text(options.out, page(results))
+        write_json(data, results)
+
+
+if __name__ == "__main__":
+    main()
