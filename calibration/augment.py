@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AUGMENTATIONS", "augmentation_for", "crop_flip"]
+__all__ = ["AUGMENTATIONS", "augmentation_for", "black", "crop_flip", "with_views"]
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 
@@ -17,6 +18,11 @@ def augmentation_for(spec: str) -> str:
     if spec.startswith("npz:"):
         return "none"
     return "crop" if spec in ("digits", "mnist") else "crop-flip"
+
+
+def black(mean: Sequence[float], std: Sequence[float]) -> list[float]:
+    """Return what a black pixel is, once normalised: one value for each channel."""
+    return [-m / s for m, s in zip(mean, std, strict=True)]
 
 
 def crop_flip(images: Tensor, background: Sequence[float], flip: bool, generator: torch.Generator) -> Tensor:
@@ -42,6 +48,33 @@ def crop_flip(images: Tensor, background: Sequence[float], flip: bool, generator
     padded[:, :, top : top + height, left : left + width] = images
     sample = torch.arange(count)[:, None, None]
     return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def with_views(
+    batches: Sequence[Tensor], views: int, background: Sequence[float], flip: bool, seed: int, first: int = 0
+) -> list[Tensor]:
+    """Put behind each image some that :func:`crop_flip` makes of it.
+
+    Args:
+        batches: Images (N, C, H, W) on the CPU.
+        views: How many of each image.
+        background: What shows at the edges: one value or one for each channel.
+        flip: Whether to mirror.
+        seed: With an image's number the source of its views, whatever batch or process it is in.
+        first: The number of the first image.
+
+    Returns:
+        As many images a batch as before, in (1 + views) times as many batches.
+    """
+    found = []
+    for batch in batches:
+        groups = []
+        for number, image in enumerate(batch, first):
+            generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+            groups += [image[None], crop_flip(image.expand(views, -1, -1, -1), background, flip, generator)]
+        found += torch.cat(groups).split(len(batch))
+        first += len(batch)
+    return found
 
 
 def _window(count: int, size: int, generator: torch.Generator) -> tuple[Tensor, int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from calibration.arrays import Data
-from calibration.augment import AUGMENTATIONS, augmentation_for, crop_flip
+from calibration.augment import AUGMENTATIONS, augmentation_for, black, crop_flip
 from calibration.draw import Indices, draw
 from calibration.evaluate import Evaluation, find_device, logits_of, score
 from calibration.unfinished import Unfinished
@@ -149,7 +149,7 @@ class _Loop:
     def __init__(self, model: nn.Module, data: Data, settings: TrainSettings, device: torch.device, total: int) -> None:
         self.model, self.split, self.settings, self.device, self.total = model, data.training, settings, device, total
         self.augment = augmentation_for(data.spec) if settings.augment == "auto" else settings.augment
-        self.background = [-mean / std for mean, std in zip(data.mean, data.std, strict=True)]  # black
+        self.background = black(data.mean, data.std)
         self.dtype = _precision(settings.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.optimizer = torch.optim.SGD(

@@ -13,7 +13,8 @@ from sparsegpt_core.errors import InputError
 if TYPE_CHECKING:
     from sparsegpt_cli.console import Console
     from sparsegpt_cli.exporting import ExportSettings
-    from sparsegpt_cli.pruning import Job, Workflow
+    from sparsegpt_cli.pruning import Job
+    from sparsegpt_cli.workflow import Workflow
     from sparsegpt_core.settings import PruneSettings
 
 __all__ = [
@@ -115,6 +116,9 @@ class PruneOptions:
         bool | None, typer.Option("--permute/--no-permute", help="Order channels first, so that N:M loses less.")
     ] = None
     permute_seconds: Annotated[float, typer.Option(min=0, help="Where the search for orders is cut off.")] = 120
+    views: Annotated[
+        int | None, typer.Option(min=0, help="Shifted and mirrored copies of each calibration image. By --quality.")
+    ] = None
     batch_norm: Annotated[
         str | None, typer.Option(help="keep the running statistics, estimate new ones, or auto: what is closer.")
     ] = None
@@ -138,14 +142,14 @@ class PruneOptions:
         Raises:
             InputError: A value is out of range.
         """
-        from sparsegpt_cli.pruning import WORKFLOWS, Workflow
+        from sparsegpt_cli.workflow import WORKFLOWS, Workflow
 
         if self.layers not in ("all", "auto"):
             raise InputError(f"unknown layers '{self.layers}'", "Use all or auto; --include and --exclude take globs.")
         most = None if self.max_disagreement is None else _percent(self.max_disagreement)
         if self.layers == "auto" and most is None and self.sparsity_budget is None:
             most = _MOST_DISAGREEMENT
-        given = {"permute": self.permute, "batch_norm": self.batch_norm}
+        given = {"permute": self.permute, "batch_norm": self.batch_norm, "views": self.views}
         chosen = WORKFLOWS.get(self.quality, {}) | {name: value for name, value in given.items() if value is not None}
         return Workflow(
             **chosen,

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from calibration.arrays import Data
+from calibration.augment import augmentation_for, black, with_views
 from calibration.batchnorm import reestimate_batchnorm
 from calibration.compare import Distance, distance, outputs_of
 from calibration.sampling import calibration_batches, held_out_batches
 from sparsegpt_cli.exporting import ExportSettings
 from sparsegpt_cli.loading import LoadedModel
+from sparsegpt_cli.workflow import Workflow
 from sparsegpt_core import __version__
 from sparsegpt_core.distributed import World, join_world
 from sparsegpt_core.errors import DataError, InputError
@@ -28,63 +30,18 @@ from sparsegpt_core.survey import global_quotas, permute_model
 from sparsegpt_core.tradeoff import Tradeoff, fewest
 
 __all__ = [
-    "BATCH_NORMS",
-    "WORKFLOWS",
     "BatchNormChoice",
     "Job",
     "Measured",
     "Pruned",
-    "Workflow",
     "model_metadata",
     "prune",
     "pruning_metadata",
 ]
 
-BATCH_NORMS = ("keep", "auto", "new")
-WORKFLOWS: dict[str, dict[str, Any]] = {"best": {"permute": True, "batch_norm": "auto"}}
-"""What the presets change of :class:`Workflow`; those of the sweep itself are in sparsegpt_core.settings."""
-
 _DEFAULT_SAMPLES = 256
 _CALIBRATION_BATCH = 32
 _HELD_OUT = 512  # training images to judge whole networks by
-
-
-@dataclass(frozen=True)
-class Workflow:
-    """What is done around the sweep.
-
-    ``permute`` orders channels first, within ``permute_seconds``; ``batch_norm`` keeps the running statistics,
-    estimates new ones, or does (``auto``) what is closer to the dense network on held-out images. At most one of
-    ``max_disagreement`` (percent of held-out images) and ``sparsity_budget`` (share of zeros) leaves the most
-    sensitive layers dense. ``global_budget`` shares an unstructured pattern's zeros among the layers.
-
-    Raises:
-        InputError: A value is out of range, or two exclude each other.
-    """
-
-    permute: bool = False
-    permute_seconds: float = 120
-    batch_norm: str = "keep"
-    global_budget: bool = False
-    max_disagreement: float | None = None
-    sparsity_budget: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_norm not in BATCH_NORMS:
-            raise InputError(f"unknown batch norm '{self.batch_norm}'", f"Use {', '.join(BATCH_NORMS)}.")
-        if not self.permute_seconds > 0:
-            raise InputError(f"{self.permute_seconds:g} seconds are no time to permute in", "Use --no-permute.")
-        if self.max_disagreement is not None and not 0 <= self.max_disagreement <= 100:
-            raise InputError(f"a disagreement of {self.max_disagreement:g} % is impossible", "For example 0.5.")
-        if self.sparsity_budget is not None and not 0 < self.sparsity_budget < 1:
-            raise InputError(f"a sparsity of {self.sparsity_budget:g} is impossible", "For example 0.4.")
-        if self.max_disagreement is not None and self.sparsity_budget is not None:
-            raise InputError("--max-disagreement and --sparsity-budget exclude each other", "Give one of them.")
-
-    @property
-    def selects(self) -> bool:
-        """Whether layers are left dense to meet a target."""
-        return self.max_disagreement is not None or self.sparsity_budget is not None
 
 
 @dataclass(frozen=True)
@@ -223,7 +180,8 @@ class _Pruning:
         self._model, self._seconds = job.model.module, dict[str, float]()
         self._warnings: list[str] = []
         self._runtime = Runtime(job.memory_limit, scratch, job.tf32, world=world)
-        self._batches = self._draw(world.share_samples(job.calibration_samples, _CALIBRATION_BATCH))
+        share = world.share_samples(job.calibration_samples, _CALIBRATION_BATCH)
+        self._batches = self._view(self._draw(share), share.start)
         self._settings = replace(job.settings, hold_out=job.workflow.selects, integers=job.int8)
         self._held_out: list[Tensor] = []
         self._reference = torch.empty(0)
@@ -256,6 +214,17 @@ class _Pruning:
     def _draw(self, share: slice = slice(None)) -> list[Tensor]:
         job = self._job
         return calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH, job.seed, share)
+
+    def _view(self, batches: list[Tensor], first: int) -> list[Tensor]:
+        data, views = self._job.data, self._job.workflow.views
+        if not views:
+            return batches
+        augmentation = augmentation_for(data.spec)
+        if augmentation == "none":
+            self._warnings.append(f"no views: whether images of {data.spec} may be shifted is not known")
+            return batches
+        edges = black(data.mean, data.std)
+        return with_views(batches, views, edges, augmentation == "crop-flip", self._job.seed, first)
 
     def _hold_out(self) -> None:
         job = self._job

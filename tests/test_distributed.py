@@ -38,7 +38,7 @@ def test_samples_are_shared_by_whole_batches_where_there_are_enough(samples, siz
 
 
 def test_two_processes_prune_as_one_does(cli, digits_checkpoint, tmp_path):
-    options = ("--weights", digits_checkpoint, "--samples", 96, "--json")
+    options = ("--weights", digits_checkpoint, "--samples", 96, "--views", 1, "--json")
     alone = cli("prune-export", *options, "--out", tmp_path / "one", "--device", "cpu")
     both = together("prune-export", *options, "--out", tmp_path / "two", "--device", "cpu", cwd=tmp_path)
     assert both.returncode == 0, both.stderr

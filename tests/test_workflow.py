@@ -4,7 +4,7 @@ from math import prod
 import pytest
 
 from sparsegpt_cli.options import PruneOptions
-from sparsegpt_cli.pruning import Workflow
+from sparsegpt_cli.workflow import Workflow
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.settings import QUALITIES, PruneSettings, preset
 
@@ -30,6 +30,8 @@ def test_presets_are_what_they_say():
 def test_options_win_over_the_preset():
     assert PruneOptions(quality="best").workflow().permute
     assert not PruneOptions(quality="best", permute=False).workflow().permute
+    assert PruneOptions(quality="best").workflow().views == 3
+    assert PruneOptions(quality="best", views=0).workflow().views == 0
     assert PruneOptions(alpha="auto").settings().alpha is None
     assert PruneOptions(quality="fast", alpha="0.5").settings().alpha == 0.5
     assert PruneOptions(max_disagreement="0.5%").workflow().max_disagreement == 0.5
@@ -49,6 +51,22 @@ def test_options_win_over_the_preset():
 def test_nonsense_is_refused(options):
     with pytest.raises(InputError):
         Workflow(**options)
+
+
+def test_views_are_calibrated_on(cli, digits_checkpoint, tmp_path):
+    def errors(content):
+        return [layer["relative_error"] for layer in content["layers"]]
+
+    plain, seen = (run(cli, digits_checkpoint, tmp_path, "--views", views) for views in (0, 2))
+    assert errors(seen) != errors(plain)
+    assert seen["layers"][1]["positions"] == 3 * plain["layers"][1]["positions"]
+
+
+def test_no_views_of_images_that_are_not_known(cli, random_images, tmp_path):
+    model = ("--model", "cifar_cnn", "--num-classes", 10, "--data", f"npz:{random_images}")
+    outcome = cli("prune", *model, "--views", 2, "--out", tmp_path / "sparse.safetensors", "--json")
+    assert outcome.code == 0, outcome.err
+    assert any("no views" in warning for warning in outcome.json["warnings"])
 
 
 def test_best_permutes_and_judges_batch_norm(cli, digits_checkpoint, tmp_path):

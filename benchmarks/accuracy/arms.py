@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.accuracy.seed import seed_way
+from calibration.augment import with_views
 from calibration.batchnorm import reestimate_batchnorm
 from sparsegpt_core.layout import matrix_to_weight, weight_to_matrix
 from sparsegpt_core.modules import eval_mode
@@ -48,9 +49,13 @@ class Arm:
     patterns: tuple[str, ...] = PATTERNS
 
 
-def _library(title: str, settings: dict[str, Any], *, permute: bool = False, batch_norm: bool = False) -> Arm:
+def _library(
+    title: str, settings: dict[str, Any], *, views: int = 0, permute: bool = False, batch_norm: bool = False
+) -> Arm:
     def prune(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
         chosen = PruneSettings(pattern=pattern, **settings)
+        if views:
+            batches = with_views(batches, views, [min(float(batch.min()) for batch in batches)], flip=True, seed=0)
         if permute:
             permute_model(model, batches, chosen)
         prune_model(model, batches, chosen)
@@ -110,5 +115,7 @@ ARMS = {
     "alpha": _library("ADMM, α by held-out error", _ADMM | {"alpha": None}),
     "fast": _library("preset fast", QUALITIES["fast"]),
     "balanced": _library("preset balanced", QUALITIES["balanced"]),
-    "best": _library("preset best (channel permutation, ADMM everywhere)", QUALITIES["best"], permute=True),
+    "views": _library("balanced + three views of each image", QUALITIES["balanced"], views=3),
+    "ordered": _library("balanced + channels ordered, ADMM everywhere", QUALITIES["best"], permute=True),
+    "best": _library("preset best: both", QUALITIES["best"], permute=True, views=3),
 }
