@@ -10,7 +10,7 @@ from sparsegpt_core.errors import InputError
 __all__ = ["BATCH_NORMS", "WORKFLOWS", "Workflow"]
 
 BATCH_NORMS = ("keep", "auto", "new")
-WORKFLOWS: dict[str, dict[str, Any]] = {"best": {"permute": True, "batch_norm": "auto", "views": 3}}
+WORKFLOWS: dict[str, dict[str, Any]] = {"best": {"permute": True, "batch_norm": "auto", "views": 7}}
 """What the presets change of :class:`Workflow`; those of the sweep itself are in sparsegpt_core.settings."""
 
 

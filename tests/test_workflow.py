@@ -30,7 +30,7 @@ def test_presets_are_what_they_say():
 def test_options_win_over_the_preset():
     assert PruneOptions(quality="best").workflow().permute
     assert not PruneOptions(quality="best", permute=False).workflow().permute
-    assert PruneOptions(quality="best").workflow().views == 3
+    assert PruneOptions(quality="best").workflow().views == 7
     assert PruneOptions(quality="best", views=0).workflow().views == 0
     assert PruneOptions(alpha="auto").settings().alpha is None
     assert PruneOptions(quality="fast", alpha="0.5").settings().alpha == 0.5

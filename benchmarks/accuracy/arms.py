@@ -117,5 +117,6 @@ ARMS = {
     "balanced": _library("preset balanced", QUALITIES["balanced"]),
     "views": _library("balanced + three views of each image", QUALITIES["balanced"], views=3),
     "ordered": _library("balanced + channels ordered, ADMM everywhere", QUALITIES["best"], permute=True),
-    "best": _library("preset best: both", QUALITIES["best"], permute=True, views=3),
+    "ordered_views": _library("balanced + both", QUALITIES["best"], permute=True, views=3),
+    "best": _library("preset best: both, with seven views", QUALITIES["best"], permute=True, views=7),
 }
