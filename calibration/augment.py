@@ -72,7 +72,7 @@ def with_views(
         for number, image in enumerate(batch, first):
             generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
             groups += [image[None], crop_flip(image.expand(views, -1, -1, -1), background, flip, generator)]
-        found += torch.cat(groups).split(len(batch))
+        found += torch.cat(groups).chunk(1 + views)
         first += len(batch)
     return found
 
