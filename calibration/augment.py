@@ -66,7 +66,7 @@ def with_views(
     Returns:
         As many images a batch as before, in (1 + views) times as many batches.
     """
-    found = []
+    found: list[Tensor] = []
     for batch in batches:
         groups = []
         for number, image in enumerate(batch, first):
