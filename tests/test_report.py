@@ -134,9 +134,9 @@ def write_run(folder: Path, files: dict[str, Any]) -> Path:
     return folder
 
 
-def hostile_run() -> dict[str, Any]:
-    """A full run in which every string that the report shows as it is, is an attack."""
-    files = sample_run(6)
+def hostile_run(files: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A full run, or the one given, in which every string that the report shows as it is, is an attack."""
+    files = files or sample_run(6)
 
     def spoil(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -198,8 +198,8 @@ def read_page(run: Path) -> Page:
 
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render, "layer_charts", lambda points, method: ["chart"] * bool(points))
-    monkeypatch.setattr(render, "accuracy_chart", lambda rows: "chart")
+    for name in ("layer_charts", "tradeoff_chart", "accuracy_chart", "arms_chart", "distribution_chart"):
+        monkeypatch.setattr(render, name, lambda *_: ["chart"])
 
 
 def test_a_full_run_is_told_in_full(tmp_path: Path) -> None:

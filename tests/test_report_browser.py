@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparsegpt_cli.report import render_report
 from test_report import hostile_run, sample_run, write_run
+from test_report_engines import engine_run, hostile_engine_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -32,7 +35,21 @@ FRAME = """<!DOCTYPE html><body style="margin:0">
 <script>
 onload = () => {{
   const page = document.getElementById("page").contentDocument;
-  document.body.dataset.width = page.documentElement.scrollWidth;
+  const view = page.defaultView, shown = new Set(), rows = [];
+  let width = page.documentElement.scrollWidth;
+  for (const choice of page.querySelectorAll("input")) {{
+    choice.click();
+    width = Math.max(width, page.documentElement.scrollWidth);
+    const panels = [...page.querySelectorAll(".panel")].filter(panel => view.getComputedStyle(panel).display != "none");
+    panels.forEach(panel => shown.add(panel));
+    if (choice.name == "tab" && panels.length != 1) document.body.dataset.panels = "not one at a time";
+    if (choice.name == "kernel")
+      rows.push([...page.querySelectorAll("tr[class$=-kernel]")]
+        .filter(row => view.getComputedStyle(row).display != "none").length);
+  }}
+  document.body.dataset.panels ??= shown.size;
+  document.body.dataset.rows = rows;
+  document.body.dataset.width = width;
   document.body.dataset.title = page.title;
   document.body.dataset.charts = page.querySelectorAll("figure svg text").length;
 }};
@@ -57,15 +74,25 @@ def without_policy(report: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("width", [400, 1280])
-@pytest.mark.parametrize("hostile", [False, True])
-def test_nothing_runs_and_nothing_overflows(tmp_path: Path, width: int, hostile: bool) -> None:
-    report = render_report(write_run(tmp_path, hostile_run() if hostile else sample_run(12)))
-    copy = without_policy(report)
-    frame = tmp_path / "frame.html"
+def look(folder: Path, files: dict[str, Any], width: int) -> dict[str, str]:
+    """Return what FRAME finds in the report of a run."""
+    copy = without_policy(render_report(write_run(folder, files)))
+    frame = folder / "frame.html"
     frame.write_text(FRAME.format(name=copy.name, width=width))
-    dom = browse(tmp_path, frame, f"--window-size={max(width, 500)},900", "--dump-dom")
-    found = dict(re.findall(r'data-(\w+)="([^"]*)"', dom))
+    dom = browse(folder, frame, f"--window-size={max(width, 500)},900", "--dump-dom")
+    return dict(re.findall(r'data-(\w+)="([^"]*)"', dom))
+
+
+def test_tabs_show_one_part_each_and_kernels_can_be_picked(tmp_path: Path) -> None:
+    found = look(tmp_path, engine_run(), 1280)
+    assert found["panels"] == "4"
+    assert found["rows"] == "20,13,6,1"
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("make", [lambda: sample_run(12), hostile_run, hostile_engine_run])
+def test_nothing_runs_and_nothing_overflows(tmp_path: Path, width: int, make: Callable[[], dict[str, Any]]) -> None:
+    found = look(tmp_path, make(), width)
     assert int(found["width"]) <= width
     assert int(found["charts"]) > 20
     assert found["title"].endswith("sparsegpt-trt report")

@@ -48,6 +48,10 @@ class Fields:
     def __iter__(self) -> Iterator[str]:
         return iter(self._data)
 
+    def has(self, key: str) -> bool:
+        """Whether there is a value, and it is not null."""
+        return self._data.get(key) is not None
+
     def text(self, key: str) -> str:
         """A string; empty where there is none."""
         return self._get(key, str, "a string", "")
@@ -59,7 +63,7 @@ class Fields:
     def number(self, key: str) -> float | None:
         """A number of sensible size."""
         value = self._get(key, (int, float), "a number", None)
-        if value is not None and (isinstance(value, bool) or not abs(value) <= _LARGEST):
+        if value is not None and not _is_sensible(value):
             raise self._wrong(key, "a number of sensible size")
         return value
 
@@ -82,6 +86,15 @@ class Fields:
         """A list of integers; empty where there is none."""
         return self._list(key, int, "a list of integers")
 
+    def numbers(self, key: str) -> list[float]:
+        """A list of numbers of sensible size; empty where there is none."""
+        return self._sensible(key, self._get(key, list, "a list of numbers", []))
+
+    def number_lists(self, key: str) -> list[list[float]]:
+        """A list of lists of numbers of sensible size; empty where there is none."""
+        lists = self._list(key, list, "a list of lists of numbers")
+        return [self._sensible(key, values) for values in lists]
+
     def flat(self) -> list[tuple[str, str]]:
         """Everything below as (dotted key, text) pairs, for values of whatever type."""
         return _flatten(self._data)
@@ -93,6 +106,11 @@ class Fields:
         if not isinstance(value, kind):
             raise self._wrong(key, wanted)
         return value
+
+    def _sensible(self, key: str, values: list[Any]) -> list[float]:
+        if not all(map(_is_sensible, values)):
+            raise self._wrong(key, "a list of numbers of sensible size")
+        return values
 
     def _list(self, key: str, kind: type[T], wanted: str) -> list[T]:
         values: list[T] = self._get(key, list, wanted, [])
@@ -107,6 +125,10 @@ class Fields:
 def printable(text: str) -> str:
     """Replace what cannot be printed: control characters, half surrogates, reversals of direction."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _is_sensible(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _printable(value: Any) -> Any:

@@ -8,8 +8,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sparsegpt_cli.report.charts import accuracy_chart, layer_charts, tradeoff_chart
+from sparsegpt_cli.report.engine_charts import arms_chart, distribution_chart
 from sparsegpt_cli.report.formats import FILTERS
-from sparsegpt_cli.report.view import advice, read_run
+from sparsegpt_cli.report.reasons import advice
+from sparsegpt_cli.report.view import read_run
 from sparsegpt_core.artifacts import write_text
 
 __all__ = ["render_report"]
@@ -31,6 +33,8 @@ def render_report(run: Path) -> Path:
             folder cannot be written.
     """
     view = read_run(run)
+    timed = view.benchmark.times if view.benchmark.on_engines else []
+    scattered = [arm for arm in timed if arm.samples]
     html = (
         _environment()
         .get_template("report.html.j2")
@@ -39,6 +43,8 @@ def render_report(run: Path) -> Path:
             layer_charts=layer_charts(view.points, view.method),
             tradeoff_chart=tradeoff_chart(*view.tradeoff) if view.tradeoff else None,
             accuracy_chart=accuracy_chart(view.differences) if view.differences else None,
+            arms_chart=arms_chart(timed, view.benchmark.gains, view.benchmark.noise) if timed else None,
+            distribution_chart=distribution_chart(scattered) if scattered else None,
         )
     )
     path = run / "report.html"

@@ -7,43 +7,17 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsegpt_cli.report.accuracy import Arm, accuracy_sentence, read_arms
+from sparsegpt_cli.report.benchmark import Benchmark
 from sparsegpt_cli.report.charts import LayerPoint
 from sparsegpt_cli.report.fields import Fields, printable
-from sparsegpt_cli.report.formats import count, duration, fixed, interval, signed, size
+from sparsegpt_cli.report.formats import duration, size
+from sparsegpt_cli.report.reasons import ReasonGroup, group_by_reason
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.reasons import Reason
 
-__all__ = ["Arm", "LeftDense", "View", "read_run"]
+__all__ = ["View", "read_run"]
 
 _METHODS = {"sparsegpt": "SparseGPT", "magnitude": "Magnitude"}
-_ARMS = {
-    "A": "A: dense weights, sparse flag off",
-    "B": "B: sparse weights, sparse flag off",
-    "C": "C: sparse weights, sparse flag on",
-}
-_SPEEDUPS = {
-    "A_to_C": "A to C: what pruning gains in all",
-    "B_to_C": "B to C: what the sparse kernels gain",
-    "dense_to_sparse": "dense to sparse",
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Accuracy of one variant of the model; ``difference`` is to the dense one."""
-
-    name: str
-    accuracy: Fields
-    difference: Fields
-
-
-@dataclass(frozen=True)
-class LeftDense:
-    """The layers that share a reason for being dense."""
-
-    code: str
-    advice: str
-    layers: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,15 +25,15 @@ class View:
     """Everything the template shows; ``stale`` says what was left out because it is of another run."""
 
     prune: Fields
-    benchmark: Fields
+    benchmark: Benchmark
     files: Fields
     engines: list[tuple[str, Fields]]
     stale: list[str]
 
     @property
     def warnings(self) -> list[str]:
-        """What the run noted, and what is not of this run."""
-        return [*self.prune.strings("warnings"), *self.stale]
+        """What the run and its benchmark noted, and what is not of this run."""
+        return [*self.prune.strings("warnings"), *self.benchmark.warnings, *self.stale]
 
     @property
     def layers(self) -> list[Fields]:
@@ -91,29 +65,7 @@ class View:
     def arms(self) -> list[Arm]:
         """Accuracy as prune-export measured it."""
         names = {"dense": "Dense", "magnitude": "Magnitude", "sparse": self.method}
-        return _arms(self.prune.child("accuracy"), names)
-
-    @property
-    def benchmark_arms(self) -> list[Arm]:
-        """Accuracy as benchmark measured it."""
-        return _arms(self.benchmark.child("accuracy"), {"dense": "Dense", "sparse": "Sparse"})
-
-    @property
-    def gpu(self) -> bool:
-        """Whether the benchmark ran on TensorRT, hence on a GPU."""
-        return self.benchmark.text("runtime").lower().startswith("tensorrt")
-
-    @property
-    def latency(self) -> list[tuple[str, Fields]]:
-        """The arms of the benchmark's latencies."""
-        latency = self.benchmark.child("latency")
-        return [(_ARMS.get(key, key), latency.child(key)) for key in latency]
-
-    @property
-    def speedups(self) -> list[tuple[str, Fields]]:
-        """The ratios that were measured."""
-        speedup = self.benchmark.child("speedup")
-        return [(name, speedup.child(key)) for key, name in _SPEEDUPS.items() if speedup.child(key)]
+        return read_arms(self.prune.child("accuracy"), names)
 
     @property
     def engine_notes(self) -> list[str]:
@@ -137,13 +89,10 @@ class View:
         return [(title, rows) for title, rows in parts if rows]
 
     @property
-    def left_dense(self) -> list[LeftDense]:
+    def left_dense(self) -> list[ReasonGroup]:
         """The dense layers by reason, in the order in which the reasons first appear."""
-        groups: dict[str, list[str]] = {}
-        for layer in self.layers:
-            if layer.text("status") != "pruned":
-                groups.setdefault(layer.text("reason"), []).append(layer.text("name"))
-        return [LeftDense(code or "no reason recorded", advice(code), names) for code, names in groups.items()]
+        dense = [layer for layer in self.layers if layer.text("status") != "pruned"]
+        return group_by_reason((layer.text("reason"), layer.text("name")) for layer in dense)
 
     @property
     def error_ratio(self) -> float | None:
@@ -184,17 +133,15 @@ class View:
 
     @property
     def verdict(self) -> list[str]:
-        """The run in two or three sentences."""
+        """The run in a few sentences; where engines were timed, they come first."""
         pattern = self.prune.child("settings").text("pattern")
         what = pattern if ":" in pattern else "pruned"
         total = len(self.layers)
-        sentences = [f"{len(self.pruned)} of {total} {'layer is' if total == 1 else 'layers are'} {what}."]
-        sentences.append(_accuracy_sentence(self.prune.child("accuracy")))
-        if self.gpu:
-            sentences.append(self.benchmark.text("verdict"))
-        else:
-            sentences.append("Speed on a GPU has not been measured.")
-        return sentences
+        verb = "layer is" if total == 1 else "layers are"
+        pruning = [f"{len(self.pruned)} of {total} {verb} {what}.", accuracy_sentence(self.prune.child("accuracy"))]
+        if self.benchmark.on_engines:
+            return [self.benchmark.verdict, *pruning]
+        return [*pruning, "Speed on a GPU has not been measured."]
 
 
 def read_run(run: Path) -> View:
@@ -215,7 +162,7 @@ def read_run(run: Path) -> View:
         stale.append("benchmark.json measured files of another run: run the benchmark again")
         benchmark = Fields({}, run / "benchmark.json")
     current = [(name, engine) for name, engine in engines if name not in foreign]
-    return View(Fields.read(run / "prune.json"), benchmark, files, current, stale)
+    return View(Fields.read(run / "prune.json"), Benchmark(benchmark), files, current, stale)
 
 
 def _is_of(hashes: set[str], model: Fields) -> bool:
@@ -224,38 +171,5 @@ def _is_of(hashes: set[str], model: Fields) -> bool:
     return not recorded or not hashes or recorded in hashes
 
 
-def advice(code: str) -> str:
-    """The sentence for a reason code; empty for a code of another version."""
-    return Reason(code).advice if code in Reason.__members__ else ""
-
-
 def _read_optional(path: Path) -> Fields:
     return Fields.read(path) if path.exists() else Fields({}, path)
-
-
-def _arms(accuracy: Fields, names: dict[str, str]) -> list[Arm]:
-    arms = []
-    for key, name in names.items():
-        if arm := accuracy.child(key):
-            difference = arm.child("difference")
-            if key == "sparse" and not difference:
-                difference = accuracy.child("difference")  # benchmark.json has it beside its two arms
-            arms.append(Arm(name, arm, difference))
-    return arms
-
-
-def _accuracy_sentence(accuracy: Fields) -> str:
-    dense, sparse = accuracy.child("dense"), accuracy.child("sparse")
-    before, after = dense.number("top1"), sparse.number("top1")
-    if before is None or after is None:
-        return "Accuracy has not been measured."
-    text = f"Top-1 accuracy went from {fixed(before)} to {fixed(after, 2, '%')}"
-    difference = sparse.child("difference")
-    low, high = difference.number("low"), difference.number("high")
-    if low is not None and high is not None:
-        text += f" ({signed(difference.number('value'))} points, 95\N{NO-BREAK SPACE}% interval {interval(difference)})"
-    if samples := dense.number("samples"):
-        text += f" on {count(samples)} held-out images"
-        if difference.number("value") and low is not None and high is not None and low <= 0 <= high:
-            text += ", too few to tell that change from none"
-    return text + "."

@@ -1,0 +1,129 @@
+"""The charts of a benchmark on engines: what each arm takes, what that gains, and how its times scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparsegpt_cli.report.svg import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, name_rows, style, svg
+
+__all__ = ["ArmTimes", "Gain", "arms_chart", "distribution_chart"]
+
+BINS = 60
+TALLEST = 0.8  # of the distance between two rows
+
+
+@dataclass(frozen=True)
+class ArmTimes:
+    """One arm's latencies in milliseconds; those of ``engines`` are the medians of the engines built of it.
+
+    ``interval`` is that of the median, None where it is not known.
+    """
+
+    name: str
+    median: float
+    p95: float | None = None
+    p99: float | None = None
+    interval: tuple[float, float] | None = None
+    samples: tuple[float, ...] = ()
+    engines: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A speed-up (2 is twice as fast) and its 95 % interval."""
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+
+
+def arms_chart(arms: Sequence[ArmTimes], gains: Sequence[Gain], noise: float | None) -> Markup:
+    """Draw each arm's median, 95th and 99th percentile, and beside them the speed-ups.
+
+    Args:
+        arms: At least one; the last is the one that ships.
+        gains: The ratios between them.
+        noise: By what share the dense engine differs from itself; drawn as a band around 1.
+    """
+    with style():
+        figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * max(len(arms), len(gains))))
+        figure.set_layout_engine("constrained", wspace=0.04)
+        left, *right = figure.subplots(1, 2 if gains else 1, width_ratios=(3, 2) if gains else None, squeeze=False)[0]
+        _draw_arms(left, arms)
+        for axes in right:
+            _draw_gains(axes, gains, noise)
+        return svg(figure, "arms")
+
+
+def distribution_chart(arms: Sequence[ArmTimes]) -> Markup:
+    """Draw how the times of each arm scatter, all on the same scale, up to the slowest arm's 99th percentile.
+
+    Args:
+        arms: With samples, at least one; the last is the one that ships.
+    """
+    samples = [np.array(arm.samples) for arm in arms]
+    start, end = (float(edge) for edge in (min(map(np.min, samples)), max(np.percentile(s, 99) for s in samples)))
+    start, end = (start, end) if end > start else (start * 0.95, start * 1.05 or 1.0)
+    counts = [np.histogram(s, BINS, (start, end))[0] / len(s) for s in samples]
+    tallest = max(map(np.max, counts))
+    with style():
+        figure = Figure(figsize=(WIDTH, 0.75 + 0.62 * len(arms)), layout="constrained")
+        axes = figure.subplots()
+        name_rows(axes, [arm.name for arm in arms])
+        axes.set_ylim(len(arms) - 0.75, -1)
+        edges = np.linspace(start, end, BINS + 1)
+        for y, (arm, taken, share) in enumerate(zip(arms, samples, counts, strict=True)):
+            colour = _colour(y, arms)
+            tops = y - TALLEST * share / tallest
+            axes.stairs(tops, edges, baseline=y, fill=True, color=colour, alpha=0.35)
+            axes.stairs(tops, edges, baseline=y, color=colour, linewidth=1)
+            axes.plot(arm.engines, [y + 0.12] * len(arm.engines), "^", color=colour, markersize=4, clip_on=False)
+            if beyond := int((taken > end).sum()):
+                axes.annotate(f"{beyond} slower", (end, y), (5, 0), textcoords="offset points", annotation_clip=False)
+        axes.set_xlabel("latency of every timed call, ms (triangle: median of one of the engines built)")
+        return svg(figure, "distributions")
+
+
+def _draw_arms(axes: Axes, arms: Sequence[ArmTimes]) -> None:
+    name_rows(axes, [arm.name for arm in arms])
+    for y, arm in enumerate(arms):
+        colour = _colour(y, arms)
+        tails = [value for value in (arm.p95, arm.p99) if value is not None]
+        axes.plot([arm.median, *tails], [y] * (1 + len(tails)), color=LINE, linewidth=1.5, zorder=1)
+        for value, height in zip(tails, (6, 11), strict=False):
+            axes.plot(value, y, "|", color=colour, markersize=height)
+        if arm.interval:
+            axes.plot(arm.interval, (y, y), color=colour, linewidth=4, alpha=0.5, solid_capstyle="butt")
+        axes.plot(arm.median, y, "o", color=colour, markersize=6)
+        axes.annotate(f"{arm.median:.3f}", (arm.median, y), (0, 7), textcoords="offset points", ha="center", color=INK)
+    values = list(chain.from_iterable((arm.median, arm.p95 or arm.median, arm.p99 or arm.median) for arm in arms))
+    if len(set(values)) > 1:
+        axes.margins(x=0.08)
+    axes.set_ylim(len(arms) - 0.6, -0.8)
+    axes.set_xlabel("ms (dot: median, bar: its 95 % interval, short tick: 95th, long tick: 99th percentile)")
+
+
+def _draw_gains(axes: Axes, gains: Sequence[Gain], noise: float | None) -> None:
+    name_rows(axes, [gain.name for gain in gains])
+    axes.axvline(1, color=INK, linewidth=1)
+    if noise:
+        axes.axvspan(1 / (1 + noise), 1 + noise, color=LINE, alpha=0.7, linewidth=0)
+    for y, gain in enumerate(gains):
+        axes.plot((gain.low, gain.high), (y, y), color=MUTED, linewidth=1.5, solid_capstyle="butt")
+        axes.plot(gain.ratio, y, "o", color=ACCENT, markeredgecolor=PAPER, markersize=7)
+        axes.annotate(f"{gain.ratio:.2f}×", (gain.ratio, y), (0, 7), textcoords="offset points", ha="center", color=INK)
+    axes.margins(x=0.12)
+    axes.set_ylim(len(gains) - 0.5, -0.8)
+    axes.set_xlabel("speed-up (line: 95 % interval, band: noise)")
+
+
+def _colour(y: int, arms: Sequence[ArmTimes]) -> str:
+    return ACCENT if y == len(arms) - 1 else MUTED

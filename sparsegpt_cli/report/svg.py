@@ -1,0 +1,82 @@
+"""How the report's charts look: SVG that sits in the page and takes its colours from the page's style sheet."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["ACCENT", "INK", "LINE", "MUTED", "PAPER", "WIDTH", "label", "name_rows", "style", "svg"]
+
+WIDTH = 10.0  # inches; 960 CSS pixels
+LONGEST_LABEL = 40
+
+INK, MUTED, LINE, ACCENT, PAPER = "#1c2127", "#5d6671", "#d9dde3", "#1f5fbf", "#fefefe"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", PAPER: "--paper"}
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Let each row of a chart bear a name, the first at the top."""
+    axes.set_yticks(range(len(names)), labels=[label(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(axis="x")
+
+
+def label(name: str) -> str:
+    """The end of a name that is too long, since there names differ."""
+    return name if len(name) <= LONGEST_LABEL else "…" + name[1 - LONGEST_LABEL :]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw with matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The browser has its own fonts: what DejaVu lacks is not missing from the page.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "text.parse_math": False,  # a $ in a layer's name is a $
+                "font.size": 9,
+                "text.color": MUTED,
+                "axes.labelcolor": MUTED,
+                "axes.edgecolor": LINE,
+                "axes.axisbelow": True,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.spines.left": False,
+                "xtick.color": LINE,
+                "xtick.labelcolor": MUTED,
+                "ytick.color": LINE,
+                "ytick.labelcolor": MUTED,
+                "grid.color": LINE,
+                "grid.linewidth": 0.6,
+            }
+        )
+        yield
+
+
+def svg(figure: Figure, salt: str) -> Markup:
+    """Return the ``<svg>`` element: the same bytes for the same figure, identifiers of its own."""
+    matplotlib.rcParams["svg.hashsalt"] = salt
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(<g) id="[\w.]+"', r"\1", text)  # figure_1, axes_1: the same in every chart, and used by none
+    text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {_variable(m[2])}", text)
+    return Markup(text)  # matplotlib escapes the text it writes
+
+
+def _variable(colour: str) -> str:
+    return f"var({_VARIABLES[colour]})" if colour in _VARIABLES else colour
