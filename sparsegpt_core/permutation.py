@@ -33,7 +33,7 @@ class PermutedSpace:
     """Channels that layers to prune read, and the order that they were given.
 
     ``before`` and ``after`` are the losses, saliency pruned away, each layer's relative to its energy, summed over
-    ``layers``; ``order`` is None where the channels stay as they are, for the ``reason`` if there is one.
+    ``layers``; ``order`` is None where the channels stay as they are, for the ``reason``.
     """
 
     space: ChannelSpace
@@ -172,8 +172,10 @@ def _rows(layer: Layer, saliencies: Mapping[str, Tensor], energies: Mapping[str,
 
 def _searched(result: PermutedSpace, rows: Sequence[Tensor], pattern: NM, seconds: float, seed: int) -> PermutedSpace:
     search = search_order(rows, pattern, seconds=seconds, seed=seed)
-    order = search.order if search.after < search.before else None
-    return replace(result, before=search.before, after=search.after, order=order, cut_off=search.cut_off)
+    found = replace(result, before=search.before, after=search.after, cut_off=search.cut_off)
+    if search.after < search.before:
+        return replace(found, order=search.order)
+    return replace(found, reason="no order that was tried loses less")
 
 
 def _apply_checked(model: nn.Module, sample: Tensor, results: Sequence[PermutedSpace]) -> None:
