@@ -95,7 +95,7 @@ def main() -> None:
     """Try them all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.permutation", description=__doc__)
     parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("docs/permutation.md"))
     options = parser.parse_args()
     data = options.out.with_suffix(".json")
