@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "BenchmarkResult",
+    "Timed",
     "accuracy_sentence",
     "benchmark_onnx",
     "describe_models",
@@ -43,29 +44,62 @@ _CPU_NOTE = (
 
 
 @dataclass(frozen=True)
+class Timed:
+    """Latency and speed-up with one number of images in a call; ``verdict`` where engines tell one."""
+
+    latency: LatencyReport
+    speedup: Mapping[str, Optional[Ratio]]
+    verdict: str = ""
+    warnings: Tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as ``benchmark --json`` prints them."""
+        latency = self.latency.to_json()
+        return {
+            "latency": latency["arms"],
+            "latency_batch": self.latency.regime.batch,
+            "latency_repeat": latency["repeat"],
+            "latency_regime": latency["regime"],
+            "latency_unsettled": latency["unsettled"],
+            "speedup": {name: asdict(ratio) if ratio else None for name, ratio in self.speedup.items()},
+            "noise": latency["noise"],
+            "verdict": self.verdict,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
 class BenchmarkResult:
     """A comparison of dense with sparse.
 
     ``accuracy`` has ``dense`` and ``sparse`` on ONNX Runtime and, where engines were built, the arms ``A`` (dense
-    weights), ``B`` (sparse weights, sparse flag off) and ``C`` (flag on). ``speedup`` maps ``A_to_C``, ``B_to_C`` and,
-    on a runtime without sparse kernels, ``dense_to_sparse``; None stands for what was not measured. Of engines alone
-    are ``explanation``, ``layer_times`` (of B and C, in milliseconds), ``engines`` (how each was built) and ``gpu``
-    (its clocks meanwhile).
+    weights), ``B`` (sparse weights, sparse flag off) and ``C`` (flag on). ``timed`` has the batches that were asked
+    for, in their order; all else is told of the first. Its ``speedup`` maps ``A_to_C``, ``B_to_C`` and, on a runtime
+    without sparse kernels, ``dense_to_sparse``; None stands for what was not measured. Of engines alone are
+    ``explanation``, ``layer_times`` (of B and C, in milliseconds), ``engines`` (how each was built) and ``gpu`` (its
+    clocks meanwhile).
     """
 
     runtime: str
     accuracy: AccuracyReport
-    latency: LatencyReport
-    speedup: Mapping[str, Optional[Ratio]]
+    timed: Sequence[Timed]
     verdict: str
     models: Mapping[str, Mapping[str, str]]
-    batch: int
     environment: Mapping[str, Any]
     explanation: Optional[Explanation] = None
     layer_times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     engines: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     gpu: Optional[Mapping[str, Any]] = None
-    warnings: Tuple[str, ...] = ()
+
+    @property
+    def speedup(self) -> Mapping[str, Optional[Ratio]]:
+        """The speed-ups of the first batch."""
+        return self.timed[0].speedup
+
+    @property
+    def warnings(self) -> Tuple[str, ...]:
+        """What makes the figures doubtful, of any batch."""
+        return tuple(dict.fromkeys(text for timed in self.timed for text in timed.warnings))
 
     @property
     def difference(self) -> Optional[Difference]:
@@ -75,17 +109,12 @@ class BenchmarkResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON that `benchmark --json` prints."""
-        latency, difference = self.latency.to_json(), self.difference
+        difference = self.difference
         return {
+            **self.timed[0].to_json(),
             "runtime": self.runtime,
             "accuracy": {**self.accuracy.to_json(), "difference": asdict(difference) if difference else None},
-            "latency": latency["arms"],
-            "latency_batch": self.batch,
-            "latency_repeat": latency["repeat"],
-            "latency_regime": latency["regime"],
-            "latency_unsettled": latency["unsettled"],
-            "speedup": {name: asdict(ratio) if ratio else None for name, ratio in self.speedup.items()},
-            "noise": latency["noise"],
+            "further_batches": [timed.to_json() for timed in self.timed[1:]],
             "verdict": self.verdict,
             "models": self.models,
             "environment": self.environment,
@@ -102,7 +131,7 @@ def benchmark_onnx(
     sparse: Path,
     batches: Iterable[Batch],
     *,
-    latency_batch: Optional[int] = None,
+    latency_batches: Sequence[int] = (),
     rounds: int = 20,
     iterations: int = 5,
     warmup: int = 3,
@@ -116,7 +145,7 @@ def benchmark_onnx(
         dense: The reference.
         sparse: Its pruned version.
         batches: Evaluation images (N, C, H, W), normalised, with labels (N) or None.
-        latency_batch: Images per timed call; None for the models' fixed batch, or 1.
+        latency_batches: Images per timed call, one number after the other; none for the models' fixed batch, or 1.
         rounds: Rounds of latency; see ``measure_latency``.
         iterations: Timed calls per version and round.
         warmup: The least of untimed calls per version.
@@ -132,26 +161,28 @@ def benchmark_onnx(
     sessions = {"dense": OnnxSession(dense, threads), "sparse": OnnxSession(sparse, threads)}
     total = operator.length_hint(batches)
     first, batches = peek(batches)
-    images = latency_images(sessions, first, latency_batch)
+    portions = [latency_images(sessions, first, batch) for batch in latency_batches or (None,)]
     accuracy = compare_accuracy(
         {name: session.run for name, session in sessions.items()}, batches, progress=progress, total=total
     )
-    latency = measure_latency(
-        {name: [HostTimer(partial(session.run, images), len(images))] for name, session in sessions.items()},
-        rounds=rounds,
-        iterations=iterations,
-        warmup=warmup,
-        seed=seed,
-        progress=progress,
-    )
+    timed = []
+    for images in portions:
+        latency = measure_latency(
+            {name: [HostTimer(partial(session.run, images), len(images))] for name, session in sessions.items()},
+            rounds=rounds,
+            iterations=iterations,
+            warmup=warmup,
+            seed=seed,
+            progress=progress,
+        )
+        speedup = {"A_to_C": None, "B_to_C": None, "dense_to_sparse": latency.speedup("dense", "sparse")}
+        timed.append(Timed(latency, speedup))
     return BenchmarkResult(
         runtime=f"onnxruntime {require('onnxruntime').__version__} CPU",
         accuracy=accuracy,
-        latency=latency,
-        speedup={"A_to_C": None, "B_to_C": None, "dense_to_sparse": latency.speedup("dense", "sparse")},
+        timed=timed,
         verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
         models=describe_models(dense, sparse),
-        batch=len(images),
         environment=environment(),
     )
 

@@ -145,6 +145,8 @@ def _config(
         "load_timing_cache": None if backend.is_rtx else _existing(settings.timing_cache),
         "tactic_sources": _tactic_sources(trt, settings.tactic_sources),
         "memory_pool_limits": settings.workspace and {trt.MemoryPoolType.WORKSPACE: settings.workspace},
+        "version_compatible": settings.version_compatible,
+        "hardware_compatibility_level": _hardware_level(backend, settings.hardware),
     }
     if compute_capability:
         major, minor = compute_capability.split(".")
@@ -165,6 +167,18 @@ def _tactic_sources(trt: ModuleType, names: Optional[tuple[str, ...]]) -> Option
     if unknown:
         raise InputError(f"unknown tactic source '{unknown[0]}'", f"This TensorRT knows: {', '.join(known)}.")
     return [known[name.upper()] for name in names]
+
+
+def _hardware_level(backend: Backend, name: Optional[str]) -> Any:
+    if name is None:
+        return None
+    if backend.is_rtx:
+        raise InputError("TensorRT-RTX has no hardware compatibility", "Its plans name their --compute-capability.")
+    known = getattr(getattr(backend.module, "HardwareCompatibilityLevel", None), "__members__", {})
+    level = known.get(name.upper().replace("-", "_"))
+    if level is None:
+        raise InputError(f"TensorRT {backend.version} has no hardware compatibility '{name}'", "Leave --hardware out.")
+    return level
 
 
 def _hint(backend: Backend) -> str:

@@ -70,6 +70,9 @@ class Engine:
         if hasattr(trt, "init_libnvinfer_plugins"):
             trt.init_libnvinfer_plugins(self._logger, "")
         self._runtime: Any = trt.Runtime(self._logger)
+        settings = record.get("settings")
+        if isinstance(settings, dict) and settings.get("version_compatible"):
+            self._runtime.engine_host_code_allowed = True  # such plans bring a runtime of their own
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ModelError(

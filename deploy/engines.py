@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Optional, Tuple
+from typing import Any, ContextManager, Dict, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from deploy.accuracy import Batch, compare_accuracy
 from deploy.arms import Arms, open_arms
 from deploy.build import BuildResult
-from deploy.compare import BenchmarkResult, accuracy_sentence, describe_models, latency_images, peek
+from deploy.compare import BenchmarkResult, Timed, accuracy_sentence, describe_models, latency_images, peek
 from deploy.engine_timer import EngineTimer
 from deploy.environment import environment
 from deploy.explain import Explanation, explain
@@ -43,7 +43,8 @@ class EngineSettings:
     Args:
         build: Of every engine; without ``shapes`` there, min, opt and max are the shape that is timed.
         regime: What a sample is the time of; its batch is that of the images.
-        batch: Images in an inference; None for the batch of ``shapes`` or the models' fixed one, else 8.
+        batches: Images in an inference; none for the batch of ``shapes`` or the models' fixed one, else 8. For each
+            number engines of their own are built, at their best there.
         rebuilds: How often each engine is built.
         plans: Where the plans are kept; None to keep none.
         rounds: Rounds of latency; see ``measure_latency``.
@@ -54,7 +55,7 @@ class EngineSettings:
 
     build: BuildSettings = field(default_factory=BuildSettings)
     regime: Regime = field(default_factory=lambda: Regime("gpu", transfers=False, cuda_graph=True))
-    batch: Optional[int] = None
+    batches: Tuple[int, ...] = ()
     rebuilds: int = 2
     plans: Optional[Path] = None
     rounds: int = 20
@@ -112,7 +113,7 @@ def benchmark_engines(
     references: Dict[str, Session] = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
     total = operator.length_hint(batches)
     first, batches = peek(batches)
-    images = _timed_images(references, first, settings)
+    images, *further = _timed_images(references, first, settings)
     for session in references.values():
         session.run(images)  # a misfit shows before engines are built
     with _open(dense, sparse, images, references["dense"].input_name, settings, progress) as arms:
@@ -120,21 +121,23 @@ def benchmark_engines(
         sessions: Dict[str, Session] = {**references, **{arm: group[0] for arm, group in arms.sessions.items()}}
         runs = {name: session.run for name, session in sessions.items()}
         accuracy = compare_accuracy(runs, batches, progress=progress, total=total)
+    timed = [measured]
+    for each in further:
+        plans = settings.plans and settings.plans / f"batch-{len(each)}"
+        own = replace(settings, plans=plans)
+        timed.append(measure_engines(dense, sparse, each, references["dense"].input_name, own, progress))
     sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
     return BenchmarkResult(
         runtime=measured.runtime,
         accuracy=accuracy,
-        latency=measured.latency,
-        speedup=measured.speedup,
+        timed=[Timed(found.latency, found.speedup, found.explanation.verdict, found.warnings) for found in timed],
         verdict=f"{sentence} On engines: {measured.explanation.verdict}",
         models=describe_models(dense, sparse),
-        batch=len(images),
         environment=measured.environment,
         explanation=measured.explanation,
         layer_times=measured.layer_times,
         engines={arm: [_describe(build, settings.plans) for build in group] for arm, group in measured.builds.items()},
         gpu=measured.gpu,
-        warnings=measured.warnings,
     )
 
 
@@ -167,19 +170,22 @@ def measure_engines(
 
 def _timed_images(
     references: Mapping[str, Session], first: npt.NDArray[Any], settings: EngineSettings
-) -> npt.NDArray[Any]:
-    """Take images of the shape that the engines are built to be best at."""
+) -> List[npt.NDArray[Any]]:
+    """Take images of the shapes that the engines are built to be best at."""
     shapes, session = settings.build.shapes, references["dense"]
+    batches: Sequence[Optional[int]] = settings.batches or (None,)
     if shapes is None:
-        return latency_images(references, first, settings.batch, DEFAULT_BATCHES[1])
+        return [latency_images(references, first, batch, DEFAULT_BATCHES[1]) for batch in batches]
+    if len(batches) > 1:
+        raise InputError("engines of given shapes are timed at one batch, their opt shape's", "Leave --shapes out.")
     _, best, _ = resolve_shapes({session.input_name: session.input_shape}, shapes)[session.input_name]
-    images = latency_images(references, first, settings.batch or best[0])
+    images = latency_images(references, first, batches[0] or best[0])
     if images.shape != best:
         raise InputError(
             f"images of shape {images.shape} are not the opt shape {best}",
             "An engine is timed at its opt shape: let --shapes and --batch agree, and fit the data.",
         )
-    return images
+    return [images]
 
 
 def _open(

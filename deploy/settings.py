@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BuildSettings"]
+__all__ = ["HARDWARE", "BuildSettings"]
 
 import re
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from typing import Optional
 from deploy.backends import BACKENDS
 from deploy.shapes import Shapes
 from sparsegpt_core.errors import InputError
+
+HARDWARE = ("ampere-plus", "same-compute-capability")
+"""Levels of hardware compatibility, as TensorRT calls them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class BuildSettings:
         timing_cache: A file of measured tactics to begin from and add to.
         tactic_sources: Names of the libraries to take kernels from; None for the default, empty for none.
         workspace: The most memory a kernel may use, in bytes; None for all there is.
+        version_compatible: Let later versions of TensorRT load the plan.
+        hardware: Which GPUs the plan is for beside its own: ``ampere-plus``, ``same-compute-capability``, or None for
+            no other; some kernels, sparse ones among them, are then left out.
 
     Raises:
         InputError: A value is out of its range.
@@ -40,6 +46,8 @@ class BuildSettings:
     timing_cache: Optional[Path] = None
     tactic_sources: Optional[tuple[str, ...]] = None
     workspace: Optional[int] = None
+    version_compatible: bool = False
+    hardware: Optional[str] = None
 
     def __post_init__(self) -> None:
         if self.backend not in {"auto", *BACKENDS}:
@@ -52,3 +60,5 @@ class BuildSettings:
             )
         if self.workspace is not None and self.workspace <= 0:
             raise InputError(f"a workspace of {self.workspace} bytes is too small", "Leave it out to use all there is.")
+        if self.hardware is not None and self.hardware not in HARDWARE:
+            raise InputError(f"unknown hardware compatibility '{self.hardware}'", f"Use {' or '.join(HARDWARE)}.")

@@ -22,7 +22,7 @@ class BenchmarkSettings:
 
     eval_samples: int = 2000
     batch_size: int = 64
-    latency_batch: int | None = None
+    latency_batches: tuple[int, ...] = ()
     rounds: int = 20
     seed: int = 0
 
@@ -54,13 +54,13 @@ def benchmark_files(
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)
     if engines:
-        own = replace(engines, batch=settings.latency_batch, rounds=settings.rounds, seed=settings.seed)
+        own = replace(engines, batches=settings.latency_batches, rounds=settings.rounds, seed=settings.seed)
         return benchmark_engines(dense, sparse, batches, own, progress)
     return benchmark_onnx(
         dense,
         sparse,
         batches,
-        latency_batch=settings.latency_batch,
+        latency_batches=settings.latency_batches,
         rounds=settings.rounds,
         seed=settings.seed,
         progress=progress,

@@ -211,7 +211,7 @@ class JobOptions:
         from sparsegpt_cli.loading import ModelOptions, load, pick_device
         from sparsegpt_cli.profile import idle_layers
         from sparsegpt_cli.pruning import Job
-        from sparsegpt_core.memory import parse_size
+        from sparsegpt_core.sizes import parse_size
 
         # What can be wrong without reading a file is told first.
         settings, workflow, device = pruning.settings(), pruning.workflow(), pick_device(self.device)

@@ -89,13 +89,14 @@ def accuracy_table(accuracy: dict[str, Any]) -> Table:
     return table(["model"], right, rows)
 
 
-def latency_table(content: dict[str, Any]) -> Table:
-    """Latency of every version; the runtime stands in the heading."""
+def latency_table(content: dict[str, Any], runtime: str) -> Table:
+    """Latency of every version; runtime and images per call stand in the heading."""
     rows = [
         [name, *(_number(arm[key], ".3f") for key in ("p50_ms", "p95_ms", "p99_ms")), str(arm["samples"])]
         for name, arm in content["latency"].items()
     ]
-    return table([f"latency, {content['runtime']}"], ["p50 ms", "p95 ms", "p99 ms", "calls"], rows)
+    heading = f"latency, batch {content['latency_regime']['batch']}, {runtime}"
+    return table([heading], ["p50 ms", "p95 ms", "p99 ms", "calls"], rows)
 
 
 def audit_table(result: AuditResult) -> Table:

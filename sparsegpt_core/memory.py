@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import resource
 import sys
 from pathlib import Path
@@ -10,28 +9,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from sparsegpt_core.errors import InputError
+__all__ = ["available_memory", "peak_memory", "used_memory"]
 
-__all__ = ["available_memory", "parse_size", "peak_memory", "used_memory"]
-
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes that ``8GiB``, ``8G``, ``500 MB`` or ``1e9`` mean; units are powers of 1024.
-
-    Raises:
-        InputError: The text is no size.
-    """
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
-    try:
-        size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    except (ValueError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise InputError(f"'{text}' is no size of memory", "For example 8GiB or 500MB.")
-    return size
 
 
 def used_memory(device: torch.device) -> int:

@@ -140,6 +140,7 @@ class FakeGPU:
                 self.logger = logger
 
             def deserialize_cuda_engine(self, plan):
+                gpu.note("deserialize", vars(self).get("engine_host_code_allowed", False))
                 if plan != b"plan":
                     self.logger.log(SimpleNamespace(name="ERROR"), "IRuntime::deserializeCudaEngine: bad magic tag")
                     return None
@@ -292,9 +293,10 @@ class FakeContext:
         return True
 
 
-def write_plan(path: Path, backend: str = "tensorrt", content: bytes = b"plan") -> Path:
+def write_plan(path: Path, backend: str = "tensorrt", content: bytes = b"plan", **settings: object) -> Path:
     """A plan with the sidecar that belongs to it."""
     path.write_bytes(content)
     record = {"backend": backend, "backend_version": "10.9.0", "sha256": hashlib.sha256(content).hexdigest()}
+    record["settings"] = settings
     sidecar_path(path).write_text(json.dumps(record))
     return path

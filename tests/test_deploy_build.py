@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -154,6 +155,7 @@ def test_the_parsers_own_words_are_shown(half: Path) -> None:
         ({"compute_capability": "99.9"}, "99.9"),
         ({"shapes": {"other": ((1,), (1,), (1,))}}, "no input 'other'"),
         ({"tactic_sources": ("cublaz",)}, "cublaz"),
+        ({"hardware": "ampere-plus"}, "no hardware compatibility"),
     ],
 )
 def test_settings_that_do_not_fit(half: Path, settings: dict, message: str) -> None:
@@ -169,11 +171,32 @@ def test_settings_that_do_not_fit(half: Path, settings: dict, message: str) -> N
         {"compute_capability": "٨.٦"},
         {"opt_level": 6},
         {"workspace": 0},
+        {"hardware": "turing-plus"},
     ],
 )
 def test_settings_are_validated(settings: dict) -> None:
     with pytest.raises(InputError):
         BuildSettings(**settings)
+
+
+@pytest.mark.parametrize("version_compatible", [False, True])
+def test_compatibility_reaches_the_builder(half: Path, monkeypatch: pytest.MonkeyPatch, version_compatible) -> None:
+    import polygraphy.backend.trt as polygraphy
+
+    from deploy.compiler import _config
+
+    asked = {}
+    monkeypatch.setattr(polygraphy, "CreateConfig", lambda **settings: asked.update(settings))
+    backend = dataclasses.replace(find_backend("tensorrt-rtx"), name="tensorrt")
+    settings = BuildSettings(version_compatible=version_compatible, hardware="ampere-plus")
+    _config(backend, read_graph(half), {}, settings, None)
+    assert asked["version_compatible"] is version_compatible
+    assert asked["hardware_compatibility_level"] == backend.module.HardwareCompatibilityLevel.AMPERE_PLUS
+    old = dataclasses.replace(
+        backend, module=SimpleNamespace(**vars(backend.module) | {"HardwareCompatibilityLevel": None})
+    )
+    with pytest.raises(InputError, match="no hardware compatibility 'ampere-plus'"):
+        _config(old, read_graph(half), {}, settings, None)
 
 
 def test_the_model_is_not_overwritten(half: Path) -> None:

@@ -132,7 +132,7 @@ def test_benchmark(models: tuple[Path, Path], digits: tuple) -> None:
 
 
 def test_benchmark_without_labels(models: tuple[Path, Path], digits: tuple) -> None:
-    result = benchmark_onnx(*models, iter([(digits[0][:3], None)]), latency_batch=8, rounds=2)
+    result = benchmark_onnx(*models, iter([(digits[0][:3], None)]), latency_batches=[8], rounds=2)
     found = result.to_json()
     assert found["accuracy"]["difference"] is None
     assert found["accuracy"]["sparse"]["kl"] > 0
@@ -151,8 +151,8 @@ def test_identical_models_do_not_differ(models: tuple[Path, Path], digits: tuple
 def test_a_fixed_batch_is_what_latency_is_measured_with(tmp_path: Path, digits: tuple) -> None:
     images, labels, weight, bias = digits
     fixed = linear(tmp_path / "fixed.onnx", weight, bias, batch=4)
-    assert benchmark_onnx(fixed, fixed, [(images[:6], labels[:6])], rounds=2).batch == 4
+    assert benchmark_onnx(fixed, fixed, [(images[:6], labels[:6])], rounds=2).timed[0].latency.regime.batch == 4
     with pytest.raises(InputError, match="batches of 1"):
-        benchmark_onnx(fixed, fixed, [(images, labels)], latency_batch=1)
+        benchmark_onnx(fixed, fixed, [(images, labels)], latency_batches=[1])
     with pytest.raises(DataError, match="no images"):
         benchmark_onnx(fixed, fixed, [])

@@ -96,7 +96,7 @@ def test_arms_are_built_in_turn_with_their_own_weights_and_flags(builder: Builde
         f"{arm}{number}.plan{end}" for arm in "ABC" for number in (1, 2) for end in ("", ".json")
     }
     assert not list((tmp_path / "scratch").iterdir())
-    assert [len(arm.engines) for arm in result.latency.arms.values()] == [2, 2, 2]
+    assert [len(arm.engines) for arm in result.timed[0].latency.arms.values()] == [2, 2, 2]
 
 
 def test_the_result(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_the_result(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.Mo
 
 def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -> None:
     regime = Regime("host", transfers=True, cuda_graph=False, streams=2)
-    result = benchmark_engines(*pair, batches(), EngineSettings(regime=regime, batch=4, rounds=2))
+    result = benchmark_engines(*pair, batches(), EngineSettings(regime=regime, batches=(4,), rounds=2))
     assert result.to_json()["latency_regime"] == {**vars(regime), "batch": 4}
     assert "cuGraphLaunch" not in gpu.names()
     gpu.capture = "cuStreamEndCapture"
@@ -166,15 +166,16 @@ def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -
 def test_shapes_say_what_is_measured(builder: Builder, pair) -> None:
     for shapes in ((1, 6, 16), {"image": ((1, 1, 8, 8), (6, 1, 8, 8), (16, 1, 8, 8))}):
         settings = EngineSettings(build=BuildSettings(shapes=shapes), rounds=2, rebuilds=1)
-        assert benchmark_engines(*pair, batches(), settings).batch == 6
+        assert benchmark_engines(*pair, batches(), settings).timed[0].latency.regime.batch == 6
         assert builder.asked[-1][3] == {"image": ((1, 1, 8, 8), (6, 1, 8, 8), (16, 1, 8, 8))}
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (EngineSettings(build=BuildSettings(shapes=(1, 6, 16)), batch=4), "are not the opt shape"),
+        (EngineSettings(build=BuildSettings(shapes=(1, 6, 16)), batches=(4,)), "are not the opt shape"),
         (EngineSettings(build=BuildSettings(shapes={"input": ((1, 1), (1, 1), (1, 1))})), "no input 'input'"),
+        (EngineSettings(build=BuildSettings(shapes=(1, 6, 16)), batches=(6, 8)), "at one batch"),
         (EngineSettings(rebuilds=0), "0 times"),
     ],
 )
@@ -188,11 +189,23 @@ def test_what_does_not_fit_shows_before_anything_is_built(builder: Builder, pair
     assert builder.asked == []
 
 
+def test_every_batch_has_engines_at_their_best_there(builder: Builder, pair, tmp_path) -> None:
+    settings = EngineSettings(batches=(8, 2), rounds=2, rebuilds=1, plans=tmp_path / "plans")
+    found = benchmark_engines(*pair, batches(), settings).to_json()
+    assert [asked[3]["image"][1][0] for asked in builder.asked] == [8, 8, 8, 2, 2, 2]
+    (further,) = found["further_batches"]
+    assert (found["latency_batch"], further["latency_batch"]) == (8, 2)
+    assert further["speedup"].keys() == found["speedup"].keys()
+    assert further["verdict"].endswith(found["explanation"]["verdict"].replace("batch 8", "batch 2"))
+    assert (tmp_path / "plans" / "C1.plan").is_file()
+    assert (tmp_path / "plans" / "batch-2" / "C1.plan").is_file()
+
+
 def test_a_fixed_batch_is_kept_to(builder: Builder, tmp_path) -> None:
     fixed = classifier(tmp_path / "dense.onnx", np.ones((4, 64)), batch=4)
-    assert benchmark_engines(fixed, fixed, batches(), QUICK).batch == 4
+    assert benchmark_engines(fixed, fixed, batches(), QUICK).timed[0].latency.regime.batch == 4
     with pytest.raises(InputError, match="batches of 3"):
-        benchmark_engines(fixed, fixed, batches(), EngineSettings(batch=3))
+        benchmark_engines(fixed, fixed, batches(), EngineSettings(batches=(3,)))
 
 
 @pytest.mark.parametrize("number", range(1, 7))

@@ -6,7 +6,8 @@ import torch
 
 from sparsegpt_core import memory
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.memory import available_memory, parse_size, peak_memory, used_memory
+from sparsegpt_core.memory import available_memory, peak_memory, used_memory
+from sparsegpt_core.sizes import parse_size
 
 CPU = torch.device("cpu")
 

@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from deploy.accuracy import AccuracyReport, ArmAccuracy, Difference
 from deploy.build_log import SparsityLog
-from deploy.compare import BenchmarkResult
+from deploy.compare import BenchmarkResult, Timed
 from deploy.engines import benchmark_engines
 from deploy.evidence import Evidence
 from deploy.explain import explain
@@ -102,17 +103,17 @@ def engine_benchmark(layers: int = 20, rounds: int = 20) -> dict[str, Any]:
     result = BenchmarkResult(
         runtime="tensorrt 10.9.0 on NVIDIA A10",
         accuracy=AccuracyReport("dense", accuracy),
-        latency=latency,
-        speedup=ratios,
+        timed=[
+            Timed(latency, ratios, "", ("the GPU's clocks were held back: sw_power_cap",)),
+            Timed(replace(latency, regime=replace(latency.regime, batch=32)), ratios),
+        ],
         verdict=f"Top-1 accuracy 98.33 % dense. On engines: {explanation.verdict}",
         models={name: {"path": f"{name}.onnx", "sha256": ""} for name in ("dense", "sparse")},
-        batch=8,
         environment={"python": "3.10.12", "gpu": {"name": "NVIDIA A10"}},
         explanation=explanation,
         layer_times={"B": before, "C": after},
         engines={name: [{**build, "chosen_layers": 13 if name == "C" else None}] * 2 for name in "ABC"},
         gpu=GPU,
-        warnings=("the GPU's clocks were held back: sw_power_cap",),
     )
     return json.loads(json.dumps(result.to_json()))
 
@@ -147,6 +148,8 @@ def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> N
     verdict = f"On engines: {engine_benchmark()['explanation']['verdict']}."
     assert "faster at batch 8; " in verdict
     assert text.count(verdict) == 2
+    assert "A to C at batch 32: what pruning gains in all" in text
+    assert "C at batch 8: sparse weights, sparse flag on" in text
     assert text.index(verdict) < text.index("layers are 2:4") < text.index("layers pruned")
     assert text.rindex(verdict) < text.index("Latency Layers Accuracy Engines and GPU")  # the tabs' labels
     assert page.tags["section"] == 6 + 4

@@ -163,6 +163,13 @@ def test_plans_that_are_refused(gpu: FakeGPU, tmp_path) -> None:
     assert gpu.memory == 1 << 30
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_only_version_compatible_plans_bring_code(gpu: FakeGPU, tmp_path, allowed: bool) -> None:
+    plan = write_plan(tmp_path / "m.plan", version_compatible=allowed)
+    TensorRTSession(plan, Backend("tensorrt", gpu.trt, "10")).close()
+    assert ("deserialize", allowed) in gpu.calls
+
+
 def test_no_classifier_and_no_permission(gpu: FakeGPU, session: TensorRTSession) -> None:
     gpu.refuses_to_run = True
     with pytest.raises(ModelError, match="not permitted"):

@@ -10,12 +10,12 @@ import typer
 from sparsegpt_cli import options as o
 from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
-from sparsegpt_cli.engine_options import EngineOptions
+from sparsegpt_cli.engine_options import BuildOptions, EngineOptions
 from sparsegpt_cli.tables import accuracy_table, advice_lines, explanation_table, latency_table
 
 __all__ = ["benchmark"]
 
-_ENGINES = EngineOptions()
+_ENGINES, _BUILDING = EngineOptions(), BuildOptions()
 
 
 @command
@@ -35,11 +35,18 @@ def benchmark(
         str, typer.Option(help="onnxruntime, tensorrt, or auto: TensorRT where a GPU and a backend are.")
     ] = "auto",
     batch: Annotated[
-        int | None,
-        typer.Option("--batch", "--latency-batch", min=1, help="Images per timed call. Default: 8 as engines, else 1."),
+        list[int] | None,
+        typer.Option(
+            "--batch",
+            "--latency-batch",
+            min=1,
+            help="Images per timed call; may be repeated, the first is the one that is explained and judged. "
+            "Default: 8 as engines, else 1.",
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of interleaved timing.")] = 20,
     engines: EngineOptions = _ENGINES,
+    building: BuildOptions = _BUILDING,
     max_drop: Annotated[
         float | None, typer.Option(help="Exit with 1 where top-1 falls by more than this many points.")
     ] = None,
@@ -54,8 +61,8 @@ def benchmark(
     from sparsegpt_core.artifacts import write_json
 
     data_options = DataOptions(data, data_root, eval_data, mean, std, image_size)
-    settings = BenchmarkSettings(eval_samples, batch_size, batch, rounds, console.seed)
-    on_engines = engines.settings()
+    settings = BenchmarkSettings(eval_samples, batch_size, tuple(dict.fromkeys(batch or ())), rounds, console.seed)
+    on_engines = engines.settings(building.settings())
     backend, why = find_runtime(runtime)
     console.say(f"runtime: {why if backend else f'ONNX Runtime, {why}'}")
     with console.progress() as progress:
@@ -65,10 +72,15 @@ def benchmark(
         write_json(out, content)
     for warning in result.warnings:
         console.warn(warning)
-    lines: list[Any] = [accuracy_table(content["accuracy"]), latency_table(content)]
+    timings = [content, *content["further_batches"]]
+    lines: list[Any] = [
+        accuracy_table(content["accuracy"]),
+        *(latency_table(each, content["runtime"]) for each in timings),
+    ]
     if result.explanation:
         lines += [explanation_table(result.explanation), *advice_lines(result.explanation.layers)]
-    console.result(content, [*lines, result.verdict])
+    further = [timed.verdict for timed in result.timed[1:] if timed.verdict]
+    console.result(content, [*lines, result.verdict, *further])
     reason = gate(result, max_drop, min_speedup)
     if reason:
         console.error(reason)

@@ -9,8 +9,11 @@ import typer
 
 from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
+from sparsegpt_cli.engine_options import BuildOptions
 
 __all__ = ["build"]
+
+_BUILDING = BuildOptions()
 
 
 @command
@@ -19,29 +22,16 @@ def build(
     model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The plan to write. Default: beside the model.")] = None,
     sparse: Annotated[bool, typer.Option(help="Let the builder use sparse kernels (SPARSE_WEIGHTS).")] = True,
-    shapes: Annotated[
-        str | None, typer.Option(help="MIN/OPT/MAX batch, or NAME:MIN/OPT/MAX with whole shapes (1x3x224x224).")
-    ] = None,
     backend: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
     compute_capability: Annotated[str | None, typer.Option(help="Target GPU, such as 8.6 (tensorrt-rtx only).")] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="A timing cache to read and extend.")] = None,
-    tactic_sources: Annotated[str | None, typer.Option(help="Kernel libraries, with commas.")] = None,
-    opt_level: Annotated[int | None, typer.Option(help="Builder optimisation level, 0 to 5.")] = None,
+    building: BuildOptions = _BUILDING,
 ) -> None:
     """Build an engine, with a sidecar that says how."""
     from deploy.build import build as run
-    from deploy.settings import BuildSettings
-    from deploy.shapes import parse_shapes
 
-    sources = None if tactic_sources is None else tuple(filter(None, tactic_sources.split(",")))
-    settings = BuildSettings(
-        sparse=sparse,
-        backend=backend,
-        compute_capability=compute_capability,
-        shapes=parse_shapes(shapes) if shapes else None,
-        opt_level=opt_level,
-        timing_cache=timing_cache,
-        tactic_sources=sources,
+    settings = building.settings(
+        sparse=sparse, backend=backend, compute_capability=compute_capability, timing_cache=timing_cache
     )
     with console.progress() as progress:
         result = run(model, out or model.with_suffix(".plan"), settings, progress)

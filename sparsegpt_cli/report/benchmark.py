@@ -76,20 +76,23 @@ class Benchmark:
 
     @property
     def latency(self) -> list[tuple[str, Fields]]:
-        """The latency of every arm."""
-        latency = self.fields.child("latency")
-        return [(_ARMS.get(key, key), latency.child(key)) for key in latency]
+        """The latency of every arm at every batch."""
+        return [row for at, timed in self._batches for row in _arms(timed, at)]
 
     @property
     def speedups(self) -> list[tuple[str, Fields]]:
-        """The ratios that were measured."""
-        speedup = self.fields.child("speedup")
-        return [(name, speedup.child(key)) for key, name in _SPEEDUPS.items() if speedup.child(key)]
+        """The ratios that were measured at every batch."""
+        return [
+            (_insert(name, at), timed.child("speedup").child(key))
+            for at, timed in self._batches
+            for key, name in _SPEEDUPS.items()
+            if timed.child("speedup").child(key)
+        ]
 
     @property
     def times(self) -> list[ArmTimes]:
-        """The rows of the charts of latency."""
-        return [times for name, arm in self.latency if (times := _times(name, arm))]
+        """The rows of the charts of latency, at the first batch: others would take another scale."""
+        return [times for name, arm in _arms(self.fields) if (times := _times(name, arm))]
 
     @property
     def gains(self) -> list[Gain]:
@@ -100,6 +103,13 @@ class Benchmark:
             if ratio is not None and low is not None and high is not None:
                 rows.append(Gain(name.partition(":")[0], ratio, low, high))
         return rows
+
+    @property
+    def _batches(self) -> list[tuple[str, Fields]]:
+        """What was timed at each batch, and how to name it where there are several."""
+        timed = [self.fields, *self.fields.children("further_batches")]
+        several = len(timed) > 1
+        return [(f" at batch {count(each.number('latency_batch'))}" if several else "", each) for each in timed]
 
     @property
     def noise(self) -> float | None:
@@ -176,6 +186,17 @@ class Benchmark:
             return f"{text}Clocks were held back: {', '.join(shares)}."
         known = "Nothing held the clocks back." if gpu.has("throttled") else "Whether they were held back is unknown."
         return text + known
+
+
+def _arms(timed: Fields, at: str = "") -> list[tuple[str, Fields]]:
+    latency = timed.child("latency")
+    return [(_insert(_ARMS.get(key, key), at), latency.child(key)) for key in latency]
+
+
+def _insert(name: str, at: str) -> str:
+    """Put the batch before what the name's colon explains."""
+    head, colon, meaning = name.partition(":")
+    return f"{head}{at}{colon}{meaning}"
 
 
 def median_interval(values: list[float]) -> tuple[float, float] | None:
