@@ -1,4 +1,4 @@
-"""The audit of a ResNet-50 beside Polygraphy's: ``python -m benchmarks.audit [MODEL.onnx]``.
+"""The audit of a ResNet-50 beside Polygraphy's, for docs/audit.md: ``python -m benchmarks.audit [MODEL.onnx]``.
 
 Both read the same 2:4 file inside this process (a dense one would let Polygraphy stop at each layer's first group);
 ours several times, theirs, which takes minutes, fewer. Processor time stands beside the clock's: on a busy machine
@@ -7,6 +7,8 @@ only the former can be compared with another run's.
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+import polygraphy
 import torch
 import torchvision
 from polygraphy.logger import G_LOGGER
@@ -23,17 +26,34 @@ from polygraphy.tools.sparse import SparsityPruner
 
 from export.audit import audit_model
 from export.onnx_writer import export_model, save_model
+from sparsegpt_core.artifacts import write_text
 
 ROUNDS, THEIR_ROUNDS = 9, 3
+PAGE = Path("docs/audit.md")
 
 
 def main() -> None:
-    """Print median, least and most seconds of both."""
+    """Write median, least and most seconds of both."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(sys.argv[1]) if len(sys.argv) > 1 else _resnet50(Path(folder))
-        print(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, onnx {onnx.__version__}")
-        _report("ours", lambda: audit_model(path), ROUNDS)
-        _report("polygraphy inspect sparsity", lambda: _theirs(path), THEIR_ROUNDS)
+        rows = [
+            *_rows("ours", lambda: audit_model(path), ROUNDS),
+            *_rows(f"`polygraphy inspect sparsity`, {polygraphy.__version__}", lambda: _theirs(path), THEIR_ROUNDS),
+        ]
+        about = (
+            f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, 2:4 throughout, onnx {onnx.__version__}, Python "
+            f"{platform.python_version()} on {os.cpu_count()} cores"
+        )
+    lines = [
+        "# The audit's speed",
+        f"Made by `python -m benchmarks.audit`: {about}. Loading the file is included; processor seconds can be "
+        "compared where other work runs.",
+        "",
+        "| audit | unit | median | least … most | rounds |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+    ]
+    write_text(PAGE, "\n".join(lines) + "\n")
 
 
 def _theirs(path: Path) -> None:
@@ -53,16 +73,19 @@ def _resnet50(folder: Path) -> Path:
     return path
 
 
-def _report(name: str, work: Callable[[], object], rounds: int) -> None:
+def _rows(name: str, work: Callable[[], object], rounds: int) -> list[str]:
     clock, processor = [], []
     for _ in range(rounds):
         start, used = time.perf_counter(), time.process_time()
         work()
         clock.append(time.perf_counter() - start)
         processor.append(time.process_time() - used)
-    for unit, seconds in (("seconds", clock), ("processor seconds", processor)):
-        spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
-        print(f"{name}: {statistics.median(seconds):.3f} {unit} ({spread}, {rounds} rounds)", flush=True)
+    rows = [
+        f"| {name} | {unit} | {statistics.median(taken):.3f} | {min(taken):.3f} … {max(taken):.3f} | {rounds} |"
+        for unit, taken in (("seconds", clock), ("processor seconds", processor))
+    ]
+    print(*rows, sep="\n", flush=True)
+    return rows
 
 
 if __name__ == "__main__":

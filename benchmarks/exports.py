@@ -1,7 +1,8 @@
-"""Prune by magnitude and export networks of torchvision's and timm's in every precision: ``make exports``.
+"""Prune by magnitude, export and build networks of torchvision's and timm's in every precision: ``make exports``.
 
-Random weights and images: this is about what can be exported and proved in the file, never about accuracy. Detectors
-pick boxes by their scores, which ONNX can hold but no engine's sparse layers need; their backbones are what counts.
+Random weights and images: this is about what can be exported, built and proved in the file, never about accuracy.
+Detectors pick boxes by their scores, which ONNX can hold but no sparse layer is part of: they stand here up to the
+scores and offsets of all anchors, or with their backbones alone.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 import onnxruntime
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import detection
 
 from calibration.batchnorm import reestimate_batchnorm
+from deploy.build import build
+from deploy.settings import BuildSettings
 from sparsegpt_cli.exporting import Exporter
 from sparsegpt_cli.quantising import Quantisation
 from sparsegpt_core.artifacts import read_json, write_json, write_text
@@ -32,23 +35,36 @@ SETTINGS = PruneSettings(method="magnitude")
 PRECISIONS = ("fp32", "fp16", "int8")
 BATCHES, IMAGES = 4, 4
 
+
+class Anchors(nn.Module):
+    """A detector's scores and offsets for all anchors, (N, anchors, classes) and (N, anchors, 4)."""
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        self.backbone, self.head = detector.backbone, detector.head
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.head(list(self.backbone(images).values()))
+        return found
+
+
 _UNTRAINED: dict[str, Any] = {"weights": None, "weights_backbone": None}
-BACKBONES: dict[str, Callable[[], nn.Module]] = {
-    "ssd300_vgg16, backbone": lambda: detection.ssd300_vgg16(**_UNTRAINED).backbone,
+DETECTORS: dict[str, Callable[[], nn.Module]] = {
+    "retinanet_resnet50_fpn": lambda: Anchors(detection.retinanet_resnet50_fpn(**_UNTRAINED)),
+    "ssd300_vgg16": lambda: Anchors(detection.ssd300_vgg16(**_UNTRAINED)),
     "ssdlite320_mobilenet_v3_large, backbone": lambda: detection.ssdlite320_mobilenet_v3_large(**_UNTRAINED).backbone,
-    "retinanet_resnet50_fpn, backbone": lambda: detection.retinanet_resnet50_fpn(**_UNTRAINED).backbone,
     "fasterrcnn_resnet50_fpn, backbone": lambda: detection.fasterrcnn_resnet50_fpn(**_UNTRAINED).backbone,
     "fcos_resnet50_fpn, backbone": lambda: detection.fcos_resnet50_fpn(**_UNTRAINED).backbone,
 }
 NETWORKS = (
+    "torchvision:resnet18",
+    "torchvision:resnet50",
+    "torchvision:vgg16",
+    *DETECTORS,
     "torchvision:fcn_resnet50",
     "torchvision:deeplabv3_resnet50",
     "torchvision:deeplabv3_mobilenet_v3_large",
     "torchvision:lraspp_mobilenet_v3_large",
-    *BACKBONES,
-    "torchvision:ssdlite320_mobilenet_v3_large",
-    "torchvision:resnet18",
-    "torchvision:resnet50",
     "torchvision:resnext50_32x4d",
     "torchvision:vgg11_bn",
     "torchvision:alexnet",
@@ -72,17 +88,26 @@ NETWORKS = (
     "timm:cspresnet50",
     "timm:ghostnet_100",
 )
-SIDES = {"torchvision:inception_v3": 299, "torchvision:vit_b_16": 224}
+SIDES = {
+    "torchvision:resnet18": 224,
+    "torchvision:resnet50": 224,
+    "torchvision:vgg16": 224,
+    "torchvision:inception_v3": 299,
+    "torchvision:vit_b_16": 224,
+    "retinanet_resnet50_fpn": 320,
+    "ssd300_vgg16": 300,
+}
+AMPERE = BuildSettings(backend="tensorrt-rtx", compute_capability="8.6")
 
 
 def attempt(name: str) -> dict[str, Any]:
-    """Export one network in every precision; an error becomes part of the result."""
+    """Export and build one network in every precision; an error becomes part of the result."""
     side = SIDES.get(name, 96)
     torch.manual_seed(0)
     batches = [torch.randn(IMAGES, 3, side, side) for _ in range(BATCHES)]
     start = time.perf_counter()
     try:
-        model = BACKBONES[name]() if name in BACKBONES else build_model(name, ModelShape((3, side, side)))
+        model = DETECTORS[name]() if name in DETECTORS else build_model(name, ModelShape((3, side, side)))
         reestimate_batchnorm(model.eval(), batches)
         result = prune_model(model, batches, SETTINGS)
         pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
@@ -98,9 +123,18 @@ def _write(exporter: Exporter, precision: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             file = exporter.write(Path(folder) / "model.onnx", precision)
+            built = build(file.path, Path(folder) / "model.plan", AMPERE)
         except SparseGPTError as error:
             return {"error": str(error)}
-        return {"relative": file.parity.relative, "bytes": file.path.stat().st_size, "warnings": list(file.warnings)}
+        return {
+            "relative": file.parity.relative,
+            "bytes": file.path.stat().st_size,
+            "warnings": list(file.warnings),
+            "eligible_layers": built.eligible_layers,
+            "plan_bytes": built.bytes,
+            "build_seconds": built.seconds,
+            "builder": f"{built.backend} {built.backend_version}",
+        }
 
 
 def page(results: list[dict[str, Any]]) -> str:
@@ -109,12 +143,15 @@ def page(results: list[dict[str, Any]]) -> str:
     lines = [
         "# Networks exported",
         f"Made by `make exports` with torch {torch.__version__.split('+')[0]}, torchvision "
-        f"{torchvision.__version__.split('+')[0]} and ONNX Runtime {onnxruntime.__version__}: {whole} of "
+        f"{torchvision.__version__.split('+')[0]}, ONNX Runtime {onnxruntime.__version__} and TensorRT-RTX: {whole} of "
         f"{len(results)} networks give a file in every precision that passes ONNX's checker, keeps each pruned "
-        "layer's zeros by our audit, and gives PyTorch's outputs. Random weights, pruned 2:4 by magnitude, random "
-        "images: this shows what can be exported, not accuracy.",
+        "layer's zeros by our audit, gives PyTorch's outputs, and is built for compute capability 8.6. Random weights, "
+        "pruned 2:4 by magnitude, random images: this shows what can be exported and built, not accuracy, and nothing "
+        "of speed.",
         "",
-        "The figures are ‖difference to PyTorch‖ ÷ ‖output‖, the largest of all outputs, in ONNX Runtime.",
+        "The figures are ‖difference to PyTorch‖ ÷ ‖output‖, the largest of all outputs, in ONNX Runtime; in brackets "
+        "the layers that are eligible for sparse kernels, and the plan's size. Detectors stand up to the scores and "
+        "offsets of all anchors, or with their backbones.",
         "",
         "| network | side | 2:4 layers | FP32 | FP16 | INT8 | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -125,7 +162,10 @@ def page(results: list[dict[str, Any]]) -> str:
 def _row(result: dict[str, Any]) -> str:
     if "error" in result:
         return f"| {result['model']} | | | {result['error']} | | | |"
-    files = [file.get("error") or f"{file['relative']:.1e}" for file in result["files"].values()]
+    files = [
+        file.get("error") or f"{file['relative']:.1e} ({file['eligible_layers']}, {file['plan_bytes'] / 1e6:.1f} MB)"
+        for file in result["files"].values()
+    ]
     cells = (result["model"], result["side"], result["pruned"], *files, result["seconds"])
     return f"| {' | '.join(map(str, cells))} |"
 

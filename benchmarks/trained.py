@@ -37,7 +37,7 @@ def load_trained(path: Path, data_root: Path, judged: int) -> Trained:
     """Read a checkpoint, and ``judged`` evaluation images that do not depend on the checkpoint."""
     checkpoint = load_checkpoint(path)
     noted = checkpoint.metadata
-    data = open_data("fashion-mnist", root=data_root, mean=noted["mean"], std=noted["std"])
+    data = open_data("fashion-mnist", data_root, mean=noted["mean"], std=noted["std"], like=noted["image"])
     model = build_model(noted["model"], ModelShape(tuple(noted["image"]), noted["num_classes"])).eval()
     load_into(model, checkpoint.state)
     split = data.evaluation

@@ -78,6 +78,8 @@ def open_data(
     mean: Optional[Sequence[float]] = None,
     std: Optional[Sequence[float]] = None,
     image_size: Optional[int] = None,
+    channels: Optional[int] = None,
+    like: Optional[Sequence[int]] = None,
 ) -> Data:
     """Open a data set.
 
@@ -87,18 +89,17 @@ def open_data(
         evaluation: Another spec, whose evaluation split (all of it, where it has none) is evaluated on.
         mean: Instead of the set's usual mean: one value or one for each channel, on the scale 0..1.
         std: Instead of the set's usual standard deviation, likewise.
-        image_size: Height and width, in pixels, for ``imagefolder:`` (224 by default).
+        image_size: Height and width, in pixels: folders' images are cropped, those of named sets get black edges.
+        channels: 3 repeats grey images of named sets.
+        like: The shape (C, H, W) of a model's images, which stands in for the two where the data can be fitted to it.
 
     Raises:
         DataError: The data is missing, damaged or inconsistent, both splits are the same, or an option
             does not fit it.
     """
-    folder = any(name.startswith("imagefolder:") for name in (spec, evaluation or ""))
-    if image_size is not None and (image_size < 1 or not folder):
-        raise DataError(f"image size {image_size} does not fit", "It takes imagefolder: data and at least 1 pixel.")
-    found = open_set(spec, root, image_size or 224)
+    found = open_set(spec, root, image_size, channels, like)
     if evaluation is not None:
-        found = _evaluated_on(found, open_set(evaluation, root, image_size or 224))
+        found = _evaluated_on(found, open_set(evaluation, root, image_size, channels, like))
     _check(found)
     shape = found.training.images.shape
     means = _per_channel("mean", found.mean if mean is None else mean, shape[0])

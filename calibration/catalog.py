@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from calibration.draw import draw
 from calibration.formats import class_folders, idx_path, read_cifar, read_folder, read_idx, read_npz, read_pickle
-from calibration.images import ArrayImages, Samples
+from calibration.images import ArrayImages, PaddedImages, Samples
 from sparsegpt_core.errors import DataError, MissingDependencyError
 
 __all__ = ["DataSet", "open_set"]
@@ -38,21 +38,30 @@ class DataSet:
     std: tuple[float, ...] = (1.0,)
 
 
-def open_set(spec: str, root: Optional[Path] = None, image_size: int = 224) -> DataSet:
+def open_set(
+    spec: str,
+    root: Optional[Path] = None,
+    image_size: Optional[int] = None,
+    channels: Optional[int] = None,
+    like: Optional[Sequence[int]] = None,
+) -> DataSet:
     """Find and read the data set that ``spec`` names.
 
     Args:
         spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``
             or ``npz:PATH``.
         root: The folder to look in for named sets; None looks in /usr/share/datasets, ./data and ~/data.
-        image_size: Height and width, in pixels, of the images of an ``imagefolder``.
+        image_size: Height and width, in pixels: images of an ``imagefolder`` are cropped to it (224 by default), those
+            of named sets get black edges.
+        channels: 3 repeats grey images of named sets.
+        like: The shape (C, H, W) of a model's images, which stands in for the two where the set can be fitted to it.
 
     Raises:
-        DataError: The spec is unknown, or the data is missing or damaged.
+        DataError: The spec is unknown, the data is missing or damaged, or cannot be fitted to the size.
         MissingDependencyError: scikit-learn is not installed (``digits``).
     """
     if spec in _NAMED:
-        return _NAMED[spec](root)
+        return _padded(_NAMED[spec](root), image_size, channels, like)
     kind, colon, path = spec.partition(":")
     if kind not in ("imagefolder", "npz") or (colon and not path):
         nearest = difflib.get_close_matches(spec, _SPECS, n=1, cutoff=0.5)
@@ -61,8 +70,36 @@ def open_set(spec: str, root: Optional[Path] = None, image_size: int = 224) -> D
     if not path:
         raise DataError(f"data '{spec}' needs a path", f"Write {kind}:PATH.")
     if kind == "npz":
-        return _npz(Path(path).expanduser())
-    return _image_folder(Path(path).expanduser(), image_size)
+        return _of_shape(_npz(Path(path).expanduser()), image_size, channels)
+    side = image_size or (like[1] if like and like[1] == like[2] else 224)
+    return _of_shape(_image_folder(Path(path).expanduser(), side), side, channels)
+
+
+def _padded(data: DataSet, size: Optional[int], channels: Optional[int], like: Optional[Sequence[int]]) -> DataSet:
+    """Give a named set the size and channels that are asked for, or else those of ``like`` where they can be had."""
+    own = data.training.images.shape
+    if like and size is None and all(have <= want for have, want in zip(own[1:], like[1:])):
+        height, width = like[1:]
+    else:
+        height, width = own[1:] if size is None else (size, size)
+    if channels is None:
+        channels = like[0] if like and own[0] == 1 else own[0]
+    shape = (channels, height, width)
+    if shape == own:
+        return data
+
+    def fit(samples: Samples) -> Samples:
+        return replace(samples, images=PaddedImages(samples.images, shape))
+
+    return replace(data, training=fit(data.training), evaluation=data.evaluation and fit(data.evaluation))
+
+
+def _of_shape(data: DataSet, size: Optional[int], channels: Optional[int]) -> DataSet:
+    """Refuse a size or channels that the set does not have."""
+    own = data.training.images.shape
+    if channels not in (None, own[0]) or (size is not None and (size, size) != own[1:]):
+        raise DataError(f"--image-size and --channels do not fit images of shape {own}", "Leave them out.")
+    return data
 
 
 def _digits(root: Optional[Path]) -> DataSet:

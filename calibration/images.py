@@ -14,7 +14,7 @@ import numpy.typing as npt
 from calibration.draw import Indices, Labels
 from sparsegpt_core.errors import DataError, MissingDependencyError
 
-__all__ = ["ArrayImages", "FileImages", "Images", "Samples", "overlap"]
+__all__ = ["ArrayImages", "FileImages", "Images", "PaddedImages", "Samples", "overlap"]
 
 
 class Images(Protocol):
@@ -58,6 +58,38 @@ class ArrayImages:
     def read(self, indices: Union[Indices, Sequence[int]]) -> npt.NDArray[Any]:
         """Return the images (N, C, H, W) at ``indices``."""
         return self.array[np.asarray(indices, dtype=np.int64)]
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedImages:
+    """Images of another source amid black, those with one channel repeated in every channel.
+
+    Black is 0, in bytes as on the scale 0..1.
+
+    Raises:
+        DataError: The shape (C, H, W) is smaller than the images', or has other channels.
+    """
+
+    source: Images
+    shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        channels, *sides = self.source.shape
+        if channels not in (1, self.shape[0]) or any(have > want for have, want in zip(sides, self.shape[1:])):
+            raise DataError(
+                f"images of shape {self.source.shape} cannot be padded to {self.shape}",
+                "Only smaller and grey images can be fitted: leave --image-size and --channels out.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, indices: Union[Indices, Sequence[int]]) -> npt.NDArray[Any]:
+        """Return the images (N, C, H, W) at ``indices``."""
+        found = self.source.read(indices)
+        spaces = [want - have for have, want in zip(found.shape[2:], self.shape[1:])]
+        padded = np.pad(found, [(0, 0), (0, 0), *((space // 2, space - space // 2) for space in spaces)])
+        return np.repeat(padded, self.shape[0] // found.shape[1], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +170,8 @@ class Samples:
 
 def overlap(first: Images, second: Images) -> bool:
     """Say whether two sources are the same array, or share a file under whatever name."""
+    if isinstance(first, PaddedImages) and isinstance(second, PaddedImages):
+        return overlap(first.source, second.source)
     if isinstance(first, ArrayImages) and isinstance(second, ArrayImages):
         return np.array_equal(first.array, second.array)
     if isinstance(first, FileImages) and isinstance(second, FileImages):

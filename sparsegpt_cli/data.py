@@ -23,12 +23,13 @@ class DataOptions:
     mean: str | None = None
     std: str | None = None
     image_size: int | None = None
+    channels: int | None = None
 
 
 def open_options(options: DataOptions, noted: Mapping[str, Any]) -> Data:
     """Open a data set.
 
-    Normalisation is what the options say, else what the model notes, else the data set's own.
+    Normalisation is what the options say, else what the model notes, else the data set's own; so are size and channels.
 
     Args:
         options: From the command line.
@@ -45,6 +46,8 @@ def open_options(options: DataOptions, noted: Mapping[str, Any]) -> Data:
         mean=_numbers("--mean", options.mean) or noted.get("mean"),
         std=_numbers("--std", options.std) or noted.get("std"),
         image_size=options.image_size,
+        channels=options.channels,
+        like=_shape(noted.get("image")),
     )
 
 
@@ -67,6 +70,12 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._split.batches(self._batch_size, self._indices))
+
+
+def _shape(noted: Any) -> list[int] | None:
+    """What a model notes as its images' shape, if it is one."""
+    whole = isinstance(noted, list) and len(noted) == 3 and all(isinstance(size, int) and size > 0 for size in noted)
+    return noted if whole else None
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TF32",
     "BatchSize",
+    "Channels",
     "Data",
     "DataRoot",
     "Device",
@@ -59,7 +60,11 @@ EvalData = Annotated[
 Mean = Annotated[str | None, typer.Option(help="Normalisation: one number or one for each channel, with commas.")]
 Std = Annotated[str | None, typer.Option(help="Normalisation: one number or one for each channel, with commas.")]
 NumClasses = Annotated[int | None, typer.Option(min=1, help="Classes of the model, where nothing else tells.")]
-ImageSize = Annotated[int | None, typer.Option(min=1, help="Height and width to crop imagefolder: images to.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Height and width: imagefolder: images are cropped, named sets get black edges."),
+]
+Channels = Annotated[int | None, typer.Option(min=1, help="3 repeats a named set's grey images.")]
 Samples = Annotated[
     int | None, typer.Option(min=1, help="Calibration images, from the training split. Default: 256, or all there are.")
 ]
@@ -195,6 +200,7 @@ class JobOptions:
     mean: Mean = None
     std: Std = None
     image_size: ImageSize = None
+    channels: Channels = None
     num_classes: NumClasses = None
     samples: Samples = None
     device: Device = "auto"
@@ -218,7 +224,7 @@ class JobOptions:
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(
             ModelOptions(self.model, self.weights, self.num_classes),
-            DataOptions(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size),
+            DataOptions(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size, self.channels),
             console,
         )
         if pruning.profile:

@@ -247,12 +247,44 @@ def test_unknown_specs_get_the_nearest_right_name(spec: str, hint: str) -> None:
         ({"std": [0.0]}, "std 0 is not positive"),
         ({"std": [-1.0]}, "std -1 is not positive"),
         ({"std": [float("inf")]}, "std [inf]"),
-        ({"image_size": 32}, "image size 32 does not fit"),
+        ({"image_size": 4}, "images of shape (1, 8, 8) cannot be padded to (1, 4, 4)"),
+        ({"image_size": 0}, "images of shape (1, 8, 8) cannot be padded to (1, 0, 0)"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(DataError, match=re.escape(reason)):
         open_data("digits", **options)
+
+
+def test_named_sets_are_padded_as_torchvision_does_it() -> None:
+    plain, padded = open_data("digits"), open_data("digits", image_size=13, channels=3)
+    assert padded.image_shape == (3, 13, 13)
+    assert (padded.mean, padded.std) == (plain.mean * 3, plain.std * 3)
+    for ours, theirs in ((padded.training, plain.training), (padded.evaluation, plain.evaluation)):
+        assert ours is not None
+        assert theirs is not None
+        (images, labels), (expected, same) = next(ours.batches(5)), next(theirs.batches(5))
+        black = -plain.mean[0] / plain.std[0]
+        expected = functional.pad(torch.from_numpy(expected), [2, 2, 3, 3], fill=black).expand(-1, 3, -1, -1)
+        np.testing.assert_allclose(images, expected, rtol=1e-6)
+        np.testing.assert_array_equal(labels, same)
+
+
+@pytest.mark.parametrize(
+    ("like", "shape"),
+    [((3, 32, 32), (3, 32, 32)), ((1, 28, 30), (1, 28, 30)), ((3, 4, 4), (3, 8, 8)), ((1, 8, 8), (1, 8, 8))],
+)
+def test_named_sets_follow_the_model_where_they_can(like: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    assert open_data("digits", like=like).image_shape == shape
+    assert open_data("digits", image_size=9, channels=2, like=like).image_shape == (2, 9, 9)
+
+
+def test_other_data_has_the_size_it_has(tmp_path: Path) -> None:
+    spec = save(tmp_path / "a.npz", images=IMAGES)
+    assert open_data(spec, image_size=8, channels=3, like=(3, 32, 32)).image_shape == (3, 8, 8)
+    for options in ({"image_size": 32}, {"channels": 1}):
+        with pytest.raises(DataError, match=re.escape("do not fit images of shape (3, 8, 8)")):
+            open_data(spec, **options)
 
 
 def test_splits_of_different_shapes_are_refused(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def benchmark(
     mean: o.Mean = None,
     std: o.Std = None,
     image_size: o.ImageSize = None,
+    channels: o.Channels = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     runtime: Annotated[
@@ -60,7 +61,7 @@ def benchmark(
     from sparsegpt_cli.data import DataOptions
     from sparsegpt_core.artifacts import write_json
 
-    data_options = DataOptions(data, data_root, eval_data, mean, std, image_size)
+    data_options = DataOptions(data, data_root, eval_data, mean, std, image_size, channels)
     settings = BenchmarkSettings(eval_samples, batch_size, tuple(dict.fromkeys(batch or ())), rounds, console.seed)
     on_engines = engines.settings(building.settings())
     backend, why = find_runtime(runtime)

@@ -28,6 +28,7 @@ def train(
     mean: o.Mean = None,
     std: o.Std = None,
     image_size: o.ImageSize = None,
+    channels: o.Channels = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 10,
     batch_size: o.BatchSize = 128,
     learning_rate: Annotated[float, typer.Option(help="The largest of the schedule.")] = 0.05,
@@ -57,7 +58,7 @@ def train(
         seed=console.seed,
         device=str(pick_device(device)),
     )
-    options = DataOptions(data, data_root, eval_data, mean, std, image_size)
+    options = DataOptions(data, data_root, eval_data, mean, std, image_size, channels)
     content = train_model(model, options, settings, out, console, weights)
     lines = [
         f"{out}: best of {epochs} epochs is {content['best_epoch']}, validation {content['validation_top1']:.2f} %"
