@@ -27,6 +27,7 @@ from sparsegpt_cli.exporting import ExportedFile, Exporter, arm_name
 from sparsegpt_cli.pruning import Job, Pruned, model_metadata, prune, pruning_metadata
 from sparsegpt_cli.quantising import Quantisation
 from sparsegpt_cli.report import render_report
+from sparsegpt_cli.unfinished_run import LAYERS
 from sparsegpt_core import __version__
 from sparsegpt_core.artifacts import sha256, write_json
 from sparsegpt_core.checkpoint import save_checkpoint, save_integers
@@ -43,7 +44,7 @@ __all__ = ["prune_export"]
 _PARITY_SAMPLES = 32
 
 
-def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, Any]:
+def prune_export(job: Job, out: Path, progress: Progress = silent, unfinished: Path | None = None) -> dict[str, Any]:
     """Prune, export, audit, compare and report.
 
     Args:
@@ -53,6 +54,8 @@ def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, 
             ``sparse.int8.safetensors``, with a baseline ``magnitude.onnx`` too.
             Nothing is put there before all of it is done.
         progress: Told of every stage.
+        unfinished: A folder beside ``out`` for what is under way, where layers are found again after a kill; None makes
+            a temporary one.
 
     Returns:
         What ``prune-export --json`` prints.
@@ -60,8 +63,8 @@ def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, 
     Raises:
         SparseGPTError: Any stage failed; ``out`` is as it was.
     """
-    with _staged(out) as folder:
-        content = _Run(job, folder, progress).run()
+    with _staged(out, unfinished) as folder:
+        content = _Run(job, folder, progress, unfinished and unfinished / LAYERS).run()
         write_json(folder / "prune.json", content)
         _write_manifest(folder)
         render_report(folder)
@@ -75,8 +78,8 @@ def prune_export(job: Job, out: Path, progress: Progress = silent) -> dict[str, 
 class _Run:
     """One run's stages, its clock and its warnings."""
 
-    def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
-        self._job, self._folder, self._progress = job, folder, progress
+    def __init__(self, job: Job, folder: Path, progress: Progress, finished: Path | None) -> None:
+        self._job, self._folder, self._progress, self._finished = job, folder, progress, finished
         self._seconds: dict[str, float] = {}
         self._warnings: list[str] = []
 
@@ -88,7 +91,7 @@ class _Run:
         exported = {"dense": self._export("dense", metadata, images, ())}
         if job.baseline and job.settings.method != "magnitude":
             exported["magnitude"] = self._export_baseline(images)
-        pruned = prune(job, self._progress, self._folder)
+        pruned = prune(job, self._progress, self._folder, self._finished)
         self._seconds.update(pruned.seconds)
         self._warnings += pruned.warnings
         metadata = pruning_metadata(job, pruned.result)
@@ -221,7 +224,7 @@ class _Run:
 
 
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
+def _staged(out: Path, unfinished: Path | None) -> Iterator[Path]:
     """Give a folder beside ``out``; move its files into ``out`` when all went well, else remove it.
 
     Raises:
@@ -232,7 +235,12 @@ def _staged(out: Path) -> Iterator[Path]:
     folder = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        if unfinished:
+            folder = unfinished / "files"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         yield folder
         out.mkdir(exist_ok=True)
         for file in sorted(folder.iterdir()):

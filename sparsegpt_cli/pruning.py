@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ __all__ = [
     "Pruned",
     "model_metadata",
     "prune",
+    "pruning_identity",
     "pruning_metadata",
 ]
 
@@ -130,13 +131,14 @@ class Pruned:
         }
 
 
-def prune(job: Job, progress: Progress = silent, scratch: Path | None = None) -> Pruned:
+def prune(job: Job, progress: Progress = silent, scratch: Path | None = None, finished: Path | None = None) -> Pruned:
     """Prune the job's model in place, calibrated on its training split; under ``torchrun``, together.
 
     Args:
         job: What to do.
         progress: Told of every layer.
         scratch: A folder for activations beyond the memory limit; by default the system's temporary one.
+        finished: Where layers are kept as they are finished, and found again after a kill; None keeps nothing.
 
     Raises:
         DataError: A target is to be met on held-out images, and calibration takes them all.
@@ -144,7 +146,22 @@ def prune(job: Job, progress: Progress = silent, scratch: Path | None = None) ->
     """
     job.model.module.to(job.device)
     with join_world(job.device) as world:
-        return _Pruning(job, world, progress, scratch).run()
+        return _Pruning(job, world, progress, scratch, finished).run()
+
+
+def pruning_identity(job: Job) -> dict[str, Any]:
+    """What the layers that a job prunes depend on, as JSON can hold it."""
+    settings = {**asdict(job.settings), **asdict(job.workflow), "pattern": str(job.settings.pattern)}
+    return {
+        **model_metadata(job.model, job.data),
+        "data": job.data.spec,
+        "samples": job.calibration_samples,
+        "seed": job.seed,
+        "device": str(job.device),
+        "tf32": job.tf32,
+        "int8": job.int8,
+        **settings,
+    }
 
 
 def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
@@ -175,11 +192,11 @@ def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
 class _Pruning:
     """One run: the model, its images, its clock and its warnings."""
 
-    def __init__(self, job: Job, world: World, progress: Progress, scratch: Path | None) -> None:
+    def __init__(self, job: Job, world: World, progress: Progress, scratch: Path | None, finished: Path | None) -> None:
         self._job, self._world, self._progress = job, world, progress
         self._model, self._seconds = job.model.module, dict[str, float]()
         self._warnings: list[str] = []
-        self._runtime = Runtime(job.memory_limit, scratch, job.tf32, world=world)
+        self._runtime = Runtime(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
         share = world.share_samples(job.calibration_samples, _CALIBRATION_BATCH)
         self._batches = self._view(self._draw(share), share.start)
         self._settings = replace(job.settings, hold_out=job.workflow.selects, integers=job.int8)

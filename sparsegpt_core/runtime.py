@@ -28,6 +28,9 @@ class Runtime:
     """Walk the traced network once; otherwise one forward pass for each layer, as for untraceable networks."""
     world: World = ALONE
     """The processes that share the work."""
+    finished: Path | None = None
+    """Where layers are kept as they are finished, for another run to go on behind them; None, or several
+    processes, keep nothing."""
 
 
 DEFAULT = Runtime()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
+from sparsegpt_core.finished import FinishedLayers, Outcome, run_key
 from sparsegpt_core.held_out import SplitStatistics, split_batches
 from sparsegpt_core.inputs import Batch, as_tensors
 from sparsegpt_core.joint_quant import IntegerWeight
@@ -22,6 +23,7 @@ from sparsegpt_core.modules import check_finite, eval_mode
 from sparsegpt_core.patterns import NM, Pattern, find_violations
 from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.reasons import Reason
+from sparsegpt_core.results import LayerResult, PruneResult
 from sparsegpt_core.runtime import DEFAULT, Runtime, full_precision
 from sparsegpt_core.selection import Layer, select_layers
 from sparsegpt_core.settings import PruneSettings
@@ -30,60 +32,6 @@ from sparsegpt_core.sources import Source, open_source
 from sparsegpt_core.statistics import Moments
 
 __all__ = ["LayerResult", "PruneResult", "plan_layers", "prune_model"]
-
-
-@dataclass(frozen=True)
-class LayerResult:
-    """What became of one layer.
-
-    ``relative_error`` is ‖W x − Ŵ x̃‖² / ‖W x‖² over the calibration inputs, biases included where they were
-    shifted, x in the dense and x̃ in the pruned network (x = x̃ without the dense target), ``magnitude_error`` the
-    same for magnitude pruning on the same inputs, ``inherited_error`` what the dense weights would leave of it;
-    ``positions`` counts the columns x̃ there were, ``positions_used`` those that were looked at. All are None where
-    no input was looked at. ``sensitivity`` is what pruning adds to the error of held-out samples, where there were
-    some; ``masks`` and ``alphas`` count the rows that took each, where there was a choice.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    status: str
-    reason: Reason | None
-    sparsity: float
-    relative_error: float | None = None
-    magnitude_error: float | None = None
-    inherited_error: float | None = None
-    sensitivity: float | None = None
-    damping: float | None = None
-    positions: int | None = None
-    positions_used: int | None = None
-    masks: dict[str, int] | None = None
-    alphas: dict[float, int] | None = None
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields under their own names."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class PruneResult:
-    """Every layer in running order, seconds by stage, and what was noticed.
-
-    The stages are trace, forward, statistics and solve; ``spilled_bytes`` of activations went to disk. ``integers``
-    has every pruned layer's weight on an INT8 grid, by name, where the settings ask for it.
-    """
-
-    layers: tuple[LayerResult, ...]
-    seconds: dict[str, float]
-    warnings: tuple[str, ...]
-    spilled_bytes: int = 0
-    integers: Mapping[str, IntegerWeight] = field(default_factory=dict)
-
-    @property
-    def pruned(self) -> int:
-        """How many layers were pruned."""
-        return sum(layer.status == "pruned" for layer in self.layers)
 
 
 def prune_model(
@@ -113,7 +61,9 @@ def prune_model(
     tensors = as_tensors(batches)
     with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
         layers = plan_layers(model, tensors[0][:2], settings)
-        return _Pruning(model, layers, settings, progress, runtime).run(tensors)
+        folder = runtime.finished if runtime.world.size == 1 else None
+        key = run_key(model, tensors, settings, device=str(device_of(model)), tf32=runtime.tf32) if folder else ""
+        return _Pruning(model, layers, settings, progress, runtime, FinishedLayers(folder, key)).run(tensors)
 
 
 def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings) -> list[Layer]:
@@ -160,10 +110,16 @@ class _Pruning:
     """One run: what it works with, its clock and its warnings."""
 
     def __init__(
-        self, model: nn.Module, layers: list[Layer], settings: PruneSettings, progress: Progress, runtime: Runtime
+        self,
+        model: nn.Module,
+        layers: list[Layer],
+        settings: PruneSettings,
+        progress: Progress,
+        runtime: Runtime,
+        finished: FinishedLayers,
     ) -> None:
         self._model, self._layers, self._settings = model, layers, settings
-        self._progress, self._runtime = progress, runtime
+        self._progress, self._runtime, self._finished = progress, runtime, finished
         self._todo = [layer for layer in layers if layer.reason is None]
         self._changes: list[tuple[Tensor, Tensor]] = []  # parameters and buffers, and their new values
         self._integers: dict[str, IntegerWeight] = {}
@@ -219,35 +175,49 @@ class _Pruning:
             self._progress("prune", len(self._results), len(self._todo))
 
     def _prune(self, layer: Layer, source: Source | None, samples: int) -> None:
-        start = time.perf_counter()
-        parameter, settings = layer.pruned.weight, self._settings
-        settings = replace(settings, pattern=settings.pattern_for(layer.name))
-        dense = weight_to_matrix(parameter.float())
-        measured: dict[str, Any] = {}
-        changes: list[tuple[Tensor, Tensor]] = []
-        if source is None:
-            sparse = magnitude(dense, settings.pattern)
-        else:
-            moments, held_out = self._moments(layer, source, samples)
-            with timed(self._seconds, "solve"):
-                solution = solve(dense, moments, settings, layer.name, self._runtime.world, held_out)
-            sparse = solution.matrix
-            measured = self._describe(layer, moments, held_out, solution)
-            if solution.integers is not None:
-                values = matrix_to_weight(solution.integers.values, layer.shape)
-                self._integers[layer.name] = replace(solution.integers, values=values)
-            if layer.absorber and solution.shift is not None:
-                absorber = layer.absorber
-                shifted = absorber.tensor + absorber.sign * solution.shift.to(absorber.tensor.dtype)
-                changes.append((absorber.tensor, shifted))
-        weight = matrix_to_weight(sparse, layer.shape).to(parameter.dtype)
-        _check(layer.name, weight, settings.pattern)
-        changes.append((parameter, weight))
+        parameter = layer.pruned.weight
+        outcome = self._finished.load(layer.name)
+        if outcome is None:
+            outcome = self._solve(layer, source, samples)
+            self._finished.save(layer.name, outcome)
+        weight = outcome.weight.to(parameter.device)
+        _check(layer.name, weight, self._settings.pattern_for(layer.name))
+        changes = [(parameter, weight)]
+        if layer.absorber and outcome.absorbed is not None:
+            changes.append((layer.absorber.tensor, outcome.absorbed.to(parameter.device)))
         if source is not None:
             for tensor, value in changes:
                 source.replace(tensor, value)
         self._changes += changes
-        self._results[layer.name] = _result(layer, weight, **measured, seconds=time.perf_counter() - start)
+        if outcome.integers is not None:
+            self._integers[layer.name] = outcome.integers
+        self._warnings += outcome.warnings
+        self._results[layer.name] = _result(layer, weight, **outcome.measured)
+
+    def _solve(self, layer: Layer, source: Source | None, samples: int) -> Outcome:
+        start = time.perf_counter()
+        parameter, settings = layer.pruned.weight, self._settings
+        settings = replace(settings, pattern=settings.pattern_for(layer.name))
+        dense = weight_to_matrix(parameter.float())
+        if source is None:
+            sparse = magnitude(dense, settings.pattern)
+            return Outcome(matrix_to_weight(sparse, layer.shape).to(parameter.dtype), measured=_since(start))
+        moments, held_out = self._moments(layer, source, samples)
+        with timed(self._seconds, "solve"):
+            solution = solve(dense, moments, settings, layer.name, self._runtime.world, held_out)
+        absorber, shift, integers = layer.absorber, solution.shift, solution.integers
+        if integers is not None:
+            integers = replace(integers, values=matrix_to_weight(integers.values, layer.shape))
+        absorbed = None
+        if absorber and shift is not None:
+            absorbed = absorber.tensor + absorber.sign * shift.to(absorber.tensor.dtype)
+        return Outcome(
+            weight=matrix_to_weight(solution.matrix, layer.shape).to(parameter.dtype),
+            absorbed=absorbed,
+            integers=integers,
+            measured=self._describe(moments, held_out, solution) | _since(start),
+            warnings=self._doubts(layer, moments, solution),
+        )
 
     def _moments(self, layer: Layer, source: Source, samples: int) -> tuple[Moments, Moments | None]:
         statistics = SplitStatistics(
@@ -263,12 +233,13 @@ class _Pruning:
             self._runtime.world.add_up(statistics.sums())
             return statistics.moments(layer.name)
 
-    def _describe(self, layer: Layer, moments: Moments, held_out: Moments | None, solution: Solution) -> dict[str, Any]:
+    def _doubts(self, layer: Layer, moments: Moments, solution: Solution) -> tuple[str, ...]:
         wanted = self._settings.damping_for(moments.used, math.prod(layer.shape[1:]))
-        if solution.damping > wanted:
-            self._warnings.append(
-                f"{layer.name}: the Hessian needed a damping of {solution.damping:g} instead of {wanted:g}"
-            )
+        if solution.damping <= wanted:
+            return ()
+        return (f"{layer.name}: the Hessian needed a damping of {solution.damping:g} instead of {wanted:g}",)
+
+    def _describe(self, moments: Moments, held_out: Moments | None, solution: Solution) -> dict[str, Any]:
         masks: Counter[str] = Counter()
         alphas: Counter[float] = Counter()
         for (mask, alpha), rows in solution.choices.items():
@@ -285,6 +256,10 @@ class _Pruning:
             "masks": dict(masks) if len(masks) > 1 else None,
             "alphas": dict(alphas) if len(alphas) > 1 else None,
         }
+
+
+def _since(start: float) -> dict[str, float]:
+    return {"seconds": time.perf_counter() - start}
 
 
 def _result(layer: Layer, weight: Any, **measured: Any) -> LayerResult:

@@ -36,6 +36,8 @@ def prune_export(
     """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
     from sparsegpt_cli.pipeline import prune_export as run
     from sparsegpt_cli.pruning import prune as help_prune
+    from sparsegpt_cli.pruning import pruning_identity
+    from sparsegpt_cli.unfinished_run import unfinished_run
 
     job = of.job(
         pruning,
@@ -51,8 +53,8 @@ def prune_export(
     if rank():  # under torchrun one process exports and reports, the others only help it prune
         help_prune(job)
         return
-    with console.progress() as progress:
-        content = run(job, out, progress)
+    with unfinished_run(out, pruning_identity(job), console) as unfinished, console.progress() as progress:
+        content = run(job, out, progress, unfinished)
     for warning in content["warnings"]:
         console.warn(warning)
     lines: list[Any] = [layer_table(content["layers"])]
@@ -78,20 +80,23 @@ def prune(
 ) -> None:
     """Prune a model and write its weights."""
     from sparsegpt_cli.pruning import prune as run
-    from sparsegpt_cli.pruning import pruning_metadata
+    from sparsegpt_cli.pruning import pruning_identity, pruning_metadata
+    from sparsegpt_cli.unfinished_run import LAYERS, unfinished_run
     from sparsegpt_core.checkpoint import save_checkpoint, save_integers
     from sparsegpt_core.memory import peak_memory
 
     o.require_suffix(out, ".safetensors")
     job = of.job(pruning, console, int8=int8)
-    with console.progress() as progress:
-        pruned = run(job, progress, out.parent)
-    result = pruned.result
     if rank():
+        run(job)
         return
-    save_checkpoint(out, job.model.module.state_dict(), pruning_metadata(job, result))
-    if int8:
-        save_integers(out, result.integers)
+    with unfinished_run(out, pruning_identity(job), console) as unfinished:
+        with console.progress() as progress:
+            pruned = run(job, progress, unfinished, unfinished / LAYERS)
+        result = pruned.result
+        save_checkpoint(out, job.model.module.state_dict(), pruning_metadata(job, result))
+        if int8:
+            save_integers(out, result.integers)
     for warning in pruned.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]

@@ -1,0 +1,85 @@
+"""A run under way: no other may write to the same place, and what it has finished waits there for the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsegpt_cli.console import Console
+from sparsegpt_core.artifacts import read_json, write_json
+from sparsegpt_core.errors import InputError
+
+__all__ = ["LAYERS", "unfinished_run"]
+
+LAYERS = "layers"
+"""The folder, in that of an unfinished run, for its layers."""
+
+_ABOUT = "about.json"
+
+
+@contextlib.contextmanager
+def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> Iterator[Path]:
+    """Give a folder beside ``out`` for what is finished; it goes once the run is over, and stays if the run is killed.
+
+    Args:
+        out: What the run will write.
+        identity: What its results depend on, as JSON can hold it: of what has changed since, the user is told.
+        console: To say so.
+
+    Raises:
+        InputError: Another run is writing to ``out``, or the folder cannot be made.
+    """
+    folder = out.with_name(f"{out.name}.unfinished")
+    with contextlib.ExitStack() as cleanup:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            cleanup.enter_context(_locked(folder))
+        except BlockingIOError:
+            raise InputError(f"another run is writing to {out}", "Wait for it, or give another --out.") from None
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {folder}: {error.strerror or error}",
+                "Give a folder you may write to, with space left.",
+            ) from error
+        _announce(folder, json.loads(json.dumps(identity, default=str)), console)
+        try:
+            yield folder
+        except BaseException:
+            if not any(folder.glob(f"{LAYERS}/*/*")):  # nothing to go on from
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock that dies with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
+    finished = sum(1 for _ in folder.glob(f"{LAYERS}/*/*"))
+    if finished:
+        try:
+            before = read_json(folder / _ABOUT)
+        except InputError:
+            before = {}
+        changed = [
+            name for name, value in identity.items() if not isinstance(before, dict) or before.get(name) != value
+        ]
+        if changed:
+            console.warn(f"an unfinished run was of other settings ({', '.join(changed)}): what they touch starts anew")
+        else:
+            console.say(f"going on with an unfinished run: {finished} layers were finished")
+    write_json(folder / _ABOUT, identity)
