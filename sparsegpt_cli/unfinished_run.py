@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sparsegpt_cli.console import Console
+from sparsegpt_cli.lock import locked
 from sparsegpt_core.artifacts import read_json, write_json
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import InputError, SparseGPTError
 
 __all__ = ["LAYERS", "unfinished_run"]
 
@@ -25,7 +24,7 @@ _ABOUT = "about.json"
 
 @contextlib.contextmanager
 def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> Iterator[Path]:
-    """Give a folder beside ``out`` for what is finished; it goes once the run is over, and stays if the run is killed.
+    """Give a folder beside ``out`` for what is finished; it goes once the run is over, and stays if it was cut off.
 
     Args:
         out: What the run will write.
@@ -36,36 +35,17 @@ def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> 
         InputError: Another run is writing to ``out``, or the folder cannot be made.
     """
     folder = out.with_name(f"{out.name}.unfinished")
-    with contextlib.ExitStack() as cleanup:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            cleanup.enter_context(_locked(folder))
-        except BlockingIOError:
-            raise InputError(f"another run is writing to {out}", "Wait for it, or give another --out.") from None
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {folder}: {error.strerror or error}",
-                "Give a folder you may write to, with space left.",
-            ) from error
+    with locked(folder, "run"):
         _announce(folder, json.loads(json.dumps(identity, default=str)), console)
         try:
             yield folder
-        except BaseException:
-            if not any(folder.glob(f"{LAYERS}/*/*")):  # nothing to go on from
+        except BaseException as error:
+            # What the system has caused, such as a full disk, can be mended and gone on from; a wrong input cannot.
+            wrong = isinstance(error, SparseGPTError) and not isinstance(error.__cause__, OSError)
+            if wrong or not any(folder.glob(f"{LAYERS}/*/*")):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock that dies with the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:

@@ -184,7 +184,7 @@ def test_a_run_locks_its_place_and_leaves_nothing_behind(tmp_path, capsys: pytes
     out, console = tmp_path / "out", Console()
     with unfinished_run(out, {"samples": 1}, console) as folder:
         finish_a_layer(folder)
-        with pytest.raises(InputError, match="another run is writing to"), unfinished_run(out, {}, console):
+        with pytest.raises(InputError, match="another run writes to"), unfinished_run(out, {}, console):
             pass
     assert not list(tmp_path.iterdir())
     with pytest.raises(Killed), unfinished_run(out, {"samples": 1}, console):
@@ -194,6 +194,20 @@ def test_a_run_locks_its_place_and_leaves_nothing_behind(tmp_path, capsys: pytes
     with unfinished_run(out, {"samples": 1}, console):
         assert "1 layers were finished" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("cause", "kept"), [(None, False), (ValueError(), False), (OSError("disk full"), True)])
+def test_a_run_that_failed_is_gone_on_from_where_that_helps(tmp_path, cause: Exception | None, kept: bool) -> None:
+    folder = tmp_path / "out.unfinished"
+
+    def fail() -> None:
+        with unfinished_run(tmp_path / "out", {}, Console()):
+            finish_a_layer(folder)
+            raise InputError("it failed") from cause
+
+    with pytest.raises(InputError):
+        fail()
+    assert folder.exists() == kept
 
 
 def test_what_changed_since_is_said(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
