@@ -29,7 +29,8 @@ def tidy_casts(graph: onnx.GraphProto, original: Set[str]) -> None:
     used = outputs.union(before.get(name, name) for node in nodes for name in node.input)
     kept = {name: cast for name, cast in casts.items() if name in used and name not in before}
     # A tensor gets back its name where no cast bears it any more; an output of the graph keeps its own.
-    names = {cast.input[0]: name for name, cast in casts.items() if name not in used and cast.input[0] not in inputs}
+    free = [name for name in casts if name not in used and name not in before]
+    names = {casts[name].input[0]: name for name in free if casts[name].input[0] not in inputs}
     names |= {before[name]: name for name in outputs & before.keys()}
     nodes += kept.values()
     for node in nodes:

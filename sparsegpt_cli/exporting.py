@@ -16,7 +16,7 @@ from export.parity import Parity, check_parity
 from export.precision import fp16_overflows, fp16_underflows, to_fp16
 from export.saving import staged_model
 from sparsegpt_cli.quantising import Quantisation, quantise_graph
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import CheckFailedError, InputError, first_line
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.progress import Progress, silent
 
@@ -118,7 +118,7 @@ class Exporter:
         if precision != "fp32":
             audit = self._audit(proto, f"{path.name} ({precision.upper()})", audit)
         with staged_model(proto, path) as staged:  # the path is taken once the file has proved itself
-            onnx.checker.check_model(str(staged), full_check=True)
+            _check(staged, path.name)
             parity = check_parity(staged, self._model, self._images, TOLERANCE[precision], path.name)
         return ExportedFile(path, audit, parity, tuple(warnings))
 
@@ -152,6 +152,15 @@ class Exporter:
             settings.int8_ends,
             self._progress,
         )
+
+
+def _check(path: Path, name: str) -> None:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CheckFailedError(
+            f"{name} is no valid ONNX: {first_line(error)}", "This is a bug; please report it."
+        ) from error
 
 
 def arm_name(name: str, precision: str) -> str:

@@ -126,6 +126,24 @@ def test_fp32_values_pass_between_fp32_nodes():
     assert fp16_overflows(model, [images]).keys() == {"e", "p", "s", "m", "y"}
 
 
+def test_a_tensor_for_both_kinds_of_nodes_has_the_right_types():
+    """e, in FP32, goes on to s in FP32 and to y in FP16: the cast between must not bear the type of the former."""
+    nodes = [
+        node("Exp", ["x"], ["e"], name="e"),
+        node("Softmax", ["e"], ["s"], name="s"),
+        node("Add", ["e", "x"], ["a"], name="a"),
+        node("Add", ["a", "s"], ["y"], name="y"),
+    ]
+    model = make_model(make_graph(nodes, {"unused": np.float32(2)}, ["x"]))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4]))
+    half = to_fp16(model)
+    onnx.checker.check_model(half, full_check=True)
+    noted = {each.name: each.type.tensor_type.elem_type for each in half.graph.value_info}
+    inferred = types(half)
+    assert noted
+    assert all(inferred[name] == kind for name, kind in noted.items())
+
+
 def test_the_smallest_numbers(proto):
     def tiny(value):
         value[:] = [0, 1e-30, -1e-30, 3e-8, 65504, -65504, -0.0, 1]
