@@ -16,6 +16,7 @@ import typer
 from deploy.optional import INSTALL
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.console import report_error
+from sparsegpt_cli.session import ClickException, Session
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
 from sparsegpt_core.torchrun import world_size
@@ -24,8 +25,6 @@ __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
 _HOME = Path(__file__).resolve().parent.parent
-# Typer brings its own copy of click or needs the original, by version; the class is the same in both.
-_ClickException: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="sparsegpt-trt",
@@ -52,31 +51,31 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0 done, 1 a check failed or an input is wrong, 2 usage, 130 interrupted.
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    as_json = "--json" in arguments
+    session = Session(as_json="--json" in arguments)
     try:
         _check_packages()
         with _terminable():
-            code = app(arguments, standalone_mode=False) or 0
+            code = app(arguments, standalone_mode=False, obj=session) or 0
         if code == _INTERRUPTED:  # some versions of Typer raise, others return this
             raise KeyboardInterrupt
         return code
     except SparseGPTError as error:
-        _report(error, as_json)
+        _report(error, session.as_json)
         return 1
     except ImportError as error:
         module = (error.name or "").partition(".")[0]
         hint = f"Install it: {INSTALL[module]}." if module in INSTALL else "sparsegpt-trt doctor lists what is missing."
-        _report(MissingDependencyError(first_line(error), hint), as_json)
+        _report(MissingDependencyError(first_line(error), hint), session.as_json)
         return 1
     except MemoryError:
-        _report(SparseGPTError("out of memory", "Use a smaller --batch-size or fewer --samples."), as_json)
+        _report(SparseGPTError("out of memory", "Use a smaller --batch-size or fewer --samples."), session.as_json)
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        _report(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), as_json)
+        _report(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), session.as_json)
         return _INTERRUPTED
-    except _ClickException as error:
+    except ClickException as error:
         message = error.format_message()
-        _report(SparseGPTError(message.rstrip("."), "See --help."), as_json)
+        _report(SparseGPTError(message.rstrip("."), "See --help."), session.as_json)
         return 2
 
 

@@ -6,15 +6,18 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from sparsegpt_cli.console import Console
+from sparsegpt_cli.config import ConfigOption
+from sparsegpt_cli.session import Session
 
 __all__ = ["command"]
 
 _COMMON: dict[str, tuple[Any, Any]] = {
+    "config_file": (ConfigOption, None),
     "as_json": (Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")], False),
     "quiet": (Annotated[bool, typer.Option("--quiet", help="No progress, no messages.")], False),
     "seed": (Annotated[int, typer.Option(min=0, help="For everything drawn at random.")], 0),
@@ -22,9 +25,9 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn ``f(console, ...)`` into a command that also takes ``--json``, ``--quiet`` and ``--seed``.
+    """Turn ``f(console, ...)`` into a command that also takes ``--config``, ``--json``, ``--quiet`` and ``--seed``.
 
-    A parameter that is a dataclass stands for the options that its fields are.
+    A parameter that is a dataclass stands for the options that its fields are; ``context`` is click's context.
     """
     own = dict(inspect.signature(function, eval_str=True).parameters)
     del own["console"]
@@ -33,16 +36,22 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = []
     for name, parameter in own.items():
         parameters += _options(groups[name]) if name in groups else [parameter.replace(kind=kind)]
+    if "context" not in own:
+        parameters.append(inspect.Parameter("context", kind, annotation=typer.Context))
     for name, (annotation, default) in _COMMON.items():
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
 
     @functools.wraps(function)
-    def wrapper(*, as_json: bool, quiet: bool, seed: int, **options: Any) -> None:
+    def wrapper(
+        *, context: typer.Context, config_file: Path | None, as_json: bool, quiet: bool, seed: int, **options: Any
+    ) -> None:
+        if "context" in own:
+            options["context"] = context
         built = {
             name: group(**{field.name: options.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
         }
-        function(Console(as_json, quiet, seed), **built, **options)
+        function(context.ensure_object(Session).console(as_json, quiet, seed), **built, **options)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}

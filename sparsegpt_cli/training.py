@@ -1,25 +1,31 @@
-"""Train a baseline and write its checkpoint."""
+"""Train a baseline and write its checkpoint, with its learning curve beside it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from calibration.arrays import Data
 from calibration.evaluate import evaluate
 from calibration.train import TrainSettings
 from calibration.train import train as run
 from calibration.unfinished import Unfinished
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions, open_options
+from sparsegpt_cli.learning_curve import curve_path, draw_epochs
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoint import load_checkpoint, load_into, save_checkpoint
 from sparsegpt_core.errors import DataError
+from sparsegpt_core.progress import Progress
 from sparsegpt_core.zoo import ModelShape, build_model
 
-__all__ = ["train_model"]
+__all__ = ["data_key", "evaluate_where_possible", "require_labels", "resume", "train_model"]
 
 
 def train_model(
@@ -32,7 +38,8 @@ def train_model(
 ) -> dict[str, Any]:
     """Train, evaluate on the evaluation split where there is one, and write the best epoch's weights.
 
-    Until it is done the training is kept beside ``out``, from where it goes on after a kill.
+    Until it is done the training is kept beside ``out``, from where it goes on after a kill. The learning curve is
+    written beside it after every epoch.
 
     ``weights`` are what it starts from, with the normalisation they were trained with; None: random ones.
 
@@ -44,34 +51,20 @@ def train_model(
         ModelError: The model cannot be built, does not take the images, or the weights do not fit.
         NumericsError: The loss diverged.
     """
+    started = time.perf_counter()
     checkpoint = load_checkpoint(weights) if weights else None
     opened = open_options(data, checkpoint.metadata if checkpoint else {})
-    if opened.num_classes is None:
-        raise DataError(f"{opened.spec} has no labels to train on", "Use class folders, or an npz with 'labels'.")
+    require_labels(opened)
     torch.manual_seed(console.seed)
     module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
     if checkpoint:
         load_into(module, checkpoint.state)
-    key: dict[str, Any] = {
-        "model": spec,
-        "data": opened.spec,
-        "images": opened.image_shape,
-        "mean": opened.mean,
-        "std": opened.std,
-    }
-    key |= {"weights": checkpoint.sha256 if checkpoint else None, **asdict(settings)}
-    unfinished = Unfinished(out.with_name(f"{out.name}.unfinished"), key)
-    state, changed = unfinished.load()
-    if changed:
-        console.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
-    elif state:
-        console.say(f"going on with an unfinished training, after {state['done']} steps")
+    key = {"model": spec, "weights": checkpoint.sha256 if checkpoint else None, **data_key(opened), **asdict(settings)}
+    unfinished = resume(out, key, console)
+    curve = curve_path(out)
     with console.progress() as progress:
-        result = run(module, opened, settings, progress, unfinished)
-        evaluation = None
-        if opened.evaluation is not None and opened.evaluation.labels is not None:
-            evaluation = evaluate(module, opened.evaluation, device=settings.device, progress=progress).to_json()
-    best = result.history[result.best_epoch - 1]
+        result = run(module, opened, settings, progress, unfinished, lambda history: draw_epochs(curve, history))
+        evaluation = evaluate_where_possible(module, opened, settings.device, progress)
     metadata = {
         "tool_version": __version__,
         "model": spec,
@@ -81,15 +74,50 @@ def train_model(
         "std": list(opened.std),
         "data": opened.spec,
         "started_from": checkpoint.sha256 if checkpoint else None,
-        "epoch": best.epoch,
-        "validation_top1": best.validation_top1,
+        "epoch": result.best_epoch,
+        "validation_top1": result.best.validation_top1,
         "evaluation": evaluation,
     }
     save_checkpoint(out, result.best_state, metadata)
     return {
         "out": str(out),
-        "best_epoch": best.epoch,
-        "validation_top1": best.validation_top1,
+        "curve": str(curve),
+        "best_epoch": result.best_epoch,
+        "validation_top1": result.best.validation_top1,
         "evaluation": evaluation,
-        "history": [vars(epoch) for epoch in result.history],
+        "history": [asdict(epoch) for epoch in result.history],
+        "seconds": time.perf_counter() - started,
     }
+
+
+def require_labels(data: Data) -> None:
+    """Refuse data without labels before any work is done.
+
+    Raises:
+        DataError: There are none.
+    """
+    if data.num_classes is None:
+        raise DataError(f"{data.spec} has no labels to train on", "Use class folders, or an npz with 'labels'.")
+
+
+def data_key(data: Data) -> dict[str, Any]:
+    """What of the data an unfinished training depends on."""
+    return {"data": data.spec, "images": data.image_shape, "mean": data.mean, "std": data.std}
+
+
+def resume(out: Path, key: Mapping[str, Any], console: Console) -> Unfinished:
+    """Say whether work under way is gone on with, and return where it is kept, beside ``out``."""
+    unfinished = Unfinished(out.with_name(f"{out.name}.unfinished"), key)
+    state, changed = unfinished.load()
+    if changed:
+        console.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
+    elif state:
+        console.say(f"going on with an unfinished training, after {state['done']} steps")
+    return unfinished
+
+
+def evaluate_where_possible(module: nn.Module, data: Data, device: str, progress: Progress) -> dict[str, Any] | None:
+    """Evaluate on the evaluation split; None where there is none, or no labels."""
+    if data.evaluation is None or data.evaluation.labels is None:
+        return None
+    return evaluate(module, data.evaluation, device=device, progress=progress).to_json()

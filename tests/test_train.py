@@ -19,8 +19,9 @@ from calibration.augment import augmentation_for, crop_flip
 from calibration.draw import draw
 from calibration.evaluate import Evaluation, evaluate
 from calibration.images import ArrayImages, Samples
-from calibration.train import TrainResult, TrainSettings, train
+from calibration.train import Epoch, TrainResult, TrainSettings, train
 from calibration.unfinished import Unfinished
+from sparsegpt_cli.learning_curve import draw_epochs
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
 
 
@@ -86,13 +87,13 @@ def test_the_same_seed_gives_the_same_weights(digits: Data) -> None:
     assert not torch.equal(results[0]["8.weight"], results[2]["8.weight"])
 
 
-@pytest.mark.parametrize("stop", [1, 8, 9, 20])
+@pytest.mark.parametrize(("stop", "ema"), [(1, 0.0), (8, 0.9), (9, 0.0), (20, 0.9)])
 def test_a_killed_training_goes_on_to_the_same_weights(
-    digits: Data, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+    digits: Data, tmp_path: Path, stop: int, ema: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight steps make an epoch; the state is kept after every step."""
     monkeypatch.setattr("calibration.unfinished._PATIENCE", 0)
-    settings = TrainSettings(epochs=3, precision="bf16", augment="crop")
+    settings = TrainSettings(epochs=3, precision="bf16", augment="crop", ema=ema)
     path = tmp_path / "net.unfinished"
 
     def progress(_: str, done: int, total: int) -> None:
@@ -158,13 +159,34 @@ def test_the_model_is_left_with_its_best_epoch(digits: Data, monkeypatch: pytest
     assert all(tensor.is_contiguous() for tensor in (*result.best_state.values(), *model.state_dict().values()))
 
 
-def test_validation_is_a_stratified_share_of_the_training_split(digits: Data) -> None:
-    model, result = train_small(digits, epochs=1, seed=1)
-    held_out = draw(1198, 120, 1, digits.training.labels)
+@pytest.mark.parametrize(("seed", "ema"), [(0, 0.0), (1, 0.0), (1, 0.9)])
+def test_validation_is_a_stratified_share_of_the_training_split(digits: Data, seed: int, ema: float) -> None:
+    """Whatever the seed the same one, and of the averaged weights where there are such."""
+    model, result = train_small(digits, epochs=1, seed=seed, ema=ema)
+    held_out = draw(1198, 120, 0, digits.training.labels)
     ((images, labels),) = digits.training.batches(120, held_out)
     with torch.no_grad():
         correct = model.eval()(torch.from_numpy(images)).argmax(1) == torch.as_tensor(labels)
     assert result.history[0].validation_top1 == pytest.approx(100 * correct.double().mean().item())
+
+
+def test_the_average_follows_the_weights_and_the_statistics(digits: Data) -> None:
+    model, averages = small_net(), dict[str, Tensor]()
+
+    def follow(_: str, done: int, total: int) -> None:
+        decay = min(0.7, done / (done + 9))  # one step fewer than are done
+        for name, value in model.state_dict().items():
+            if done == 1:
+                averages[name] = value.double()
+            elif done:
+                averages[name] = decay * averages[name] + (1 - decay) * value.double()
+
+    result = train(model, digits, TrainSettings(epochs=1, ema=0.7, precision="fp32"), follow)
+    del averages["1.num_batches_tracked"], averages["4.num_batches_tracked"]
+    for name, average in averages.items():
+        torch.testing.assert_close(result.best_state[name].double(), average, rtol=1e-4, atol=1e-6)
+    plain = train_small(digits, epochs=1, precision="fp32")[1]
+    assert not torch.allclose(plain.best_state["1.running_mean"], result.best_state["1.running_mean"], rtol=0.01)
 
 
 def test_the_validation_share_is_never_learned_from(digits: Data) -> None:
@@ -191,6 +213,35 @@ def test_progress_counts_steps(digits: Data) -> None:
     steps: list[tuple[str, int, int]] = []
     train(small_net(), digits, TrainSettings(epochs=2, batch_size=500), lambda *step: steps.append(step))
     assert steps == [("train", done, 4) for done in range(5)]
+
+
+def test_the_history_is_told_after_every_epoch(digits: Data) -> None:
+    told: list[list[int]] = []
+    settings = TrainSettings(epochs=2, batch_size=500)
+    train(small_net(), digits, settings, after_epoch=lambda history: told.append([each.epoch for each in history]))
+    assert told == [[1], [1, 2]]
+
+
+def test_the_same_history_makes_the_same_picture(tmp_path: Path) -> None:
+    history = [Epoch(number, None if number == 0 else 1 / number, 0.1, 90.0 + number, 0.3, 1.0) for number in range(4)]
+    for name in ("a.svg", "b.svg"):
+        draw_epochs(tmp_path / name, history, dense_top1=94.25)
+    content = (tmp_path / "a.svg").read_text()
+    assert content == (tmp_path / "b.svg").read_text()
+    assert "<dc:date>" not in content
+    for text in ("epoch", "training loss", "validation top-1, %", "best: 93.00 %, epoch 3", "dense: 94.25 %"):
+        assert f">{text}<" in content
+    draw_epochs(tmp_path / "c.svg", history[1:2])
+    assert "dense" not in (tmp_path / "c.svg").read_text()
+
+
+def test_training_leaves_its_curve_beside_the_checkpoint(cli: Any, tmp_path: Path) -> None:
+    arguments = ["--model", "simple_cnn", "--epochs", 2, "--ema", 0.9, "--out", tmp_path / "net.safetensors"]
+    content = cli("train", *arguments, "--json").json
+    assert content["curve"] == str(tmp_path / "net.curve.svg")
+    assert "epoch 2<" in (tmp_path / "net.curve.svg").read_text()
+    assert content["seconds"] > sum(epoch["seconds"] for epoch in content["history"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.curve.svg", "net.safetensors"]
 
 
 def test_fewer_samples_than_a_batch_still_train(digits: Data) -> None:
@@ -226,6 +277,8 @@ def test_data_that_cannot_be_trained_on_is_refused(digits: Data) -> None:
         {"learning_rate": float("nan")},
         {"momentum": 1.0},
         {"weight_decay": -1.0},
+        {"optimizer": "lion"},
+        {"ema": 1.0},
         {"schedule": "step"},
         {"precision": "int8"},
         {"augment": "flip"},

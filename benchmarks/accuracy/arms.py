@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.accuracy.seed import seed_way
 from calibration.augment import with_views
 from calibration.batchnorm import reestimate_batchnorm
+from sparsegpt_core.cnn_sparsegpt import cnn_sparsegpt
 from sparsegpt_core.layout import matrix_to_weight, weight_to_matrix
 from sparsegpt_core.modules import eval_mode
 from sparsegpt_core.patterns import Pattern
@@ -97,7 +97,7 @@ def _model_optimizer(model: nn.Module, batches: list[Tensor], _: Pattern) -> Non
 
 
 ARMS = {
-    "seed": Arm("the seed's way: wrong axis, wrong update", seed_way),
+    "seed": Arm("the seed's way: wrong axis, wrong update", cnn_sparsegpt),
     "model_optimizer": Arm("Model Optimizer's SparseGPT: masks, no update", _model_optimizer, ("2:4",)),
     "magnitude": _library("magnitude", {"method": "magnitude"}),
     "magnitude_bn": _library("magnitude + batch norm re-estimated", {"method": "magnitude"}, batch_norm=True),

@@ -9,9 +9,12 @@ from sparsegpt_cli.commands.demo import demo
 from sparsegpt_cli.commands.doctor import doctor
 from sparsegpt_cli.commands.explain import explain
 from sparsegpt_cli.commands.export import export
+from sparsegpt_cli.commands.finetune import finetune
 from sparsegpt_cli.commands.predict import predict
 from sparsegpt_cli.commands.prune import prune, prune_export
 from sparsegpt_cli.commands.report import report
+from sparsegpt_cli.commands.run import run
+from sparsegpt_cli.commands.sweep import sweep
 from sparsegpt_cli.commands.train import train
 from sparsegpt_cli.commands.triton_export import triton_export
 from sparsegpt_cli.commands.verify import verify
@@ -19,7 +22,7 @@ from sparsegpt_cli.commands.verify import verify
 __all__ = ["COMMANDS"]
 
 COMMANDS = (
-    *(prune_export, train, prune, export, verify),
-    *(predict, build, benchmark, explain, report, triton_export),
-    *(doctor, demo),
+    *(prune_export, train, prune, finetune, export, verify),
+    *(predict, build, benchmark, sweep, explain, report, triton_export),
+    *(run, doctor, demo),
 )

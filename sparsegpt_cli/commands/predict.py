@@ -53,7 +53,11 @@ def predict(
         for warning in found.measured.warnings:
             console.warn(warning)
         explanation = found.measured.explanation
-        lines = [latency_table(content, content["runtime"]), explanation_table(explanation), *advice_lines(explanation.layers)]
+        lines = [
+            latency_table(content, content["runtime"]),
+            explanation_table(explanation),
+            *advice_lines(explanation.layers),
+        ]
     else:
         lines = [prediction_table(found), *advice_lines(found.layers)]
     console.result(content, [*lines, found.verdict])

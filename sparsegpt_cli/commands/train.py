@@ -36,6 +36,9 @@ def train(
     schedule: Annotated[str, typer.Option(help="one-cycle or cosine.")] = "one-cycle",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     label_smoothing: Annotated[float, typer.Option(min=0)] = 0.0,
+    ema: Annotated[
+        float, typer.Option(min=0, help="Keep an exponential moving average of the weights with this decay; 0: none.")
+    ] = 0.0,
     augment: Annotated[str, typer.Option(help="auto, none, crop or crop-flip.")] = "auto",
     device: o.Device = "auto",
 ) -> None:
@@ -54,6 +57,7 @@ def train(
         schedule=schedule,
         precision=precision,
         label_smoothing=label_smoothing,
+        ema=ema,
         augment=augment,
         seed=console.seed,
         device=str(pick_device(device)),
@@ -65,4 +69,5 @@ def train(
     ]
     if content["evaluation"]:
         lines.append(f"evaluation: top-1 {content['evaluation']['top1']:.2f} % of {content['evaluation']['samples']}")
+    lines.append(f"learning curve: {content['curve']}")
     console.result(content, lines)

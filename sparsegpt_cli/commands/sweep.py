@@ -1,0 +1,78 @@
+"""``sweep``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsegpt_cli import options as o
+from sparsegpt_cli.command import command
+from sparsegpt_cli.config import ConfigFile
+from sparsegpt_cli.console import Console
+
+__all__ = ["sweep"]
+
+_METHODS = ("magnitude", "sparsegpt", "balanced")
+_PATTERNS = ("2:4", "1:4")
+
+
+@command
+def sweep(
+    console: Console,
+    weights: Annotated[
+        list[Path], typer.Option(help="A checkpoint of train or finetune, which notes its model; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write to; what is finished there is not computed again.")],
+    config: ConfigFile = None,
+    data: o.Data = "digits",
+    data_root: o.DataRoot = None,
+    eval_data: o.EvalData = None,
+    image_size: o.ImageSize = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="magnitude, sparsegpt (as published), balanced, best, or cnn-sparsegpt (the research project's, for "
+            "the record only); may be repeated. Default: magnitude, sparsegpt and balanced."
+        ),
+    ] = None,
+    patterns: Annotated[
+        list[str] | None,
+        typer.Option(help="N:M, or a fraction of zeros (0.5, 50%); may be repeated. Default: 2:4 and 1:4."),
+    ] = None,
+    samples: Annotated[
+        list[int] | None, typer.Option(min=1, help="Calibration images; may be repeated. Default: 256.")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Of the draws of calibration images; may be repeated. Default: 0."),
+    ] = None,
+    eval_samples: o.EvalSamples = 0,
+    batch_size: o.BatchSize = 64,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time, each in a process; they share the cores.")] = 1,
+    device: o.Device = "auto",
+    memory_limit: o.MemoryLimit = None,
+) -> None:
+    """Prune checkpoints in many ways and compare: CSV, Parquet and pictures; goes on where it stopped."""
+    del config  # its keys have become flags
+    from sparsegpt_cli.data import DataOptions
+    from sparsegpt_cli.loading import pick_device
+    from sparsegpt_cli.sweep.conductor import sweep as run
+    from sparsegpt_cli.sweep.grid import Grid
+    from sparsegpt_cli.sweep.judge import Judge
+    from sparsegpt_cli.sweep.summary import summary_table
+    from sparsegpt_core.sizes import parse_size
+
+    grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,))
+    options = DataOptions(data, data_root, eval_data, image_size=image_size)
+    judge = Judge(options, eval_samples, console.seed, batch_size, str(pick_device(device)))
+    limit = parse_size(memory_limit) if memory_limit else None
+    swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
+    total = len(swept.rows) + len(swept.failed)
+    said = f"{len(swept.rows)} of {total} cells: {out / 'results.csv'}, {out / 'pictures'}"
+    console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), said])
+    for cell in swept.failed:
+        console.error(f"{cell['cell']}: {cell['error']}. {cell['hint']}".rstrip())
+    if swept.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,104 @@
+"""The results of a sweep as CSV and Parquet. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from sparsegpt_core.artifacts import atomic_path
+from sparsegpt_core.patterns import parse_pattern
+
+if TYPE_CHECKING:
+    from sparsegpt_cli.sweep.cell import Task
+    from sparsegpt_cli.sweep.store import Record
+
+__all__ = ["layer_rows", "result_rows", "write_tables"]
+
+Row = dict[str, Any]
+
+_TEXT, _COUNT, _NUMBER = pa.string(), pa.int64(), pa.float64()
+_CELL = {"checkpoint": _TEXT, "model": _TEXT, "method": _TEXT, "pattern": _TEXT, "samples": _COUNT, "seed": _COUNT}
+_RESULTS = {
+    **_CELL,
+    **dict.fromkeys(("target_sparsity", "sparsity", "dense_top1", "top1", "difference"), _NUMBER),
+    **dict.fromkeys(("difference_low", "difference_high", "dense_top5", "top5"), _NUMBER),
+    **dict.fromkeys(("disagreement", "kl", "logit_error", "dense_loss", "loss"), _NUMBER),
+    **{"evaluated": _COUNT, "layers": _COUNT, "pruned_layers": _COUNT, "seconds": _NUMBER},
+    **{"checkpoint_sha256": _TEXT, "tool_version": _TEXT},
+}
+_LAYERS = {
+    **_CELL,
+    **{"number": _COUNT, "layer": _TEXT, "kind": _TEXT, "shape": _TEXT, "status": _TEXT, "reason": _TEXT},
+    **dict.fromkeys(("sparsity", "relative_error", "magnitude_error", "inherited_error", "sensitivity"), _NUMBER),
+}
+
+
+def result_rows(finished: Sequence[tuple[Task, Record]]) -> list[Row]:
+    """Return a row for each cell; accuracies and differences in percent, sparsities as fractions."""
+    return [_result_row(task, record["result"]) for task, record in finished]
+
+
+def layer_rows(finished: Sequence[tuple[Task, Record]]) -> list[Row]:
+    """Return a row for each layer of each cell, in the network's order."""
+    return [
+        {
+            **_cell(task),
+            **{name: layer.get(name) for name in _LAYERS if name not in _CELL},
+            "number": number,
+            "layer": layer["name"],
+            "shape": "x".join(map(str, layer["shape"])),
+        }
+        for task, record in finished
+        for number, layer in enumerate(record["result"]["layers"], start=1)
+    ]
+
+
+def write_tables(folder: Path, results: Sequence[Row], layers: Sequence[Row]) -> list[Path]:
+    """Write ``results`` and ``layers``, each as ``.csv`` and ``.parquet``, and return where.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    written = []
+    for name, rows, columns in (("results", results, _RESULTS), ("layers", layers, _LAYERS)):
+        table = pa.Table.from_pylist(list(rows), pa.schema(columns.items()))
+        for suffix, write in ((".csv", csv.write_csv), (".parquet", parquet.write_table)):
+            path = folder / f"{name}{suffix}"
+            with atomic_path(path) as temporary:
+                write(table, temporary)
+            written.append(path)
+    return written
+
+
+def _cell(task: Task) -> Row:
+    cell = task.cell
+    drawn = {"samples": cell.samples, "seed": cell.seed}
+    return {
+        "checkpoint": cell.checkpoint,
+        "model": task.subject.model,
+        "method": cell.method,
+        "pattern": cell.pattern,
+        **drawn,
+    }
+
+
+def _result_row(task: Task, result: dict[str, Any]) -> Row:
+    difference = result["difference"] or {}
+    return {
+        **_cell(task),
+        "target_sparsity": parse_pattern(task.cell.pattern).sparsity,
+        **{f"dense_{name}": result["dense"][name] for name in ("top1", "top5", "loss")},
+        **result["sparse"],
+        "difference": difference.get("value"),
+        "difference_low": difference.get("low"),
+        "difference_high": difference.get("high"),
+        **{name: result[name] for name in ("sparsity", "disagreement", "kl", "logit_error", "evaluated", "seconds")},
+        "layers": len(result["layers"]),
+        "pruned_layers": sum(layer["status"] == "pruned" for layer in result["layers"]),
+        "checkpoint_sha256": task.subject.identity["checkpoint_sha256"],
+        "tool_version": task.subject.identity["tool_version"],
+    }

@@ -1,0 +1,153 @@
+"""Pictures for what a grid has figures for, legible and always the same."""
+
+from __future__ import annotations
+
+import random
+import xml.etree.ElementTree as ElementTree
+from itertools import product
+
+import pytest
+
+from sparsegpt_cli.sweep.methods import METHODS
+from sparsegpt_cli.sweep.pictures import draw
+from sparsegpt_cli.sweep.summary import summary_table
+from sparsegpt_core.patterns import parse_pattern
+
+LAYERS = ("stem", "layer1.0.conv1", "head")
+
+
+def tables(
+    checkpoints=(("net", "cnn", 90.0),),
+    methods=("magnitude", "sparsegpt", "balanced"),
+    patterns=("2:4", "0.9"),
+    sizes=(256,),
+    seeds=(0, 1),
+    layers=LAYERS,
+    labelled=True,
+):
+    """The rows of results and layers that a sweep over this grid would have."""
+    chance = random.Random(0)
+    rows, found = [], []
+    for (name, model, top1), method, pattern in product(checkpoints, methods, patterns):
+        free = method == "magnitude"
+        for samples, seed in [(None, None)] if free else product(sizes, seeds):
+            cell = {"checkpoint": name, "model": model, "method": method, "pattern": pattern}
+            cell |= {"samples": samples, "seed": seed}
+            lost = chance.uniform(-0.1, 30)
+            rows.append(
+                {
+                    **cell,
+                    "dense_top1": top1 if labelled else None,
+                    "difference": -lost if labelled else None,
+                    "disagreement": abs(lost),
+                }
+            )
+            for layer in layers:
+                error = chance.lognormvariate(-5, 1) * parse_pattern(pattern).sparsity
+                found.append(
+                    {
+                        **cell,
+                        "layer": layer,
+                        "status": "dense" if layer == "head" else "pruned",
+                        "relative_error": None if free else error,
+                        "magnitude_error": None if free or method == "cnn-sparsegpt" else 20 * error,
+                        "sensitivity": None,
+                    }
+                )
+    return rows, found
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def texts(path):
+    return [element.text for element in ElementTree.parse(path).iter() if element.tag.endswith("}text")]
+
+
+FULL = {
+    "checkpoints": (("early", "cnn", 80.0), ("net", "cnn", 90.0), ("other", "torchvision:x", 70.0)),
+    "methods": tuple(METHODS),
+    "sizes": (32, 256, 2048),
+}
+
+
+def test_a_full_grid_has_every_picture(tmp_path):
+    written = draw(tmp_path, *tables(**FULL))
+    checkpoints, kinds = ("early", "net", "other"), ("layers", "samples", "sensitivity")
+    of_each = [f"{kind}-{name}.svg" for kind, name in product(kinds, checkpoints)]
+    assert names(tmp_path) == sorted([*of_each, "sparsity.svg", "training-cnn.svg"])
+    assert sorted(path.name for path in written) == names(tmp_path)
+    for path in written:
+        root = ElementTree.parse(path).getroot()
+        assert float(root.get("width").removesuffix("pt")) / 0.75 <= 761  # CSS pixels
+        assert "dc:date" not in path.read_text()
+    assert {"early", "net", *METHODS, "80.00 %", "90.00 %"} <= set(texts(tmp_path / "training-cnn.svg"))
+    assert {"2:4", "free", "50 %", "90 %"} <= set(texts(tmp_path / "sparsity.svg"))
+    assert {"32", "256", "2048", "net, 2:4", "net, unstructured 90 %"} <= set(texts(tmp_path / "samples-net.svg"))
+
+
+def test_the_same_figures_give_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        draw(tmp_path / folder, *tables(sizes=(8, 16)))
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ({}, ["layers-net.svg", "sensitivity-net.svg", "sparsity.svg"]),
+        ({"methods": ("magnitude",)}, ["sparsity.svg"]),
+        ({"methods": ("cnn-sparsegpt",)}, ["layers-net.svg", "sparsity.svg"]),
+        (
+            {"methods": ("best",), "sizes": (8, 16)},
+            ["layers-net.svg", "samples-net.svg", "sensitivity-net.svg", "sparsity.svg"],
+        ),
+        ({"checkpoints": ()}, []),
+    ],
+)
+def test_only_what_there_are_figures_for(tmp_path, grid, expected):
+    (tmp_path / "training-gone.svg").touch()  # of an earlier grid
+    (tmp_path / "mine.svg").touch()
+    draw(tmp_path, *tables(**grid))
+    assert names(tmp_path) == sorted([*expected, "mine.svg"])
+
+
+def test_without_labels_it_is_disagreement(tmp_path):
+    rows, layers = tables(labelled=False)
+    draw(tmp_path, rows, layers)
+    assert "images of another class, % (logarithmic)" in texts(tmp_path / "sparsity.svg")
+    assert summary_table(rows).row_count == 3
+
+
+def test_of_very_many_layers_the_worst_are_shown(tmp_path):
+    rows, layers = tables(layers=[f"block{number}.conv" for number in range(150)], seeds=(0,))
+    worst = max((row for row in layers if row["pattern"] == "2:4"), key=lambda row: row["magnitude_error"] or 0)
+    draw(tmp_path, rows, layers)
+    shown = texts(tmp_path / "layers-net.svg")
+    assert worst["layer"] in shown
+    assert sum(text.startswith("block") for text in shown) == 60
+    assert any("the 60 of 150 layers" in text for text in shown)
+
+
+def test_names_from_files_are_text(tmp_path):
+    hostile = "<script>alert(1)</script>&$x_1$"
+    long = "a-very-" * 12 + "long-name"
+    rows, layers = tables(
+        checkpoints=((hostile, "cnn", 1.0), (long, "cnn", 2.0)), layers=(hostile, long), sizes=(8, 256)
+    )
+    for path in draw(tmp_path, rows, layers):
+        assert "<script" not in path.read_text()
+        assert path.parent == tmp_path
+        assert all(len(text) < 100 for text in texts(path))
+    assert hostile in texts(tmp_path / f"layers-{'-script-alert-1-script-x_1-'}.svg")
+
+
+def test_no_error_at_all(tmp_path):
+    rows, layers = tables()
+    for row in layers:
+        row["relative_error"] = row["magnitude_error"] = 0.0
+    for row in rows:
+        row["difference"] = 0.0
+    assert len(draw(tmp_path, rows, layers)) == 3
