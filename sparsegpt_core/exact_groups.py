@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.low_rank import Upper
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.sparsegpt import in_blocks
 
@@ -17,7 +18,7 @@ __all__ = ["exact_groups"]
 _CHOICES = 1000  # per group, each of them a product
 
 
-def exact_groups(weight: Tensor, upper: Tensor, pattern: NM, block_size: int = 128) -> Tensor:
+def exact_groups(weight: Tensor, upper: Upper, pattern: NM, block_size: int = 128) -> Tensor:
     """Prune a weight matrix group by group of M columns, those behind absorbing the error.
 
     SparseGPT removes the weights with the smallest w_q² / U_qq², as if each went alone. Here every choice T of M − N

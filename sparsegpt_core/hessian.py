@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.low_rank import Gram, LowRank, LowRankUpper, Upper
 from sparsegpt_core.parallel import each, spans
 
 __all__ = ["Factor", "inverse_factor"]
@@ -17,6 +18,7 @@ _log = logging.getLogger(__name__)
 _RETRIES = 3
 _BLOCK = 256  # columns factorised at a time
 _ROWS = 512  # of them updated at a time
+_COLUMNS = 256  # of the triangular inverse at a time
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,36 @@ class Factor:
     mean(diag H), as it was finally used; ``dead`` (d,) marks columns that are never active.
     """
 
-    upper: Tensor
+    upper: Upper
     shift: Tensor
     damping: float
     dead: Tensor
 
+    def solve(self, right: Tensor) -> Tensor:
+        """Return X H_λ⁻¹ (K, d)."""
+        if isinstance(self.upper, LowRankUpper):
+            return right @ self.upper.inverse
+        half = torch.linalg.solve_triangular(self.upper.T, right, upper=False, left=False)
+        whole: Tensor = torch.linalg.solve_triangular(self.upper, half, upper=True, left=False)
+        return whole
 
-def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") -> Factor:
+    def inverse_diagonal(self) -> Tensor:
+        """Return diag(H_λ⁻¹) (d,), the same however many threads there are."""
+        upper = self.upper
+        if isinstance(upper, LowRankUpper):
+            return upper.inverse.diagonal()
+
+        def squares(columns: slice) -> Tensor:
+            # H_λ⁻¹ = UᵀU, U = V⁻¹; its columns end at the diagonal.
+            corner = upper[: columns.stop, : columns.stop]
+            right = torch.eye(columns.stop, dtype=upper.dtype, device=upper.device)[:, columns]
+            inverse: Tensor = torch.linalg.solve_triangular(corner, right, upper=True)
+            return inverse.square_().sum(dim=0)
+
+        return torch.cat(each(squares, spans(len(upper), _COLUMNS), upper.device))
+
+
+def inverse_factor(hessian: Gram, damping: float = 0.01, name: str = "layer") -> Factor:
     """Factor H_λ = H + λI = V Vᵀ with V upper triangular, λ = damping · mean(diag H).
 
     One Cholesky factorisation, from the last column to the first, instead of the usual Cholesky, inverse,
@@ -42,7 +67,7 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") 
     positive definite the damping is raised tenfold, three times at most.
 
     Args:
-        hessian: H (d, d), symmetric, positive semi-definite.
+        hessian: H (d, d), symmetric, positive semi-definite; whole or by its root.
         damping: λ relative to the mean of the diagonal.
         name: The layer, for messages.
 
@@ -56,9 +81,8 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") 
     used = damping
     for _ in range(_RETRIES + 1):
         shift = dead.to(hessian.dtype) + used * scale
-        upper = hessian.clone()
-        upper.diagonal().add_(shift)
-        if _factorise(upper):
+        upper = _upper(hessian, shift)
+        if upper is not None:
             if used > damping:
                 _log.warning("%s: the Hessian needed a damping of %g instead of %g", name, used, damping)
             return Factor(upper, shift, used, dead)
@@ -67,6 +91,16 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01, name: str = "layer") 
         f"{name}: the Hessian is not positive definite, even damped with {used / 10:g} of its mean diagonal",
         "Use more calibration samples, or a larger --damping.",
     )
+
+
+def _upper(hessian: Gram, shift: Tensor) -> Upper | None:
+    """Factor H + diag(shift); None where it is not positive definite."""
+    if isinstance(hessian, LowRank):
+        root = hessian.root
+        return each(lambda added: LowRankUpper(root, added), [shift], root.device)[0] if bool(shift.all()) else None
+    upper = hessian.clone()
+    upper.diagonal().add_(shift)
+    return upper if _factorise(upper) else None
 
 
 def _factorise(matrix: Tensor) -> bool:

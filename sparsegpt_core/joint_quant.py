@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsegpt_core.low_rank import Upper
 from sparsegpt_core.sparsegpt import in_blocks
 
 __all__ = ["IntegerWeight", "grid_scales", "quantise"]
@@ -28,7 +29,7 @@ class IntegerWeight:
     shift: Tensor
 
 
-def quantise(sparse: Tensor, upper: Tensor, scales: Tensor, bits: int = 8, block_size: int = 128) -> Tensor:
+def quantise(sparse: Tensor, upper: Upper, scales: Tensor, bits: int = 8, block_size: int = 128) -> Tensor:
     """Round to s_k · integer, column by column, and let the columns behind absorb the error.
 
     OBQ with one shared factor (Frantar et al., 2022; GPTQ), on a mask: pruned columns absorb like the others and are

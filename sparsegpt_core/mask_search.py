@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.hessian import Factor
+from sparsegpt_core.low_rank import Gram, LowRank, LowRankInverse
 from sparsegpt_core.masks import project
-from sparsegpt_core.parallel import each, spans
+from sparsegpt_core.parallel import each
 from sparsegpt_core.patterns import Pattern
 
-__all__ = ["Resolvents", "admm", "inverse_diagonal"]
+__all__ = ["Resolvents", "admm"]
 
 # In the units below A⁻¹ has a diagonal of ones whatever the layer, so that the same ρ suit all: measured on layers of
 # 288 to 4608 columns. Below 1 uncorrelated inputs (A = I) would not settle. It grows in few steps, as each needs an
@@ -20,7 +21,6 @@ __all__ = ["Resolvents", "admm", "inverse_diagonal"]
 _NARROW_COLUMNS = 1152
 _RHOS, _ITERATIONS = (1.0, 1.6, 2.5, 4.0), 5  # iterations for each ρ
 _WIDE_RHOS, _WIDE_ITERATIONS = (1.5,), 10
-_COLUMNS = 256  # of the triangular inverse at a time
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,21 @@ class Resolvents:
 
     scale: Tensor
     rhos: tuple[float, ...]
-    inverses: tuple[Tensor, ...]
+    inverses: tuple[Tensor | LowRankInverse, ...]
     iterations: int
 
     @classmethod
-    def of(cls, hessian: Tensor, factor: Factor) -> Resolvents:
+    def of(cls, hessian: Gram, factor: Factor) -> Resolvents:
         """Compute them for H (d, d), of which ``factor`` is the factor, each ρ on a thread of its own."""
-        scale = inverse_diagonal(factor).rsqrt()
-        damped = hessian / scale / scale[:, None]
-        damped.diagonal().add_(factor.shift / scale.square())
+        scale = factor.inverse_diagonal().rsqrt()
+        shift = factor.shift / scale.square()
+        damped = LowRank(hessian.root / scale) if isinstance(hessian, LowRank) else hessian / scale / scale[:, None]
 
-        def inverse(rho: float) -> Tensor:
+        def inverse(rho: float) -> Tensor | LowRankInverse:
+            if isinstance(damped, LowRank):
+                return LowRankInverse(damped.root, shift + rho, rho)
             shifted = damped.clone()
-            shifted.diagonal().add_(rho)
+            shifted.diagonal().add_(shift).add_(rho)
             return torch.cholesky_inverse(torch.linalg.cholesky(shifted)).mul_(rho)
 
         narrow = len(hessian) <= _NARROW_COLUMNS
@@ -81,21 +83,7 @@ def admm(target: Tensor, resolvents: Resolvents, pattern: Pattern) -> Tensor:
         multipliers *= last / rho
         last = rho
         for _ in range(resolvents.iterations):
-            point = torch.addmm(goal, sparse - multipliers - goal, inverse).add_(multipliers)
+            point = ((sparse - multipliers - goal) @ inverse).add_(goal).add_(multipliers)
             sparse = project(point, pattern)
             multipliers = point.sub_(sparse)
     return sparse / resolvents.scale
-
-
-def inverse_diagonal(factor: Factor) -> Tensor:
-    """Return diag(H_λ⁻¹) (d,), the same however many threads there are."""
-    upper = factor.upper
-
-    def squares(columns: slice) -> Tensor:
-        # H_λ⁻¹ = UᵀU, U = V⁻¹; its columns end at the diagonal.
-        corner = upper[: columns.stop, : columns.stop]
-        right = torch.eye(columns.stop, dtype=upper.dtype, device=upper.device)[:, columns]
-        inverse: Tensor = torch.linalg.solve_triangular(corner, right, upper=True)
-        return inverse.square_().sum(dim=0)
-
-    return torch.cat(each(squares, spans(len(upper), _COLUMNS), upper.device))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.low_rank import Gram
 
 __all__ = ["AFTER_ADMM", "refit"]
 
@@ -22,7 +23,7 @@ _TOLERANCE = 1e-3
 def refit(
     start: Tensor,
     product: Tensor,
-    hessian: Tensor,
+    hessian: Gram,
     shift: Tensor,
     name: str = "layer",
     *,
@@ -42,7 +43,7 @@ def refit(
         hessian: H (d, d).
         shift: (d,), what H_λ has more than H on its diagonal.
         name: The layer, for messages.
-        direct: Whether to solve by Cholesky; by default as the width suggests.
+        direct: Whether to solve by Cholesky, which takes a whole H; by default as the width suggests.
         iterations: The most that conjugate gradients take; by default 20 up to 512 columns, where they are cheap,
             and 8 beyond: the first eight make 85 % of the gain there is at 256 columns and 24 % at 4608, but nearly
             all that a whole network's outputs have of it.
@@ -58,7 +59,7 @@ def refit(
     kept = start != 0
     if direct is None:
         direct = start.shape[1] <= _CHOLESKY_COLUMNS
-    if direct:
+    if direct and isinstance(hessian, Tensor):
         weight = start + _by_cholesky(residual, kept, hessian, shift, name)
         return weight, product - weight @ hessian - weight * shift
     if iterations is None:
@@ -92,7 +93,7 @@ def _by_conjugate_gradients(
     start: Tensor,
     residual: Tensor,
     kept: Tensor,
-    hessian: Tensor,
+    hessian: Gram,
     shift: Tensor,
     iterations: int,
     tolerance: float,

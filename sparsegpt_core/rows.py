@@ -11,12 +11,13 @@ from torch import Tensor
 
 from sparsegpt_core.exact_groups import exact_groups
 from sparsegpt_core.hessian import Factor
+from sparsegpt_core.low_rank import Gram
 from sparsegpt_core.mask_search import Resolvents, admm
+from sparsegpt_core.moments import Moments
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.refit import AFTER_ADMM, refit
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.sparsegpt import sparsegpt
-from sparsegpt_core.statistics import Moments
 
 __all__ = ["Choice", "Rows", "Solver"]
 
@@ -31,7 +32,7 @@ class Rows(NamedTuple):
     """
 
     weight: Tensor
-    hessian: Tensor
+    hessian: Gram
     product: Tensor
     gap: Tensor
 
@@ -66,8 +67,7 @@ class Solver:
         upper, settings = self.factor.upper, self.settings
         target = rows.weight
         if alpha:
-            half = torch.linalg.solve_triangular(upper.T, alpha * rows.gap, upper=False, left=False)
-            target = target + torch.linalg.solve_triangular(upper, half, upper=True, left=False)
+            target = target + self.factor.solve(alpha * rows.gap)
         if mask == "admm" and self.resolvents is not None:
             sparse = admm(target, self.resolvents, settings.pattern)
         elif mask == "exact" and isinstance(settings.pattern, NM):

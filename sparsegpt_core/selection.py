@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +23,16 @@ from sparsegpt_core.reasons import Reason
 __all__ = ["Layer", "select_layers"]
 
 
+_WIDE, _FEW = 2048, 4  # columns, and how many of them a position must have, before it pays to keep the positions
+
+
 @dataclass(frozen=True)
 class Layer:
     """A convolution or linear layer of a network; ``reason`` is None where it will be pruned.
 
     ``calls`` is how often one forward pass multiplies by its weight, and ``plain`` a layer that does what
     those calls do, without what a subclass puts around them; None where there is no such call. ``absorber`` can
-    shift the layer's outputs, and them alone; None where nothing can.
+    shift the layer's outputs, and them alone; None where nothing can. ``single``: a sample gives it one vector.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Layer:
     reason: Reason | None
     plain: PrunableLayer | None = None
     absorber: Absorber | None = None
+    single: bool = False
 
     @property
     def kind(self) -> str:
@@ -61,6 +66,11 @@ class Layer:
         """The shape of the weight: (K, C, R, S) or (K, C)."""
         weight = self.module.weight
         return tuple(weight.shape) if isinstance(weight, Tensor) else ()
+
+    def few(self, samples: int) -> bool:
+        """Tell whether so many samples give the layer far fewer positions than it has columns."""
+        columns = math.prod(self.shape[1:])
+        return self.single and columns >= _WIDE and _FEW * samples <= columns
 
 
 def select_layers(
@@ -91,7 +101,7 @@ def select_layers(
     }
     for glob in (*include, *exclude):
         _check_glob(glob, list(modules))
-    order, calls, absorbers = _run(model, modules, sample)
+    order, calls, absorbers, single = _run(model, modules, sample)
     first = next((name for name in order if isinstance(modules[name], _ConvNd)), None)
     last = next(reversed(order), None)
 
@@ -109,23 +119,32 @@ def select_layers(
 
     names = [*order, *(name for name in modules if name not in order)]
     return [
-        Layer(name, modules[name], len(calls[name]), reason(name), _common(calls[name]), absorbers.get(name))
+        Layer(
+            name,
+            modules[name],
+            calls=len(calls[name]),
+            reason=reason(name),
+            plain=_common(calls[name]),
+            absorber=absorbers.get(name),
+            single=name in single,
+        )
         for name in names
     ]
 
 
 def _run(
     model: nn.Module, modules: dict[str, nn.Module], sample: Tensor
-) -> tuple[Counter[str], dict[str, list[PrunableLayer]], dict[str, Absorber]]:
+) -> tuple[Counter[str], dict[str, list[PrunableLayer]], dict[str, Absorber], set[str]]:
     """Run the network once.
 
     Returns:
-        The modules in the order of their first run, what each call with their weight does, and what can absorb
-        a shift of their outputs.
+        The modules in the order of their first run, what each call with their weight does, what can absorb
+        a shift of their outputs, and those that a sample gives one vector.
     """
     order: Counter[str] = Counter()
     calls: dict[str, list[PrunableLayer]] = {name: [] for name in modules}
     outputs: dict[str, Tensor] = {}
+    inputs: dict[str, torch.Size] = {}
     owners: dict[int, list[str]] = {}
     for name, module in modules.items():
         owners.setdefault(id(module._parameters.get("weight")), []).append(name)
@@ -133,6 +152,7 @@ def _run(
     def note(call: Call) -> None:
         for name in owners.get(id(call.arguments["weight"]), []):
             calls[name].append(call.layer())
+            inputs[name] = call.arguments["input"].shape
 
     readers = watch_readers()
 
@@ -156,7 +176,12 @@ def _run(
             hook.remove()
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     absorbers = {name: _absorber(name, calls, outputs, readers) for name in outputs}
-    return order, calls, {name: found for name, found in absorbers.items() if found and id(found.tensor) in own}
+    found = {name: absorber for name, absorber in absorbers.items() if absorber and id(absorber.tensor) in own}
+    return order, calls, found, {name for name in inputs if _single(calls[name], inputs[name], len(sample))}
+
+
+def _single(calls: Sequence[PrunableLayer], shape: torch.Size, samples: int) -> bool:
+    return len(calls) == 1 and isinstance(calls[0], nn.Linear) and len(shape) == 2 and shape[0] == samples
 
 
 def _absorber(

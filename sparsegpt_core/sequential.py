@@ -20,6 +20,7 @@ from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.layout import device_of, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.modules import check_finite, eval_mode
+from sparsegpt_core.moments import Moments
 from sparsegpt_core.patterns import NM, Pattern, find_violations
 from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.reasons import Reason
@@ -29,7 +30,6 @@ from sparsegpt_core.selection import Layer, select_layers
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solve import Solution, solve
 from sparsegpt_core.sources import Source, open_source
-from sparsegpt_core.statistics import Moments
 
 __all__ = ["LayerResult", "PruneResult", "plan_layers", "prune_model"]
 
@@ -139,6 +139,7 @@ class _Pruning:
                 split_batches(batches, first, samples - held_out),
                 self._todo,
                 first=first,
+                samples=samples,
                 dense=self._settings.dense,
                 runtime=self._runtime,
                 seconds=self._seconds,
@@ -224,6 +225,7 @@ class _Pruning:
             layer.pruned,
             samples,
             self._settings.held_out(samples),
+            as_rows=layer.few(samples),
             cross=source.compares(layer),
             centred=self._settings.bias and layer.absorber is not None,
             positions_per_column=self._settings.positions_per_column,

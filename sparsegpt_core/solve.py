@@ -14,13 +14,14 @@ from sparsegpt_core.distributed import ALONE, World
 from sparsegpt_core.held_out import pooled
 from sparsegpt_core.hessian import Factor, inverse_factor
 from sparsegpt_core.joint_quant import IntegerWeight, grid_scales, quantise
+from sparsegpt_core.low_rank import Gram, LowRank, width
 from sparsegpt_core.magnitude import magnitude
 from sparsegpt_core.mask_search import Resolvents
+from sparsegpt_core.moments import Moments
 from sparsegpt_core.parallel import each, spans
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.rows import Choice, Rows, Solver
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.statistics import Moments
 
 __all__ = ["Solution", "solve"]
 
@@ -77,7 +78,7 @@ def solve(
     damping = settings.damping_for(moments.used, weight.shape[1])
     factor = _factor(moments.hessian, damping, name, world)
     alphas = settings.alphas if moments.cross is not None else (0.0,)
-    masks = settings.masks_for(weight.shape[1])
+    masks = settings.masks_for(width(moments.hessian))
     choices = list(product(masks, alphas))
     resolvents = Resolvents.of(moments.hessian, factor) if "admm" in masks else None
     solver = Solver(factor, resolvents, settings, name)
@@ -140,7 +141,7 @@ def _round(
     return IntegerWeight(values.to(torch.int8), scales, shift)
 
 
-def _taming_root(hessian: Tensor) -> float:
+def _taming_root(hessian: Gram) -> float:
     """The power of two to scale huge or tiny inputs by, which changes no weight: squares of H would overflow."""
     mean = float(hessian.diagonal().double().mean())
     return 1.0 if not mean or 1 / _TAME <= mean <= _TAME else 2.0 ** -(math.frexp(mean)[1] // 2)
@@ -172,9 +173,9 @@ def _describe(
     )
 
 
-def _factor(hessian: Tensor, damping: float, name: str, world: World) -> Factor:
+def _factor(hessian: Gram, damping: float, name: str, world: World) -> Factor:
     """Factor H once for all processes on one CPU, whose cores the others leave alone; GPUs each do it themselves."""
-    if world.size == 1 or hessian.device.type != "cpu":
+    if world.size == 1 or isinstance(hessian, LowRank) or hessian.device.type != "cpu":
         return inverse_factor(hessian, damping, name)
     if world.rank == 0:
         factor = inverse_factor(hessian, damping, name)
@@ -182,5 +183,6 @@ def _factor(hessian: Tensor, damping: float, name: str, world: World) -> Factor:
         row = hessian[0]
         factor = Factor(torch.empty_like(hessian), torch.empty_like(row), 0.0, torch.empty_like(row, dtype=torch.bool))
     used = torch.tensor([factor.damping], dtype=torch.float64)
-    world.spread([factor.upper, factor.shift, factor.dead, used])
+    parts = (factor.upper, factor.shift, factor.dead, used)
+    world.spread([part for part in parts if isinstance(part, Tensor)])
     return replace(factor, damping=float(used))

@@ -38,6 +38,7 @@ _USABLE = 0.9  # of a limit: the rest is for what an allocator cannot use
 _VALUES_AT_ONCE = 4  # of a batch's largest value, in each thread
 _SQUARE_BYTES, _MATRIX_BYTES = 22, 64  # of a solve, for every entry of (d, d) and of (K, d)
 _ADMM_SQUARE_BYTES = 44
+_ROW_BYTES = 80  # of a solve that keeps the positions, for every entry of them
 _HELD_OUT_SQUARE_BYTES = 16  # more, for H and G over the held-out samples and over all
 
 
@@ -71,6 +72,7 @@ def open_source(
     dense: bool,
     runtime: Runtime,
     seconds: dict[str, float],
+    samples: int | None = None,
     admm_columns: int = 0,
     held_out: bool = False,
 ) -> Iterator[Source]:
@@ -84,6 +86,7 @@ def open_source(
         dense: Also deliver the dense network's outputs.
         runtime: The resources.
         seconds: Gets the time of ``trace``, ``forward`` and ``statistics``.
+        samples: How many there are in the whole calibration set, if layers that see few keep them as they are.
         admm_columns: The widest layers that ADMM will solve, which takes more memory.
         held_out: Whether moments will be gathered over held-out samples too.
 
@@ -99,7 +102,7 @@ def open_source(
     if program is None:
         yield Capture(model, batches, first=first, dense=dense, seconds=seconds, fallback=why)
         return
-    solves = {layer.name: _solve_bytes(layer, admm_columns, held_out) for layer in layers}
+    solves = {layer.name: _solve_bytes(layer, samples, admm_columns, held_out) for layer in layers}
     plan = _plan(program, solves, batches, device)
     limit = runtime.memory_limit or used_memory(device) + int(_DEFAULT_SHARE * available)
     taken = used_memory(device) + plan.working_bytes
@@ -151,8 +154,10 @@ def _plan(program: Program, solves: dict[str, int], batches: Sequence[Tensor], d
     return _Plan(chunk, solves[largest] + _VALUES_AT_ONCE * at_once * batch * program.sample_bytes, largest)
 
 
-def _solve_bytes(layer: Layer, admm_columns: int, held_out: bool) -> int:
+def _solve_bytes(layer: Layer, samples: int | None, admm_columns: int, held_out: bool) -> int:
     rows, columns = layer.shape[0], math.prod(layer.shape[1:])
+    if samples is not None and layer.few(samples):
+        return _ROW_BYTES * samples * columns + _MATRIX_BYTES * rows * columns
     square = _ADMM_SQUARE_BYTES if columns <= admm_columns else _SQUARE_BYTES
     if held_out:
         square += _HELD_OUT_SQUARE_BYTES

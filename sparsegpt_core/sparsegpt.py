@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sparsegpt_core.low_rank import LowRankUpper, Upper
 from sparsegpt_core.masks import keep_mask, ranks
 from sparsegpt_core.parallel import spans
 from sparsegpt_core.patterns import NM, Pattern
@@ -16,7 +17,7 @@ __all__ = ["in_blocks", "sparsegpt"]
 _STEP = 16  # columns handled together where the pattern has no groups
 
 
-def sparsegpt(weight: Tensor, upper: Tensor, pattern: Pattern, block_size: int = 128) -> Tensor:
+def sparsegpt(weight: Tensor, upper: Upper, pattern: Pattern, block_size: int = 128) -> Tensor:
     """Prune a weight matrix and let the kept weights absorb the error.
 
     With (H + λI)⁻¹ = UᵀU the rows of U make column j's part of H⁻¹ valid once the columns before j are
@@ -43,7 +44,7 @@ def sparsegpt(weight: Tensor, upper: Tensor, pattern: Pattern, block_size: int =
 
 
 def in_blocks(
-    weight: Tensor, upper: Tensor, block_size: int, freeze: Callable[[Tensor, Tensor, slice], Tensor]
+    weight: Tensor, upper: Upper, block_size: int, freeze: Callable[[Tensor, Tensor, slice], Tensor]
 ) -> Tensor:
     """Freeze a weight matrix block by block of columns, each letting those behind it absorb its errors.
 
@@ -64,15 +65,22 @@ def in_blocks(
     # Transposed, so that a column of the weight lies contiguous: the loops work on whole columns.
     frozen = weight.T.clone(memory_format=torch.contiguous_format)
     changes = torch.zeros_like(frozen)
+    pulls = _pulls(upper, changes)
     for columns in spans(weight.shape[1], block_size):
-        start = columns.start
-        block, corner = frozen[columns], upper[columns, columns]
-        pull = upper[:start, columns].T @ changes[:start]
-        current = block + torch.linalg.solve_triangular(corner.T, pull, upper=False)
+        block = frozen[columns]
+        corner = upper.corner(columns) if isinstance(upper, LowRankUpper) else upper[columns, columns]
+        current = block + torch.linalg.solve_triangular(corner.T, pulls(columns), upper=False)
         changes[columns] = block
         frozen[columns] = freeze(current, corner, columns)
         changes[columns] -= frozen[columns]
     return frozen.T.contiguous()
+
+
+def _pulls(upper: Upper, changes: Tensor) -> Callable[[slice], Tensor]:
+    """Return what gives V_abᵀ Δ_a (B, K) for one block b after the other, a being all columns before it."""
+    if isinstance(upper, LowRankUpper):
+        return upper.pulls(changes)
+    return lambda columns: upper[: columns.start, columns].T @ changes[: columns.start]
 
 
 def _prune_block(block: Tensor, corner: Tensor, pattern: Pattern) -> Tensor:

@@ -6,18 +6,19 @@ import itertools
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.correlations import Maps, axes_of, cross_blocks, gram_blocks, map_of, phase_maps
 from sparsegpt_core.displacements import Axis, displacements
-from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.errors import InputError
 from sparsegpt_core.layout import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
+from sparsegpt_core.moments import Moments, no_inputs, not_finite
 from sparsegpt_core.triangle import LowerTriangle
 
-__all__ = ["LayerStatistics", "Moments"]
+__all__ = ["LayerStatistics"]
 
 # Inputs are kept until there are this many positions or bytes of them, then multiplied in float32 and added
 # to the float64 sums: fewer would spend their time on the sums, more would lose precision and memory.
@@ -25,44 +26,6 @@ _POSITIONS = 16384
 _BYTES = 64 * 2**20
 # A GPU needs more work at once to be busy.
 _GPU_FACTOR = 8
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What a solver needs to know of a layer's inputs x̃; all are means over positions, float32.
-
-    With ``mean`` the outputs may be shifted as a whole, so x̃ and W x stand for their deviations from their
-    means in the first three.
-
-    Attributes:
-        hessian: H (d, d) = (1/n) Σ x̃ x̃ᵀ.
-        cross: (K, d) = (1/n) Σ (W x) x̃ᵀ, W x the dense layer's output without its bias; or None.
-        energy: (1/n) Σ ‖W x‖²; present beside ``cross``.
-        positions: How many output positions there were, on all devices.
-        used: How many of them were summed: n.
-        mean: (d,) = (1/n) Σ x̃, or None.
-        output_mean: (K,) = (1/n) Σ W x; present beside ``mean`` and ``cross``.
-    """
-
-    hessian: Tensor
-    cross: Tensor | None
-    energy: float | None
-    positions: int
-    used: int
-    mean: Tensor | None = None
-    output_mean: Tensor | None = None
-
-    def scaled(self, factor: float) -> Moments:
-        """Return the moments of inputs ``factor`` times as large."""
-        square = factor**2
-        return replace(
-            self,
-            hessian=self.hessian * square,
-            cross=None if self.cross is None else self.cross * square,
-            energy=None if self.energy is None else self.energy * square,
-            mean=None if self.mean is None else self.mean * factor,
-            output_mean=None if self.output_mean is None else self.output_mean * factor,
-        )
 
 
 class LayerStatistics:
@@ -171,7 +134,7 @@ class LayerStatistics:
         positions, used, energy = self._counts.tolist()
         self._counts.zero_()
         if not used:
-            raise InputError(f"{name}: the Hessian needs at least one input")
+            raise no_inputs(name)
         mean, output_mean = self._mean.div_(used), self._output_mean.div_(used)
         hessian = self._gram.mean(used, mean if self._centred else None)
         cross, energy = self._cross, energy / used
@@ -184,9 +147,7 @@ class LayerStatistics:
             cross = cross.float()
         # A NaN or infinity anywhere is one in the sums of squares.
         if not (bool(torch.isfinite(hessian.diagonal()).all()) and math.isfinite(energy)):
-            raise NumericsError(
-                f"{name}: its inputs hold NaN or infinity", "Check the calibration images and the weights."
-            )
+            raise not_finite(name)
         return Moments(
             hessian,
             cross,
@@ -282,7 +243,8 @@ class LayerStatistics:
         if self._centred:
             self._add(self._output_mean, y.flatten(0, -2).sum(0))
         # Norms of positions first: ten times as fast as squares summed in float64, and as exact.
-        self._add(self._counts[2], torch.linalg.vector_norm(y, dim=-1).to(self._counts.dtype).square().sum())
+        energy = torch.linalg.vector_norm(y, dim=-1).to(self._counts.dtype).square().sum()
+        self._add(self._counts[2], energy.float())  # like all products, so that their order does not matter
         return y
 
 

@@ -12,7 +12,6 @@ from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.hessian import inverse_factor
 from sparsegpt_core.inputs import Batch, as_tensors
 from sparsegpt_core.layout import device_of, weight_to_matrix
-from sparsegpt_core.mask_search import inverse_diagonal
 from sparsegpt_core.modules import eval_mode
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation import PermutationResult, permute_channels
@@ -84,7 +83,7 @@ def survey(
                 factor = inverse_factor(
                     moments.hessian, settings.damping_for(moments.used, weight.shape[1]), layer.name
                 )
-                result.saliencies[layer.name] = weight.square() / inverse_diagonal(factor)
+                result.saliencies[layer.name] = weight.square() / factor.inverse_diagonal()
                 result.energies[layer.name] = float(((weight @ moments.hessian) * weight).sum())
                 progress("survey", number, len(todo))
     return result

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.hessian import inverse_factor
 from sparsegpt_core.magnitude import magnitude
+from sparsegpt_core.moments import Moments
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solve import solve
 from sparsegpt_core.sparsegpt import sparsegpt
-from sparsegpt_core.statistics import Moments
 
 PLAIN = {"alpha": 0.0, "refit": False, "damping": 0.01, "mask": "adaptive"}
 

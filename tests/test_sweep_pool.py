@@ -17,8 +17,9 @@ from conftest import ROOT
 from sparsegpt_cli.sweep.pool import each_in_processes
 
 OUTLIVED = """
-import sys, time
+import signal, sys
 from test_sweep_pool import sleep_in, each_in_processes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it ignored
 if __name__ == "__main__":
     for _ in each_in_processes(sleep_in, [sys.argv[1]] * 2, 2):
         pass

@@ -1,0 +1,60 @@
+"""What a solver needs to know of a layer's inputs, summed up over positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from sparsegpt_core.errors import InputError, NumericsError
+from sparsegpt_core.low_rank import Gram
+
+__all__ = ["Moments", "no_inputs", "not_finite"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a solver needs to know of a layer's inputs x̃; all are means over positions, float32.
+
+    With ``mean`` the outputs may be shifted as a whole, so x̃ and W x stand for their deviations from their
+    means in the first three.
+
+    Attributes:
+        hessian: H (d, d) = (1/n) Σ x̃ x̃ᵀ, whole or by its root.
+        cross: (K, d) = (1/n) Σ (W x) x̃ᵀ, W x the dense layer's output without its bias; or None.
+        energy: (1/n) Σ ‖W x‖²; present beside ``cross``.
+        positions: How many output positions there were, on all devices.
+        used: How many of them were summed: n.
+        mean: (d,) = (1/n) Σ x̃, or None.
+        output_mean: (K,) = (1/n) Σ W x; present beside ``mean`` and ``cross``.
+    """
+
+    hessian: Gram
+    cross: Tensor | None
+    energy: float | None
+    positions: int
+    used: int
+    mean: Tensor | None = None
+    output_mean: Tensor | None = None
+
+    def scaled(self, factor: float) -> Moments:
+        """Return the moments of inputs ``factor`` times as large."""
+        square = factor**2
+        return replace(
+            self,
+            hessian=self.hessian * square,
+            cross=None if self.cross is None else self.cross * square,
+            energy=None if self.energy is None else self.energy * square,
+            mean=None if self.mean is None else self.mean * factor,
+            output_mean=None if self.output_mean is None else self.output_mean * factor,
+        )
+
+
+def no_inputs(name: str) -> InputError:
+    """Return the error of a layer that nothing was added for."""
+    return InputError(f"{name}: the Hessian needs at least one input")
+
+
+def not_finite(name: str) -> NumericsError:
+    """Return the error of a layer whose inputs, or dense outputs, are not all finite."""
+    return NumericsError(f"{name}: its inputs hold NaN or infinity", "Check the calibration images and the weights.")
