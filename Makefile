@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports clean
+.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -43,6 +43,10 @@ models: $(READY)
 
 exports: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.exports
+
+# docs/results.md and its pictures from the committed raw results; benchmarks/results/measure.sh measures them, in days.
+results: $(READY)
+	$(BIN)/python -m benchmarks.results_page
 
 # With the torch of .venv; requests and huggingface_hub are imported by Model Optimizer but not declared.
 .venv-modelopt/.ready: | $(READY)

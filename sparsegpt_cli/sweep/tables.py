@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparsegpt_cli.sweep.cell import Task
     from sparsegpt_cli.sweep.store import Record
 
-__all__ = ["layer_rows", "result_rows", "write_tables"]
+__all__ = ["layer_rows", "read_layers", "read_results", "result_rows", "write_tables"]
 
 Row = dict[str, Any]
 
@@ -72,6 +72,22 @@ def write_tables(folder: Path, results: Sequence[Row], layers: Sequence[Row]) ->
                 write(table, temporary)
             written.append(path)
     return written
+
+
+def read_results(path: Path) -> list[Row]:
+    """Read a ``results.csv``."""
+    return _read(path, _RESULTS)
+
+
+def read_layers(path: Path) -> list[Row]:
+    """Read a ``layers.csv``."""
+    return _read(path, _LAYERS)
+
+
+def _read(path: Path, columns: dict[str, pa.DataType]) -> list[Row]:
+    options = csv.ConvertOptions(column_types=columns, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    rows: list[Row] = csv.read_csv(path, convert_options=options).to_pylist()
+    return rows
 
 
 def _cell(task: Task) -> Row:

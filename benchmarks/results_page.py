@@ -1,0 +1,219 @@
+"""The research project's tables beside ours, from the committed raw results: ``python -m benchmarks.results_page``.
+
+``benchmarks/results/measure.sh`` makes those from nothing. A table whose raw results are not there is named as missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.accuracy.summary import summarise
+from sparsegpt_cli.sweep.methods import METHODS
+from sparsegpt_cli.sweep.pictures import draw
+from sparsegpt_cli.sweep.tables import read_layers, read_results
+from sparsegpt_core.artifacts import read_json, write_text
+
+ROOT = Path(__file__).parent.parent
+RAW, ABLATION = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "accuracy" / "results"
+PAGE, PICTURES = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
+
+TABLES = ("two-four", "training", "patterns", "samples")
+MOST_LOST, MOST_LOST_TUNED = 0.2, 0.1  # percentage points
+NAMES = {"simple_cnn": "SimpleCNN", "cifar_cnn": "CIFARCNN", "resnet18": "ResNet-18", "vgg16": "VGG-16"}
+# The research project's own reports (2025-12): dense, magnitude, and its SparseGPT, in two reports or in one.
+SEED_TRAINED = {
+    "simple_cnn": ("98.38 (MNIST)", "97.33", "98.20"),
+    "cifar_cnn": ("78.15", "45.48", "64.64, 69.25"),
+    "resnet18": ("85.22", "20.75", "46.17, 42.58"),
+    "vgg16": ("85.74", "31.16", "67.91, 68.31"),
+}
+SEED_EARLY = {
+    "cifar_cnn": ("63.18", "19.00", "48.31"),
+    "resnet18": ("79.45", "20.80", "34.27"),
+    "vgg16": ("80.40", "22.52", "38.20"),
+}
+
+WAYS = dict(
+    zip(METHODS, ("magnitude", "research project's", "SparseGPT as published", "balanced", "best"), strict=True)
+)
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    layers = read_layers(RAW / "layers.csv") if (RAW / "layers.csv").exists() else []
+    for name in TABLES:
+        if rows := _rows(RAW / f"{name}.csv"):
+            draw(PICTURES / name, rows, layers if name == "two-four" else [])
+    write_text(PAGE, page(RAW))
+    print(PAGE.relative_to(ROOT))
+
+
+def page(raw: Path) -> str:
+    """Return the page, in Markdown, for the raw results in a folder."""
+    sections = [
+        _intro(),
+        _trained(_rows(raw / "two-four.csv")),
+        _early(_rows(raw / "training.csv")),
+        _patterns(_rows(raw / "patterns.csv")),
+        _samples(_rows(raw / "samples.csv")),
+        _tuned(raw),
+        _ablation(),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _intro() -> str:
+    return """# Results: the research project's questions, asked again
+Fashion-MNIST, 60,000 training and 10,000 test images. CIFAR-10 is not at hand here, so accuracies cannot be compared
+across the two projects; what pruning takes from them can. No retraining unless a table says so. Figures are on all
+test images, means over draws of calibration images, with (smallest … largest). *Disagrees* are images of another class
+than the dense network gives them; KL is from the dense network's distribution. *Research project's* is its SparseGPT
+as it was, run here on the same networks, with its wrong axis and its wrong update. `make results` made the page from
+[raw results](../benchmarks/results), which `benchmarks/results/measure.sh` makes from nothing."""
+
+
+def _trained(rows: Sequence[Row]) -> str:
+    lines = ["## 2:4 on trained networks", _seed_table(SEED_TRAINED), _ours(rows)]
+    lost = {
+        name: mean(row["difference"] for row in own) for name in NAMES if (own := _of(rows, name, "balanced", "2:4"))
+    }
+    if lost:
+        verdicts = (
+            f"{NAMES[name]} {change:+.2f} {'✓' if change >= -MOST_LOST else '✗'}" for name, change in lost.items()
+        )
+        lines.append(f"A default run is to lose {MOST_LOST} points at most: {', '.join(verdicts)}.")
+    return "\n\n".join([*lines, *_pictures("two-four", rows)])
+
+
+def _early(rows: Sequence[Row]) -> str:
+    text = (
+        "The research project read its tables so: the better a network has converged, the better a second-order method "
+        "keeps it, and residual networks suffer. Here each network was trained for one epoch."
+    )
+    parts = ["## 2:4 on undertrained networks", text, _seed_table(SEED_EARLY), _ours(rows)]
+    return "\n\n".join([*parts, *_pictures("training", rows)])
+
+
+def _patterns(rows: Sequence[Row]) -> str:
+    patterns = list(dict.fromkeys(row["pattern"] for row in rows))
+    cells = [
+        [
+            NAMES[name],
+            title,
+            *(_spread(_of(rows, name, method, pattern), "difference", "{:+.2f}") for pattern in patterns),
+        ]
+        for name in NAMES
+        for method, title in WAYS.items()
+        if any(_of(rows, name, method, pattern) for pattern in patterns)
+    ]
+    parts = ["## Other patterns", "Points of top-1 lost or won; a fraction is unstructured."]
+    return "\n\n".join([*parts, _table(["network", "way", *patterns], cells), *_pictures("patterns", rows)])
+
+
+def _samples(rows: Sequence[Row]) -> str:
+    sizes = sorted({row["samples"] for row in rows if row["samples"]})
+    cells = [
+        [
+            NAMES[name],
+            title,
+            *(_spread([row for row in own if row["samples"] == size], "kl", "{:.1e}") for size in sizes),
+        ]
+        for name in NAMES
+        for method, title in WAYS.items()
+        if (own := _of(rows, name, method, "2:4"))
+    ]
+    parts = ["## Calibration images", "KL at 2:4, by how many images calibrate."]
+    return "\n\n".join([*parts, _table(["network", "way", *map(str, sizes)], cells), *_pictures("samples", rows)])
+
+
+def _tuned(raw: Path) -> str:
+    cells: list[list[str]] = []
+    for name in NAMES:
+        own = [read_json(path)["evaluation"] for path in sorted(raw.glob(f"finetune-{name}-*.json"))]
+        if own:
+            lost = [each["after"]["top1"] - each["dense"]["top1"] for each in own]
+            arms = [_summed([each[arm]["top1"] for each in own]) for arm in ("dense", "before", "after")]
+            cells.append([NAMES[name], *arms, _summed(lost, "{:+.2f}"), _verdict(mean(lost), MOST_LOST_TUNED)])
+    text = (
+        "One epoch of `finetune` with the zeros held, learning from the dense network and the labels. "
+        f"It is to end at most {MOST_LOST_TUNED} points below the dense network."
+    )
+    columns = ["network", "dense", "2:4", "2:4, tuned", "difference", f"≥ −{MOST_LOST_TUNED}"]
+    return "\n\n".join(["## 2:4 and one epoch of fine-tuning", text, _table(columns, cells)])
+
+
+def _ablation() -> str:
+    about = json.loads((ABLATION / "about.json").read_text())
+    records = [json.loads(line) for line in (ABLATION / "measurements.jsonl").read_text().splitlines()]
+    _, body = summarise(about, [record for record in records if record["pattern"] == "2:4"]).split("## 2:4", 1)
+    text = (
+        f"ResNet-18, {about['samples']} calibration images, {about['judged']} test images; each row adds a part. "
+        "Axis and update separate the first row from plain SparseGPT; the dense target, the refit and ADMM's masks do "
+        "the rest. [More of it](../benchmarks/accuracy/results/README.md)."
+    )
+    return "\n\n".join(["## What is explained by what", text, body.strip()])
+
+
+def _seed_table(seed: dict[str, tuple[str, str, str]]) -> str:
+    cells = [[NAMES[name], *figures] for name, figures in seed.items()]
+    return "Its own figures, on CIFAR-10:\n\n" + _table(["network", "dense", "magnitude", "its SparseGPT"], cells)
+
+
+def _ours(rows: Sequence[Row]) -> str:
+    cells = []
+    for name in NAMES:
+        for method, title in WAYS.items():
+            if own := _of(rows, name, method, "2:4"):
+                figures = [_spread(own, "top1"), _spread(own, "difference", "{:+.2f}"), _spread(own, "disagreement")]
+                dense = f"{own[0]['dense_top1']:.2f}"
+                cells.append([NAMES[name], dense, title, *figures, _spread(own, "kl", "{:.1e}")])
+    columns = ["network", "dense", "way", "top-1, %", "difference", "disagrees, %", "KL"]
+    return "Here:\n\n" + _table(columns, cells)
+
+
+def _table(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    rows = [*cells]
+    if not rows:
+        return "*Not measured yet.*"
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *rows])
+
+
+def _pictures(table: str, rows: Sequence[Row]) -> list[str]:
+    names = sorted(path.name for path in (PICTURES / table).glob("*.svg")) if rows else []
+    return [f"![{Path(name).stem}](results/{table}/{name})" for name in names]
+
+
+def _spread(rows: Sequence[Row], key: str, form: str = "{:.2f}") -> str:
+    return _summed([row[key] for row in rows], form)
+
+
+def _summed(values: Sequence[float], form: str = "{:.2f}") -> str:
+    if not values:
+        return "–"
+    spread = f" ({form.format(min(values))} … {form.format(max(values))})" if len(values) > 1 else ""
+    return form.format(mean(values)) + spread
+
+
+def _verdict(change: float, allowed: float) -> str:
+    return "✓" if change >= -allowed else "✗"
+
+
+def _rows(path: Path) -> list[Row]:
+    return read_results(path) if path.exists() else []
+
+
+def _of(rows: Sequence[Row], name: str, method: str, pattern: str) -> list[Row]:
+    wanted = (name, method, pattern)
+    return [
+        row for row in rows if (row["checkpoint"].removesuffix("-1-epoch"), row["method"], row["pattern"]) == wanted
+    ]
+
+
+if __name__ == "__main__":
+    main()
