@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -42,7 +42,8 @@ def test_its_inverse_is_that_of_the_whole():
     torch.testing.assert_close(inverse.diagonal(), expected.diagonal().float(), rtol=1e-5, atol=0)
 
 
-@given(rank=st.integers(1, 60), columns=st.integers(1, 700), block=st.integers(1, 300), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+@given(rank=st.integers(1, 60), columns=st.integers(1, 700), block=st.integers(20, 300), seed=st.integers(0, 99))
 def test_its_factor_is_that_of_the_whole(rank, columns, block, seed):
     own = root(rank, columns, seed)
     diagonal = torch.rand(columns) + 0.1
