@@ -1,0 +1,62 @@
+"""Accuracy through the engines, all test images: ``python -m benchmarks.gpu.accuracy MODELS OUT``. Needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import numpy as np
+
+from benchmarks.gpu.engines import SETTINGS
+from deploy.accuracy import Batch
+from deploy.engines import benchmark_engines
+from sparsegpt_core.artifacts import read_json, write_json
+from sparsegpt_core.errors import SparseGPTError
+
+BATCH = 125  # divides 10,000
+
+
+def batches(path: Path) -> Iterator[Batch]:
+    """Read the images (N, C, H, W) and labels (N) that ``benchmarks.gpu.models`` kept."""
+    with np.load(path) as kept:
+        images, labels = kept["images"], kept["labels"]
+    for start in range(0, len(images), BATCH):
+        yield images[start : start + BATCH].astype(np.float32), labels[start : start + BATCH]
+
+
+def pairs(models: Path) -> List[Tuple[str, Path, Path]]:
+    """List precision, dense and sparse file of every trained network in the folder."""
+    found = []
+    for images in sorted(models.glob("*.npz")):
+        for dense in sorted(models.glob(f"{images.stem}.dense.*.onnx")):
+            precision = dense.name.split(".")[2]
+            found.append((precision, dense, dense.with_name(f"{images.stem}.sparse.{precision}.onnx")))
+    return found
+
+
+def main() -> None:
+    """Compare what is not compared yet."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.accuracy", description=__doc__)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for precision, dense, sparse in pairs(options.models):
+        name = dense.name.split(".")[0]
+        path = options.out / f"accuracy-{name}-{precision}.json"
+        if path.exists():
+            continue
+        settings = replace(SETTINGS, batches=(BATCH,), rebuilds=1, rounds=4)
+        about = read_json(options.models / f"{name}.json")
+        try:
+            found = benchmark_engines(dense, sparse, list(batches(options.models / f"{name}.npz")), settings).to_json()
+        except SparseGPTError as error:
+            found = {"error": str(error)}
+        write_json(path, {"precision": precision, **about, **found})
+        print(path.name, found.get("error") or found["verdict"], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Three arms of engines for each pair of files: ``python -m benchmarks.gpu.engines MODELS OUT``. Needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import onnx
+
+from deploy.engines import EngineSettings, measure_engines
+from deploy.settings import BuildSettings
+from sparsegpt_core.artifacts import write_json
+from sparsegpt_core.errors import SparseGPTError
+
+BATCHES = (1, 8, 32, 128)
+SETTINGS = EngineSettings(build=BuildSettings(backend="tensorrt"), rebuilds=2, rounds=12)
+
+
+def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SETTINGS) -> Dict[str, Any]:
+    """Build, time and explain one pair of files at one batch; an error becomes part of the result."""
+    graph = onnx.load(str(dense), load_external_data=False).graph
+    (entry,) = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
+    kind, sizes = entry.type.tensor_type, [each.dim_value for each in entry.type.tensor_type.shape.dim][1:]
+    images = np.random.default_rng(0).standard_normal((batch, *sizes))
+    images = images.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    try:
+        found = measure_engines(dense, sparse, images, entry.name, settings)
+    except SparseGPTError as error:
+        return {"dense": dense.name, "sparse": sparse.name, "batch": batch, "error": str(error)}
+    return {
+        "dense": dense.name,
+        "sparse": sparse.name,
+        "batch": batch,
+        "latency": found.latency.to_json(),
+        "speedup": {name: asdict(ratio) for name, ratio in found.speedup.items()},
+        "explanation": found.explanation.to_json(),
+        "layer_times": found.layer_times,
+        "builds": {arm: [_brief(build) for build in group] for arm, group in found.builds.items()},
+        "gpu": found.gpu,
+        "environment": found.environment,
+        "warnings": list(found.warnings),
+    }
+
+
+def measure_all(models: Path, out: Path, names: List[str]) -> None:
+    """Measure every pair at every batch; what is in ``out`` already is not measured again."""
+    for dense in sorted(models.glob("*.dense.*.onnx")):
+        name, _, precision, _ = dense.name.split(".")
+        if names and name not in names:
+            continue
+        for batch in BATCHES:
+            path = out / f"engines-{name}-{precision}-{batch}.json"
+            if not path.exists():
+                result = measure(dense, dense.with_name(f"{name}.sparse.{precision}.onnx"), batch)
+                write_json(path, result)
+                print(path.name, result.get("error") or result["explanation"]["verdict"], flush=True)
+
+
+def _brief(build: Any) -> Dict[str, Any]:
+    own = build.to_json()
+    return {key: own[key] for key in ("seconds", "bytes", "eligible_layers", "chosen_layers", "build_log", "warnings")}
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.engines", description=__doc__)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    measure_all(options.models, options.out, options.names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The ONNX files whose engines are timed: ``python -m benchmarks.gpu.models OUT [--checkpoint resnet18.safetensors]``.
+
+Untrained networks, pruned 2:4 by magnitude, serve for latency; the trained one for accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.trained import DATA_ROOT, load_trained
+from calibration.batchnorm import reestimate_batchnorm
+from calibration.sampling import calibration_batches
+from sparsegpt_cli.exporting import Exporter, ExportSettings
+from sparsegpt_cli.quantising import Quantisation
+from sparsegpt_core.artifacts import atomic_path, write_json
+from sparsegpt_core.patterns import NM
+from sparsegpt_core.results import PruneResult
+from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.zoo import ModelShape, build_model
+
+NETWORKS = {
+    "resnet18": "torchvision:resnet18",
+    "resnet50": "torchvision:resnet50",
+    "vgg16": "torchvision:vgg16",
+    "resnext101": "torchvision:resnext101_32x8d",  # grouped: must be explained
+    "wide": "benchmarks.gpu.models:wide",
+}
+TRAINED = "fashion-mnist"
+PRECISIONS = ("fp16", "int8")
+SIDE = 224
+SAMPLES = 256  # calibration images of the trained network
+EXPORT = ExportSettings(opset=17, ranges="max")  # the oldest TensorRT still at hand, and the quickest ranges
+
+
+def wide() -> nn.Module:
+    """Eight 3×3 convolutions of 512 channels on 28×28: what sparsity gains at most."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Conv2d(3, 512, 8, 8))
+    for number in range(8):
+        layers[f"conv{number}"] = nn.Conv2d(512, 512, 3, padding=1)
+        layers[f"relu{number}"] = nn.ReLU()
+    layers.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(512, 10))
+    return nn.Sequential(layers)
+
+
+def write_untrained(name: str, out: Path) -> None:
+    """Write a network's dense and sparse files in every precision."""
+    torch.manual_seed(0)
+    images = [torch.randn(4, 3, SIDE, SIDE) for _ in range(2)]
+    model = build_model(NETWORKS[name], ModelShape((3, SIDE, SIDE))).eval()
+    reestimate_batchnorm(model, images)
+    sparse = copy.deepcopy(model)
+    result = prune_model(sparse, images, PruneSettings(method="magnitude"))
+    _write(out, name, model, sparse, images, result)
+
+
+def write_trained(checkpoint: Path, data_root: Path, out: Path) -> None:
+    """Write the trained network's files, all test images and PyTorch's outputs of both networks."""
+    trained = load_trained(checkpoint, data_root, 0)
+    batches = calibration_batches(trained.training, SAMPLES, 32, 0)
+    sparse = copy.deepcopy(trained.model)
+    result = prune_model(sparse, batches, PruneSettings(integers=True))
+    _write(out, TRAINED, trained.model, sparse, batches, result)
+    with torch.no_grad():
+        outputs = torch.cat([sparse(images) for images in trained.images])
+    top1 = {
+        arm: 100 * float((logits.argmax(1) == trained.labels).double().mean())
+        for arm, logits in (("dense", trained.outputs), ("sparse", outputs))
+    }
+    write_json(out / f"{TRAINED}.json", {"checkpoint_sha256": trained.sha256, "pytorch_top1": top1})
+    _write_images(out / f"{TRAINED}.npz", torch.cat(trained.images), trained.labels)
+
+
+def _write(
+    out: Path, name: str, dense: nn.Module, sparse: nn.Module, batches: list[Tensor], result: PruneResult
+) -> None:
+    pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
+    for arm, model, layers, integers in (("dense", dense, [], {}), ("sparse", sparse, pruned, result.integers)):
+        quantisation = Quantisation(batches, integers)
+        exporter = Exporter(model, batches[0], {}, NM(2, 4), layers, EXPORT, quantisation=quantisation)
+        for precision in PRECISIONS:
+            exporter.write(out / f"{name}.{arm}.{precision}.onnx", precision)
+
+
+def _write_images(path: Path, images: Tensor, labels: Tensor) -> None:
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, images=images.numpy().astype(np.float16), labels=labels.numpy())
+
+
+def main() -> None:
+    """Write what is not there yet."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.models", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 trained on Fashion-MNIST")
+    parser.add_argument("--data-root", type=Path, default=DATA_ROOT)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.networks:
+        if not (options.out / f"{name}.sparse.{PRECISIONS[-1]}.onnx").exists():
+            write_untrained(name, options.out)
+            print(name, flush=True)
+    if options.checkpoint and not (options.out / f"{TRAINED}.npz").exists():
+        write_trained(options.checkpoint, options.data_root, options.out)
+        print(TRAINED, flush=True)
+
+
+if __name__ == "__main__":
+    main()

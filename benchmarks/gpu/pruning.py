@@ -1,0 +1,135 @@
+"""Pruning on the GPU, and cuSPARSELt: ``python -m benchmarks.gpu.pruning OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deploy.environment import environment
+from export.semi_structured import to_semi_structured
+from sparsegpt_core.artifacts import write_json
+from sparsegpt_core.distributed import join_world
+from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.memory import peak_memory
+from sparsegpt_core.results import PruneResult
+from sparsegpt_core.runtime import Runtime
+from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.zoo import ModelShape, build_model
+
+MODEL, SIDE, IMAGES, AGREEMENT_IMAGES, BATCH = "torchvision:resnet50", 224, 1024, 64, 32
+ROUNDS, CALLS = 7, 50
+MATRICES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "VGG-16's classifier.0, 128 images": (lambda: nn.Linear(25088, 4096), (128, 25088)),
+    "VGG-16's classifier.3, 128 images": (lambda: nn.Linear(4096, 4096), (128, 4096)),
+    "1×1, 1024 → 256 channels, 14², 32 images": (lambda: nn.Conv2d(1024, 256, 1), (32, 1024, 14, 14)),
+    "1×1, 512 → 2048 channels, 7², 32 images": (lambda: nn.Conv2d(512, 2048, 1), (32, 512, 7, 7)),
+}
+
+
+def prune(images: int, device: torch.device, runtime: Runtime | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """Prune ResNet-50 on random images; return it and what it took."""
+    torch.manual_seed(0)
+    model = build_model(MODEL, ModelShape((3, SIDE, SIDE))).eval().to(device)
+    batches = list(torch.split(torch.randn(images, 3, SIDE, SIDE), BATCH))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    result = prune_model(model, batches, PruneSettings(), runtime=runtime or Runtime())
+    seconds = time.perf_counter() - start
+    return model, {"images": images, "seconds": seconds, "peak_bytes": peak_memory(device), **_means(result)}
+
+
+def agreement(device: torch.device) -> dict[str, Any]:
+    """Prune the same network with the same images on both devices, and compare."""
+    (here, on_cpu), (there, on_gpu) = (prune(AGREEMENT_IMAGES, each) for each in (torch.device("cpu"), device))
+    masks = equal = 0
+    apart, whole = 0.0, 0.0
+    for one, other in zip(here.state_dict().values(), there.cpu().state_dict().values(), strict=True):
+        if one.dim() > 1:
+            masks, equal = masks + one.numel(), equal + int(((one == 0) == (other == 0)).sum())
+            apart, whole = apart + float((one - other).square().sum()), whole + float(one.square().sum())
+    return {"cpu": on_cpu, "gpu": on_gpu, "equal_mask_share": equal / masks, "weight_distance": (apart / whole) ** 0.5}
+
+
+def nccl(device: torch.device) -> dict[str, Any]:
+    """Prune as one rank of a process group, as torchrun starts it."""
+    with join_world(device) as world:
+        return prune(AGREEMENT_IMAGES, device, Runtime(world=world))[1]
+
+
+def semi_structured(device: torch.device) -> list[dict[str, Any]]:
+    """Time layers on cuSPARSELt against their dense selves, both in FP16."""
+    found: list[dict[str, Any]] = []
+    for name, (make, shape) in MATRICES.items():
+        torch.manual_seed(0)
+        dense = nn.Sequential(make()).half().to(device).eval()
+        x = torch.randn(shape, device=device, dtype=torch.float16)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            weight = next(dense.parameters())
+            groups = weight.view(-1, 4) if weight.dim() == 2 else weight.view(len(weight), -1).view(-1, 4)
+            groups.scatter_(1, groups.abs().argsort(1)[:, :2], 0)
+            sparse = copy.deepcopy(dense)
+            try:
+                to_semi_structured(sparse)
+                error = float((sparse(x) - dense(x)).float().norm() / dense(x).float().norm())
+                ratios = [_milliseconds(dense, x) / _milliseconds(sparse, x) for _ in range(ROUNDS)]
+            except (SparseGPTError, RuntimeError) as failure:
+                found.append({"layer": name, "error": str(failure)})
+                continue
+        ratio = {"median": median(ratios), "least": min(ratios), "most": max(ratios)}
+        found.append({"layer": name, "relative_error": error, "dense_over_sparse": ratio})
+    return found
+
+
+def _milliseconds(model: nn.Module, x: Tensor) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    for _ in range(5):
+        model(x)
+    begin.record()
+    for _ in range(CALLS):
+        model(x)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / CALLS
+
+
+def _means(result: PruneResult) -> dict[str, Any]:
+    errors = [layer.relative_error for layer in result.layers if layer.relative_error is not None]
+    return {"layers": len(errors), "mean_relative_error": sum(errors) / len(errors), "stages": result.seconds}
+
+
+def main() -> None:
+    """Measure what is not measured yet."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.pruning", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--nccl", action="store_true", help="as torchrun --nproc-per-node 1 starts it")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("error: there is no CUDA GPU")
+    device = torch.device("cuda")
+    parts: dict[str, Callable[[], Any]] = {
+        "resnet50": lambda: prune(IMAGES, device)[1],
+        "agreement": lambda: agreement(device),
+        "cusparselt": lambda: semi_structured(device),
+    }
+    for name, measure in ({"nccl": lambda: nccl(device)} if options.nccl else parts).items():
+        path = options.out / f"pruning-{name}.json"
+        if not path.exists():
+            write_json(path, {"result": measure(), "environment": environment()})
+            print(path.name, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Everything that only a GPU with sparse tensor cores shows: benchmarks/gpu/run.sh OUT [CHECKPOINT]
+#
+# OUT gets a JSON file for each part and is to be committed as benchmarks/gpu/results; OUT/models, which is not, gets the
+# ONNX files. Parts whose file is there are not measured again. CHECKPOINT is a ResNet-18 trained on Fashion-MNIST.
+#
+# PYTHON runs what needs torch, TRT_PYTHON what needs TensorRT, PyCUDA, Polygraphy, onnx and onnxruntime (the same by default;
+# on a host without network another, of Python 3.9 and TensorRT 8.6, serves too). PARTS names what to run.
+set -eu
+out=$1 checkpoint=${2:-}
+python=${PYTHON:-python3}
+trt=${TRT_PYTHON:-$python}
+parts=${PARTS:-models questions engines accuracy pruning nccl page}
+status=0
+mkdir -p "$out"
+
+part() { # NAME COMMAND...: a failed part does not keep the others from running
+    case " $parts " in *" $1 "*) ;; *) return 0 ;; esac
+    name=$1
+    shift
+    echo "== $name" >&2
+    "$@" || { echo "$name failed" >&2; status=1; }
+}
+
+part models "$python" -m benchmarks.gpu.models "$out/models" ${checkpoint:+--checkpoint "$checkpoint"}
+part questions "$trt" -m benchmarks.gpu.questions "$out"
+part accuracy "$trt" -m benchmarks.gpu.accuracy "$out/models" "$out"
+part engines "$trt" -m benchmarks.gpu.engines "$out/models" "$out"
+part pruning "$python" -m benchmarks.gpu.pruning "$out"
+part nccl "$python" -m torch.distributed.run --nproc-per-node 1 -m benchmarks.gpu.pruning "$out" --nccl
+part page "$python" -m benchmarks.gpu.page "$out"
+exit $status
