@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["GPU", "environment", "find_gpu"]
 
+import ctypes
 import os
 import platform
 import shutil
@@ -24,9 +25,13 @@ _DISTRIBUTIONS = {
 }
 
 
+# Of the driver's CUdevice_attribute.
+_MAJOR, _MINOR = 75, 76
+
+
 @dataclass(frozen=True)
 class GPU:
-    """The first GPU, as nvidia-smi names it."""
+    """The first GPU: its name, the driver's version, and the compute capability, such as 8.6."""
 
     name: str
     driver: str
@@ -48,7 +53,11 @@ def environment() -> dict[str, Any]:
 
 
 def find_gpu() -> Optional[GPU]:
-    """Ask nvidia-smi for the first GPU; None where there is no GPU, no nvidia-smi, or no answer."""
+    """Ask nvidia-smi for the first GPU, or the driver where there is none, as on a Jetson; None without a GPU."""
+    return _from_nvidia_smi() or _from_driver()
+
+
+def _from_nvidia_smi() -> Optional[GPU]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -59,6 +68,27 @@ def find_gpu() -> Optional[GPU]:
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return None
     return GPU(name, driver, capability)
+
+
+def _from_driver() -> Optional[GPU]:
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, version, major, minor = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(256)
+    failed = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, len(name), device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        or cuda.cuDriverGetVersion(ctypes.byref(version))
+    )
+    if failed:
+        return None
+    cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return GPU(name.value.decode(errors="replace"), f"for CUDA {cuda_version}", f"{major.value}.{minor.value}")
 
 
 def _version(names: list[str]) -> Optional[str]:

@@ -42,7 +42,7 @@ def find_runtime(wanted: str = "auto") -> Tuple[Optional[Backend], str]:
 def _find_engines() -> Tuple[Backend, str]:
     gpu = find_gpu()
     if gpu is None:
-        raise InputError("engines run on an NVIDIA GPU and nvidia-smi names none", "sparsegpt-trt doctor says more.")
+        raise InputError("engines run on an NVIDIA GPU and there is none", "sparsegpt-trt doctor says more.")
     backend = find_backend()
     connect()
     return backend, f"{backend.name} {backend.version} on {gpu.name}, compute capability {gpu.compute_capability}"

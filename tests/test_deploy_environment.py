@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,32 @@ def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
     assert find_gpu() is None
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     assert find_gpu() is None
+
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return CODE; }
+int cuDeviceGet(int *device, int number) { *device = 7 + number; return 0; }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, device == 7 ? "Orin" : "?", size); return 0; }
+int cuDeviceGetAttribute(int *value, int which, int device)
+{ *value = which == 75 ? 8 : which == 76 ? 7 : 0; return 0; }
+int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+"""
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, GPU("Orin", "for CUDA 12.6", "8.7")), (100, None)])
+def test_gpu_through_the_driver_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected) -> None:
+    """As on a Jetson, whose older systems have no nvidia-smi."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    source, library = tmp_path / "cuda.c", tmp_path / "libcuda.so.1"
+    source.write_text(DRIVER.replace("CODE", str(code)))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    load = ctypes.CDLL
+    monkeypatch.setattr("deploy.environment.ctypes.CDLL", lambda name: load(str(tmp_path / name)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_gpu() == expected
 
 
 def test_require() -> None:

@@ -249,7 +249,7 @@ def test_runtimes(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingDependencyError):
         find_runtime("tensorrt")
     monkeypatch.setattr("deploy.runtimes.find_gpu", lambda: None)
-    assert "nvidia-smi names none" in find_runtime()[1]
+    assert "there is none" in find_runtime()[1]
     with pytest.raises(InputError, match="NVIDIA GPU"):
         find_runtime("tensorrt")
 
