@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results clean
+.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results fuzz clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -43,6 +43,10 @@ models: $(READY)
 
 exports: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.exports
+
+# Twenty minutes on all cores; FUZZ="--minutes 1 --seed 7" is shorter and the same again, FUZZ=--help lists the rest.
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz.run $(FUZZ)
 
 # docs/results.md and its pictures from the committed raw results; benchmarks/results/measure.sh measures them, in days.
 results: $(READY)

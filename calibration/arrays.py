@@ -20,6 +20,8 @@ __all__ = ["Batch", "Data", "EvaluationSplit", "TrainingSplit", "open_data", "su
 Batch = tuple[npt.NDArray[np.float32], Optional[Labels]]
 """Normalised images (N, C, H, W) and their classes (N,), None where they are unknown."""
 
+_LEAST_STD, _LARGEST_MEAN = 1e-6, 1e6  # beyond, float32 has few digits left, or none
+
 
 @dataclass(frozen=True, eq=False)
 class _Split:
@@ -104,8 +106,8 @@ def open_data(
     shape = found.training.images.shape
     means = _per_channel("mean", found.mean if mean is None else mean, shape[0])
     stds = _per_channel("std", found.std if std is None else std, shape[0])
-    if min(stds) <= 0:
-        raise DataError(f"std {min(stds):g} is not positive")
+    if min(stds) < _LEAST_STD:
+        raise DataError(f"std {min(stds):g} is not positive", f"Give --std numbers of {_LEAST_STD:g} or more.")
     return Data(
         spec=spec,
         training=TrainingSplit(found.training, means, stds),
@@ -164,8 +166,11 @@ def _check(data: DataSet) -> None:
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
-    if len(values) not in (1, channels) or not np.isfinite(values).all():
-        raise DataError(f"{name} {list(values)} does not fit {channels} channels", f"Give 1 or {channels} numbers.")
+    if len(values) not in (1, channels) or not all(abs(value) <= _LARGEST_MEAN for value in values):
+        raise DataError(
+            f"{name} {list(values)} does not fit {channels} channels",
+            f"Give 1 or {channels} numbers, none beyond {_LARGEST_MEAN:g}.",
+        )
     return tuple(float(value) for value in values) * (channels // len(values))
 
 
@@ -179,11 +184,12 @@ def _batches(
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
         images = _unit_scale(samples.images.read(chunk))
+        with np.errstate(over="ignore"):  # beyond float32 is infinity
+            images -= shift
+            images /= scale
         finite = np.isfinite(images).all(axis=(1, 2, 3))
         if not finite.all():
             raise DataError(f"image {chunk[finite.argmin()]} holds NaN or infinity", "Mend it, or take it out.")
-        images -= shift
-        images /= scale
         yield images, None if samples.labels is None else samples.labels[chunk]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.halving import in_halves
 from sparsegpt_core.layout import device_of
 from sparsegpt_core.modules import eval_mode
 
@@ -36,8 +37,13 @@ class Distance:
 def outputs_of(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
     """Return the model's first output tensor (N, classes, ...) on all images, on the CPU, in float64."""
     device = device_of(model)
+
+    def run(images: Tensor) -> Tensor:
+        output: Tensor = tree_leaves(model(_fast(images.to(device))))[0]
+        return output.double().cpu()
+
     with eval_mode(model), torch.inference_mode():
-        return torch.cat([tree_leaves(model(_fast(batch.to(device))))[0].double().cpu() for batch in batches])
+        return torch.cat([in_halves(run, batch) for batch in batches])
 
 
 def distance(reference: Tensor, other: Tensor) -> Distance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from calibration.arrays import Batch, EvaluationSplit, TrainingSplit, subset
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
+from sparsegpt_core.halving import in_halves
 from sparsegpt_core.modules import eval_mode
 from sparsegpt_core.progress import Progress, silent
 
@@ -104,8 +106,15 @@ def logits_of(model: nn.Module, images: Tensor, labels: Tensor, device: torch.de
         DataError: A label has no output.
     """
     shape = tuple(images.shape)
+
+    def run(part: Tensor) -> Any:
+        return model(part.to(device, memory_format=torch.channels_last))
+
     try:
-        logits = model(images.to(device, memory_format=torch.channels_last))
+        # A training step is not cut: its batch is a setting.
+        logits = run(images) if torch.is_grad_enabled() else in_halves(run, images)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise ModelError(
             f"the model fails on images {shape}: {str(error).splitlines()[0]}", "Use data of the model's image shape."

@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Optional
@@ -48,9 +49,11 @@ def read_npz(path: Path) -> Samples:
         DataError: The file is missing, damaged, pickled, or its arrays have the wrong shape or type.
     """
     with _reading(path), path.open("rb") as file:
+        file.peek(1)  # raises what is_zipfile would keep to itself
+        if not zipfile.is_zipfile(file):
+            raise DataError("it is truncated or no npz file", "Write numpy.savez(path, images=...).")
+        file.seek(0)
         arrays = np.load(file, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise DataError("this is one array, not an npz file", "Write it with numpy.savez(path, images=...).")
         if "images" not in arrays:
             raise DataError(f"no array 'images', but {sorted(arrays)}", "Write numpy.savez(path, images=...).")
         return Samples(ArrayImages(arrays["images"]), arrays.get("labels"))
@@ -117,11 +120,25 @@ def read_folder(folder: Path, classes: Sequence[str], size: int) -> Samples:
 
 
 def _image_files(folder: Path) -> list[str]:
-    """The image files in ``folder`` and below, in sorted order."""
+    """The image files in ``folder`` and below, in sorted order; links are followed."""
     found = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        found += [os.path.join(parent, name) for name in names if name.lower().endswith(_IMAGE_SUFFIXES)]  # noqa: PTH118
+    with _reading(folder):
+        for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+            found += [os.path.join(parent, name) for name in names if name.lower().endswith(_IMAGE_SUFFIXES)]  # noqa: PTH118
+            for name in folders:
+                _check_link(Path(parent, name))
     return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a split may lack a class
+        raise error
+
+
+def _check_link(folder: Path) -> None:
+    """Refuse a link to a folder around it, below which there is no end."""
+    if folder.is_symlink() and os.path.realpath(folder) in {os.path.realpath(each) for each in folder.parents}:
+        raise DataError(f"{folder} links to a folder that it lies in", "Take the link away.")
 
 
 def _idx_array(folder: Path, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
@@ -176,5 +193,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, KeyError):
+            reason = f"it lacks {reason}"
         text = (reason or type(error).__name__).splitlines()[0]
         raise DataError(f"cannot read {path}: {text}", getattr(error, "hint", "")) from error

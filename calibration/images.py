@@ -16,6 +16,8 @@ from sparsegpt_core.errors import DataError, MissingDependencyError
 
 __all__ = ["ArrayImages", "FileImages", "Images", "PaddedImages", "Samples", "overlap"]
 
+_LONGEST = 100  # times the shorter side, which is resized to: beyond, a small file takes gigabytes
+
 
 class Images(Protocol):
     """Images of one shape that can be read by index."""
@@ -130,10 +132,13 @@ class FileImages:
             with Image.open(path) as file:
                 image = file.convert("RGB")
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
-            raise DataError(f"cannot read {path}: {error}", "Mend the image, or take it out of the folder.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"cannot read {path}: {reason}", "Mend the image, or take it out of the folder.") from error
         short = 256 * self.size // 224
         width, height = image.size
         scaled = (short, int(short * height / width)) if width < height else (int(short * width / height), short)
+        if max(scaled) > _LONGEST * short:
+            raise DataError(f"cannot use {path}: {width} × {height} is too thin", "Take it out of the folder.")
         image = image.resize(scaled, Image.Resampling.BILINEAR)
         left, top = (round((side - self.size) / 2) for side in scaled)
         pixels = np.asarray(image, dtype=np.uint8)[top : top + self.size, left : left + self.size]
@@ -181,4 +186,7 @@ def overlap(first: Images, second: Images) -> bool:
 
 def _identities(paths: Sequence[str]) -> set[tuple[int, int]]:
     """What two names of one file have in common, links followed."""
-    return {(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)}
+    try:
+        return {(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)}
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}", "Take it out of the folder.") from error

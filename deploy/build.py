@@ -5,20 +5,22 @@ from __future__ import annotations
 __all__ = ["RTX_NOTE", "BuildResult", "build", "load_plan", "sidecar_path"]
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from deploy.backends import Backend, find_backend
 from deploy.build_log import count_memory_skips, read_sparsity
 from deploy.compiler import Compiled, compile_engine, known_compute_capabilities
 from deploy.environment import environment, find_gpu
 from deploy.graph import Graph, read_graph
+from deploy.sealed import read_sealed, sidecar_path
 from deploy.settings import BuildSettings
 from deploy.shapes import resolve_shapes
 from deploy.signature import TensorSignature, signature
-from sparsegpt_core.artifacts import read_json, sha256, write_bytes, write_json
+from sparsegpt_core.artifacts import sha256, write_bytes, write_json
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.progress import Progress, silent
@@ -79,7 +81,7 @@ def build(
     from export.audit import audit_model  # loads onnx
 
     settings = settings or BuildSettings()
-    if plan_path.resolve() == onnx_path.resolve():
+    if os.path.realpath(plan_path) == os.path.realpath(onnx_path):
         raise InputError(f"the plan would overwrite its own model {onnx_path}", "Give the plan another path.")
     graph = read_graph(onnx_path)
     profile = resolve_shapes(graph.inputs, settings.shapes)
@@ -116,25 +118,13 @@ def build(
     return result
 
 
-def sidecar_path(plan_path: Path) -> Path:
-    """Return where a plan's JSON lies: ``sparse.plan`` has ``sparse.plan.json``."""
-    return plan_path.with_name(plan_path.name + ".json")
-
-
-def load_plan(path: Path) -> bytes:
-    """Read a plan, if it is the one that its sidecar describes: deserialising a plan runs code.
+def load_plan(path: Path) -> Tuple[bytes, Dict[str, Any]]:
+    """Read a plan and its sidecar, if they belong together: deserialising a plan runs code.
 
     Raises:
         InputError: Plan or sidecar is missing or unreadable, or the SHA-256 is not the recorded one.
     """
-    try:
-        plan = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", "Build it: sparsegpt-trt build.") from error
-    record = read_json(sidecar_path(path))
-    if not isinstance(record, dict) or record.get("sha256") != hashlib.sha256(plan).hexdigest():
-        raise InputError(f"{path} is not the plan that {sidecar_path(path).name} describes", "Build it again.")
-    return plan
+    return read_sealed(path, "plan", "Build it here: sparsegpt-trt build.")
 
 
 def _compute_capability(backend: Backend, wanted: Optional[str]) -> Optional[str]:

@@ -16,20 +16,20 @@ __all__ = ["SparsityLog", "count_memory_skips", "read_sparsity"]
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 Names = Tuple[str, ...]
 
 # Written out as [0-9]: \d would also take the digits of other scripts for numbers.
 _ELIGIBLE = re.compile(
     r"\(Sparsity\) (?:Layers eligible for sparse math:"
-    r"|Found (?P<count>[0-9]+) layer\(s\) eligible to use sparse tactics:?)(?P<names>.*)"
+    r"|Found (?P<count>[0-9]{1,9}) layer\(s\) eligible to use sparse tactics:?)(?P<names>.*)"
 )
 _CHOSEN = re.compile(
     r"\(Sparsity\) (?:TRT inference plan picked sparse implementation for layers:"
-    r"|Chose (?P<count>[0-9]+) layer\(s\) using sparse tactics:?)(?P<names>.*)"
+    r"|Chose (?P<count>[0-9]{1,9}) layer\(s\) using sparse tactics:?)(?P<names>.*)"
 )
-_COMMA = re.compile(r",(?:\s|$)(?![^(]*\))")  # not those of PWN(relu_1, add_2)
+_PARENTHESIS = re.compile(r"([()])")
 
 _MEMORY = re.compile(
     r"insufficient memory|memory is insufficient|out of memory|error allocating|not have sufficient workspace memory",
@@ -78,8 +78,17 @@ def count_memory_skips(lines: Iterable[str]) -> int:
 
 
 def _layers(match: re.Match[str]) -> Tuple[int, Optional[Names]]:
-    names = tuple(name.strip() for name in _COMMA.split(match["names"]) if name.strip())
+    names = tuple(name.strip() for name in _split(match["names"]) if name.strip())
     if match["count"] is None:
         return len(names), names
     count = int(match["count"])
     return count, names if len(names) == count else None  # absent, cut off, or with commas of their own
+
+
+def _split(names: str) -> List[str]:
+    """Split at commas, not at those of PWN(relu_1, add_2); in one pass, since a line may have a million of them."""
+    parts = _PARENTHESIS.split(names)
+    for index in range(0, len(parts), 2):
+        if parts[index + 1 : index + 2] != [")"]:
+            parts[index] = re.sub(r",\s", "\n", parts[index])
+    return "".join(parts).rstrip(",").split("\n")

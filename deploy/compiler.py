@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Compiled", "compile_engine", "known_compute_capabilities", "precision_flags", "share_profiles"]
 
+import io
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from deploy.graph import Graph
 from deploy.optional import require
 from deploy.settings import BuildSettings
 from deploy.shapes import ShapeRange
+from deploy.timing_cache import load_timing_cache, save_timing_cache
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.progress import Progress, silent
 
@@ -53,7 +55,7 @@ def compile_engine(
         progress: Told of the stages ``parse`` and ``build``.
 
     Raises:
-        InputError: A setting is not known to this backend.
+        InputError: A setting is not known to this backend, or the timing cache is not one that we wrote.
         ModelError: The graph cannot be parsed or built; the message holds the builder's own words.
     """
     polygraphy = require("polygraphy.backend.trt")
@@ -63,15 +65,18 @@ def compile_engine(
     util.TRT_LOGGER = logger  # the one that Polygraphy hands to builder and parser
     typed = hasattr(backend.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     parse = polygraphy.NetworkFromOnnxPath(str(path), strongly_typed=typed)
+    keep = None if backend.is_rtx else settings.timing_cache
     config = _config(backend, graph, profile, settings, compute_capability)
     start = time.perf_counter()
     progress("parse", 0, 1)
     network = _call(parse, backend, path, logger)
     progress("parse", 1, 1)
     progress("build", 0, 1)
-    cache = str(settings.timing_cache) if settings.timing_cache and not backend.is_rtx else None
-    compile_ = polygraphy.EngineBytesFromNetwork(network, config, save_timing_cache=cache)
+    measured = io.BytesIO()
+    compile_ = polygraphy.EngineBytesFromNetwork(network, config, save_timing_cache=measured if keep else None)
     plan = bytes(_call(compile_, backend, path, logger))
+    if keep and measured.getvalue():
+        save_timing_cache(keep, measured.getvalue(), backend.name, backend.version)
     progress("build", 1, 1)
     return Compiled(
         plan=plan,
@@ -142,7 +147,7 @@ def _config(
         "sparse_weights": settings.sparse,
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,  # or the inspector would name no tactic
         "builder_optimization_level": settings.opt_level,
-        "load_timing_cache": None if backend.is_rtx else _existing(settings.timing_cache),
+        "load_timing_cache": None if backend.is_rtx else _measured(settings.timing_cache),
         "tactic_sources": _tactic_sources(trt, settings.tactic_sources),
         "memory_pool_limits": settings.workspace and {trt.MemoryPoolType.WORKSPACE: settings.workspace},
         "version_compatible": settings.version_compatible,
@@ -155,8 +160,9 @@ def _config(
     return share_profiles(trt, polygraphy.CreateConfig(**precision_flags(trt, graph), **common))
 
 
-def _existing(path: Optional[Path]) -> Optional[str]:
-    return str(path) if path and path.is_file() else None
+def _measured(cache: Optional[Path]) -> Optional[io.BytesIO]:
+    content = None if cache is None else load_timing_cache(cache)
+    return None if content is None else io.BytesIO(content)
 
 
 def _tactic_sources(trt: ModuleType, names: Optional[tuple[str, ...]]) -> Optional[list[Any]]:

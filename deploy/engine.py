@@ -12,12 +12,11 @@ from typing import Any, Optional, SupportsInt, Tuple
 import numpy as np
 
 from deploy.backends import Backend, find_backend
-from deploy.build import load_plan, sidecar_path
+from deploy.build import load_plan
 from deploy.compiler import capturing_logger
 from deploy.graph import InputShape
 from deploy.inspector import EngineLayer, inspect_engine
 from deploy.shapes import ShapeRange
-from sparsegpt_core.artifacts import read_json
 from sparsegpt_core.errors import InputError, ModelError
 
 # By name, since trt.nptype fails in old versions on new NumPy.
@@ -57,8 +56,7 @@ class Engine:
     """
 
     def __init__(self, plan_path: Path, backend: Optional[Backend] = None) -> None:
-        plan = load_plan(plan_path)
-        record = read_json(sidecar_path(plan_path))
+        plan, record = load_plan(plan_path)
         builder = str(record.get("backend"))
         backend = backend or find_backend(builder)
         if backend.name != builder:

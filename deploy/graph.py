@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Graph", "InputShape", "read_graph"]
+__all__ = ["Graph", "InputShape", "read_graph", "type_name"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional, Tuple
 
 from deploy.optional import require
+from sparsegpt_core.errors import ModelError
 
 InputShape = Tuple[Optional[int], ...]
 """An input's dimensions; None where one is dynamic."""
@@ -46,7 +47,7 @@ def read_graph(path: Path) -> Graph:
         InputError: The file is missing, damaged, empty, or no ONNX model.
         MissingDependencyError: onnx is not installed.
     """
-    onnx = require("onnx")
+    require("onnx")
     from export.audit import load_model  # loads onnx, which takes longer than all of deploy
 
     model = load_model(path)
@@ -54,9 +55,21 @@ def read_graph(path: Path) -> Graph:
     return Graph(
         model=model,
         inputs={value.name: _shape(value) for value in model.graph.input if value.name not in weights},
-        types=frozenset(onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in _constants(model.graph)),
+        types=frozenset(type_name(tensor.data_type) for tensor in _constants(model.graph)),
         quantized=any(node.op_type == "DequantizeLinear" for node in model.graph.node),
     )
+
+
+def type_name(number: int) -> str:
+    """Return ONNX's name of a data type, such as ``FLOAT16``.
+
+    Raises:
+        ModelError: This onnx knows no such type.
+    """
+    types = require("onnx").TensorProto.DataType
+    if number not in types.values():
+        raise ModelError(f"a tensor is of type {number}, which this onnx does not know", "Install a newer onnx.")
+    return str(types.Name(number))
 
 
 def _shape(value: Any) -> InputShape:

@@ -21,7 +21,7 @@ from sparsegpt_core.errors import InputError
 _HINT = "Give the text of get_engine_information(LayerInformationFormat.JSON)."
 _SPARSE = re.compile(r"spars|spmma|sptensor|spgemm", re.IGNORECASE)
 _GENERATED = re.compile(r"__myl|0x")  # Myelin's own kernels and bare numbers: their names say nothing
-_ORIGIN = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]*?)\](?=[\x1e\x1f\[]|\s*$)")
+_ORIGIN = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]{0,1000}?)\](?=[\x1e\x1f\[]|\s{0,10}$)")
 _FURTHER_PROFILE = re.compile(r"\[profile [0-9]+\]$")
 _PRECISION = re.compile(r"\b(FP(?:64|32|16|8|4)|BF16|BFloat16|U?Int(?:64|32|16|8|4)|Bool|Half|Float)\b", re.IGNORECASE)
 _SHORT = {"HALF": "FP16", "FLOAT": "FP32", "BFLOAT16": "BF16"}

@@ -52,8 +52,7 @@ def plan_evidence(
         ModelError: This TensorRT or this GPU cannot load the plan.
         MissingDependencyError: The backend or PyCUDA is not installed.
     """
-    load_plan(plan)
-    record = read_json(sidecar_path(plan))
+    _, record = load_plan(plan)
     try:
         log = record["build_log"]
         return Evidence(
@@ -126,7 +125,8 @@ def _check_plan(arm: str, plan: Path, evidence: Evidence, sparse: Path) -> None:
             f"{plan} was built with the sparse flag {'on' if evidence.sparse_flag else 'off'}",
             f"--plan-{arm.lower()} needs build --{'sparse' if arm == 'C' else 'no-sparse'}.",
         )
-    if read_json(sidecar_path(plan)).get("onnx", {}).get("sha256") != sha256(sparse):
+    built_from = read_json(sidecar_path(plan)).get("onnx")
+    if not isinstance(built_from, dict) or built_from.get("sha256") != sha256(sparse):
         raise InputError(f"{plan} was not built from {sparse} as it is now", "Build the plan again.")
 
 

@@ -112,10 +112,10 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> Prediction:
 
     best = {name: shape for name, (_, shape, _) in resolve_shapes(graph.inputs, shapes).items()}
     workloads = read_workloads(graph.model, best)
-    audited = audit_model(graph.model, NM(2, 4)).layers
+    audited = {layer.name: layer for layer in audit_model(graph.model, NM(2, 4)).layers}  # names need not be unique
     times = {name: _seconds(workload) for name, workload in workloads.items()}
     total = sum(times.values())
-    layers = tuple(_predict_layer(layer, workloads.get(layer.name), total) for layer in audited)
+    layers = tuple(_predict_layer(layer, workloads.get(layer.name), total) for layer in audited.values())
     known = [(layer, times[layer.name]) for layer in layers if layer.share is not None]
     if not known:
         return Prediction(str(path), best, layers, None, None, None)

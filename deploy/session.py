@@ -54,6 +54,10 @@ class OnnxSession:
         runtime = require("onnxruntime")
         if not path.is_file():
             raise InputError(f"no such ONNX file: {path}", "Give the path of a .onnx file.")
+        require("onnx")
+        from export.loading import external_files, read_model  # loads onnx
+
+        external_files(read_model(path), path)  # ONNX Runtime's own rules differ by version
         known = runtime.get_available_providers()
         if provider not in known:  # ONNX Runtime itself would quietly take the CPU
             raise InputError(f"this ONNX Runtime has no {provider}", f"It has {', '.join(known)}.")

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from deploy.graph import Graph
-from deploy.optional import require
+from deploy.graph import Graph, type_name
 from deploy.shapes import ShapeRange
 
 Dim = Union[int, str, None]
@@ -60,7 +59,7 @@ def _size(dim: Dim, known: Mapping[Dim, int]) -> Optional[int]:
 
 
 def _dtype(value: Any) -> str:
-    return str(require("onnx").TensorProto.DataType.Name(value.type.tensor_type.elem_type))
+    return type_name(value.type.tensor_type.elem_type)
 
 
 def _dims(value: Any) -> Optional[Tuple[Dim, ...]]:

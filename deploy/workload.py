@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from deploy.optional import require
+from sparsegpt_core.errors import ModelError
 
 VALUE_BYTES = 2
 """Bytes of an activation or weight: FP16, the widest type that has sparse kernels."""
@@ -76,22 +77,29 @@ def _workload(node: Any, shapes: Sequence[Shape]) -> Optional[Workload]:
 
 
 def _infer_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Optional[Shape]]:
-    """Infer on the graph without its large weights, whose shapes are all that matters."""
     onnx = require("onnx")
-    graph, helper = model.graph, onnx.helper
+    infer, invalid = onnx.shape_inference, onnx.checker.ValidationError
+    try:
+        inferred = infer.infer_shapes(_light(model, shapes), data_prop=True).graph
+    except (infer.InferenceError, invalid, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"the graph's shapes cannot be inferred: {error}", "Export the model again.") from error
+    return {each.name: _shape(each) for each in (*inferred.input, *inferred.value_info, *inferred.output)}
+
+
+def _light(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
+    """Return the model without its large weights, whose shapes are all that matters."""
+    graph, helper = model.graph, require("onnx").helper
     kept = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _KEPT_VALUES]
     weights = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
     inputs = {each.name: (each.type.tensor_type.elem_type, shapes.get(each.name)) for each in graph.input}
     values = [helper.make_tensor_value_info(name, *typed) for name, typed in {**inputs, **weights}.items()]
     outputs = [helper.make_tensor_value_info(each.name, each.type.tensor_type.elem_type, None) for each in graph.output]
-    light = helper.make_model(
+    return helper.make_model(
         helper.make_graph(graph.node, "shapes", values, outputs, kept),
         ir_version=model.ir_version,
         opset_imports=model.opset_import,
         functions=model.functions,
     )
-    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-    return {each.name: _shape(each) for each in (*inferred.input, *inferred.value_info, *inferred.output)}
 
 
 def _shape(value: Any) -> Optional[Shape]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import onnx
-import onnx.inliner
-from google.protobuf.message import DecodeError, EncodeError
 
 from export.constants import Constants
+from export.functions import inlined
+from export.loading import load_external_data, read_model
 from export.metadata import read_metadata
 from sparsegpt_core.errors import CheckFailedError, InputError
 from sparsegpt_core.patterns import NM, Violations, find_violations
@@ -115,19 +115,10 @@ def load_model(path: Path) -> onnx.ModelProto:
     """Read an ONNX file.
 
     Raises:
-        InputError: The file is missing, truncated, not ONNX, or its external data is.
+        InputError: The file is missing, truncated, not ONNX, or its external data is, or lies outside its folder.
     """
-    try:
-        model = onnx.load(str(path), format="protobuf")
-    except FileNotFoundError as error:
-        missing = error.filename or path
-        raise InputError(f"no file at {missing}", "Give the path of an .onnx file.") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", "Give the path of an .onnx file.") from error
-    except onnx.checker.ValidationError as error:  # of external data alone
-        raise InputError(f"{path} is incomplete: {error}", "Keep its external data files beside it.") from error
-    except (DecodeError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path} is truncated or no ONNX file: {error}", "Export the model again.") from error
+    model = read_model(path)
+    load_external_data(model, path)
     if not model.graph.node:
         raise InputError(f"{path} is truncated or no ONNX file: its graph is empty", "Export the model again.")
     return model
@@ -151,26 +142,14 @@ def audit_model(model: Union[Path, onnx.ModelProto], pattern: Optional[NM] = Non
     if pattern is None:
         pattern = _noted_pattern(metadata) or NM(2, 4)
     dense = _noted_reasons(metadata)
-    layers = [_audit_node(node, constants, pattern, dense) for node, constants in _nodes(_inlined(model).graph)]
+    layers = [_audit_node(node, constants, pattern, dense) for node, constants in _nodes(inlined(model).graph)]
     return AuditResult(name, str(pattern), tuple(layers))
-
-
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with its local functions unfolded: they may hold layers."""
-    if not model.functions:
-        return model
-    try:
-        inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
-    except (RuntimeError, ValueError, DecodeError, EncodeError) as error:
-        raise InputError(
-            f"the model's local functions cannot be unfolded: {error}", "Export the model without functions."
-        ) from error
-    return inlined
 
 
 def _noted_pattern(metadata: dict[str, Any]) -> Optional[NM]:
     n, colon, m = str(metadata.get("pattern", "")).partition(":")
-    return NM(int(n), int(m)) if colon and n.isascii() and m.isascii() and n.isdigit() and m.isdigit() else None
+    known = colon and all(each.isascii() and each.isdigit() and len(each) < 10 for each in (n, m))
+    return NM(int(n), int(m)) if known else None
 
 
 def _noted_reasons(metadata: dict[str, Any]) -> dict[str, Reason]:

@@ -17,6 +17,8 @@ Array = npt.NDArray[Any]
 # What computing a tensor of a broken graph may raise: an attribute or input that is not there, a size that cannot be.
 _INVALID = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
+_MOST_BYTES = 256 << 20  # of computed values; a weight is looked at once, its scale by its own layer alone
+
 
 class Constants:
     """Initializers and Constant nodes of a graph, followed through the operators that move or retype them.
@@ -35,6 +37,8 @@ class Constants:
         self._own = {*self._initializers, *self._producers, *(each.name for each in graph.input)}
         self._outer = outer
         self._values: dict[str, Optional[Array]] = {}
+        self._kept: dict[str, int] = {}  # bytes of values that were computed, the oldest first
+        self._bytes = 0
 
     def value(self, name: str) -> Optional[Array]:
         """Return the tensor's value, or None where it is not constant."""
@@ -46,6 +50,7 @@ class Constants:
             self._values[name] = None  # a cycle in a broken graph ends here
             with contextlib.suppress(*_INVALID), np.errstate(all="ignore"):
                 self._values[name] = self._compute(name)
+            self._forget(name)
         return self._values[name]
 
     def source(self, name: str) -> str:
@@ -72,6 +77,17 @@ class Constants:
         if node is not None:
             return f"{node.op_type} {node.name or name} computes it"
         return f"{name} is an input of the graph" if name in self._own else f"{name} does not exist"
+
+    def _forget(self, newest: str) -> None:
+        """Drop the oldest values, to be computed again, where all together would be too large."""
+        value = self._values[newest]
+        if value is not None:
+            self._kept[newest] = value.nbytes
+            self._bytes += value.nbytes
+        while len(self._kept) > 1 and self._bytes > _MOST_BYTES:
+            oldest = next(iter(self._kept))
+            del self._values[oldest]
+            self._bytes -= self._kept.pop(oldest)
 
     def _compute(self, name: str) -> Optional[Array]:
         if name not in self._own:

@@ -26,7 +26,7 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
         if entry.key == _KEY:
             try:
                 content = json.loads(entry.value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return {}
             return content if isinstance(content, dict) else {}
     return {}

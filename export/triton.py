@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import external_data_helper
 
+from export.loading import external_files, read_model
 from export.triton_config import TritonConfig, TritonSettings, make_config
 from sparsegpt_core.artifacts import atomic_path, write_text
 from sparsegpt_core.errors import InputError
@@ -91,12 +90,7 @@ def write_repository(
 
 def _read(path: Path) -> onnx.ModelProto:
     """Read a graph, without the external data: of that only the names are needed."""
-    try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", "Give the path of an .onnx file.") from error
-    except DecodeError as error:
-        raise InputError(f"{path} is truncated or no ONNX file: {error}", "Export the model again.") from error
+    model = read_model(path)
     if not model.graph.output:
         raise InputError(f"{path} is truncated or no ONNX file: its graph has no outputs", "Export the model again.")
     return model
@@ -104,17 +98,9 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _external_data(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
     """Return the files that hold the model's large tensors, by their paths beside it."""
-    home, found = path.parent.resolve(), {}
-    for tensor in external_data_helper._get_all_tensors(model):
-        if external_data_helper.uses_external_data(tensor):
-            name = Path(external_data_helper.ExternalDataInfo(tensor).location)
-            inside = not name.is_absolute() and ".." not in name.parts and (home / name).resolve().is_relative_to(home)
-            if not inside or name == Path("model.onnx"):
-                raise InputError(
-                    f"{path} has external data at '{name}', where it cannot stay",
-                    "Save the model again, with its data in another file beside it.",
-                )
-            found[str(name)] = home / name
+    found = {str(Path(name)): file for name, file in external_files(model, path).items()}
+    if "model.onnx" in found:
+        raise InputError(f"{path} has external data in model.onnx, its own name here", "Give the data another name.")
     return found
 
 

@@ -15,7 +15,7 @@ import typer
 
 from deploy.optional import INSTALL
 from sparsegpt_cli.commands import COMMANDS
-from sparsegpt_cli.console import report_error
+from sparsegpt_cli.console import logged_warnings, report_error
 from sparsegpt_cli.session import ClickException, Session
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     session = Session(as_json="--json" in arguments)
     try:
         _check_packages()
-        with _terminable():
+        with _terminable(), logged_warnings("sparsegpt_core.halving"):
             code = app(arguments, standalone_mode=False, obj=session) or 0
         if code == _INTERRUPTED:  # some versions of Typer raise, others return this
             raise KeyboardInterrupt
@@ -67,8 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"Install it: {INSTALL[module]}." if module in INSTALL else "sparsegpt-trt doctor lists what is missing."
         _report(MissingDependencyError(first_line(error), hint), session.as_json)
         return 1
-    except MemoryError:
-        _report(SparseGPTError("out of memory", "Use a smaller --batch-size or fewer --samples."), session.as_json)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "Check the path, who may read and write there, and the space left."
+        _report(SparseGPTError(f"{where}{error.strerror or first_line(error)}", hint), session.as_json)
         return 1
     except (KeyboardInterrupt, typer.Abort):
         _report(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), session.as_json)
@@ -77,6 +79,22 @@ def main(arguments: list[str] | None = None) -> int:
         message = error.format_message()
         _report(SparseGPTError(message.rstrip("."), "See --help."), session.as_json)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        place = " on the GPU" if "CUDA" in str(error) else ""
+        hint = "Use a smaller --batch-size, fewer --samples, smaller images or fewer classes."
+        _report(SparseGPTError(f"out of memory{place}", hint), session.as_json)
+        return 1
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch, which is not imported for this, has an error of its own for GPUs and none for the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 @contextlib.contextmanager

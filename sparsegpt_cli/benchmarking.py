@@ -11,6 +11,7 @@ from export.audit import load_model
 from export.metadata import read_metadata
 from sparsegpt_cli.data import DataOptions, EvaluationBatches, open_options
 from sparsegpt_core.errors import DataError
+from sparsegpt_core.noted import check_noted
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["BenchmarkSettings", "benchmark_files"]
@@ -49,7 +50,7 @@ def benchmark_files(
         DataError: The data has no evaluation split.
         InputError: A file cannot be read, or does not take the images; or the GPU fails.
     """
-    opened = open_options(data, read_metadata(load_model(dense)))
+    opened = open_options(data, check_noted(read_metadata(load_model(dense)), dense))
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)

@@ -20,7 +20,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "config_file": (ConfigOption, None),
     "as_json": (Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")], False),
     "quiet": (Annotated[bool, typer.Option("--quiet", help="No progress, no messages.")], False),
-    "seed": (Annotated[int, typer.Option(min=0, help="For everything drawn at random.")], 0),
+    "seed": (Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For everything drawn at random.")], 0),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from sparsegpt_core.progress import Progress as ProgressHook
 from sparsegpt_core.progress import silent
 from sparsegpt_core.torchrun import rank
 
-__all__ = ["Console", "report_error"]
+__all__ = ["Console", "logged_warnings", "report_error"]
 
 _LINE_SECONDS = 5.0
 
@@ -83,6 +84,31 @@ def _rich(stream: Any) -> RichConsole:
     return console if console.is_terminal else RichConsole(file=stream, width=140)
 
 
+@contextlib.contextmanager
+def logged_warnings(name: str) -> Iterator[None]:
+    """Show the warnings that a module logs meanwhile, each once."""
+    logger, handler = logging.getLogger(name), _Shown(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Shown(logging.Handler):
+    """Shows each message once."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._messages: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._messages:
+            self._messages.add(message)
+            Console().warn(message)
+
+
 class _Bars:
     """One bar for every stage."""
 
@@ -129,4 +155,4 @@ def report_error(error: SparseGPTError, as_json: bool) -> None:
         sys.stdout.write(json.dumps({"error": str(error), "hint": error.hint}) + "\n")
     console = _rich(sys.stderr)
     hint = f" {escape(error.hint)}" if error.hint else ""
-    console.print(f"[bold red]error:[/] {escape(str(error))}.{hint}", highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(str(error).rstrip('.'))}.{hint}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -182,15 +183,15 @@ def finetune_model(
         NumericsError: The loss diverged.
     """
     started = time.perf_counter()
-    if out.resolve() in {path.resolve() for path in (model.weights, dense) if path}:
+    if os.path.realpath(out) in {os.path.realpath(path) for path in (model.weights, dense) if path}:
         raise InputError(f"{out} would be overwritten", "Give --out another name: inputs are kept.")
     networks = _load(model, dense, data, console)
     how.check(networks)
     sparse, opened = networks.sparse, networks.data
     key = {"model": sparse.spec, "weights": sparse.weights_sha256, **data_key(opened), "method": how.method}
     key |= {"dense": networks.dense.weights_sha256 if networks.dense else None, **how.key()}
-    unfinished, curve = resume(out, key, console), curve_path(out)
-    with console.progress() as progress:
+    curve = curve_path(out)
+    with resume(out, key, console) as unfinished, console.progress() as progress:
         before = {name: network for name, network in (("dense", networks.dense), ("before", sparse)) if network}
         evaluation = {
             name: evaluate_where_possible(each.module, opened, how.device, progress) for name, each in before.items()

@@ -14,7 +14,7 @@ from calibration.arrays import Data
 from calibration.evaluate import find_device
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions, open_options
-from sparsegpt_core.checkpoint import Checkpoint, load_checkpoint, load_into
+from sparsegpt_core.checkpoint import Checkpoint, check_fit, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.torchrun import local_rank, world_size
 from sparsegpt_core.zoo import ModelShape, build_model
@@ -83,17 +83,27 @@ def load_model(
 
     Raises:
         ModelError: No such model, the weights do not fit, or it needs more than images.
-        InputError: Neither the option nor the checkpoint names a model.
+        InputError: Neither the option nor the checkpoint names a model, or it is the checkpoint that names code.
     """
     metadata = checkpoint.metadata if checkpoint else {}
-    spec = options.spec or metadata.get("model", "")
+    spec = options.spec or metadata.get("model") or ""
     if not spec:
         raise InputError("no model is named", "Give --model: no checkpoint notes what it is for.")
+    runs_code = spec.rpartition(":")[0] not in ("", "torchvision", "timm")
+    if runs_code and not options.spec:
+        raise InputError(
+            f"the checkpoint names {spec}, which is code, and no file may have code run",
+            f"Give --model {spec} if you know that code.",
+        )
     classes = options.num_classes or metadata.get("num_classes") or (None if ":" in spec else data_classes)
-    if ":" in spec and not spec.startswith(("torchvision:", "timm:")):
+    if runs_code:
         console.say(f"importing and running {spec}")
+    shape = ModelShape(image, classes)
+    if checkpoint and ":" not in spec:
+        with torch.device("meta"):  # the sizes that a file notes may be more than memory holds
+            check_fit(build_model(spec, shape), checkpoint.state)
     torch.manual_seed(console.seed)
-    module = build_model(spec, ModelShape(image, classes)).float().eval()
+    module = build_model(spec, shape).float().eval()
     _check_inputs(spec, module)
     if checkpoint:
         load_into(module, checkpoint.state)

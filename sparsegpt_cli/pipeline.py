@@ -66,7 +66,7 @@ def prune_export(job: Job, out: Path, progress: Progress = silent, unfinished: P
     with _staged(out, unfinished) as folder:
         content = _Run(job, folder, progress, unfinished and unfinished / LAYERS).run()
         write_json(folder / "prune.json", content)
-        _write_manifest(folder)
+        _write_manifest(folder, content["environment"]["versions"])
         render_report(folder)
     files = {"dense": "dense.onnx", "sparse": "sparse.onnx", "checkpoint": "sparse.safetensors"}
     files |= {"report": "report.html", "manifest": "manifest.json"}
@@ -230,7 +230,7 @@ def _staged(out: Path, unfinished: Path | None) -> Iterator[Path]:
     Raises:
         InputError: ``out`` is a file, or cannot be written.
     """
-    if out.exists() and not out.is_dir():
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
         raise InputError(f"{out} is not a folder", "Give --out a folder, or a name that is free.")
     folder = None
     try:
@@ -260,10 +260,10 @@ def _outputs(path: Path) -> Outputs:
     return lambda images: dict(zip(runtime.outputs, runtime.run([images]), strict=True))
 
 
-def _write_manifest(folder: Path) -> None:
+def _write_manifest(folder: Path, versions: Mapping[str, str | None]) -> None:
     files = {
         path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
         if path.suffix in (".onnx", ".data", ".safetensors", ".json")
     }
-    write_json(folder / "manifest.json", {"tool_version": __version__, "files": files})
+    write_json(folder / "manifest.json", {"tool_version": __version__, "versions": versions, "files": files})

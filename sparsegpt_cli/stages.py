@@ -19,6 +19,7 @@ __all__ = ["FLOWS", "OUTPUTS", "Flow", "Stage", "resolve"]
 OUTPUTS = ("out", "plans", "timing_cache")
 """Options that say where a stage writes."""
 
+_INTO = {"report": ("run",)}  # folders of earlier stages to which something is added
 _OF_RUN = ("out", "seed", "quiet", "json")  # at the top they are run's own
 
 
@@ -152,7 +153,7 @@ class _Flowing:
         return texts
 
     def _check_outputs(self, name: str, texts: Mapping[str, Text]) -> None:
-        for key in (output.replace("_", "-") for output in OUTPUTS):
+        for key in (*(output.replace("_", "-") for output in OUTPUTS), *_INTO.get(name, ())):
             text = texts.get(key)
             if not isinstance(text, str):
                 continue
@@ -160,7 +161,7 @@ class _Flowing:
                 raise InputError(
                     f"{self._config.path}: {name}: {key} is {text}, outside {self._out}", f"Write {FOLDER}/NAME."
                 )
-            if text in self._owners:
+            if text in self._owners and key not in _INTO.get(name, ()):
                 raise InputError(
                     f"{self._config.path}: {name}: {key} is {text}, which {self._owners[text]} writes",
                     f"Write another name: {key}: {FOLDER}/NAME.",

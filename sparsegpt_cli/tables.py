@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from sparsegpt_core.printable import printable
+
 if TYPE_CHECKING:
     from deploy.doctor import Check
     from deploy.explain import ExplainedLayer, Explanation
@@ -38,7 +40,7 @@ def table(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str
     for name in right:
         made.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(printable(cell)) for cell in row))
     return made
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from calibration.unfinished import Unfinished
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions, open_options
 from sparsegpt_cli.learning_curve import curve_path, draw_epochs
+from sparsegpt_cli.lock import locked_file
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoint import load_checkpoint, load_into, save_checkpoint
 from sparsegpt_core.errors import DataError
@@ -60,9 +62,8 @@ def train_model(
     if checkpoint:
         load_into(module, checkpoint.state)
     key = {"model": spec, "weights": checkpoint.sha256 if checkpoint else None, **data_key(opened), **asdict(settings)}
-    unfinished = resume(out, key, console)
     curve = curve_path(out)
-    with console.progress() as progress:
+    with resume(out, key, console) as unfinished, console.progress() as progress:
         result = run(module, opened, settings, progress, unfinished, lambda history: draw_epochs(curve, history))
         evaluation = evaluate_where_possible(module, opened, settings.device, progress)
     metadata = {
@@ -105,15 +106,22 @@ def data_key(data: Data) -> dict[str, Any]:
     return {"data": data.spec, "images": data.image_shape, "mean": data.mean, "std": data.std}
 
 
-def resume(out: Path, key: Mapping[str, Any], console: Console) -> Unfinished:
-    """Say whether work under way is gone on with, and return where it is kept, beside ``out``."""
+@contextlib.contextmanager
+def resume(out: Path, key: Mapping[str, Any], console: Console) -> Iterator[Unfinished]:
+    """Say whether work under way is gone on with, and give where it is kept, beside ``out``, to this process alone.
+
+    Raises:
+        InputError: Another training is to write ``out``, or its folder cannot be written.
+        DataError: What was kept is damaged.
+    """
     unfinished = Unfinished(out.with_name(f"{out.name}.unfinished"), key)
-    state, changed = unfinished.load()
-    if changed:
-        console.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
-    elif state:
-        console.say(f"going on with an unfinished training, after {state['done']} steps")
-    return unfinished
+    with locked_file(out, "training"):
+        state, changed = unfinished.load()
+        if changed:
+            console.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
+        elif state:
+            console.say(f"going on with an unfinished training, after {state['done']} steps")
+        yield unfinished
 
 
 def evaluate_where_possible(module: nn.Module, data: Data, device: str, progress: Progress) -> dict[str, Any] | None:

@@ -36,8 +36,8 @@ def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> 
     """
     folder = out.with_name(f"{out.name}.unfinished")
     with locked(folder, "run"):
-        _announce(folder, json.loads(json.dumps(identity, default=str)), console)
         try:
+            _announce(folder, json.loads(json.dumps(identity, default=str)), console)
             yield folder
         except BaseException as error:
             # What the system has caused, such as a full disk, can be mended and gone on from; a wrong input cannot.

@@ -15,6 +15,8 @@ from sparsegpt_core.errors import InputError
 
 __all__ = ["atomic_path", "read_json", "sha256", "write_bytes", "write_json", "write_text"]
 
+_MOST_JSON = 64 << 20  # bytes, of which Python makes some twenty times as many
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -68,22 +70,33 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: The file is missing, unreadable or not JSON.
+        InputError: The file is missing, unreadable, too large, or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_JSON + 1)
+        if len(content) > _MOST_JSON:
+            raise InputError(f"{path} is larger than {_MOST_JSON >> 20} MiB", "Give a file that this program wrote.")
+        return json.loads(content.decode())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a JSON file: {error}") from error
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        InputError: The file is missing or unreadable.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as stream:
+            for chunk in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()
 
 

@@ -48,6 +48,7 @@ class Capture:
         self.fallback, self._changed = fallback, False
         self._model, self._batches, self._first, self._seconds = model, batches, first, seconds
         self._dense = copy.deepcopy(model) if dense else None
+        self._replaced: list[tuple[Tensor, Tensor]] = []
 
     @property
     def spilled_bytes(self) -> int:
@@ -79,8 +80,14 @@ class Capture:
 
     def replace(self, parameter: Tensor, value: Tensor) -> None:
         """Go on with this value of a parameter or buffer in the pruned network."""
+        self._replaced.append((parameter, parameter.detach().to("cpu", copy=True)))
         parameter.copy_(value)
         self._changed = True
+
+    def restore(self) -> None:
+        """Give the network back what :meth:`replace` took."""
+        for parameter, value in reversed(self._replaced):
+            parameter.copy_(value)
 
 
 def layer_calls(

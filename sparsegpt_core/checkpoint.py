@@ -16,11 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.artifacts import sha256, write_bytes
-from sparsegpt_core.errors import ModelError, first_line
+from sparsegpt_core.errors import ModelError
 from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.modules import check_finite
+from sparsegpt_core.noted import check_noted
+from sparsegpt_core.recorded import recorded_digest
 
-__all__ = ["Checkpoint", "load_checkpoint", "load_integers", "load_into", "save_checkpoint", "save_integers"]
+__all__ = [
+    "Checkpoint",
+    "check_fit",
+    "load_checkpoint",
+    "load_integers",
+    "load_into",
+    "save_checkpoint",
+    "save_integers",
+]
 
 _KEY = "sparsegpt_trt"
 _PARTS = tuple(part.name for part in fields(IntegerWeight))
@@ -62,10 +72,12 @@ def load_integers(weights: Path) -> dict[str, IntegerWeight]:
 
     Raises:
         ModelError: The file is damaged, or of other weights than those that are there now.
+        InputError: It is not the file that a ``manifest.json`` beside it records.
     """
     path = _integers_path(weights)
     if not path.is_file():
         return {}
+    recorded_digest(path)
     tensors, metadata = _load_safetensors(path)
     if metadata.get("weights_sha256") != sha256(weights):
         raise ModelError(f"{path} belongs to other weights than {weights.name}", "Remove it, or prune again.")
@@ -81,23 +93,37 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         ModelError: The file is missing, truncated, of another kind, or would run code when loaded.
+        InputError: It is not the file that a ``manifest.json`` beside it records.
         NumericsError: A tensor holds NaN or infinity.
     """
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}", "Give a .safetensors or .pt file to --weights.")
+    digest = recorded_digest(path)
     if path.suffix == ".safetensors":
         state, metadata = _load_safetensors(path)
     else:
         state, metadata = _load_pickle(path), {}
     check_finite(state)
-    return Checkpoint(state, sha256(path), metadata)
+    return Checkpoint(state, digest, metadata)
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load weights into a network that they fit exactly.
 
     Raises:
-        ModelError: Names the first tensor that is missing, left over or of another shape.
+        ModelError: As :func:`check_fit`.
+        NumericsError: A number is too large for the network's precision.
+    """
+    check_fit(model, state)
+    model.load_state_dict(dict(state))
+    check_finite(model.state_dict())
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Compare weights with a network, which may be on the meta device.
+
+    Raises:
+        ModelError: Names the first tensor that is missing, left over, of another shape or kind of number.
     """
     own = model.state_dict()
     problem = next((f"it has no {name}" for name in own if name not in state), None)
@@ -110,11 +136,18 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         ),
         None,
     )
+    problem = problem or next(
+        (
+            f"its {name} has dtype {state[name].dtype}, the model's {value.dtype}"
+            for name, value in own.items()
+            if state[name].is_floating_point() != value.is_floating_point() or state[name].is_complex()
+        ),
+        None,
+    )
     if problem:
         raise ModelError(
             f"the checkpoint does not fit the model: {problem}", "Check --model, --data and --num-classes."
         )
-    model.load_state_dict(dict(state))
 
 
 def _integers_path(weights: Path) -> Path:
@@ -129,10 +162,11 @@ def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get(_KEY, "{}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata)  # noqa: SIM118
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
+            metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} is truncated or no safetensors file: {error}") from error
+    return tensors, check_noted(metadata, path)
 
 
 def _load_pickle(path: Path) -> dict[str, Tensor]:
@@ -146,11 +180,23 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
             "Save model.state_dict() alone: torch.save(model.state_dict(), FILE).",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise ModelError(f"{path} is truncated or no PyTorch checkpoint: {first_line(error)}") from error
+        raise ModelError(f"{path} is truncated or no PyTorch checkpoint", "Copy it again, or save it anew.") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     tensors = isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())
     if not tensors:
         raise ModelError(f"{path} holds no state dict", "Save model.state_dict() alone.")
+    odd = next((name for name, value in content.items() if not _plain(value)), None)
+    if odd is not None:
+        raise ModelError(
+            f"{path}: {odd} is sparse, quantised, or claims more numbers than the file holds",
+            "Save plain tensors: value.dequantize(), value.to_dense() or value.contiguous().",
+        )
     return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _plain(value: Tensor) -> bool:
+    """Tell whether a tensor's numbers are all in memory, one after another or strided."""
+    held = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return held and value.untyped_storage().nbytes() >= value.nbytes

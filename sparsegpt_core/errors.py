@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from sparsegpt_core.printable import printable
+
 __all__ = [
     "CheckFailedError",
     "DataError",
@@ -24,6 +26,8 @@ __all__ = [
     "first_line",
 ]
 
+_LONGEST = 2000  # characters of a message; a hostile name may have millions
+
 
 class SparseGPTError(Exception):
     """Base class: catch this one to catch them all.
@@ -34,8 +38,8 @@ class SparseGPTError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(" ".join(message.split()))
-        self.hint = " ".join(hint.split())
+        super().__init__(_one_line(message))
+        self.hint = _one_line(hint)
 
 
 def first_line(error: BaseException) -> str:
@@ -66,3 +70,9 @@ class CheckFailedError(SparseGPTError):
 
 class MissingDependencyError(SparseGPTError):
     """An optional package is needed and cannot be imported."""
+
+
+def _one_line(text: str) -> str:
+    """Return text from wherever as a terminal can show it: no control characters, of bounded length."""
+    line = " ".join(printable(text[: 4 * _LONGEST]).split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

@@ -9,7 +9,9 @@ from torch import Tensor
 from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.low_rank import Gram
 
-__all__ = ["Moments", "no_inputs", "not_finite"]
+__all__ = ["Moments", "hardly_vary", "no_inputs", "not_finite"]
+
+_ROUNDING = 1e-6  # of a square, in sums of float32 pieces
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Moments:
             mean=None if self.mean is None else self.mean * factor,
             output_mean=None if self.output_mean is None else self.output_mean * factor,
         )
+
+
+def hardly_vary(variance: Tensor, mean: Tensor) -> Tensor:
+    """Tell which inputs (d,) have a variance that is but rounding: a bias takes them up, and their weights can go."""
+    return variance <= _ROUNDING * mean.square()
 
 
 def no_inputs(name: str) -> InputError:

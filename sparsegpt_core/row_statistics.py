@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.layout import PrunableLayer
 from sparsegpt_core.low_rank import LowRank
-from sparsegpt_core.moments import Moments, no_inputs, not_finite
+from sparsegpt_core.moments import Moments, hardly_vary, no_inputs, not_finite
 from sparsegpt_core.parallel import each, spans
 
 __all__ = ["RowStatistics"]
@@ -72,6 +72,8 @@ class RowStatistics:
         if not all(bool(torch.isfinite(kept).all()) for kept in (x, y) if kept is not None):
             raise not_finite(name)
         mean = self._take_off_mean(x)
+        if mean is not None:
+            x[:, hardly_vary(x.square().mean(dim=0), mean)] = 0
         hessian = LowRank(x / math.sqrt(count))
         if y is None:
             return Moments(hessian, None, None, count, count, mean)

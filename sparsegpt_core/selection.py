@@ -165,6 +165,8 @@ def _run(
     try:
         with torch.inference_mode(), readers, watch_calls(note, follow):
             model(sample)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = tuple(sample.shape[1:])
         raise ModelError(

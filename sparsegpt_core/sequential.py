@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
 from sparsegpt_core.finished import FinishedLayers, Outcome, run_key
+from sparsegpt_core.halving import with_smaller_batches
 from sparsegpt_core.held_out import SplitStatistics, split_batches
 from sparsegpt_core.inputs import Batch, as_tensors
 from sparsegpt_core.joint_quant import IntegerWeight
@@ -63,7 +64,15 @@ def prune_model(
         layers = plan_layers(model, tensors[0][:2], settings)
         folder = runtime.finished if runtime.world.size == 1 else None
         key = run_key(model, tensors, settings, device=str(device_of(model)), tf32=runtime.tf32) if folder else ""
-        return _Pruning(model, layers, settings, progress, runtime, FinishedLayers(folder, key)).run(tensors)
+        finished = FinishedLayers(folder, key)
+
+        def run(parts: Sequence[Tensor]) -> PruneResult:
+            return _Pruning(model, layers, settings, progress, runtime, finished).run(parts)
+
+        if runtime.world.size > 1:  # the others would not try again
+            return run(tensors)
+        result, warnings = with_smaller_batches(run, tensors)
+        return replace(result, warnings=(*warnings, *result.warnings))
 
 
 def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings) -> list[Layer]:
@@ -236,10 +245,18 @@ class _Pruning:
             return statistics.moments(layer.name)
 
     def _doubts(self, layer: Layer, moments: Moments, solution: Solution) -> tuple[str, ...]:
-        wanted = self._settings.damping_for(moments.used, math.prod(layer.shape[1:]))
-        if solution.damping <= wanted:
-            return ()
-        return (f"{layer.name}: the Hessian needed a damping of {solution.damping:g} instead of {wanted:g}",)
+        columns = math.prod(layer.shape[1:])
+        wanted = self._settings.damping_for(moments.used, columns)
+        doubts = []
+        if solution.damping > wanted:
+            doubts.append(f"{layer.name}: the Hessian needed a damping of {solution.damping:g} instead of {wanted:g}")
+        dead = int((moments.hessian.diagonal() == 0).sum())
+        if 2 * dead > columns:
+            doubts.append(
+                f"{layer.name}: {dead} of {columns} inputs are dead or constant on the calibration images, "
+                "so their weights are now 0: calibrate on more images"
+            )
+        return tuple(doubts)
 
     def _describe(self, moments: Moments, held_out: Moments | None, solution: Solution) -> dict[str, Any]:
         masks: Counter[str] = Counter()

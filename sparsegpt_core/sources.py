@@ -100,7 +100,12 @@ def open_source(
         with timed(seconds, "trace"):
             program, why = _try_to_trace(model, batches[0][:2].to(device), layers)
     if program is None:
-        yield Capture(model, batches, first=first, dense=dense, seconds=seconds, fallback=why)
+        capture = Capture(model, batches, first=first, dense=dense, seconds=seconds, fallback=why)
+        try:
+            yield capture
+        except BaseException:
+            capture.restore()
+            raise
         return
     solves = {layer.name: _solve_bytes(layer, samples, admm_columns, held_out) for layer in layers}
     plan = _plan(program, solves, batches, device)

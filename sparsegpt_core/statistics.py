@@ -15,7 +15,7 @@ from sparsegpt_core.correlations import Maps, axes_of, cross_blocks, gram_blocks
 from sparsegpt_core.displacements import Axis, displacements
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.layout import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
-from sparsegpt_core.moments import Moments, no_inputs, not_finite
+from sparsegpt_core.moments import Moments, hardly_vary, no_inputs, not_finite
 from sparsegpt_core.triangle import LowerTriangle
 
 __all__ = ["LayerStatistics"]
@@ -143,8 +143,10 @@ class LayerStatistics:
             cross.div_(used)
             if self._centred:
                 cross.addr_(output_mean, mean, alpha=-1)
-                energy -= float(output_mean.square().sum())
+                energy = max(0.0, energy - float(output_mean.square().sum()))
             cross = cross.float()
+        if self._centred:
+            _drop_constant(hessian, cross, mean)
         # A NaN or infinity anywhere is one in the sums of squares.
         if not (bool(torch.isfinite(hessian.diagonal()).all()) and math.isfinite(energy)):
             raise not_finite(name)
@@ -263,3 +265,12 @@ class _Piece:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _drop_constant(hessian: Tensor, cross: Tensor | None, mean: Tensor) -> None:
+    """Zero the central moments of inputs that hardly vary."""
+    constant = hardly_vary(hessian.diagonal(), mean)
+    hessian[constant] = 0
+    hessian[:, constant] = 0
+    if cross is not None:
+        cross[:, constant] = 0

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from sparsegpt_cli.report import render, render_report
 from sparsegpt_cli.report.charts import LayerPoint, accuracy_chart, layer_charts
-from sparsegpt_cli.report.fields import Fields, printable
+from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import FILTERS
 from sparsegpt_cli.report.view import read_run
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.printable import printable
 from sparsegpt_core.reasons import Reason
 
 HOSTILE = (

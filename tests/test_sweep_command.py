@@ -38,7 +38,9 @@ from sparsegpt_core.patterns import NM
 from sparsegpt_core.sequential import prune_model
 from sparsegpt_core.settings import preset
 
-GRID = ("--methods", "magnitude", "--methods", "cnn-sparsegpt", "--methods", "sparsegpt")
+MODEL = "test_sweep_command:tiny"
+CODE = ("--model", MODEL)
+GRID = (*CODE, "--methods", "magnitude", "--methods", "cnn-sparsegpt", "--methods", "sparsegpt")
 GRID += ("--patterns", "2:4", "--samples", 16, "--samples", 32, "--seeds", 0, "--seeds", 3, "--jobs", 2)
 
 
@@ -63,7 +65,7 @@ def checkpoints(tmp_path_factory) -> tuple[Path, Path]:
     """A trained network and one that is not."""
     folder, data = tmp_path_factory.mktemp("checkpoints"), open_data("digits")
     paths = folder / "trained.safetensors", folder / "untrained.safetensors"
-    metadata = {"model": "test_sweep_command:tiny", "num_classes": 10, "mean": data.mean, "std": data.std}
+    metadata = {"model": MODEL, "num_classes": 10, "mean": data.mean, "std": data.std}
     torch.manual_seed(0)
     model = tiny()
     save_checkpoint(paths[1], model.state_dict(), metadata)
@@ -222,7 +224,7 @@ def test_another_checkpoint_of_that_name_is_another_cell(swept, inside, checkpoi
     state = {name: value * 1.01 if name == "fc2.weight" else value for name, value in checkpoint.state.items()}
     save_checkpoint(another, state, checkpoint.metadata)
     done = cli(
-        *("sweep", "--weights", another, "--methods", "magnitude", "--patterns", "2:4", "--out", out, "--json"),
+        *("sweep", *CODE, "--weights", another, "--methods", "magnitude", "--patterns", "2:4", "--out", out, "--json"),
         *("--eval-samples", 100),
     )
     assert done.json["computed"] == 1
@@ -236,7 +238,7 @@ def test_what_a_result_depends_on(checkpoints, tmp_path):
     def identity(weights=checkpoints[0], method="sparsegpt", **judge):
         chosen = Judge(DataOptions("digits"), **judge)
         cell = Cell("trained", method, "2:4", 16, 0)
-        return Task(cell, open_subject(weights, chosen, Console(quiet=True)), chosen, tmp_path).identity
+        return Task(cell, open_subject(weights, chosen, (MODEL,), Console(quiet=True)), chosen, tmp_path).identity
 
     usual = identity()
     assert usual == identity(seed=5) == identity(batch_size=7)  # all images are judged, in whatever batches
@@ -252,7 +254,7 @@ def test_what_a_result_depends_on(checkpoints, tmp_path):
 
 def test_a_failing_cell_is_told_and_the_others_go_on(inside, checkpoints, cli, tmp_path):
     out = tmp_path / "out"
-    sweep = ("sweep", "--weights", checkpoints[0], "--methods", "magnitude", "--patterns", "3:7", "--out", out)
+    sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--patterns", "3:7", "--out", out)
     done = cli(*sweep, "--patterns", "1:4")
     assert done.code == 1
     assert "trained: magnitude 3:7: nothing to prune to 3:7" in done.err
@@ -273,7 +275,7 @@ def test_a_cell_whose_process_dies_fails_alone(inside, checkpoints, cli, tmp_pat
             yield task, None if task.cell.pattern == "2:4" else function(task)
 
     monkeypatch.setattr(conductor, "each_in_processes", dying)
-    done = cli("sweep", "--weights", checkpoints[0], "--methods", "magnitude", "--out", tmp_path / "out")
+    done = cli("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--out", tmp_path / "out")
     assert done.code == 1
     assert "magnitude 2:4: its process died, perhaps for want of memory. Run again with fewer --jobs." in done.err
     assert "1 of 2 cells" in done.out
@@ -284,7 +286,18 @@ def test_without_labels_networks_are_compared_all_the_same(inside, checkpoints, 
     for name, part in (("train", images[:30]), ("test", images[30:])):
         np.savez(tmp_path / f"{name}.npz", images=part)
     data = ("--data", f"npz:{tmp_path / 'train.npz'}", "--eval-data", f"npz:{tmp_path / 'test.npz'}")
-    sweep = ("sweep", "--weights", checkpoints[0], *data, "--methods", "magnitude", "--patterns", "0.9", "--json")
+    sweep = (
+        "sweep",
+        *CODE,
+        "--weights",
+        checkpoints[0],
+        *data,
+        "--methods",
+        "magnitude",
+        "--patterns",
+        "0.9",
+        "--json",
+    )
     (row,) = cli(*sweep, "--samples", 8, "--out", tmp_path / "out").json["cells"]
     assert (row["evaluated"], row["top1"], row["difference"]) == (30, None, None)
     assert row["kl"] > 0
@@ -357,17 +370,23 @@ def test_wrong_input_is_one_line(checkpoints, cli, tmp_path):
         "no size of memory": (*weights, "--memory-limit", "much"),
     }
     for message, options in wrong.items():
-        done = cli("sweep", *options, "--out", out, "--quiet")
+        done = cli("sweep", *CODE, *options, "--out", out, "--quiet")
         assert done.code == 1, message
         assert message in done.err
         assert done.err.count("\n") == 1
         assert not out.exists()
     out.touch()
-    done = cli("sweep", *weights, "--out", out, "--quiet")
+    done = cli("sweep", *CODE, *weights, "--out", out, "--quiet")
     assert (done.code, done.err.count("\n")) == (1, 1)
     for options in (("--samples", 0), ("--seeds", -1), ("--jobs", 0)):
         assert cli("sweep", *weights, *options, "--out", out).code == 2
     assert cli("sweep", "--out", out).code == 2
+
+
+def test_no_checkpoint_has_code_run(checkpoints, tmp_path, cli):
+    done = cli("sweep", "--weights", checkpoints[0], "--out", tmp_path / "out", "--quiet")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert f"Give --model {MODEL} if you know that code" in done.err
 
 
 def test_configurations(cli, monkeypatch):
@@ -388,6 +407,6 @@ def test_configurations(cli, monkeypatch):
 def test_not_under_torchrun(checkpoints, cli, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    done = cli("sweep", "--weights", checkpoints[0], "--out", tmp_path / "out")
+    done = cli("sweep", *CODE, "--weights", checkpoints[0], "--out", tmp_path / "out")
     assert done.code == 1
     assert "without torchrun" in done.err

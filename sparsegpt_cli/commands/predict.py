@@ -9,6 +9,7 @@ import typer
 
 from sparsegpt_cli.command import command
 from sparsegpt_cli.console import Console
+from sparsegpt_cli.options import require_free
 from sparsegpt_cli.tables import advice_lines, explanation_table, latency_table, prediction_table
 
 __all__ = ["predict"]
@@ -42,6 +43,8 @@ def predict(
     from sparsegpt_core.artifacts import write_json
 
     wanted = parse_shapes(shapes) if shapes else None
+    if out:
+        require_free(out, model)
     with console.progress() as progress:
         found, how = predict_file(model, wanted, measure, console.seed, progress)
     console.say(how)

@@ -39,6 +39,7 @@ def prune_export(
     from sparsegpt_cli.pruning import pruning_identity
     from sparsegpt_cli.unfinished_run import unfinished_run
 
+    o.require_free(out / "sparse.safetensors", of.weights)
     job = of.job(
         pruning,
         console,
@@ -85,7 +86,7 @@ def prune(
     from sparsegpt_core.checkpoint import save_checkpoint, save_integers
     from sparsegpt_core.memory import peak_memory
 
-    o.require_suffix(out, ".safetensors")
+    o.require_suffix(out, ".safetensors", of.weights)
     job = of.job(pruning, console, int8=int8)
     if rank():
         run(job)

@@ -26,6 +26,10 @@ def sweep(
     ],
     out: Annotated[Path, typer.Option(help="The folder to write to; what is finished there is not computed again.")],
     config: ConfigFile = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="package.module:factory that checkpoints may name, which runs that code; may be repeated."),
+    ] = None,
     data: o.Data = "digits",
     data_root: o.DataRoot = None,
     eval_data: o.EvalData = None,
@@ -64,7 +68,7 @@ def sweep(
     from sparsegpt_cli.sweep.summary import summary_table
     from sparsegpt_core.sizes import parse_size
 
-    grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,))
+    grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
     options = DataOptions(data, data_root, eval_data, image_size=image_size)
     judge = Judge(options, eval_samples, console.seed, batch_size, str(pick_device(device)))
     limit = parse_size(memory_limit) if memory_limit else None

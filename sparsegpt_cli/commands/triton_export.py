@@ -74,10 +74,8 @@ def _signature(plan: Path) -> PlanSignature:
 
     from deploy.build import load_plan, sidecar_path
     from export.triton import PlanSignature
-    from sparsegpt_core.artifacts import read_json
 
-    load_plan(plan)
-    record = read_json(sidecar_path(plan))
+    _, record = load_plan(plan)
     try:
         backend = record["backend"]
         inputs, outputs = (

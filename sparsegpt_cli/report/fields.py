@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from sparsegpt_core.artifacts import read_json
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.printable import printable
 
-__all__ = ["Fields", "printable"]
+__all__ = ["Fields"]
 
 T = TypeVar("T")
 _LARGEST = 1e15
@@ -120,11 +121,6 @@ class Fields:
 
     def _wrong(self, key: str, wanted: str) -> InputError:
         return InputError(f"{self._file}: {self._prefix}{key} is not {wanted}", _HINT)
-
-
-def printable(text: str) -> str:
-    """Replace what cannot be printed: control characters, half surrogates, reversals of direction."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _is_sensible(value: object) -> bool:

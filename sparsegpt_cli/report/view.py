@@ -10,10 +10,11 @@ from pathlib import Path
 from sparsegpt_cli.report.accuracy import Arm, accuracy_sentence, read_arms
 from sparsegpt_cli.report.benchmark import Benchmark
 from sparsegpt_cli.report.charts import LayerPoint
-from sparsegpt_cli.report.fields import Fields, printable
+from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import duration, size
 from sparsegpt_cli.report.reasons import ReasonGroup, group_by_reason
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.printable import printable
 
 __all__ = ["View", "read_run"]
 

@@ -86,7 +86,9 @@ class _Sweep:
         self._store = Store(out / "cells")
         self._dense = out / "dense"
         self._grid = grid
-        subjects = {checkpoint_name(path): open_subject(path, judge, console) for path in grid.checkpoints}
+        subjects = {
+            checkpoint_name(path): open_subject(path, judge, grid.factories, console) for path in grid.checkpoints
+        }
         _check_samples(grid, subjects.values())
         if memory_limit is None and jobs > 1:
             memory_limit = int(_MEMORY_SHARE * available_memory(torch.device(judge.device)) / jobs)

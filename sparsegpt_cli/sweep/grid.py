@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes of a sweep.
+    """The axes of a sweep; ``factories`` are the models that checkpoints may name although they are code.
 
     Raises:
         InputError: An axis is empty, a method or pattern is unknown, or two checkpoints have one name.
@@ -52,6 +52,7 @@ class Grid:
     patterns: Sequence[str]
     samples: Sequence[int]
     seeds: Sequence[int]
+    factories: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         axes = {"--weights": self.checkpoints, "--methods": self.methods, "--patterns": self.patterns}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,7 +55,7 @@ class Subject:
         Raises:
             SparseGPTError: The checkpoint or the data cannot be read, or is another one by now.
         """
-        model, data = load_subject(self.weights, judge.data)
+        model, data = load_subject(self.weights, judge.data, (self.model,))
         if model.weights_sha256 != self.identity["checkpoint_sha256"]:
             raise InputError(f"{self.weights} was changed while the sweep ran", "Start the sweep again.")
         return model, data
@@ -82,14 +83,15 @@ class Subject:
         return outputs if kept.metadata.get("sha256") == _digest_of(outputs) else None
 
 
-def open_subject(weights: Path, judge: Judge, console: Console) -> Subject:
-    """Read a checkpoint and its data.
+def open_subject(weights: Path, judge: Judge, factories: Sequence[str], console: Console) -> Subject:
+    """Read a checkpoint and its data; only ``factories`` are run where it names code.
 
     Raises:
         ModelError: It cannot be read or does not name its model.
+        InputError: It names code that is none of ``factories``.
         DataError: The data cannot be read.
     """
-    model, data = load_subject(weights, judge.data, console)
+    model, data = load_subject(weights, judge.data, tuple(factories), console)
     split, indices = judge.images(data)
     identity = {
         "tool_version": __version__,
@@ -108,18 +110,22 @@ def open_subject(weights: Path, judge: Judge, console: Console) -> Subject:
 
 
 @lru_cache(maxsize=1)
-def load_subject(weights: Path, data: DataOptions, console: Console = _MUTE) -> tuple[LoadedModel, Data]:
+def load_subject(
+    weights: Path, data: DataOptions, factories: tuple[str, ...] = (), console: Console = _MUTE
+) -> tuple[LoadedModel, Data]:
     """Load a checkpoint with its data; the same objects again where the last call was for the same.
 
     Raises:
         ModelError: The checkpoint cannot be read, does not name its model, or does not fit it.
+        InputError: It names code that is none of ``factories``.
         DataError: The data cannot be read.
     """
     checkpoint = load_checkpoint(weights)
-    if "model" not in checkpoint.metadata:
+    named = checkpoint.metadata.get("model")
+    if named is None:
         raise ModelError(f"{weights} does not note what model it is of", "Use checkpoints of train or finetune.")
     opened = open_options(data, checkpoint.metadata)
-    model = ModelOptions(weights=weights)
+    model = ModelOptions(named if named in factories else "", weights)
     return load_model(model, checkpoint, opened.image_shape, console, opened.num_classes), opened
 
 

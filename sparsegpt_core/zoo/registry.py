@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsegpt_core.errors import MissingDependencyError, ModelError
+from sparsegpt_core.errors import MissingDependencyError, ModelError, first_line
 
 __all__ = ["ModelShape", "build_model", "register", "registered"]
 
@@ -64,7 +64,7 @@ def build_model(spec: str, shape: ModelShape) -> nn.Module:
         return _imported(source, name)
     if name not in registered():
         raise ModelError(f"unknown model '{spec}'", _nearest(spec, registered()))
-    return _FACTORIES[name](shape)
+    return _built(lambda: _FACTORIES[name](shape), spec)
 
 
 def _nearest(name: str, names: list[str]) -> str:
@@ -110,9 +110,9 @@ def _imported(source: str, name: str) -> nn.Module:
         sys.path.append(here)  # last, so that nothing installed is shadowed
     try:
         factory = getattr(importlib.import_module(source), name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise ModelError(
-            f"cannot import {name} from {source}: {error}",
+            f"cannot import {name} from {source}: {first_line(error)}",
             "Give package.module:factory, importable from here; factory() must return a torch.nn.Module.",
         ) from error
     return _built(factory, f"{source}:{name}")
@@ -121,8 +121,8 @@ def _imported(source: str, name: str) -> nn.Module:
 def _built(factory: Callable[[], Any], spec: str) -> nn.Module:
     try:
         model = factory()
-    except Exception as error:  # a stranger's code may raise anything
-        raise ModelError(f"building {spec} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        raise ModelError(f"building {spec} failed: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} made a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -1,0 +1,238 @@
+"""What is fuzzed: seeds, how they are changed, and what reads them."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import typer
+
+from benchmarks.fuzz.mutate import mutate_bytes, mutate_json, mutate_lines
+from benchmarks.fuzz.mutate_onnx import mutate_onnx
+from benchmarks.fuzz.mutate_tensors import mutate_safetensors
+from calibration.held_zeros import noted_pruning
+from deploy.build import load_plan
+from deploy.build_log import count_memory_skips, read_sparsity
+from deploy.graph import read_graph
+from deploy.inspector import read_layers
+from deploy.plan_evidence import plan_evidence
+from deploy.predict import layers_without_gain, predict
+from deploy.shapes import resolve_shapes
+from deploy.signature import signature
+from deploy.timing_cache import load_timing_cache
+from export.audit import audit_model
+from export.metadata import read_metadata
+from export.triton import write_repository
+from export.triton_config import TritonSettings
+from sparsegpt_cli.app import app
+from sparsegpt_cli.commands.triton_export import _signature
+from sparsegpt_cli.config import load_config
+from sparsegpt_cli.console import Console
+from sparsegpt_cli.data import DataOptions, open_options
+from sparsegpt_cli.loading import ModelOptions, load_model
+from sparsegpt_cli.report import render, render_report
+from sparsegpt_cli.run_record import RunRecord
+from sparsegpt_cli.session import Session
+from sparsegpt_cli.stages import Stage, resolve
+from sparsegpt_cli.sweep.store import Store
+from sparsegpt_core.checkpoint import load_checkpoint, load_integers
+from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.noted import check_noted
+
+__all__ = ["TARGETS", "Target"]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+RUN, ONNX = HERE / "corpus/run", HERE / "corpus/onnx"
+
+Mutator = Callable[[random.Random, bytes], bytes]
+_GROUP: Any = typer.main.get_command(app)
+_QUIET = Console(quiet=True)
+_CHARTS = ("layer_charts", "tradeoff_chart", "accuracy_chart", "arms_chart", "distribution_chart")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader.
+
+    Args:
+        seeds: What is changed.
+        mutate: How.
+        name: What the changed file is called in its folder.
+        read: Reads it, and uses what it got as the program would.
+        beside: A folder of files that lie beside it.
+    """
+
+    seeds: tuple[Path, ...]
+    mutate: Mutator
+    name: str
+    read: Callable[[Path], object]
+    beside: Path | None = None
+
+    def make(self, rng: random.Random) -> bytes:
+        """Return an input."""
+        return self.mutate(rng, rng.choice(self.seeds).read_bytes())
+
+    def plain(self) -> bytes:
+        """Return a seed as it is."""
+        return self.seeds[0].read_bytes()
+
+    def lay_out(self, folder: Path) -> Path:
+        """Prepare a folder; return where inputs go."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.beside:
+            shutil.copytree(self.beside, folder, dirs_exist_ok=True)
+            if (weights := folder / "sparse.safetensors").exists():
+                shutil.copyfile(weights, folder / "input.safetensors")  # which no manifest names
+        return folder / self.name
+
+
+def _audit(path: Path) -> None:
+    json.dumps(audit_model(path).to_json(), allow_nan=False)
+
+
+def _predict(path: Path) -> None:
+    found = predict(path)
+    json.dumps({**found.to_json(), "verdict": found.verdict})
+
+
+def _graph(path: Path) -> None:
+    graph = read_graph(path)
+    signature(graph, resolve_shapes(graph.inputs, None))
+    open_options(DataOptions("digits"), check_noted(read_metadata(graph.model), path))
+
+
+def _triton(path: Path) -> None:
+    before = {*path.parent.rglob("*")}
+    repository = path.parent / "repository"
+    try:
+        write_repository(path, repository, TritonSettings("m"))
+        strays = {each for each in path.parent.rglob("*") if repository not in (each, *each.parents)} - before
+        if strays:
+            raise AssertionError(f"written outside the repository: {strays}")
+    finally:
+        shutil.rmtree(repository, ignore_errors=True)
+
+
+def _checkpoint(path: Path) -> None:
+    checkpoint = load_checkpoint(path)
+    opened = open_options(DataOptions("digits"), checkpoint.metadata)
+    noted_pruning(checkpoint.metadata)
+    load_model(ModelOptions("", path), checkpoint, opened.image_shape, _QUIET, opened.num_classes)
+
+
+def _integers(path: Path) -> None:
+    load_integers(path.with_name("input.safetensors"))
+
+
+def _manifest(path: Path) -> None:
+    _all_of(
+        lambda: load_checkpoint(path.with_name("sparse.safetensors")),
+        lambda: _page(path.parent),
+    )
+
+
+def _page(run: Path) -> None:
+    """Render a report without its charts, which take seconds and know nothing of the manifest."""
+    nothing: dict[str, Any] = dict.fromkeys(_CHARTS, lambda *_: [])
+    with mock.patch.multiple(render, **nothing):
+        render_report(run)
+
+
+def _sidecar(path: Path) -> None:
+    plan = path.with_suffix("")
+    _all_of(
+        lambda: load_plan(plan),
+        lambda: plan_evidence(plan, True, inspected=False),
+        lambda: _signature(plan),
+        lambda: _page(path.parent),
+    )
+
+
+def _prune_json(path: Path) -> None:
+    _all_of(lambda: render_report(path.parent), lambda: layers_without_gain(path))
+
+
+def _config(path: Path) -> None:
+    new: Any = typer.Context
+    with new(_GROUP, obj=Session()) as root, new(_GROUP.commands["run"], parent=root) as context:
+        config = load_config(path, _GROUP.commands, context)
+        resolve(config, path.parent / "out", 0, context)
+
+
+def _build_log(path: Path) -> None:
+    lines = path.read_text(errors="replace").splitlines()
+    read_sparsity(lines)
+    count_memory_skips(lines)
+
+
+def _inspector(path: Path) -> None:
+    for layer in read_layers(path.read_text(errors="replace")):
+        str(layer.sparse)
+
+
+def _run_record(path: Path) -> None:
+    record = RunRecord(path.parent)
+    record.changes(Stage("verify", (), {"model": "sparse.onnx"}, ()))
+
+
+def _cell(path: Path) -> None:
+    store = Store(path.parent)
+    store.read("cell", {"seed": 0, "settings": {"alpha": 1.0}})
+    store.changed("cell", {"seed": 1})
+
+
+def _all_of(*readers: Callable[[], object]) -> None:
+    """Read in several ways, and refuse where one of them does."""
+    refused: SparseGPTError | None = None
+    for reader in readers:
+        try:
+            reader()
+        except SparseGPTError as error:
+            refused = error
+    if refused:
+        raise refused
+
+
+def _in_run(name: str, mutate: Mutator, read: Callable[[Path], object]) -> Target:
+    return Target((RUN / name,), mutate, name, read, RUN)
+
+
+_MODELS = tuple(sorted(ONNX.glob("*.onnx")))
+_CELL = next((HERE / "corpus/cells").glob("*.json"))
+_YAML = ("&a ", "*a", "!!python/object:os.system ", "? ", "- ", "{", "[", "|", ">", "'", '"', "%YAML 9", "$OUT/..")
+_LOG = ("(Sparsity) Found ", "(Sparsity) Chose ", " layer(s)", ": ", ", ", "(", ")", "Skipping tactic", "out of memory")
+
+TARGETS = {
+    "audit": Target(_MODELS, mutate_onnx, "input.onnx", _audit, ONNX),
+    "predict": Target(_MODELS, mutate_onnx, "input.onnx", _predict, ONNX),
+    "graph": Target(_MODELS, mutate_onnx, "input.onnx", _graph, ONNX),
+    "triton": Target(_MODELS, mutate_onnx, "input.onnx", _triton, ONNX),
+    "safetensors": Target((RUN / "sparse.safetensors",), mutate_safetensors, "input.safetensors", _checkpoint, RUN),
+    "integers": Target(
+        (RUN / "sparse.int8.safetensors",), mutate_safetensors, "input.int8.safetensors", _integers, RUN
+    ),
+    "pt": Target((RUN / "weights.pt",), mutate_bytes, "input.pt", load_checkpoint),
+    "manifest": _in_run("manifest.json", mutate_json, _manifest),
+    "prune.json": _in_run("prune.json", mutate_json, _prune_json),
+    "benchmark.json": _in_run("benchmark.json", mutate_json, lambda path: render_report(path.parent)),
+    "run.json": _in_run("run.json", mutate_json, _run_record),
+    "cell": Target((_CELL,), mutate_json, _CELL.name, _cell),
+    "sidecar": _in_run("sparse.plan.json", mutate_json, _sidecar),
+    "plan": _in_run("sparse.plan", mutate_bytes, load_plan),
+    "timing cache": _in_run("tactics.cache", mutate_bytes, load_timing_cache),
+    "cache sidecar": _in_run(
+        "tactics.cache.json", mutate_json, lambda path: load_timing_cache(path.with_name("tactics.cache"))
+    ),
+    "yaml": Target(tuple(sorted((ROOT / "configs").glob("*.yaml"))), mutate_lines(_YAML), "input.yaml", _config),
+    "build log": Target(
+        tuple(sorted((ROOT / "tests/data/build_logs").glob("*.txt"))), mutate_lines(_LOG), "log.txt", _build_log
+    ),
+    "inspector": _in_run("inspector.json", mutate_json, _inspector),
+}
