@@ -34,7 +34,8 @@ def test_scores_are_scikit_learns(classes: int, count: int, batch_size: int, see
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert result.samples == count
     assert result.top1 == pytest.approx(100 * accuracy_score(labels, logits.argmax(axis=1)))
-    assert result.loss == pytest.approx(log_loss(labels, probabilities, labels=known), rel=1e-5, abs=1e-6)  # logits are float32
+    loss = log_loss(labels, probabilities, labels=known)
+    assert result.loss == pytest.approx(loss, rel=1e-5, abs=1e-6)  # ours has float32 logits
     if classes > 5:
         assert result.top5 == pytest.approx(100 * top_k_accuracy_score(labels, logits, k=5, labels=known))
     else:
