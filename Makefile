@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results fuzz clean
+.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results fuzz supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -52,6 +52,18 @@ fuzz: $(READY)
 results: $(READY)
 	$(BIN)/python -m benchmarks.results_page
 
+# What the images add to their bases: a CycloneDX list of each, and whether a vulnerability is known (asks the package index).
+supply-chain: .venv-supply/.ready
+	for lock in requirements requirements-slim; do \
+		.venv-supply/bin/cyclonedx-py requirements --output-reproducible --validate -o docker/$$lock.cdx.json docker/$$lock.txt || exit; \
+		.venv-supply/bin/pip-audit --strict --require-hashes --disable-pip -r docker/$$lock.txt || exit; \
+	done
+
+.venv-supply/.ready:
+	$(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/python -m pip install pip-audit==2.* 'cyclonedx-bom[json-validation]==7.*'
+	touch $@
+
 # With the torch of .venv; requests and huggingface_hub are imported by Model Optimizer but not declared.
 .venv-modelopt/.ready: | $(READY)
 	$(PYTHON) -m venv .venv-modelopt
@@ -65,4 +77,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-modelopt demo build *.egg-info
+	rm -rf .venv .venv-lowest .venv-modelopt .venv-supply demo build *.egg-info
