@@ -13,6 +13,7 @@ from sparsegpt_cli.console import Console
 from sparsegpt_cli.lock import locked
 from sparsegpt_core.artifacts import read_json, write_json
 from sparsegpt_core.errors import InputError, SparseGPTError
+from sparsegpt_core.finished_orders import ORDERS
 
 __all__ = ["LAYERS", "unfinished_run"]
 
@@ -49,7 +50,7 @@ def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> 
 
 
 def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
-    finished = sum(1 for _ in folder.glob(f"{LAYERS}/*/*"))
+    finished = [path.parent.name for path in folder.glob(f"{LAYERS}/*/*")]
     if finished:
         try:
             before = read_json(folder / _ABOUT)
@@ -61,5 +62,5 @@ def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
         if changed:
             console.warn(f"an unfinished run was of other settings ({', '.join(changed)}): what they touch starts anew")
         else:
-            console.say(f"going on with an unfinished run: {finished} layers were finished")
+            console.say(f"going on with an unfinished run: {len(finished) - finished.count(ORDERS)} layers were finished")
     write_json(folder / _ABOUT, identity)

@@ -7,15 +7,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from sparsegpt_core.channel_search import search_order
+from sparsegpt_core.channel_search import Search, search_order
 from sparsegpt_core.channel_spaces import ChannelSpace, find_spaces
 from sparsegpt_core.errors import CheckFailedError, InputError
+from sparsegpt_core.finished_orders import FinishedOrders
 from sparsegpt_core.layout import weight_to_matrix
 from sparsegpt_core.modules import check_finite, eval_mode
 from sparsegpt_core.parallel import each, workers
@@ -79,6 +81,7 @@ def permute_channels(
     seconds: float = float("inf"),
     seed: int = 0,
     progress: Progress = silent,
+    finished: Path | None = None,
 ) -> PermutationResult:
     """Give the channels between layers, in place, an order in which the pattern costs least saliency.
 
@@ -92,6 +95,7 @@ def permute_channels(
         seconds: Where the searches are cut off, altogether.
         seed: Of the searches.
         progress: Told of every space.
+        finished: Where what was found is kept for another run that ends as this one; None keeps nothing.
 
     Raises:
         ModelError: torch.export cannot trace the network.
@@ -106,12 +110,18 @@ def permute_channels(
         costs = [result.space.size * sum(rows[layer.name].numel() for layer in scored) for result, scored in plan]
         share = seconds * workers(len(plan), sample.device) / max(1, sum(costs))
         lock, done = threading.Lock(), itertools.count(1)
+        kept = FinishedOrders(finished, pattern, seconds, seed)
 
         def search(index: int) -> PermutedSpace:
             result, scored = plan[index]
             if scored:
-                left = min(share * costs[index], start + seconds - time.monotonic())
-                result = _searched(result, [rows[layer.name] for layer in scored], pattern, left, seed)
+                own = [rows[layer.name] for layer in scored]
+                found = kept.load(own)
+                if found is None:
+                    left = min(share * costs[index], start + seconds - time.monotonic())
+                    found = search_order(own, pattern, seconds=left, seed=seed)
+                    kept.save(own, found)
+                result = _ordered(result, found)
             with lock:
                 progress("permute", next(done), len(plan))
             return result
@@ -170,8 +180,7 @@ def _rows(layer: Layer, saliencies: Mapping[str, Tensor], energies: Mapping[str,
     return matrix.reshape(-1, layer.shape[1]) / (energies.get(layer.name) or float(matrix.double().sum()) or 1.0)
 
 
-def _searched(result: PermutedSpace, rows: Sequence[Tensor], pattern: NM, seconds: float, seed: int) -> PermutedSpace:
-    search = search_order(rows, pattern, seconds=seconds, seed=seed)
+def _ordered(result: PermutedSpace, search: Search) -> PermutedSpace:
     found = replace(result, before=search.before, after=search.after, cut_off=search.cut_off)
     if search.after < search.before:
         return replace(found, order=search.order)

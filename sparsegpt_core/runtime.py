@@ -29,8 +29,8 @@ class Runtime:
     world: World = ALONE
     """The processes that share the work."""
     finished: Path | None = None
-    """Where layers are kept as they are finished, for another run to go on behind them; None, or several
-    processes, keep nothing."""
+    """Where layers, and orders of channels, are kept as they are finished, for another run to go on behind them; None,
+    or several processes, keep nothing."""
 
 
 DEFAULT = Runtime()

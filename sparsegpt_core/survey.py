@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.finished_orders import ORDERS
 from sparsegpt_core.hessian import inverse_factor
 from sparsegpt_core.inputs import Batch, as_tensors
 from sparsegpt_core.layout import device_of, weight_to_matrix
@@ -163,6 +164,7 @@ def permute_model(
                 seconds=limit,
                 seed=seed,
                 progress=progress,
+                finished=runtime.finished / ORDERS if runtime.finished and runtime.world.size == 1 else None,
             )
         except ModelError as error:
             return None, str(error)

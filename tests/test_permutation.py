@@ -155,6 +155,23 @@ def test_no_time_leaves_a_sound_network_and_says_so():
     torch.testing.assert_close(network(sample), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_what_was_found_is_found_again_however_long_it_took(tmp_path, monkeypatch):
+    """A search that time cut off would come out otherwise on a machine that is busier by then."""
+    first, again = made(), made()
+    found, _ = permuted(first, images(), seconds=0.02, finished=tmp_path)
+    monkeypatch.setattr("sparsegpt_core.permutation.search_order", pytest.fail)
+    repeated, _ = permuted(again, images(), seconds=0.02, finished=tmp_path)
+    assert [space.to_json() for space in repeated.spaces] == [space.to_json() for space in found.spaces]
+    assert repeated.cut_off == found.cut_off
+    for one, other in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    monkeypatch.undo()
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    damaged, _ = permuted(made(), images(), finished=tmp_path)
+    assert not damaged.cut_off  # searched anew
+
+
 def test_training_mode_is_given_back_and_progress_told():
     network, told = made().train(), []
     permuted(network, images(), progress=lambda *step: told.append(step))
