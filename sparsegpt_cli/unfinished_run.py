@@ -62,5 +62,6 @@ def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
         if changed:
             console.warn(f"an unfinished run was of other settings ({', '.join(changed)}): what they touch starts anew")
         else:
-            console.say(f"going on with an unfinished run: {len(finished) - finished.count(ORDERS)} layers were finished")
+            layers = len(finished) - finished.count(ORDERS)
+            console.say(f"going on with an unfinished run: {layers} layers were finished")
     write_json(folder / _ABOUT, identity)
