@@ -24,6 +24,7 @@ PAGE, PICTURES = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
 TABLES = ("two-four", "training", "patterns", "samples")
 MOST_LOST, MOST_LOST_TUNED = 0.2, 0.1  # percentage points
 NAMES = {"simple_cnn": "SimpleCNN", "cifar_cnn": "CIFARCNN", "resnet18": "ResNet-18", "vgg16": "VGG-16"}
+LEAST_BASELINE = {"simple_cnn": 91.0, "cifar_cnn": 91.5, "resnet18": 93.0, "vgg16": 92.5}  # on two cores
 # The research project's own reports (2025-12): dense, magnitude, and its SparseGPT, in two reports or in one.
 SEED_TRAINED = {
     "simple_cnn": ("98.38 (MNIST)", "97.33", "98.20"),
@@ -46,9 +47,9 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Write the page and its pictures."""
-    layers = read_layers(RAW / "layers.csv") if (RAW / "layers.csv").exists() else []
+    layers = [row for path in _of_networks(RAW, "layers.csv") for row in read_layers(path)]
     for name in TABLES:
-        if rows := _rows(RAW / f"{name}.csv"):
+        if rows := _rows(RAW, name):
             draw(PICTURES / name, rows, layers if name == "two-four" else [])
     write_text(PAGE, page(RAW))
     print(PAGE.relative_to(ROOT))
@@ -58,10 +59,11 @@ def page(raw: Path) -> str:
     """Return the page, in Markdown, for the raw results in a folder."""
     sections = [
         _intro(),
-        _trained(_rows(raw / "two-four.csv")),
-        _early(_rows(raw / "training.csv")),
-        _patterns(_rows(raw / "patterns.csv")),
-        _samples(_rows(raw / "samples.csv")),
+        _baselines(raw),
+        _trained(_rows(raw, "two-four")),
+        _early(_rows(raw, "training")),
+        _patterns(_rows(raw, "patterns")),
+        _samples(_rows(raw, "samples")),
         _tuned(raw),
         _ablation(),
     ]
@@ -76,6 +78,20 @@ test images, means over draws of calibration images, with (smallest … largest)
 than the dense network gives them; KL is from the dense network's distribution. *Research project's* is its SparseGPT
 as it was, run here on the same networks, with its wrong axis and its wrong update. `make results` made the page from
 [raw results](../benchmarks/results), which `benchmarks/results/measure.sh` makes from nothing."""
+
+
+def _baselines(raw: Path) -> str:
+    cells = []
+    for name, least in LEAST_BASELINE.items():
+        if (path := raw / name / "train.json").exists():
+            told = read_json(path)
+            top1, minutes = told["evaluation"]["top1"], told["seconds"] / 60
+            met = "✓" if top1 >= least else "✗"
+            figures = [str(len(told["history"])), f"{minutes:.0f}", f"{top1:.2f}", f"{least:.1f} {met}"]
+            cells.append([NAMES[name], *figures])
+    text = "Trained by `configs/*-fashion-mnist.yaml` on one core of two; what a GPU could add was not tried."
+    columns = ["network", "epochs", "minutes", "top-1, %", "at least"]
+    return "\n\n".join(["## Baselines", text, _table(columns, cells)])
 
 
 def _trained(rows: Sequence[Row]) -> str:
@@ -135,7 +151,7 @@ def _samples(rows: Sequence[Row]) -> str:
 def _tuned(raw: Path) -> str:
     cells: list[list[str]] = []
     for name in NAMES:
-        own = [read_json(path)["evaluation"] for path in sorted(raw.glob(f"finetune-{name}-*.json"))]
+        own = [read_json(path)["evaluation"] for path in sorted(raw.glob(f"{name}/finetune-*.json"))]
         if own:
             lost = [each["after"]["top1"] - each["dense"]["top1"] for each in own]
             arms = [_summed([each[arm]["top1"] for each in own]) for arm in ("dense", "before", "after")]
@@ -204,8 +220,13 @@ def _verdict(change: float, allowed: float) -> str:
     return "✓" if change >= -allowed else "✗"
 
 
-def _rows(path: Path) -> list[Row]:
-    return read_results(path) if path.exists() else []
+def _rows(raw: Path, table: str) -> list[Row]:
+    return [row for path in _of_networks(raw, f"{table}.csv") for row in read_results(path)]
+
+
+def _of_networks(raw: Path, name: str) -> list[Path]:
+    """The files of one name that networks have, in the networks' order."""
+    return [path for network in NAMES if (path := raw / network / name).exists()]
 
 
 def _of(rows: Sequence[Row], name: str, method: str, pattern: str) -> list[Row]:

@@ -21,20 +21,24 @@ def rows_of(checkpoint, changes):
 
 @pytest.fixture
 def raw(tmp_path):
-    def keep(name, rows):
-        write_tables(tmp_path, rows, [])
-        (tmp_path / "results.csv").rename(tmp_path / f"{name}.csv")
+    def keep(network, name, rows):
+        write_tables(tmp_path / network, rows, [])
+        (tmp_path / network / "results.csv").rename(tmp_path / network / f"{name}.csv")
 
-    keep("two-four", [*rows_of("resnet18", (-0.1, -0.2, -0.15)), *rows_of("simple_cnn", (-0.3, -0.3, -0.6))])
-    keep("training", rows_of("resnet18-1-epoch", (-1.0, -2.0)))
+    keep("resnet18", "two-four", rows_of("resnet18", (-0.1, -0.2, -0.15)))
+    keep("simple_cnn", "two-four", rows_of("simple_cnn", (-0.3, -0.3, -0.6)))
+    keep("resnet18", "training", rows_of("resnet18-1-epoch", (-1.0, -2.0)))
+    told = {"evaluation": {"top1": 92.9}, "history": [{}, {}], "seconds": 150}
+    (tmp_path / "resnet18" / "train.json").write_text(json.dumps(told))
     for seed, after in enumerate((92.95, 93.05)):
         evaluation = {name: {"top1": top1} for name, top1 in (("dense", 93.0), ("before", 92.8), ("after", after))}
-        (tmp_path / f"finetune-resnet18-{seed}.json").write_text(json.dumps({"evaluation": evaluation}))
+        (tmp_path / "resnet18" / f"finetune-{seed}.json").write_text(json.dumps({"evaluation": evaluation}))
     return tmp_path
 
 
 def test_tables_hold_means_and_spreads(raw):
     text = page(raw)
+    assert "| ResNet-18 | 2 | 2 | 92.90 | 93.0 ✗ |" in text
     assert "| ResNet-18 | 93.00 | balanced | 92.85 (92.80 … 92.90) | -0.15 (-0.20 … -0.10) |" in text
     assert "lose 0.2 points at most: SimpleCNN -0.40 ✗, ResNet-18 -0.15 ✓." in text
     assert "| ResNet-18 | 93.00 | balanced | 91.50 (91.00 … 92.00) |" in text
@@ -44,11 +48,11 @@ def test_tables_hold_means_and_spreads(raw):
 
 
 def test_what_was_not_measured_is_said(tmp_path):
-    assert page(tmp_path).count("*Not measured yet.*") == 5
+    assert page(tmp_path).count("*Not measured yet.*") == 6
 
 
 def test_results_survive_a_csv(raw):
-    (row, *_) = read_results(raw / "two-four.csv")
+    (row, *_) = read_results(raw / "resnet18" / "two-four.csv")
     assert (row["checkpoint"], row["pattern"], row["samples"], row["difference"]) == ("resnet18", "2:4", 256, -0.1)
     assert row["dense_top5"] is None or isinstance(row["dense_top5"], float)
 

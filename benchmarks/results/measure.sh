@@ -1,52 +1,56 @@
 #!/bin/sh
-# Measure everything that docs/results.md is made of: sh benchmarks/results/measure.sh [RUNS]
+# Measure what docs/results.md is made of: sh benchmarks/results/measure.sh RUNS [NETWORK ...]
 #
-# RUNS (runs/ by default) gets checkpoints and a sweep, this folder the raw results. Days on two cores; whatever is
-# finished is not computed again. A checkpoint that is in RUNS already is taken as it is. `make results` then
-# writes the page.
+# RUNS gets checkpoints and sweeps, a folder here for each network the raw results. All four networks take days on two
+# cores; whatever is finished is not computed again. A checkpoint that is in RUNS already is taken as it is.
+# `make results` then writes the page.
 set -eu
-runs=${1:-runs}
-here=$(dirname "$0")
+runs=$1
+shift
+[ $# -gt 0 ] || set -- simple_cnn cifar_cnn resnet18 vgg16
+root=$(dirname "$0")
 tool=${TOOL:-sparsegpt-trt}
 data="--data fashion-mnist --data-root ${DATA_ROOT:-/usr/share/datasets}"
-networks="simple_cnn cifar_cnn resnet18 vgg16"
 
-sweep() { # TABLE, the checkpoints' ending, and what spans the grid
-    table=$1 ending=$2
-    shift 2
-    weights=""
-    for network in $networks; do
-        weights="$weights --weights $runs/$network$ending.safetensors"
-    done
-    $tool sweep $weights $data --out "$runs/sweep" --seeds 0 --seeds 1 --seeds 2 "$@"
-    cp "$runs/sweep/results.csv" "$here/$table.csv"
-    if [ "$table" = two-four ]; then cp "$runs/sweep/layers.csv" "$here/layers.csv"; fi
-    cp "$runs/sweep/sweep.json" "$here/$table.json" # the grid and the environment
+train() { # NAME, and flags that differ from the network's configuration
+    name=$1
+    shift
+    [ -e "$runs/$name.safetensors" ] ||
+        $tool train --config "configs/$network-fashion-mnist.yaml" "$@" --json --out "$runs/$name.safetensors" \
+            >"$runs/$name.json"
+    [ ! -e "$runs/$name.json" ] || cp "$runs/$name.json" "$raw/train${name#"$network"}.json"
 }
 
-for network in $networks; do
-    trained=$runs/$network.safetensors early=$runs/$network-1-epoch.safetensors config=configs/$network-fashion-mnist.yaml
-    [ -e "$trained" ] || $tool train --config "$config" --out "$trained"
-    [ -e "$early" ] || $tool train --config "$config" --epochs 1 --out "$early"
-done
+sweep() { # TABLE, CHECKPOINT, and what spans the grid
+    table=$1 checkpoint=$2
+    shift 2
+    [ ! -e "$raw/$table.csv" ] || return 0
+    $tool sweep --weights "$runs/$checkpoint.safetensors" $data --out "$runs/$network-sweep" \
+        --seeds 0 --seeds 1 --seeds 2 "$@"
+    if [ "$table" = two-four ]; then cp "$runs/$network-sweep/layers.csv" "$raw/layers.csv"; fi
+    cp "$runs/$network-sweep/sweep.json" "$raw/$table.json" # the grid and the environment
+    cp "$runs/$network-sweep/results.csv" "$raw/$table.csv"
+}
 
-sweep two-four "" --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced --methods best \
-    --patterns 2:4
-sweep training -1-epoch --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced \
-    --patterns 2:4
-sweep patterns "" --methods magnitude --methods sparsegpt --methods balanced \
-    --patterns 1:4 --patterns 4:8 --patterns 2:8 --patterns 0.5 --patterns 0.7 --patterns 0.9
-sweep samples "" --methods sparsegpt --methods balanced --patterns 2:4 \
-    --samples 32 --samples 64 --samples 128 --samples 256 --samples 512 --samples 1024 --samples 2048
-
-for network in $networks; do
+for network; do
+    raw=$root/$network
+    mkdir -p "$raw"
+    train "$network"
+    train "$network-1-epoch" --epochs 1
+    sweep two-four "$network" --patterns 2:4 \
+        --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced --methods best
+    sweep training "$network-1-epoch" --patterns 2:4 \
+        --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced
     for seed in 0 1 2; do
         pruned=$runs/$network-2-4-$seed.safetensors tuned=$runs/$network-2-4-$seed-tuned.safetensors
-        [ -e "$pruned" ] ||
-            $tool prune --weights "$runs/$network.safetensors" $data --samples 256 --seed $seed --out "$pruned"
-        [ -e "$here/finetune-$network-$seed.json" ] ||
-            $tool finetune --weights "$pruned" --dense "$runs/$network.safetensors" $data --epochs 1 --seed $seed \
-                --json --out "$tuned" >"$runs/finetune.json"
-        [ -e "$here/finetune-$network-$seed.json" ] || mv "$runs/finetune.json" "$here/finetune-$network-$seed.json"
+        [ ! -e "$raw/finetune-$seed.json" ] || continue
+        $tool prune --weights "$runs/$network.safetensors" $data --samples 256 --seed $seed --out "$pruned"
+        $tool finetune --weights "$pruned" --dense "$runs/$network.safetensors" $data --epochs 1 --seed $seed \
+            --json --out "$tuned" >"$runs/$network-finetune-$seed.json"
+        cp "$runs/$network-finetune-$seed.json" "$raw/finetune-$seed.json"
     done
+    sweep patterns "$network" --methods magnitude --methods sparsegpt --methods balanced \
+        --patterns 1:4 --patterns 4:8 --patterns 2:8 --patterns 0.5 --patterns 0.7 --patterns 0.9
+    sweep samples "$network" --methods sparsegpt --methods balanced --patterns 2:4 \
+        --samples 32 --samples 64 --samples 128 --samples 256 --samples 512 --samples 1024 --samples 2048
 done
