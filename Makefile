@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results fuzz supply-chain clean
+.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results fuzz kills supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -47,6 +47,10 @@ exports: $(READY)
 # Twenty minutes on all cores; FUZZ="--minutes 1 --seed 7" is shorter and the same again, FUZZ=--help lists the rest.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz.run $(FUZZ)
+
+# Half an hour; KILLS="--kills 5" is shorter.
+kills: $(READY)
+	$(BIN)/python -m benchmarks.kills $(KILLS)
 
 # docs/results.md and its pictures from the committed raw results; benchmarks/results/measure.sh measures them, in days.
 results: $(READY)

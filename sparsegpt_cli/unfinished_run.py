@@ -15,10 +15,13 @@ from sparsegpt_core.artifacts import read_json, write_json
 from sparsegpt_core.errors import InputError, SparseGPTError
 from sparsegpt_core.finished_orders import ORDERS
 
-__all__ = ["LAYERS", "unfinished_run"]
+__all__ = ["LAYERS", "STAGES", "unfinished_run"]
 
 LAYERS = "layers"
 """The folder, in that of an unfinished run, for its layers."""
+
+STAGES = "stages"
+"""Likewise for what its stages told."""
 
 _ABOUT = "about.json"
 
@@ -43,15 +46,16 @@ def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> 
         except BaseException as error:
             # What the system has caused, such as a full disk, can be mended and gone on from; a wrong input cannot.
             wrong = isinstance(error, SparseGPTError) and not isinstance(error.__cause__, OSError)
-            if wrong or not any(folder.glob(f"{LAYERS}/*/*")):
+            if wrong or not (any(folder.glob(f"{LAYERS}/*/*")) or any(folder.glob(f"{STAGES}/*"))):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
-    finished = [path.parent.name for path in folder.glob(f"{LAYERS}/*/*")]
-    if finished:
+    layers = sum(path.parent.name != ORDERS for path in folder.glob(f"{LAYERS}/*/*"))
+    stages = sorted(path.stem for path in folder.glob(f"{STAGES}/*.json"))
+    if layers or stages:
         try:
             before = read_json(folder / _ABOUT)
         except InputError:
@@ -62,6 +66,5 @@ def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
         if changed:
             console.warn(f"an unfinished run was of other settings ({', '.join(changed)}): what they touch starts anew")
         else:
-            layers = len(finished) - finished.count(ORDERS)
-            console.say(f"going on with an unfinished run: {layers} layers were finished")
+            console.say(f"going on with an unfinished run: finished were {', '.join([*stages, f'{layers} layers'])}")
     write_json(folder / _ABOUT, identity)

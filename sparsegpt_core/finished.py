@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from sparsegpt_core import __version__
 from sparsegpt_core.checkpoint import load_checkpoint, save_checkpoint
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.joint_quant import IntegerWeight
-from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["FinishedLayers", "Outcome", "run_key"]
 
@@ -88,18 +87,17 @@ class FinishedLayers:
         return self._folder and self._folder / f"{hashlib.sha256(layer.encode()).hexdigest()[:16]}.safetensors"
 
 
-def run_key(model: nn.Module, batches: Iterable[Tensor], settings: PruneSettings, **more: Any) -> str:
-    """Return a name for everything that the layers of a run depend on: weights, inputs, settings, versions.
+def run_key(model: nn.Module, batches: Iterable[Tensor], about: Mapping[str, Any]) -> str:
+    """Return a name for everything that a run's results depend on: weights, inputs, settings, versions.
 
     Args:
         model: Before it is pruned.
         batches: Its calibration inputs.
-        settings: How it is pruned.
-        more: What else matters, as JSON can hold it.
+        about: What else matters, as JSON can hold it, or as text.
     """
     digest = hashlib.sha256()
-    about = {"tool": __version__, "torch": torch.__version__, "settings": asdict(settings), **more}
-    digest.update(json.dumps(about, default=str, sort_keys=True).encode())
+    versions = {"tool": __version__, "torch": torch.__version__}
+    digest.update(json.dumps({**about, **versions}, default=str, sort_keys=True).encode())
     tensors: Mapping[str, Tensor] = model.state_dict()
     for name, tensor in (*tensors.items(), *(("", batch) for batch in batches)):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -63,7 +63,8 @@ def prune_model(
     with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
         layers = plan_layers(model, tensors[0][:2], settings)
         folder = runtime.finished if runtime.world.size == 1 else None
-        key = run_key(model, tensors, settings, device=str(device_of(model)), tf32=runtime.tf32) if folder else ""
+        about = {"settings": asdict(settings), "device": device_of(model), "tf32": runtime.tf32}
+        key = run_key(model, tensors, about) if folder else ""
         finished = FinishedLayers(folder, key)
 
         def run(parts: Sequence[Tensor]) -> PruneResult:

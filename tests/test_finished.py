@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import signal
-import subprocess
-import sys
-import time
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +13,7 @@ import torch
 from torch import nn
 
 import sparsegpt_core.sequential as sequential
+from benchmarks.kills import kill, whole_run
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.unfinished_run import LAYERS, unfinished_run
 from sparsegpt_core.errors import InputError
@@ -26,7 +22,6 @@ from sparsegpt_core.runtime import Runtime
 from sparsegpt_core.sequential import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
 
-ROOT = Path(__file__).resolve().parent.parent
 EVERYTHING = PruneSettings(mask="auto", alpha=None, integers=True, include=("*",))
 
 
@@ -192,7 +187,7 @@ def test_a_run_locks_its_place_and_leaves_nothing_behind(tmp_path, capsys: pytes
     assert not list(tmp_path.iterdir())  # nothing was finished, so nothing is kept
     interrupt(out, {"samples": 1})
     with unfinished_run(out, {"samples": 1}, console):
-        assert "1 layers were finished" in capsys.readouterr().err
+        assert "finished were 1 layers" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -226,25 +221,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
 
 
 def test_prune_export_killed_at_any_time_gives_the_same_files(digits_checkpoint, tmp_path) -> None:
-    command = [sys.executable, "-m", "sparsegpt_cli", "prune-export", "--weights", str(digits_checkpoint), "--quiet"]
-    command += ["--int8", "--include", "*", "--no-baseline", "--eval-samples", "50", "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    start = time.monotonic()
-    subprocess.run([*command, str(tmp_path / "whole")], cwd=ROOT, env=environment, check=True)
-    seconds = time.monotonic() - start
-    for share in (0.5, 0.7, 0.9):
-        killed = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=ROOT, env=environment)
-        time.sleep(share * seconds)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-    subprocess.run([*command, str(tmp_path / "killed")], cwd=ROOT, env=environment, check=True)
-    assert _hashes(tmp_path / "whole") == _hashes(tmp_path / "killed")
-    assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".onnx", ".safetensors")
-    }
+    command = ["prune-export", "--weights", str(digits_checkpoint), "--include", "*", "--eval-samples", "50"]
+    count = kill([*command, "--no-baseline"], tmp_path / "run", whole_run, 2, random.Random(1))
+    assert (count.kills, count.ends) == (2, 1)

@@ -35,8 +35,8 @@ def prune_export(
 ) -> None:
     """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
     from sparsegpt_cli.pipeline import prune_export as run
+    from sparsegpt_cli.pipeline import run_identity
     from sparsegpt_cli.pruning import prune as help_prune
-    from sparsegpt_cli.pruning import pruning_identity
     from sparsegpt_cli.unfinished_run import unfinished_run
 
     o.require_free(out / "sparse.safetensors", of.weights)
@@ -54,8 +54,8 @@ def prune_export(
     if rank():  # under torchrun one process exports and reports, the others only help it prune
         help_prune(job)
         return
-    with unfinished_run(out, pruning_identity(job), console) as unfinished, console.progress() as progress:
-        content = run(job, out, progress, unfinished)
+    with unfinished_run(out, run_identity(job), console) as unfinished, console.progress() as progress:
+        content = run(job, out, progress, unfinished, console.say)
     for warning in content["warnings"]:
         console.warn(warning)
     lines: list[Any] = [layer_table(content["layers"])]

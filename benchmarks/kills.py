@@ -1,0 +1,160 @@
+"""What survives kill -9 at random moments: ``python -m benchmarks.kills``, a quarter of an hour on two cores.
+
+A command runs once undisturbed. Then it is started and killed again and again, with all its processes; a start that
+is not killed in time ends, is compared, and the next begins from nothing. After every kill its output is either not
+there or as it was to be; at the end of each round checkpoints, ONNX files and tables are those of the undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from sparsegpt_cli.sweep.tables import read_results
+from sparsegpt_core.artifacts import read_json, sha256, write_json
+from sparsegpt_core.checkpoint import save_checkpoint
+from sparsegpt_core.zoo import ModelShape, build_model
+
+__all__ = ["Count", "hashes", "kill", "whole_run"]
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often a command was killed, how often it came to its end, and how long it takes undisturbed, in seconds."""
+
+    kills: int
+    ends: int
+    seconds: float
+
+
+class Lost(AssertionError):
+    """Something was lost, half-written or different."""
+
+
+def main() -> None:
+    """Kill each command as often as asked, and write what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50, help="of each command")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where to write the counts")
+    options = parser.parse_args()
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="kills.") as name:
+        folder = Path(name)
+        checkpoint = folder / "simple_cnn.safetensors"
+        make_checkpoint(checkpoint)
+        weights = ["--weights", str(checkpoint)]
+        grid = [f"--seeds={seed}" for seed in range(20)] + [f"--patterns={pattern}" for pattern in ("2:4", "1:4")]
+        grid += [f"--samples={size}" for size in (16, 32, 64, 128, 256)]  # 200 cells
+        jobs: dict[str, tuple[list[str], Callable[[Path], dict[str, str]]]] = {
+            "prune-export": (["prune-export", *weights, "--int8", "--eval-samples", "200"], whole_run),
+            "train": (["train", "--model", "simple_cnn", "--epochs", "20"], hashes),
+            "sweep": (["sweep", *weights, "--methods=sparsegpt", *grid, "--eval-samples", "200"], _tables),
+        }
+        for command, (arguments, read) in jobs.items():
+            count = kill(arguments, folder / command, read, options.kills, random.Random(options.seed))
+            found[command] = asdict(count)
+            print(command, json.dumps(found[command]), flush=True)
+    if options.json:
+        write_json(options.json, found)
+
+
+def kill(
+    arguments: list[str], folder: Path, read: Callable[[Path], dict[str, str]], kills: int, chance: random.Random
+) -> Count:
+    """Start a command, kill it at random moments, and let it end; see the module.
+
+    Args:
+        arguments: The command without its name and without ``--out``.
+        folder: Where it may write.
+        read: Gives what must come out the same of the place that it wrote to.
+        kills: How many.
+        chance: Says when.
+
+    Raises:
+        Lost: Anything but the undisturbed run's output was found.
+    """
+    suffix = ".safetensors" if arguments[0] == "train" else ""
+    whole, out = folder / f"whole{suffix}", folder / f"out{suffix}"
+    start = time.monotonic()
+    _start(arguments, whole).wait()
+    seconds = time.monotonic() - start
+    expected = read(whole)
+    killed = ends = 0
+    while killed < kills or ends == 0:
+        process = _start(arguments, out)
+        try:
+            process.wait(chance.uniform(0, seconds) if killed < kills else None)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+            if arguments[0] != "sweep" and out.exists() and read(out) != expected:
+                raise Lost(f"{out} after {killed} kills is neither missing nor whole") from None
+            continue
+        if process.returncode or read(out) != expected:
+            raise Lost(f"{arguments[0]} ended with {process.returncode} after {killed} kills, or otherwise than whole")
+        ends += 1
+        curves = {f"{place.stem}.curve.svg" for place in (out, whole)}
+        left = {path.name for path in folder.iterdir()} - {out.name, whole.name} - curves
+        if left:
+            raise Lost(f"left behind: {', '.join(sorted(left))}")
+        shutil.rmtree(out) if out.is_dir() else out.unlink()
+    return Count(killed, ends, round(seconds, 1))
+
+
+def hashes(out: Path) -> dict[str, str]:
+    """Return the digests of the checkpoints and ONNX files in a folder, or of a checkpoint."""
+    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    return {
+        path.name.replace("whole", "out"): sha256(path) for path in files if path.suffix in (".onnx", ".safetensors")
+    }
+
+
+def whole_run(out: Path) -> dict[str, str]:
+    """Likewise for a run's folder, in which every file is the one that the manifest names."""
+    manifest = read_json(out / "manifest.json")["files"]
+    if any(sha256(out / name) != record["sha256"] for name, record in manifest.items()):
+        raise Lost(f"{out}: a file is not the manifest's")
+    return hashes(out)
+
+
+def make_checkpoint(path: Path) -> None:
+    """Write an untrained network for the digits."""
+    torch.manual_seed(0)
+    shape = ModelShape((1, 8, 8), 10)
+    metadata = {"model": "simple_cnn", "image": [1, 8, 8], "num_classes": 10, "mean": [0.0], "std": [1.0]}
+    save_checkpoint(path, build_model("simple_cnn", shape).state_dict(), metadata)
+
+
+def _tables(out: Path) -> dict[str, str]:
+    """A sweep's rows without their times."""
+    rows = read_results(out / "results.csv")
+    keys = ("checkpoint", "method", "pattern", "samples", "seed")
+    return {" ".join(str(row[key]) for key in keys): str({**row, "seconds": 0}) for row in rows}
+
+
+def _start(arguments: list[str], out: Path) -> subprocess.Popen[bytes]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "sparsegpt_cli", *arguments, "--data", "digits", "--quiet", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+if __name__ == "__main__":
+    main()
