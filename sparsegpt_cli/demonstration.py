@@ -12,9 +12,9 @@ from export.audit import audit_model
 from sparsegpt_cli.benchmarking import BenchmarkSettings, benchmark_files
 from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions
+from sparsegpt_cli.job import Job
 from sparsegpt_cli.loading import ModelOptions, load, pick_device
 from sparsegpt_cli.pipeline import prune_export
-from sparsegpt_cli.pruning import Job
 from sparsegpt_cli.report import render_report
 from sparsegpt_cli.tables import interval
 from sparsegpt_cli.training import train_model

@@ -14,7 +14,7 @@ from sparsegpt_core.errors import InputError
 if TYPE_CHECKING:
     from sparsegpt_cli.console import Console
     from sparsegpt_cli.exporting import ExportSettings
-    from sparsegpt_cli.pruning import Job
+    from sparsegpt_cli.job import Job
     from sparsegpt_cli.workflow import Workflow
     from sparsegpt_core.settings import PruneSettings
 
@@ -216,9 +216,9 @@ class JobOptions:
             SparseGPTError: An option is wrong, or something cannot be loaded.
         """
         from sparsegpt_cli.data import DataOptions
+        from sparsegpt_cli.job import Job
         from sparsegpt_cli.loading import ModelOptions, load, pick_device
         from sparsegpt_cli.profile import idle_layers
-        from sparsegpt_cli.pruning import Job
         from sparsegpt_core.sizes import parse_size
 
         # What can be wrong without reading a file is told first.

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,24 +22,24 @@ from export.runtime import Runtime
 from sparsegpt_cli.data import EvaluationBatches
 from sparsegpt_cli.exporting import Exporter, arm_name
 from sparsegpt_cli.finished_stages import FinishedStages
-from sparsegpt_cli.pruning import Job, model_metadata, prune, pruning_identity, pruning_metadata
+from sparsegpt_cli.job import Job, model_metadata, pruning_identity, pruning_metadata
+from sparsegpt_cli.pruning import prune
 from sparsegpt_cli.quantising import Quantisation
 from sparsegpt_cli.report import render_report
+from sparsegpt_cli.run_folder import staged, write_manifest
 from sparsegpt_cli.unfinished_run import LAYERS, STAGES
 from sparsegpt_core import __version__
-from sparsegpt_core.artifacts import sha256, write_json
+from sparsegpt_core.artifacts import write_json
 from sparsegpt_core.checkpoint import save_checkpoint, save_integers
-from sparsegpt_core.errors import InputError
 from sparsegpt_core.finished import run_key
 from sparsegpt_core.joint_quant import IntegerWeight
 from sparsegpt_core.memory import peak_memory
 from sparsegpt_core.progress import Progress, silent, timed
-from sparsegpt_core.recorded import MANIFEST
 from sparsegpt_core.sequential import plan_layers, prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.torchrun import world_size
 
-__all__ = ["prune_export", "run_identity"]
+__all__ = ["prune_export"]
 
 Say = Callable[[str], None]
 
@@ -71,22 +68,16 @@ def prune_export(
     Raises:
         SparseGPTError: Any stage failed; ``out`` is as it was.
     """
-    with _staged(out, unfinished) as folder:
+    with staged(out, unfinished) as folder:
         content = _Run(job, folder, progress, unfinished, say).run()
         write_json(folder / "prune.json", content)
-        _write_manifest(folder, content["environment"]["versions"])
+        write_manifest(folder, content["environment"]["versions"])
         render_report(folder)
     files = {"dense": "dense.onnx", "sparse": "sparse.onnx", "checkpoint": "sparse.safetensors"}
     files |= {"report": "report.html", "manifest": "manifest.json"}
     paths = {name: str(out / file) for name, file in files.items()}
     shown = ("layers", "accuracy", "outputs", "parity", "seconds", "peak_memory_bytes", "spilled_bytes", "warnings")
     return {"out": str(out), "files": paths, **{key: content[key] for key in shown}}
-
-
-def run_identity(job: Job) -> dict[str, Any]:
-    """What a run's files depend on, as JSON can hold it: of what has changed since, an unfinished run tells."""
-    judged = {"eval_samples": job.eval_samples, "batch_size": job.batch_size, "baseline": job.baseline}
-    return {**pruning_identity(job), **asdict(job.export), **judged}
 
 
 class _Run:
@@ -290,47 +281,7 @@ class _Run:
         }
 
 
-@contextmanager
-def _staged(out: Path, unfinished: Path | None) -> Iterator[Path]:
-    """Give a folder beside ``out`` and move its files into ``out`` when all went well.
-
-    Raises:
-        InputError: ``out`` is a file, or cannot be written.
-    """
-    if (out.exists() or out.is_symlink()) and not out.is_dir():
-        raise InputError(f"{out} is not a folder", "Give --out a folder, or a name that is free.")
-    folder = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if unfinished:
-            folder = unfinished / "files"
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        yield folder
-        out.mkdir(exist_ok=True)
-        # The manifest first: a file of an earlier run beside it is refused, should this be cut off.
-        for file in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
-            file.replace(out / file.name)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {out}: {error.strerror or error}", "Give a folder you may write to, with space left."
-        ) from error
-    finally:
-        if folder is not None and not unfinished:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _outputs(path: Path) -> Outputs:
     """Return what turns images into all outputs of a file by name."""
     runtime = Runtime(path, path.name)
     return lambda images: dict(zip(runtime.outputs, runtime.run([images]), strict=True))
-
-
-def _write_manifest(folder: Path, versions: Mapping[str, str | None]) -> None:
-    files = {
-        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".onnx", ".data", ".safetensors", ".json")
-    }
-    write_json(folder / MANIFEST, {"tool_version": __version__, "versions": versions, "files": files})

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from calibration.arrays import Data
 from calibration.augment import augmentation_for, black, with_views
 from calibration.batchnorm import reestimate_batchnorm
 from calibration.compare import Distance, distance, outputs_of
 from calibration.sampling import calibration_batches, held_out_batches
-from sparsegpt_cli.exporting import ExportSettings
-from sparsegpt_cli.loading import LoadedModel
-from sparsegpt_cli.workflow import Workflow
-from sparsegpt_core import __version__
+from sparsegpt_cli.job import Job
 from sparsegpt_core.distributed import World, join_world
 from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.permutation import PermutationResult
@@ -29,51 +25,10 @@ from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.survey import global_quotas, permute_model
 from sparsegpt_core.tradeoff import Tradeoff, fewest
 
-__all__ = [
-    "BatchNormChoice",
-    "Job",
-    "Measured",
-    "Pruned",
-    "model_metadata",
-    "prune",
-    "pruning_identity",
-    "pruning_metadata",
-]
+__all__ = ["BatchNormChoice", "Measured", "Pruned", "prune"]
 
-_DEFAULT_SAMPLES = 256
 _CALIBRATION_BATCH = 32
 _HELD_OUT = 512  # training images to judge whole networks by
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a pruning run is made of.
-
-    ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
-    ``baseline`` also prunes by magnitude, to compare; ``int8`` also exports INT8. ``memory_limit`` is in bytes; None
-    means most of what is free.
-    """
-
-    model: LoadedModel
-    data: Data
-    settings: PruneSettings
-    device: torch.device
-    workflow: Workflow = field(default_factory=Workflow)
-    samples: int | None = None
-    eval_samples: int = 2000
-    batch_size: int = 64
-    seed: int = 0
-    baseline: bool = True
-    command: str = ""
-    memory_limit: int | None = None
-    tf32: bool = False
-    export: ExportSettings = field(default_factory=ExportSettings)
-    int8: bool = False
-
-    @property
-    def calibration_samples(self) -> int:
-        """How many images are calibrated on."""
-        return self.samples or min(_DEFAULT_SAMPLES, len(self.data.training))
 
 
 @dataclass(frozen=True)
@@ -147,46 +102,6 @@ def prune(job: Job, progress: Progress = silent, scratch: Path | None = None, fi
     job.model.module.to(job.device)
     with join_world(job.device) as world:
         return _Pruning(job, world, progress, scratch, finished).run()
-
-
-def pruning_identity(job: Job) -> dict[str, Any]:
-    """What the layers that a job prunes depend on, as JSON can hold it."""
-    settings = {**asdict(job.settings), **asdict(job.workflow), "pattern": str(job.settings.pattern)}
-    return {
-        **model_metadata(job.model, job.data),
-        "data": job.data.spec,
-        "samples": job.calibration_samples,
-        "seed": job.seed,
-        "device": str(job.device),
-        "tf32": job.tf32,
-        "int8": job.int8,
-        **settings,
-    }
-
-
-def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
-    """What a pruned checkpoint notes about itself."""
-    return {
-        **model_metadata(job.model, job.data),
-        "pattern": str(job.settings.pattern),
-        "method": job.settings.method,
-        "pruned": [layer.name for layer in result.layers if layer.status == "pruned"],
-        "dense": {layer.name: layer.reason for layer in result.layers if layer.reason},
-    }
-
-
-def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
-    """What every file notes about the model it holds; no paths and no dates, so that equal runs give equal bytes."""
-    known = {key: model.metadata[key] for key in ("num_classes",) if key in model.metadata}
-    return {
-        "tool_version": __version__,
-        "model": model.spec,
-        "image": list(model.image),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "source_sha256": model.weights_sha256,
-        **known,
-    }
 
 
 class _Pruning:

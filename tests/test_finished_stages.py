@@ -11,8 +11,8 @@ from sparsegpt_cli.console import Console
 from sparsegpt_cli.data import DataOptions
 from sparsegpt_cli.exporting import ExportSettings
 from sparsegpt_cli.finished_stages import FinishedStages
+from sparsegpt_cli.job import Job
 from sparsegpt_cli.loading import ModelOptions, load
-from sparsegpt_cli.pruning import Job
 from sparsegpt_core.artifacts import read_json
 from sparsegpt_core.settings import PruneSettings
 

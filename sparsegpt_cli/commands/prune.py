@@ -34,8 +34,8 @@ def prune_export(
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, to compare: magnitude.onnx.")] = True,
 ) -> None:
     """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
+    from sparsegpt_cli.job import run_identity
     from sparsegpt_cli.pipeline import prune_export as run
-    from sparsegpt_cli.pipeline import run_identity
     from sparsegpt_cli.pruning import prune as help_prune
     from sparsegpt_cli.unfinished_run import unfinished_run
 
@@ -80,8 +80,8 @@ def prune(
     ] = False,
 ) -> None:
     """Prune a model and write its weights."""
+    from sparsegpt_cli.job import pruning_identity, pruning_metadata
     from sparsegpt_cli.pruning import prune as run
-    from sparsegpt_cli.pruning import pruning_identity, pruning_metadata
     from sparsegpt_cli.unfinished_run import LAYERS, unfinished_run
     from sparsegpt_core.checkpoint import save_checkpoint, save_integers
     from sparsegpt_core.memory import peak_memory

@@ -15,8 +15,9 @@ import torch
 
 from calibration.arrays import Data
 from calibration.sampling import calibration_batches
+from sparsegpt_cli.job import Job
 from sparsegpt_cli.loading import LoadedModel
-from sparsegpt_cli.pruning import Job, prune
+from sparsegpt_cli.pruning import prune
 from sparsegpt_cli.sweep.grid import Cell
 from sparsegpt_cli.sweep.judge import Judge
 from sparsegpt_cli.sweep.methods import CNN_SPARSEGPT, settings_for, workflow_for

@@ -1,0 +1,95 @@
+"""Long and large networks through the commands: ``python -m benchmarks.large``; needs 12 GiB of memory and of disk.
+
+One network has a thousand convolutions, the other more than 2 GiB of weights. Each is pruned by magnitude, exported and
+verified, a process for each command, whose time and peak memory are printed beside the size of the network's weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparsegpt_core.artifacts import write_json
+from sparsegpt_core.checkpoint import save_checkpoint
+
+ROOT = Path(__file__).parent.parent
+IMAGE = (4, 8, 8)
+
+
+def deep() -> nn.Module:
+    """A thousand 3×3 convolutions of 32 channels."""
+    layers: list[nn.Module] = [nn.Conv2d(IMAGE[0], 32, 3, padding=1)]
+    for _ in range(999):
+        layers += [nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 64, 10))
+
+
+def wide() -> nn.Module:
+    """Nine linear layers of 8192 by 8192: 2.25 GiB in FP32."""
+    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(256, 8192)]
+    for _ in range(9):
+        layers += [nn.ReLU(), nn.Linear(8192, 8192)]
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(8192, 10))
+
+
+def main() -> None:
+    """Take both networks through the commands and print what each cost."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    found = {}
+    options = parser.parse_args()
+    for name, build in (("deep", deep), ("wide", wide)):
+        with tempfile.TemporaryDirectory(prefix="large.") as folder:
+            found[name] = _measure(name, build(), Path(folder))
+    if options.json:
+        write_json(options.json, found)
+
+
+def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    weights, images = folder / "weights.safetensors", folder / "images.npz"
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)  # so that signals neither vanish nor explode
+    state = model.state_dict()
+    size = sum(tensor.nbytes for tensor in state.values())
+    save_checkpoint(weights, state, {"model": f"benchmarks.large:{name}", "image": list(IMAGE)})
+    np.savez(images, images=np.random.default_rng(0).standard_normal((8, *IMAGE), np.float32))
+    given = ["--model", f"benchmarks.large:{name}", "--data", f"npz:{images}"]
+    pruned, exported = folder / "pruned.safetensors", folder / "sparse.onnx"
+    commands = (
+        ["prune", "--weights", weights, *given, "--method", "magnitude", "--samples", 4, "--out", pruned],
+        ["export", "--weights", pruned, *given, "--out", exported],
+        ["export", "--weights", pruned, *given, "--precision", "fp16", "--out", folder / "sparse.fp16.onnx"],
+        ["verify", exported, "--json"],
+        ["verify", folder / "sparse.fp16.onnx", "--json"],
+    )
+    rows = [{"command": command[0], **_run([str(part) for part in command])} for command in commands]
+    for row in rows:
+        print(f"{name} ({size / 2**30:.2f} GiB): {row['command']} {row['seconds']:.1f} s, {row['peak_gib']:.2f} GiB")
+    return {"weights_gib": size / 2**30, "commands": rows}
+
+
+def _run(command: list[str]) -> dict[str, float]:
+    """Run a command by itself; its peak memory is what the system noted."""
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "sparsegpt_cli", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit {process.returncode}")
+    return {"seconds": round(time.monotonic() - start, 1), "peak_gib": round(usage.ru_maxrss / 2**20, 2)}
+
+
+if __name__ == "__main__":
+    main()
