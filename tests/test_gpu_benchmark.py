@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
 from benchmarks.gpu import accuracy, engines, questions
-from benchmarks.gpu.page import page
+from benchmarks.gpu.page import LEAST, page
 from deploy.build import build
 from deploy.engines import EngineSettings
 from deploy.environment import find_gpu
@@ -19,6 +24,7 @@ from sparsegpt_core.artifacts import write_json
 from sparsegpt_core.patterns import NM, find_violations
 from test_engines import builder, gpu  # noqa: F401 - fixtures
 
+ROOT = Path(__file__).resolve().parent.parent
 ELIGIBLE = {"right-axis": 4, "wrong-axis": 0, "grouped": 0, "int8": 4, "int8-float-output": 4}
 
 
@@ -73,7 +79,7 @@ def test_a_run_ends_in_a_page(measured):
     assert "| fashion-mnist | fp16 | 8 |" in text
     assert "| fp16 | C |" in text
     assert "| 93.00 |" in text
-    assert text.count("*Not measured yet.*") == 3  # questions, pruning, cuSPARSELt
+    assert text.count("*Not measured yet.*") == 4  # questions, baselines, pruning, cuSPARSELt
 
 
 def test_what_is_measured_is_not_measured_again(measured, tmp_path, monkeypatch):
@@ -90,3 +96,20 @@ def test_an_error_becomes_part_of_the_result(tmp_path):
     assert found["error"]
     write_json(tmp_path / "engines-net-fp16-1.json", found)
     assert found["error"] in page(tmp_path)
+
+
+def test_baselines_are_trained_once_each_and_serve_what_follows(tmp_path):
+    """The script itself, with a Python that only tells what it is asked for."""
+    python, asked, out = tmp_path / "python", tmp_path / "asked", tmp_path / "out"
+    told = json.dumps({"evaluation": {"top1": 93.9}, "history": [{}] * 20, "seconds": 61.4})
+    take_out = 'for word; do [ "$last" = --out ] && touch "$word"; last=$word; done'
+    python.write_text(f"#!/bin/sh\necho \"$@\" >>{asked}\ncase $* in *sparsegpt_cli*) {take_out}; echo '{told}';; esac\n")
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "PARTS": "baselines models"}
+    for _ in range(2):
+        subprocess.run(["sh", "benchmarks/gpu/run.sh", out], cwd=ROOT, env=environment, check=True)
+    lines = asked.read_text().splitlines()
+    assert ["sparsegpt_cli" in line for line in lines] == [True] * 4 + [False] * 2
+    assert all(f"configs/{name}-fashion-mnist.yaml" in line for name, line in zip(LEAST, lines, strict=False))
+    assert all(line.endswith(f"--checkpoint {out}/models/resnet18.safetensors") for line in lines[4:])
+    assert "| resnet18 | 20 | 61 | 93.90 | 94.0 ✗ |" in page(out)

@@ -11,6 +11,9 @@ from sparsegpt_core.artifacts import read_json, write_text
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "gpu.md"
 
+LEAST = {"simple_cnn": 92.0, "cifar_cnn": 92.5, "resnet18": 94.0, "vgg16": 93.5}
+"""What a baseline is to reach on a GPU, in percent."""
+
 Record = dict[str, Any]
 
 
@@ -22,6 +25,7 @@ def page(results: Path) -> str:
         {path.stem: read_json(path) for path in results.glob("pruning-*.json")},
     )
     machine = _machine([*engines, *questions, *accuracy, *pruning.values()])
+    baselines = [(name, read_json(path)) for name in LEAST if (path := results / f"baseline-{name}.json").exists()]
     sections = [
         f"# On a GPU\nMade by `benchmarks/gpu/run.sh` on {machine}.",
         "## Engines\nA: dense weights, no flag; B: sparse weights, no flag; C: sparse weights, SPARSE_WEIGHTS. "
@@ -37,10 +41,18 @@ def page(results: Path) -> str:
         ),
         "## Accuracy through the engines\nResNet-18, Fashion-MNIST, all 10,000 test images.\n\n"
         + _table(("precision", "arm", "top-1, %", "PyTorch, %"), [row for each in accuracy for row in _accuracy(each)]),
+        "## Baselines\nTrained on Fashion-MNIST by their configurations, for longer; all 10,000 test images.\n\n"
+        + _table(("network", "epochs", "seconds", "top-1, %", "at least"), [_baseline(*each) for each in baselines]),
         "## Pruning on the GPU\n" + _pruning(pruning),
         "## cuSPARSELt through PyTorch\n" + _semi_structured(pruning.get("pruning-cusparselt")),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _baseline(name: str, told: Record) -> tuple[str, ...]:
+    top1 = told["evaluation"]["top1"]
+    least = f"{LEAST[name]:.1f} {'✓' if top1 >= LEAST[name] else '✗'}"
+    return (name, str(len(told["history"])), f"{told['seconds']:.0f}", f"{top1:.2f}", least)
 
 
 def _all(results: Path, part: str) -> list[Record]:

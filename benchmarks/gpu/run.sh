@@ -2,7 +2,8 @@
 # Everything that only a GPU with sparse tensor cores shows: benchmarks/gpu/run.sh OUT [CHECKPOINT]
 #
 # OUT gets a JSON file for each part and is to be committed as benchmarks/gpu/results; OUT/models, which is not, gets the
-# ONNX files. Parts whose file is there are not measured again. CHECKPOINT is a ResNet-18 trained on Fashion-MNIST.
+# ONNX files and checkpoints. What has its file there is not measured again. CHECKPOINT is a ResNet-18 trained on
+# Fashion-MNIST; by default it is the one of the baselines, whose images lie in DATA_ROOT.
 #
 # PYTHON runs what needs torch, TRT_PYTHON what needs TensorRT, PyCUDA, Polygraphy, onnx and onnxruntime (the same by default;
 # on a host without network another, of Python 3.9 and TensorRT 8.6, serves too). PARTS names what to run.
@@ -10,7 +11,7 @@ set -eu
 out=$1 checkpoint=${2:-}
 python=${PYTHON:-python3}
 trt=${TRT_PYTHON:-$python}
-parts=${PARTS:-models questions engines accuracy pruning nccl page}
+parts=${PARTS:-baselines models questions engines accuracy pruning nccl page}
 status=0
 mkdir -p "$out"
 
@@ -22,6 +23,20 @@ part() { # NAME COMMAND...: a failed part does not keep the others from running
     "$@" || { echo "$name failed" >&2; status=1; }
 }
 
+baselines() { # on a GPU for longer than the configurations, which are for two cores, have it
+    mkdir -p "$out/models"
+    for network in simple_cnn cifar_cnn resnet18 vgg16; do
+        trained=$out/models/$network.safetensors told=$out/baseline-$network.json
+        [ ! -e "$told" ] || continue
+        "$python" -m sparsegpt_cli train --config "configs/$network-fashion-mnist.yaml" --augment crop-flip --epochs 20 \
+            --data-root "${DATA_ROOT:-/usr/share/datasets}" --json --out "$trained" >"$trained.json" || return 1
+        mv "$trained.json" "$told"
+    done
+}
+
+part baselines baselines
+trained=$out/models/resnet18.safetensors
+[ -n "$checkpoint" ] || [ ! -e "$trained" ] || checkpoint=$trained
 part models "$python" -m benchmarks.gpu.models "$out/models" ${checkpoint:+--checkpoint "$checkpoint"}
 part questions "$trt" -m benchmarks.gpu.questions "$out"
 part accuracy "$trt" -m benchmarks.gpu.accuracy "$out/models" "$out"
