@@ -10,7 +10,7 @@ demo: $(READY)
 
 # A process for each core, with one thread each; the tests of one file share a process.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not alone"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not alone" --durations 20 --durations-min 5
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone
 
 # The oldest versions that pyproject.toml allows, on the oldest Python; their own deprecations are not our errors.

@@ -31,6 +31,7 @@ from sparsegpt_core.zoo import ModelShape, build_model
 __all__ = ["Count", "hashes", "kill", "whole_run"]
 
 ROOT = Path(__file__).parent.parent
+_LONGEST = 20.0  # seconds that a start is left alone for, if it is to be killed
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Lost(AssertionError):
 def main() -> None:
     """Kill each command as often as asked, and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commands", nargs="*", default=["prune-export", "train", "sweep"])
     parser.add_argument("--kills", type=int, default=50, help="of each command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the counts")
@@ -66,7 +68,8 @@ def main() -> None:
             "train": (["train", "--model", "simple_cnn", "--epochs", "20"], hashes),
             "sweep": (["sweep", *weights, "--methods=sparsegpt", *grid, "--eval-samples", "200"], _tables),
         }
-        for command, (arguments, read) in jobs.items():
+        for command in options.commands:
+            arguments, read = jobs[command]
             count = kill(arguments, folder / command, read, options.kills, random.Random(options.seed))
             found[command] = asdict(count)
             print(command, json.dumps(found[command]), flush=True)
@@ -99,7 +102,7 @@ def kill(
     while killed < kills or ends == 0:
         process = _start(arguments, out)
         try:
-            process.wait(chance.uniform(0, seconds) if killed < kills else None)
+            process.wait(chance.uniform(0, min(seconds, _LONGEST)) if killed < kills else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
