@@ -104,7 +104,7 @@ def test_baselines_are_trained_once_each_and_serve_what_follows(tmp_path):
     told = json.dumps({"evaluation": {"top1": 93.9}, "history": [{}] * 20, "seconds": 61.4})
     take_out = 'for word; do [ "$last" = --out ] && touch "$word"; last=$word; done'
     tell = f"case $* in *sparsegpt_cli*) {take_out}; echo '{told}';; esac"
-    python.write_text(f"#!/bin/sh\necho \"$@\" >>{asked}\n{tell}\n")
+    python.write_text(f'#!/bin/sh\necho "$@" >>{asked}\n{tell}\n')
     python.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(python), "PARTS": "baselines models"}
     for _ in range(2):
