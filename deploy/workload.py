@@ -50,7 +50,7 @@ def read_workloads(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str,
     known = _infer_shapes(model, shapes)
     found = {}
     for node in model.graph.node:
-        if node.op_type in _LAYERS | _MOVERS:
+        if node.op_type in _LAYERS | _MOVERS and node.output:
             tensors = [known.get(name) for name in (*node.input[:2], node.output[0]) if name]
             workload = _workload(node, [shape for shape in tensors if shape is not None])
             if None not in tensors and workload:

@@ -86,6 +86,8 @@ def _tensors(model: onnx.ModelProto) -> Iterator[external_data_helper.ExternalDa
     """Yield where each tensor is that lies outside the model's file."""
     for tensor in external_data_helper._get_all_tensors(model):
         if external_data_helper.uses_external_data(tensor):
+            if any(isinstance(text, bytes) for entry in tensor.external_data for text in (entry.key, entry.value)):
+                raise InputError(f"the external data of {tensor.name!r} is not named in UTF-8", _HINT)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # about keys that nobody reads

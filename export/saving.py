@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from onnxscript import ir
 
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.artifacts import partial_folder
 
 __all__ = ["save_model", "staged_model"]
 
@@ -45,19 +44,11 @@ def staged_model(model: onnx.ModelProto, path: Path, limit: int = _LIMIT) -> Ite
     Raises:
         InputError: The files cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a directory", "Give the path of a file.")
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            staged = Path(folder, path.name)
-            _write(model, staged, limit)
-            yield staged
-            _move(staged, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}", "Give a folder you may write to, with space left."
-        ) from error
+    with partial_folder(path) as folder:
+        staged = folder / path.name
+        _write(model, staged, limit)
+        yield staged
+        _move(staged, path)
 
 
 def _write(model: onnx.ModelProto, path: Path, limit: int) -> None:

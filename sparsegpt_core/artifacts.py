@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +16,9 @@ from typing import Any
 
 from sparsegpt_core.errors import InputError
 
-__all__ = ["atomic_path", "read_json", "sha256", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_path", "partial_folder", "read_json", "sha256", "write_bytes", "write_json", "write_text"]
 
+_PARTIAL = ".partial"
 _MOST_JSON = 64 << 20  # bytes, of which Python makes some twenty times as many
 
 
@@ -28,26 +32,63 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The folder cannot be made or written, or the disk is full.
     """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a directory", "Give the path of a file.")
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+    with partial_folder(path) as folder:
+        temporary = folder / path.name
+        temporary.touch()
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+
+
+@contextlib.contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside ``path`` for what is to become it; it goes in the end, as do those that a kill has left.
+
+    Args:
+        path: A file, which need not be there.
+
+    Raises:
+        InputError: The folder cannot be made or written, or the disk is full, within the context too.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a directory", "Give the path of a file.")
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+            with _held(left) as mine:
+                if mine:
+                    shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(_PARTIAL, f".{path.name}.", path.parent))
+        try:
+            with _held(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}", "Give a folder you may write to, with space left."
         ) from error
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder, if nobody has: it says that its process lives, and dies with it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except OSError:
+        held = False
+    try:
+        yield held
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

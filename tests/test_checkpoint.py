@@ -1,4 +1,6 @@
+import multiprocessing
 import pickle
+import time
 
 import pytest
 import torch
@@ -161,3 +163,29 @@ def test_integers_lie_beside_their_weights(tmp_path):
     save_checkpoint(path, {"a": STATE["a"] + 1}, {})
     with pytest.raises(ModelError, match="belongs to other weights than sparse"):
         load_integers(path)
+
+
+def write_and_die(path, writing):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        writing.set()
+        time.sleep(60)
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_writer(tmp_path):
+    path = tmp_path / "[a].json"
+    context = multiprocessing.get_context("spawn")
+    writing = context.Event()
+    process = context.Process(target=write_and_die, args=(path, writing))
+    process.start()
+    assert writing.wait(60)
+    write_text(path, "beside it")  # the other one lives, so what it writes is left alone
+    assert path.read_text() == "beside it"
+    assert len(list(tmp_path.iterdir())) == 2
+    process.kill()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 2
+    write_text(tmp_path / "other.json", "nobody else's goes")
+    assert len(list(tmp_path.iterdir())) == 3
+    write_text(path, "new")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["[a].json", "other.json"]

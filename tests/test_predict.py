@@ -83,6 +83,11 @@ def test_workloads_by_hand() -> None:
     }
 
 
+def test_nodes_without_outputs_do_no_work() -> None:
+    nodes = [helper.make_node("ConvTranspose", ["nowhere", "w"], [])]  # of which shapes are not inferred
+    assert read_workloads(model_of(nodes, {"x": (1, 4, 8, 8)}, {}), {"x": (1, 4, 8, 8)}) == {}
+
+
 def test_flops_of_resnet18_are_those_known(prediction: Prediction) -> None:
     per_image = sum(layer.flops or 0 for layer in prediction.layers) / 4
     assert per_image == pytest.approx(2 * 1.8141e9 * (64 / 224) ** 2, rel=0.01)  # He et al., 2015: 1.8e9 multiply-adds

@@ -104,6 +104,15 @@ def test_external_data_that_is_too_short(tmp_path, entries):
         audit_model(path)
 
 
+@pytest.mark.parametrize("text", ["data.bin", "location"])
+def test_external_data_named_otherwise_than_in_utf8(tmp_path, text):
+    path = saved(tmp_path, model_with("data.bin"))
+    path.write_bytes(path.read_bytes().replace(text.encode(), b"\xff" + text.encode()[1:]))
+    (tmp_path / "data.bin").write_bytes(bytes(64))
+    with pytest.raises(InputError, match=r"not named in UTF-8|no place"):
+        audit_model(path)
+
+
 def test_many_tensors_of_one_large_file(tmp_path):
     """A thousand times 64 MiB from a file that takes no space on disk."""
     path = saved(tmp_path, model_with("data.bin", tensors=1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ class _Sweep:
     def run(self) -> Swept:
         for folder in ("cells", "dense", "pictures"):
             for path in (self._out / folder).glob(".*"):  # what a killed sweep was writing
-                path.unlink()
+                shutil.rmtree(path)
         todo = self._find()
         if todo:
             write_json(self._out / "sweep.json", self._about())
