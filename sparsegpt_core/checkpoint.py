@@ -179,7 +179,7 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors, or is damaged; it was not loaded",
             "Save model.state_dict() alone: torch.save(model.state_dict(), FILE).",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is truncated or no PyTorch checkpoint", "Copy it again, or save it anew.") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

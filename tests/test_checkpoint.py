@@ -1,6 +1,7 @@
 import multiprocessing
 import pickle
 import time
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -189,3 +190,19 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_writer(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
     write_text(path, "new")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["[a].json", "other.json"]
+
+
+class Misbuilt:
+    """Pickles as a tensor whose strides are no tuple."""
+
+    def __reduce__(self):
+        storage = torch.zeros(4).storage()
+        return torch._utils._rebuild_tensor_v2, (storage, 0, (2, 2), 1, False, OrderedDict())
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_a_tensor_that_cannot_be_built(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"conv.weight": Misbuilt()}, path)
+    with pytest.raises(ModelError, match="no PyTorch checkpoint"):
+        load_checkpoint(path)
