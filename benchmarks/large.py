@@ -45,12 +45,13 @@ def wide() -> nn.Module:
 def main() -> None:
     """Take both networks through the commands and print what each cost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("networks", nargs="*", default=["deep", "wide"])
     parser.add_argument("--json", type=Path, help="where to write the figures")
     found = {}
     options = parser.parse_args()
-    for name, build in (("deep", deep), ("wide", wide)):
+    for name in options.networks:
         with tempfile.TemporaryDirectory(prefix="large.") as folder:
-            found[name] = _measure(name, build(), Path(folder))
+            found[name] = _measure(name, {"deep": deep, "wide": wide}[name](), Path(folder))
     if options.json:
         write_json(options.json, found)
 
