@@ -7,7 +7,6 @@ verified, a process for each command, whose time and peak memory are printed bes
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,12 @@ from sparsegpt_core.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 IMAGE = (4, 8, 8)
+_METER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 def deep() -> nn.Module:
@@ -82,14 +87,13 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
 
 
 def _run(command: list[str]) -> dict[str, float]:
-    """Run a command by itself; its peak memory is what the system noted."""
+    """Run a command by itself, below a small process, as a peak counts what a process was before it became another."""
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "sparsegpt_cli", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit {process.returncode}")
-    return {"seconds": round(time.monotonic() - start, 1), "peak_gib": round(usage.ru_maxrss / 2**20, 2)}
+    whole = [sys.executable, "-S", "-c", _METER, sys.executable, "-m", "sparsegpt_cli", *command]
+    done = subprocess.run(whole, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit {done.returncode}")
+    return {"seconds": round(time.monotonic() - start, 1), "peak_gib": round(int(done.stdout) / 2**20, 2)}
 
 
 if __name__ == "__main__":
