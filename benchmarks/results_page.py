@@ -89,7 +89,7 @@ def _baselines(raw: Path) -> str:
             met = "✓" if top1 >= least else "✗"
             figures = [str(len(told["history"])), f"{minutes:.0f}", f"{top1:.2f}", f"{least:.1f} {met}"]
             cells.append([NAMES[name], *figures])
-    text = "Trained by `configs/*-fashion-mnist.yaml` on one core of two; what a GPU could add was not tried."
+    text = "Trained by `configs/*-fashion-mnist.yaml` on one core, beside other work."
     columns = ["network", "epochs", "minutes", "top-1, %", "at least"]
     return "\n\n".join(["## Baselines", text, _table(columns, cells)])
 
