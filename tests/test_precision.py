@@ -51,6 +51,13 @@ def types(proto: onnx.ModelProto) -> dict[str, int]:
     return {each.name: each.type.tensor_type.elem_type for each in (*graph.input, *graph.value_info, *graph.output)}
 
 
+def floating(proto: onnx.ModelProto, half: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes of ``half`` but those that compute shapes, of which older exporters leave some in the graph."""
+    before = types(proto)
+    kinds = {each.name: before[each.output[0]] for each in proto.graph.node}
+    return [each for each in half.graph.node if kinds.get(each.name) != TensorProto.INT64]
+
+
 def run(proto: onnx.ModelProto, images=IMAGES) -> np.ndarray:
     return Runtime(proto, "test").run([images.numpy()])[0].astype(np.float32)
 
@@ -83,7 +90,8 @@ def test_names_interface_zeros_and_values(proto, io_dtype, kind):
 def test_reductions_stay_in_fp32_and_nothing_else(proto):
     half = to_fp16(proto)
     found = types(half)
-    computed = {each.op_type: found[each.output[0]] for each in half.graph.node if each.op_type not in ("Cast", "Gemm")}
+    nodes = [each for each in floating(proto, half) if each.op_type not in ("Cast", "Gemm")]
+    computed = {each.op_type: found[each.output[0]] for each in nodes}
     assert computed.pop("ReduceMean") == TensorProto.FLOAT
     assert set(computed.values()) == {TensorProto.FLOAT16}
 
@@ -102,7 +110,7 @@ def test_any_nodes_kept_make_a_valid_graph(proto):
         kept = set(np.random.default_rng(count).permutation(names)[:count])
         half = to_fp16(proto, io_dtype, kept)
         found = types(half)
-        for each in half.graph.node:
+        for each in floating(proto, half):
             if each.name in kept and each.output[0] not in ("logits", "graph_output_cast_0"):
                 assert found[each.output[0]] == TensorProto.FLOAT
         assert close(run(half), expected, 2e-3)
@@ -161,7 +169,8 @@ def test_weights_beyond_fp16_stay_in_fp32(proto, value):
     half = to_fp16(loud)
     assert weights(half)["head.bias"].dtype == weights(half)["head.weight"].dtype == np.float32
     assert weights(half)["shared.weight"].dtype == np.float16
-    assert types(half)["linear_3_cast_to_fp32"] == TensorProto.FLOAT
+    head = next(each for each in half.graph.node if each.name == "head")
+    assert types(half)[head.input[0]] == TensorProto.FLOAT
     np.testing.assert_allclose(run(half)[:, 2], value, rtol=1e-4)
     assert fp16_overflows(loud, [IMAGES]) == {"head": pytest.approx(7e4, rel=1e-4)}
 

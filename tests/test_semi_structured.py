@@ -155,7 +155,7 @@ def test_pytorchs_sparse_product_takes_our_shapes(monkeypatch: pytest.MonkeyPatc
     """On a GPU without contents: PyTorch's checks and its dispatch run, the product itself does not."""
 
     def compress(dense: torch.Tensor) -> torch.Tensor:
-        return dense.new_empty(dense.numel() * 9 // 16)
+        return dense.new_empty(len(dense), dense.shape[1] * 9 // 16)
 
     monkeypatch.setattr(semi_structured, "_check_runtime", lambda device: None)
     monkeypatch.setattr(semi_structured, "find_obstacle", lambda layer: None)
