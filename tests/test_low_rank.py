@@ -99,7 +99,7 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
             statistics.add_all([(x[64 - held_out :], y[64 - held_out :], 64 - held_out)] if held_out else [])
             found.append(statistics.moments())
     assert all((judge is None) == (not held_out) for _, judge in found)
-    for kept, whole in zip(*found):
+    for kept, whole in zip(*found, strict=True):
         if kept is not None:
             assert_same_moments(kept, whole)
     # In float64, where rounding decides between no masks, no rows' choices and no integers.

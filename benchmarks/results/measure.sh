@@ -3,6 +3,7 @@
 #
 # RUNS gets checkpoints and sweeps, a folder here for each network the raw results. All four networks take days on two
 # cores; whatever is finished is not computed again. A checkpoint that is in RUNS already is taken as it is.
+# TABLES="two-four finetune" makes only those.
 # `make results` then writes the page.
 set -eu
 runs=$1
@@ -11,6 +12,10 @@ shift
 root=$(dirname "$0")
 tool=${TOOL:-sparsegpt-trt}
 data="--data fashion-mnist --data-root ${DATA_ROOT:-/usr/share/datasets}"
+
+wanted() {
+    case " ${TABLES:-two-four training finetune patterns samples} " in *" $1 "*) ;; *) false ;; esac
+}
 
 train() { # NAME, and flags that differ from the network's configuration
     name=$1
@@ -24,7 +29,7 @@ train() { # NAME, and flags that differ from the network's configuration
 sweep() { # TABLE, CHECKPOINT, and what spans the grid
     table=$1 checkpoint=$2
     shift 2
-    [ ! -e "$raw/$table.csv" ] || return 0
+    if [ -e "$raw/$table.csv" ] || ! wanted "$table"; then return 0; fi
     $tool sweep --weights "$runs/$checkpoint.safetensors" $data --out "$runs/$network-sweep" \
         --seeds 0 --seeds 1 --seeds 2 "$@"
     if [ "$table" = two-four ]; then cp "$runs/$network-sweep/layers.csv" "$raw/layers.csv"; fi
@@ -36,14 +41,14 @@ for network; do
     raw=$root/$network
     mkdir -p "$raw"
     train "$network"
-    train "$network-1-epoch" --epochs 1
+    if wanted training; then train "$network-1-epoch" --epochs 1; fi
     sweep two-four "$network" --patterns 2:4 \
         --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced --methods best
     sweep training "$network-1-epoch" --patterns 2:4 \
         --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced
     for seed in 0 1 2; do
         pruned=$runs/$network-2-4-$seed.safetensors tuned=$runs/$network-2-4-$seed-tuned.safetensors
-        [ ! -e "$raw/finetune-$seed.json" ] || continue
+        if [ -e "$raw/finetune-$seed.json" ] || ! wanted finetune; then continue; fi
         $tool prune --weights "$runs/$network.safetensors" $data --samples 256 --seed $seed --out "$pruned"
         $tool finetune --weights "$pruned" --dense "$runs/$network.safetensors" $data --epochs 1 --seed $seed \
             --json --out "$tuned" >"$runs/$network-finetune-$seed.json"
