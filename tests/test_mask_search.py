@@ -135,7 +135,19 @@ def timed(function):
     return function(), time.thread_time() - start
 
 
-@pytest.mark.alone
+def greedily(weight, hessian):
+    return greedy_obs(weight, hessian + inverse_factor(hessian).shift.diag(), NM(2, 4))
+
+
+def ours(way, weight, hessian):
+    factor = inverse_factor(hessian)
+    if way is admm:
+        sparse = admm(weight, Resolvents.of(hessian, factor), NM(2, 4))
+    else:
+        sparse = way(weight, factor.upper, NM(2, 4))
+    return fitted(sparse, weight, hessian, factor, AFTER_ADMM if way is admm else None)
+
+
 @pytest.mark.parametrize(
     ("rectified", "bounds"),
     [
@@ -143,33 +155,29 @@ def timed(function):
         (True, {admm: 0.93, exact_groups: 1.02, sparsegpt: 1.02}),
     ],
 )
-def test_against_exact_greedy_obs(rectified, bounds, request):
-    """A 3×3 layer, 32 channels in, 64 out, on images with a 1/f spectrum; timed on one thread."""
+def test_errors_against_exact_greedy_obs(rectified, bounds):
+    """A 3×3 layer, 32 channels in, 64 out, on images with a 1/f spectrum."""
+    layer = image_layer(rectified=rectified)
+    oracle = relative_error(greedily(*layer), *layer)
+    for way, bound in bounds.items():
+        assert relative_error(ours(way, *layer), *layer) <= bound * oracle
+
+
+@pytest.mark.alone
+def test_time_against_exact_greedy_obs(request):
+    """On one thread. 256 channels out: of 64 Python's own time would be half, and the ratio the processor's."""
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(1)
-    weight, hessian = image_layer(rectified=rectified)
-    factor = inverse_factor(hessian)
-
-    def exact():
-        return greedy_obs(weight, hessian + factor.shift.diag(), NM(2, 4))
-
-    def ours(way):
-        factor = inverse_factor(hessian)
-        if way is admm:
-            sparse = admm(weight, Resolvents.of(hessian, factor), NM(2, 4))
-        else:
-            sparse = way(weight, factor.upper, NM(2, 4))
-        return fitted(sparse, weight, hessian, factor, AFTER_ADMM if way is admm else None)
-
-    oracle = relative_error(exact(), weight, hessian)
-    for way, bound in bounds.items():
-        assert relative_error(ours(way), weight, hessian) <= bound * oracle
+    layer = image_layer(rows=256)
+    ways = (admm, exact_groups, sparsegpt)
     # Other work on the machine only adds: the best of some runs, taken in turns.
-    runs = [[best_time(exact, 1), *(best_time(partial(ours, way), 25) for way in bounds)] for _ in range(4)]
+    runs = [
+        [best_time(partial(greedily, *layer), 1), *(best_time(partial(ours, way, *layer), 25) for way in ways)]
+        for _ in range(3)
+    ]
     reference, *own = map(min, zip(*runs, strict=True))
-    times = dict(zip(bounds, own, strict=True))
-    assert times[sparsegpt] < reference / 50
-    assert max(own) < reference / 30  # mostly beyond 55, but a busy host has made 43 of it
+    assert own[-1] < reference / 50
+    assert max(own) < reference / 30
 
 
 def best_time(function, runs):
