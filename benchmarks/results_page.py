@@ -85,7 +85,7 @@ def _baselines(raw: Path) -> str:
     for name, least in LEAST_BASELINE.items():
         if (path := raw / name / "train.json").exists():
             told = read_json(path)
-            top1, minutes = told["evaluation"]["top1"], told["seconds"] / 60
+            top1, minutes = told["evaluation"]["top1"], sum(epoch["seconds"] for epoch in told["history"]) / 60
             met = "✓" if top1 >= least else "✗"
             figures = [str(len(told["history"])), f"{minutes:.0f}", f"{top1:.2f}", f"{least:.1f} {met}"]
             cells.append([NAMES[name], *figures])

@@ -28,7 +28,7 @@ def raw(tmp_path):
     keep("resnet18", "two-four", rows_of("resnet18", (-0.1, -0.2, -0.15)))
     keep("simple_cnn", "two-four", rows_of("simple_cnn", (-0.3, -0.3, -0.6)))
     keep("resnet18", "training", rows_of("resnet18-1-epoch", (-1.0, -2.0)))
-    told = {"evaluation": {"top1": 92.9}, "history": [{}, {}], "seconds": 150}
+    told = {"evaluation": {"top1": 92.9}, "history": [{"seconds": 90}, {"seconds": 60}]}
     (tmp_path / "resnet18" / "train.json").write_text(json.dumps(told))
     for seed, after in enumerate((92.95, 93.05)):
         evaluation = {name: {"top1": top1} for name, top1 in (("dense", 93.0), ("before", 92.8), ("after", after))}
