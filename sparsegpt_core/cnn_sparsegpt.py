@@ -27,13 +27,22 @@ DAMPING = 0.01
 
 
 @torch.no_grad()
-def cnn_sparsegpt(model: nn.Module, batches: Sequence[Tensor], pattern: Pattern) -> tuple[LayerResult, ...]:
-    """Prune a network in place; layers whose columns are no multiple of M stay dense.
+def cnn_sparsegpt(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    pattern: Pattern,
+    *,
+    right_axis: bool = False,
+    right_update: bool = False,
+) -> tuple[LayerResult, ...]:
+    """Prune a network in place; layers where groups of M do not come out even stay dense.
 
     Args:
         model: A network whose convolutions have one group and padding in numbers.
         batches: Calibration images (N, C, H, W), on the model's device.
         pattern: N:M along the flattened axis, or a fraction of zeros of every block of columns.
+        right_axis: Let groups run along the input channels at each kernel position.
+        right_update: Move the weights by rows of U, H⁻¹ = UᵀU (Frantar & Alistarh, 2023, section 3.3).
 
     Returns:
         Every layer; its ``relative_error`` is that on the dense network's inputs, as the method sees it.
@@ -43,13 +52,16 @@ def cnn_sparsegpt(model: nn.Module, batches: Sequence[Tensor], pattern: Pattern)
     for module, hessian in _hessians(model, batches).items():
         weight, shape = module.weight, tuple(module.weight.shape)
         layer = names[module], type(module).__name__, shape
-        dense = weight.flatten(1)  # (K, C·R·S)
-        if isinstance(pattern, NM) and dense.shape[1] % pattern.m:
+        order = torch.arange(len(hessian), device=weight.device)  # (C, R, S)
+        if right_axis:
+            order = order.view(shape[1], -1).T.flatten()  # (R, S, C)
+        if isinstance(pattern, NM) and (shape[1] if right_axis else len(order)) % pattern.m:
             results.append(LayerResult(*layer, "dense", Reason.CHANNELS_NOT_MULTIPLE, 0.0))
             continue
-        sparse = _prune(dense, hessian, pattern)
+        dense, hessian = weight.flatten(1)[:, order], hessian[order][:, order]
+        sparse = _prune(dense, hessian, pattern, right_update=right_update)
         error = float(_energy(dense - sparse, hessian) / _energy(dense, hessian).clamp_min(1e-30))
-        weight.copy_(sparse.view_as(weight))
+        weight.copy_(sparse[:, order.argsort()].view_as(weight))
         zeros = float((sparse == 0).float().mean())
         results.append(LayerResult(*layer, "pruned", None, zeros, relative_error=error))
     return tuple(results)
@@ -78,15 +90,19 @@ def _hessians(model: nn.Module, batches: Sequence[Tensor]) -> dict[Layer, Tensor
     return {module: total / counts[module] for module, total in sums.items()}
 
 
-def _prune(matrix: Tensor, hessian: Tensor, pattern: Pattern) -> Tensor:
+def _prune(matrix: Tensor, hessian: Tensor, pattern: Pattern, *, right_update: bool) -> Tensor:
     damped = hessian.clone()
     damped.diagonal().add_(DAMPING * hessian.diagonal().mean())
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    sparse, scale = matrix.clone(), inverse.diagonal()
+    moves, losses = inverse, inverse.diagonal()
+    if right_update:
+        moves = torch.linalg.cholesky(inverse, upper=True)
+        losses = moves.diagonal().square()
+    sparse, scale = matrix.clone(), moves.diagonal()
     for start in range(0, matrix.shape[1], BLOCK):
         stop = min(start + BLOCK, matrix.shape[1])
-        block, rows = sparse[:, start:stop], inverse[start:stop]
-        keep = keep_mask(block.square() / scale[start:stop], pattern)
+        block, rows = sparse[:, start:stop], moves[start:stop]
+        keep = keep_mask(block.square() / losses[start:stop], pattern)
         errors = torch.zeros_like(block)
         for column in range(stop - start):
             errors[:, column] = block[:, column] * ~keep[:, column] / scale[start + column]

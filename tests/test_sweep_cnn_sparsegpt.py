@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sparsegpt_core.cnn_sparsegpt import cnn_sparsegpt
+from sparsegpt_core.hessian import inverse_factor
+from sparsegpt_core.layout import weight_to_matrix
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.reasons import Reason
+from sparsegpt_core.sparsegpt import sparsegpt
 
 
 def network() -> nn.Module:
@@ -81,3 +85,16 @@ def test_unstructured_takes_the_stem_and_the_classifier_too(batches):
     assert [layer.status for layer in layers] == ["pruned"] * 3
     assert all(layer.sparsity == pytest.approx(0.5, abs=0.02) for layer in layers)
     assert model.training
+
+
+def test_without_its_mistakes_it_is_sparsegpt(monkeypatch):
+    monkeypatch.setattr("sparsegpt_core.cnn_sparsegpt.BLOCK", 4)  # masks from the newest values, as published
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 6, 3, bias=False)).double()
+    images = torch.rand(30, 8, 6, 6, dtype=torch.float64)
+    columns = F.unfold(images, 3).unflatten(1, (8, 9)).permute(2, 1, 0, 3).flatten(2).flatten(0, 1)
+    hessian = columns @ columns.T / columns.shape[1]
+    expected = sparsegpt(weight_to_matrix(model[0].weight.detach()), inverse_factor(hessian, 0.01).upper, NM(2, 4))
+    cnn_sparsegpt(model, [images], NM(2, 4), right_axis=True, right_update=True)
+    torch.testing.assert_close(weight_to_matrix(model[0].weight.detach()), expected)
+    assert find_violations(model[0].weight.detach().numpy(), NM(2, 4), axis=1).count == 0

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,9 @@ def _model_optimizer(model: nn.Module, batches: list[Tensor], _: Pattern) -> Non
 
 ARMS = {
     "seed": Arm("the seed's way: wrong axis, wrong update", cnn_sparsegpt),
+    "seed_axis": Arm("… with the right axis", partial(cnn_sparsegpt, right_axis=True)),
+    "seed_update": Arm("… with the right update", partial(cnn_sparsegpt, right_update=True)),
+    "seed_both": Arm("… with both", partial(cnn_sparsegpt, right_axis=True, right_update=True)),
     "model_optimizer": Arm("Model Optimizer's SparseGPT: masks, no update", _model_optimizer, ("2:4",)),
     "magnitude": _library("magnitude", {"method": "magnitude"}),
     "magnitude_bn": _library("magnitude + batch norm re-estimated", {"method": "magnitude"}, batch_norm=True),
