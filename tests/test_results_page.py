@@ -29,7 +29,8 @@ def raw(tmp_path):
     keep("simple_cnn", "two-four", rows_of("simple_cnn", (-0.3, -0.3, -0.6)))
     keep("resnet18", "training", rows_of("resnet18-1-epoch", (-1.0, -2.0)))
     told = {"evaluation": {"top1": 92.9}, "history": [{"seconds": 90}, {"seconds": 60}]}
-    (tmp_path / "resnet18" / "train.json").write_text(json.dumps(told))
+    for name in ("train", "train-before"):
+        (tmp_path / "resnet18" / f"{name}.json").write_text(json.dumps(told))
     for seed, after in enumerate((92.95, 93.05)):
         evaluation = {name: {"top1": top1} for name, top1 in (("dense", 93.0), ("before", 92.8), ("after", after))}
         (tmp_path / "resnet18" / f"finetune-{seed}.json").write_text(json.dumps({"evaluation": evaluation}))
@@ -38,6 +39,7 @@ def raw(tmp_path):
 
 def test_tables_hold_means_and_spreads(raw):
     text = page(raw)
+    assert "| ResNet-18 | 2 + 2 | 5 | 92.90 | 93.0 ✗ |" in text
     assert "| ResNet-18 | 2 | 2 | 92.90 | 93.0 ✗ |" in text
     assert "| ResNet-18 | 93.00 | balanced | 92.85 (92.80 … 92.90) | -0.15 (-0.20 … -0.10) |" in text
     assert "lose 0.2 points at most: SimpleCNN -0.40 ✗, ResNet-18 -0.15 ✓." in text
