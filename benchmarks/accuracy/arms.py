@@ -98,7 +98,7 @@ def _model_optimizer(model: nn.Module, batches: list[Tensor], _: Pattern) -> Non
 
 
 ARMS = {
-    "seed": Arm("the seed's way: wrong axis, wrong update", cnn_sparsegpt),
+    "seed": Arm("the research project's way: wrong axis, wrong update", cnn_sparsegpt),
     "seed_axis": Arm("… with the right axis", partial(cnn_sparsegpt, right_axis=True)),
     "seed_update": Arm("… with the right update", partial(cnn_sparsegpt, right_update=True)),
     "seed_both": Arm("… with both", partial(cnn_sparsegpt, right_axis=True, right_update=True)),
