@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsegpt_core.layout import matrix_to_weight, weight_to_matrix
 from sparsegpt_core.masks import keep_mask
 from sparsegpt_core.modules import eval_mode
 from sparsegpt_core.patterns import NM, Pattern
@@ -52,16 +53,16 @@ def cnn_sparsegpt(
     for module, hessian in _hessians(model, batches).items():
         weight, shape = module.weight, tuple(module.weight.shape)
         layer = names[module], type(module).__name__, shape
-        order = torch.arange(len(hessian), device=weight.device)  # (C, R, S)
-        if right_axis:
-            order = order.view(shape[1], -1).T.flatten()  # (R, S, C)
-        if isinstance(pattern, NM) and (shape[1] if right_axis else len(order)) % pattern.m:
+        dense = weight_to_matrix(weight) if right_axis else weight.flatten(1)  # (K, R·S·C) or (K, C·R·S)
+        if isinstance(pattern, NM) and (shape[1] if right_axis else dense.shape[1]) % pattern.m:
             results.append(LayerResult(*layer, "dense", Reason.CHANNELS_NOT_MULTIPLE, 0.0))
             continue
-        dense, hessian = weight.flatten(1)[:, order], hessian[order][:, order]
+        if right_axis:
+            order = torch.arange(len(hessian), device=weight.device).view(shape[1], -1).T.flatten()
+            hessian = hessian[order[:, None], order]
         sparse = _prune(dense, hessian, pattern, right_update=right_update)
         error = float(_energy(dense - sparse, hessian) / _energy(dense, hessian).clamp_min(1e-30))
-        weight.copy_(sparse[:, order.argsort()].view_as(weight))
+        weight.copy_(matrix_to_weight(sparse, shape) if right_axis else sparse.view_as(weight))
         zeros = float((sparse == 0).float().mean())
         results.append(LayerResult(*layer, "pruned", None, zeros, relative_error=error))
     return tuple(results)

@@ -223,4 +223,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
 def test_prune_export_killed_at_any_time_gives_the_same_files(digits_checkpoint, tmp_path) -> None:
     command = ["prune-export", "--weights", str(digits_checkpoint), "--include", "*", "--eval-samples", "50"]
     count = kill([*command, "--no-baseline"], tmp_path / "run", whole_run, 2, random.Random(1))
-    assert (count.kills, count.ends) == (2, 1)
+    assert count.kills == 2
+    assert count.ends >= 1  # a start that was faster than the undisturbed run ends before it is killed

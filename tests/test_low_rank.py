@@ -102,9 +102,13 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
     for kept, whole in zip(*found, strict=True):
         if kept is not None:
             assert_same_moments(kept, whole)
+    weight = layer.weight.detach()
+    kept, whole = (solve(weight, fitted, settings, held_out=judge).matrix for fitted, judge in found)
+    assert ((kept != 0) == (whole != 0)).float().mean() > 0.99
+    assert bool((kept[:, 5] == 0).all()) == bool((whole[:, 5] == 0).all())
     # In float64, where rounding decides between no masks, no rows' choices and no integers.
     fitted, judge = (kept and precise(kept) for kept in found[0])
-    weight = layer.weight.detach().double()
+    weight = weight.double()
     kept = solve(weight, fitted, settings, held_out=judge)
     whole = solve(weight, multiplied(fitted), settings, held_out=judge and multiplied(judge))
     torch.testing.assert_close(kept.matrix, whole.matrix, rtol=1e-6, atol=1e-8)
