@@ -73,19 +73,20 @@ def page(raw: Path) -> str:
 def _intro() -> str:
     return """# Results: the research project's questions, asked again
 Fashion-MNIST, 60,000 training and 10,000 test images. CIFAR-10 is not at hand here, so accuracies cannot be compared
-across the two projects; what pruning takes from them can. No retraining unless a table says so. Figures are on all
-test images, means over draws of calibration images, with (smallest … largest). *Disagrees* are images of another class
-than the dense network gives them; KL is from the dense network's distribution. *Research project's* is its SparseGPT
-as it was, run here on the same networks, with its wrong axis and its wrong update. `make results` made the page from
-[raw results](../benchmarks/results), which `benchmarks/results/measure.sh` makes from nothing."""
+across the two projects; what pruning takes from them can. No retraining unless a table says so. Figures are on all test
+images, means over draws of calibration images, with (smallest … largest) where several were made. *Disagrees* are
+images of another class than the dense network gives them; KL is from the dense network's distribution. *Research
+project's* is its SparseGPT as it was, run here on the same networks, with its wrong axis and its wrong update.
+`make results` made the page from [raw results](../benchmarks/results), which `benchmarks/results/measure.sh` makes from
+nothing."""
 
 
 def _baselines(raw: Path) -> str:
     cells = []
     for name, least in LEAST_BASELINE.items():
         if (path := raw / name / "train.json").exists():
-            before = path.with_name("train-before.json")  # the training whose weights the last one began with
-            trainings = [read_json(file) for file in (before, path) if file.exists()]
+            # Each training but the first began with the weights of the one before.
+            trainings = [read_json(file) for file in (*sorted(path.parent.glob("train-before*.json")), path)]
             epochs = " + ".join(str(len(told["history"])) for told in trainings)
             minutes = sum(epoch["seconds"] for told in trainings for epoch in told["history"]) / 60
             top1 = trainings[-1]["evaluation"]["top1"]
@@ -94,7 +95,7 @@ def _baselines(raw: Path) -> str:
             cells.append([NAMES[name], *figures])
     text = (
         "Trained by `configs/*-fashion-mnist.yaml` on one core, beside other work. A sum of epochs is not what the "
-        "configuration says: the last training began with the weights of the one before."
+        "configuration says: each training began with the weights of the one before."
     )
     columns = ["network", "epochs", "minutes", "top-1, %", "at least"]
     return "\n\n".join(["## Baselines", text, _table(columns, cells)])

@@ -3,7 +3,7 @@
 #
 # RUNS gets checkpoints and sweeps, a folder here for each network the raw results. All four networks take days on two
 # cores; whatever is finished is not computed again. A checkpoint that is in RUNS already is taken as it is.
-# TABLES="two-four finetune" makes only those.
+# TABLES="two-four finetune" makes only those, SEEDS=0 with one draw of calibration images instead of three.
 # `make results` then writes the page.
 set -eu
 runs=$1
@@ -11,6 +11,7 @@ shift
 [ $# -gt 0 ] || set -- simple_cnn cifar_cnn resnet18 vgg16
 root=$(dirname "$0")
 tool=${TOOL:-sparsegpt-trt}
+seeds=${SEEDS:-0 1 2}
 data="--data fashion-mnist --data-root ${DATA_ROOT:-/usr/share/datasets}"
 
 wanted() {
@@ -31,7 +32,7 @@ sweep() { # TABLE, CHECKPOINT, and what spans the grid
     shift 2
     if [ -e "$raw/$table.csv" ] || ! wanted "$table"; then return 0; fi
     $tool sweep --weights "$runs/$checkpoint.safetensors" $data --out "$runs/$network-sweep" \
-        --seeds 0 --seeds 1 --seeds 2 "$@"
+        $(printf -- '--seeds %s ' $seeds) "$@"
     if [ "$table" = two-four ]; then cp "$runs/$network-sweep/layers.csv" "$raw/layers.csv"; fi
     cp "$runs/$network-sweep/sweep.json" "$raw/$table.json" # the grid and the environment
     cp "$runs/$network-sweep/results.csv" "$raw/$table.csv"
@@ -46,7 +47,7 @@ for network; do
         --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced --methods best
     sweep training "$network-1-epoch" --patterns 2:4 \
         --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced
-    for seed in 0 1 2; do
+    for seed in $seeds; do
         pruned=$runs/$network-2-4-$seed.safetensors tuned=$runs/$network-2-4-$seed-tuned.safetensors
         if [ -e "$raw/finetune-$seed.json" ] || ! wanted finetune; then continue; fi
         $tool prune --weights "$runs/$network.safetensors" $data --samples 256 --seed $seed --out "$pruned"
