@@ -95,7 +95,8 @@ def _baselines(raw: Path) -> str:
             cells.append([NAMES[name], *figures])
     text = (
         "Trained by `configs/*-fashion-mnist.yaml` on one core, beside other work. A sum of epochs is not what the "
-        "configuration says: each training began with the weights of the one before."
+        "configuration says: each training began with the weights of the one before, the last two with [more weight "
+        "decay](quality.md) and on two cores."
     )
     columns = ["network", "epochs", "minutes", "top-1, %", "at least"]
     return "\n\n".join(["## Baselines", text, _table(columns, cells)])
