@@ -51,8 +51,8 @@ for network; do
         pruned=$runs/$network-2-4-$seed.safetensors tuned=$runs/$network-2-4-$seed-tuned.safetensors
         if [ -e "$raw/finetune-$seed.json" ] || ! wanted finetune; then continue; fi
         $tool prune --weights "$runs/$network.safetensors" $data --samples 256 --seed $seed --out "$pruned"
-        $tool finetune --weights "$pruned" --dense "$runs/$network.safetensors" $data --epochs 1 --seed $seed \
-            --json --out "$tuned" >"$runs/$network-finetune-$seed.json"
+        $tool finetune --config "configs/$network-fashion-mnist.yaml" --weights "$pruned" \
+            --dense "$runs/$network.safetensors" --seed $seed --json --out "$tuned" >"$runs/$network-finetune-$seed.json"
         cp "$runs/$network-finetune-$seed.json" "$raw/finetune-$seed.json"
     done
     sweep patterns "$network" --methods magnitude --methods sparsegpt --methods balanced \
