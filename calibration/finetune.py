@@ -20,16 +20,19 @@ from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["finetune", "finetune_settings"]
 
-_LEARNING_RATES = {"sgd": 0.01, "adamw": 3e-4}
+_LEARNING_RATES = {"train": {"sgd": 0.01, "adamw": 3e-4}, "eval": {"sgd": 1e-3, "adamw": 3e-5}}
 
 
 def finetune_settings(**given: Any) -> TrainSettings:
     """Return settings that recover well within an epoch or a few, but for what is given.
 
+    Held batch norms do not divide a step's length by that of the weights: ``mode`` eval bears smaller steps only.
+
     Raises:
         InputError: A value is out of range.
     """
-    rate = _LEARNING_RATES.get(given.get("optimizer", "sgd"), 1.0)  # another optimiser is refused below
+    rates = _LEARNING_RATES.get(given.get("mode", "train"), {})
+    rate = rates.get(given.get("optimizer", "sgd"), 1.0)  # another mode or optimiser is refused below
     defaults: dict[str, Any] = {"epochs": 1, "schedule": "cosine", "learning_rate": rate}
     return TrainSettings(**defaults | given)
 

@@ -99,7 +99,7 @@ class Loop:
 
     def epoch(self, indices: Indices, steps: int, progress: Progress, unfinished: Unfinished | None) -> float:
         """Run one epoch over ``indices`` in random order, or the rest of one; return the mean loss."""
-        self.model.train()
+        self.model.train(self.settings.mode == "train")
         if not self.position:
             self.order = torch.randperm(len(indices), generator=self.generator)
         size = self.settings.batch_size

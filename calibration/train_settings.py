@@ -40,6 +40,8 @@ class TrainSettings:
     label_smoothing: float = 0.0
     ema: float = 0.0
     """Decay of the weights' exponential moving average, which is then what is validated and kept; 0: none."""
+    mode: str = "train"
+    """``train``, or ``eval``: with the running statistics of batch norms and without dropout, as it will be used."""
     augment: str = "auto"
     """``none``, ``crop``, ``crop-flip``, or ``auto``: what suits the data."""
     validation: float = 0.1
@@ -62,6 +64,7 @@ class TrainSettings:
             "optimizer": ("sgd", "adamw"),
             "schedule": ("one-cycle", "cosine"),
             "precision": ("auto", *PRECISIONS),
+            "mode": ("train", "eval"),
             "augment": ("auto", *AUGMENTATIONS),
         }
         for name, known in choices.items():

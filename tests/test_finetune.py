@@ -192,6 +192,19 @@ def test_the_teacher_only_teaches(digits: Data, trained: nn.Sequential, sparse: 
     assert result.teacher.top1 > 85
 
 
+@pytest.mark.parametrize(("mode", "modes"), [("train", {True, False}), ("eval", {False})])
+def test_in_eval_mode_statistics_are_held_and_the_rest_learns(
+    digits: Data, trained: nn.Sequential, sparse: nn.Sequential, mode: str, modes: set[bool]
+) -> None:
+    seen, before = set[bool](), copy.deepcopy(sparse)
+    sparse[7].register_forward_hook(lambda module, *_: seen.add(module.training))
+    tune(sparse, digits, Distillation(trained), mode=mode)
+    assert seen == modes
+    assert torch.equal(before[4].running_mean, sparse[4].running_mean) == (mode == "eval")
+    for name in ("3.weight", "4.weight", "8.bias"):
+        assert not torch.equal(before.get_parameter(name), sparse.get_parameter(name))
+
+
 def test_a_teacher_of_other_classes_is_refused(digits: Data, sparse: nn.Sequential) -> None:
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
     with pytest.raises(ModelError, match="dense network has 12 classes, the pruned one 10"):
@@ -207,9 +220,11 @@ def test_a_distillation_out_of_range_is_refused(wrong: dict[str, float]) -> None
 def test_defaults_go_by_the_optimiser() -> None:
     assert finetune_settings().epochs == 1
     assert finetune_settings().learning_rate > 10 * finetune_settings(optimizer="adamw").learning_rate
+    assert finetune_settings(mode="eval").learning_rate < finetune_settings().learning_rate
     assert finetune_settings(learning_rate=0.5).learning_rate == 0.5
-    with pytest.raises(InputError, match="optimizer"):
-        finetune_settings(optimizer="lion")
+    for wrong in ({"optimizer": "lion"}, {"mode": "test"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            finetune_settings(**wrong)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ for network; do
     for seed in $seeds; do
         pruned=$runs/$network-2-4-$seed.safetensors tuned=$runs/$network-2-4-$seed-tuned.safetensors
         if [ -e "$raw/finetune-$seed.json" ] || ! wanted finetune; then continue; fi
-        $tool prune --weights "$runs/$network.safetensors" $data --samples 256 --seed $seed --out "$pruned"
+        $tool prune --weights "$runs/$network.safetensors" $data --samples 2048 --seed $seed --out "$pruned"
         $tool finetune --config "configs/$network-fashion-mnist.yaml" --weights "$pruned" \
             --dense "$runs/$network.safetensors" --seed $seed --json --out "$tuned" >"$runs/$network-finetune-$seed.json"
         cp "$runs/$network-finetune-$seed.json" "$raw/finetune-$seed.json"

@@ -54,6 +54,13 @@ def finetune(
     ema: Annotated[
         float | None, typer.Option(min=0, help="Decay of an average of the weights, which is then kept. Default: none.")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="train, or eval: with batch norms' running statistics and no dropout, which moves a well pruned "
+            "network less than batches' noise. Default: eval with --dense."
+        ),
+    ] = None,
     augment: Annotated[str | None, typer.Option(help="auto, none, crop or crop-flip. Default: auto.")] = None,
     distill: Annotated[
         float | None, typer.Option(help="What the dense network counts beside the labels, 0 to 1. Default: 0.9.")
@@ -80,13 +87,15 @@ def finetune(
         "precision": precision,
         "label_smoothing": label_smoothing,
         "ema": ema,
+        "mode": mode,
         "augment": augment,
     }
     place, where = str(pick_device(device)), {"seed": console.seed}
     how: Training | Blocks
     if method == "training":
         _refuse(method, {"samples": samples})
-        settings = finetune_settings(**_given(either | training), **where, device=place)
+        default = {"mode": "eval" if dense else "train"}
+        settings = finetune_settings(**default | _given(either | training), **where, device=place)
         how = Training(settings, distill, temperature)
     else:
         _refuse(method, training | {"distill": distill, "temperature": temperature})
