@@ -49,7 +49,7 @@ def main() -> None:
     """Write the page and its pictures."""
     layers = [row for path in _of_networks(RAW, "layers.csv") for row in read_layers(path)]
     for name in TABLES:
-        if rows := _rows(RAW, name):
+        if rows := _all_patterns(RAW) if name == "patterns" else _rows(RAW, name):
             draw(PICTURES / name, rows, layers if name == "two-four" else [])
     write_text(PAGE, page(RAW))
     print(PAGE.relative_to(ROOT))
@@ -62,7 +62,7 @@ def page(raw: Path) -> str:
         _baselines(raw),
         _trained(_rows(raw, "two-four")),
         _early(_rows(raw, "training")),
-        _patterns(_rows(raw, "patterns")),
+        _patterns(_all_patterns(raw)),
         _samples(_rows(raw, "samples")),
         _tuned(raw),
         _ablation(),
@@ -124,20 +124,29 @@ def _early(rows: Sequence[Row]) -> str:
     return "\n\n".join([*parts, *_pictures("training", rows)])
 
 
+def _all_patterns(raw: Path) -> list[Row]:
+    """The other patterns' rows after those at 2:4, for networks that have both."""
+    others = _rows(raw, "patterns")
+    names = {row["checkpoint"] for row in others}
+    return [*(row for row in _rows(raw, "two-four") if row["checkpoint"] in names), *others]
+
+
 def _patterns(rows: Sequence[Row]) -> str:
+    parts = ["## All patterns", "A fraction is unstructured. Points of top-1 lost or won:"]
+    parts += [_by_pattern(rows, "difference", "{:+.2f}"), "Images of another class, %:"]
+    parts += [_by_pattern(rows, "disagreement", "{:.2f}"), "KL:", _by_pattern(rows, "kl", "{:.1e}")]
+    return "\n\n".join([*parts, *_pictures("patterns", rows)])
+
+
+def _by_pattern(rows: Sequence[Row], key: str, form: str) -> str:
     patterns = list(dict.fromkeys(row["pattern"] for row in rows))
     cells = [
-        [
-            NAMES[name],
-            title,
-            *(_spread(_of(rows, name, method, pattern), "difference", "{:+.2f}") for pattern in patterns),
-        ]
+        [NAMES[name], title, *(_spread(_of(rows, name, method, pattern), key, form) for pattern in patterns)]
         for name in NAMES
         for method, title in WAYS.items()
         if any(_of(rows, name, method, pattern) for pattern in patterns)
     ]
-    parts = ["## Other patterns", "Points of top-1 lost or won; a fraction is unstructured."]
-    return "\n\n".join([*parts, _table(["network", "way", *patterns], cells), *_pictures("patterns", rows)])
+    return _table(["network", "way", *patterns], cells)
 
 
 def _samples(rows: Sequence[Row]) -> str:
@@ -165,7 +174,8 @@ def _tuned(raw: Path) -> str:
             arms = [_summed([each[arm]["top1"] for each in own]) for arm in ("dense", "before", "after")]
             cells.append([NAMES[name], *arms, _summed(lost, "{:+.2f}"), _verdict(mean(lost), MOST_LOST_TUNED)])
     text = (
-        "One epoch of `finetune` with the zeros held, learning from the dense network and the labels. "
+        "Pruned with 2,048 images, then one epoch of `finetune` by its configuration: the zeros held, "
+        "learning from the dense network. "
         f"It is to end at most {MOST_LOST_TUNED} points below the dense network."
     )
     columns = ["network", "dense", "2:4", "2:4, tuned", "difference", f"≥ −{MOST_LOST_TUNED}"]
