@@ -111,7 +111,12 @@ def _trained(rows: Sequence[Row]) -> str:
         verdicts = (
             f"{NAMES[name]} {change:+.2f} {'✓' if change >= -MOST_LOST else '✗'}" for name, change in lost.items()
         )
-        lines.append(f"A default run is to lose {MOST_LOST} points at most: {', '.join(verdicts)}.")
+        lines += [
+            f"A default run is to lose {MOST_LOST} points at most: {', '.join(verdicts)}.",
+            "The layers' errors below are on the calibration images: of balanced and best against the dense network's "
+            "outputs, what earlier layers lost included; of the others only what the layer itself adds. So they "
+            "compare layers; the tables on test images compare ways.",
+        ]
     return "\n\n".join([*lines, *_pictures("two-four", rows)])
 
 
