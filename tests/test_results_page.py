@@ -33,7 +33,9 @@ def raw(tmp_path):
         (tmp_path / "resnet18" / f"{name}.json").write_text(json.dumps(told))
     for seed, after in enumerate((92.95, 93.05)):
         evaluation = {name: {"top1": top1} for name, top1 in (("dense", 93.0), ("before", 92.8), ("after", after))}
-        (tmp_path / "resnet18" / f"finetune-{seed}.json").write_text(json.dumps({"evaluation": evaluation}))
+        (tmp_path / "resnet18" / f"finetune-{seed}.json").write_text(
+            json.dumps({"evaluation": evaluation, "best_epoch": seed})
+        )
     return tmp_path
 
 
@@ -44,7 +46,7 @@ def test_tables_hold_means_and_spreads(raw):
     assert "lose 0.2 points at most: SimpleCNN -0.40 ✗, ResNet-18 -0.15 ✓." in text
     assert "| ResNet-18 | 93.00 | balanced | 91.50 (91.00 … 92.00) |" in text
     dense, before = "93.00 (93.00 … 93.00)", "92.80 (92.80 … 92.80)"
-    tuned = f"| ResNet-18 | {dense} | {before} | 93.00 (92.95 … 93.05) | +0.00 (-0.05 … +0.05)"
+    tuned = f"| ResNet-18 | {dense} | {before} | 93.00 (92.95 … 93.05) | 1 of 2 | +0.00 (-0.05 … +0.05)"
     assert f"{tuned} | ✓ |" in text
 
 
