@@ -51,6 +51,7 @@ def main() -> None:
     for name in TABLES:
         if rows := _all_patterns(RAW) if name == "patterns" else _rows(RAW, name):
             draw(PICTURES / name, rows, layers if name == "two-four" else [])
+    (PICTURES / "samples" / "sparsity.svg").unlink(missing_ok=True)  # what two-four's shows
     write_text(PAGE, page(RAW))
     print(PAGE.relative_to(ROOT))
 

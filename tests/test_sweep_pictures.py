@@ -65,6 +65,7 @@ def texts(path):
     return [element.text for element in ElementTree.parse(path).iter() if element.tag.endswith("}text")]
 
 
+SHOWN = ("top-1 lost", "of another class")
 FULL = {
     "checkpoints": (("early", "cnn", 80.0), ("net", "cnn", 90.0), ("other", "torchvision:x", 70.0)),
     "methods": tuple(METHODS),
@@ -84,7 +85,8 @@ def test_a_full_grid_has_every_picture(tmp_path):
         assert "dc:date" not in path.read_text()
     assert {"early", "net", *METHODS, "80.00 %", "90.00 %"} <= set(texts(tmp_path / "training-cnn.svg"))
     assert {"2:4", "free", "50 %", "90 %"} <= set(texts(tmp_path / "sparsity.svg"))
-    assert {"32", "256", "2048", "net, 2:4", "net, unstructured 90 %"} <= set(texts(tmp_path / "samples-net.svg"))
+    titles = {f"net, {pattern}: {what}" for pattern, what in product(("2:4", "unstructured 90 %"), SHOWN)}
+    assert {"32", "256", "2048", *titles} <= set(texts(tmp_path / "samples-net.svg"))
 
 
 def test_the_same_figures_give_the_same_bytes(tmp_path):
@@ -119,6 +121,13 @@ def test_without_labels_it_is_disagreement(tmp_path):
     draw(tmp_path, rows, layers)
     assert "images of another class, % (logarithmic)" in texts(tmp_path / "sparsity.svg")
     assert summary_table(rows).row_count == 3
+
+
+def test_without_labels_sizes_show_what_changed(tmp_path):
+    draw(tmp_path, *tables(sizes=(8, 16), labelled=False))
+    drawn = texts(tmp_path / "samples-net.svg")
+    assert "net, 2:4: of another class" in drawn
+    assert "net, 2:4: top-1 lost" not in drawn
 
 
 def test_of_very_many_layers_the_worst_are_shown(tmp_path):

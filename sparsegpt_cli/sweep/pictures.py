@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -56,7 +57,7 @@ def _figures(rows: Sequence[Row], layers: Sequence[Row]) -> Iterator[tuple[str, 
         yield "sparsity", _against_sparsity(usual, drawn)
     for name in _values(rows, "checkpoint"):
         if panels := _against_samples(_where(rows, checkpoint=name)):
-            yield f"samples-{slug(name)}", panels_chart(panels, _loss_label(rows), "calibration images", joined=True)
+            yield f"samples-{slug(name)}", panels_chart(panels, "images, %", "calibration images", joined=True)
     for model in _values(rows, "model"):
         own = _where(usual, model=model)
         if len(_values(own, "checkpoint")) > 1:
@@ -84,16 +85,20 @@ def _against_sparsity(rows: Sequence[Row], drawn: Sequence[str]) -> Figure:
 
 
 def _against_samples(rows: Sequence[Row]) -> list[Panel]:
+    """What is lost beside what has changed: the images won and lost cancel, so top-1 alone hardly tells sizes apart."""
     sizes = sorted(_values(rows, "samples"))
+    shown = {"of another class": _disagreement}
+    if rows[0]["difference"] is not None:
+        shown = {"top-1 lost": _loss, **shown}
     panels = []
-    for pattern in _values(rows, "pattern"):
+    for pattern, (what, figure) in product(_values(rows, "pattern"), shown.items()):
         own = _where(rows, pattern=pattern)
-        series = _series([row for row in own if row["samples"]], lambda row: sizes.index(row["samples"]))
+        series = _series([row for row in own if row["samples"]], lambda row: sizes.index(row["samples"]), figure)
         if not any(len(points) > 1 for points in series.values()):
             continue
         everywhere = range(len(sizes))
-        whole = {row["method"]: {place: [_loss(row)] for place in everywhere} for row in own if not row["samples"]}
-        title = f"{shorten(own[0]['checkpoint'])}, {_pattern(pattern)}"
+        whole = {row["method"]: {place: [figure(row)] for place in everywhere} for row in own if not row["samples"]}
+        title = f"{shorten(own[0]['checkpoint'])}, {_pattern(pattern)}: {what}"
         panels.append(Panel(title, [str(size) for size in sizes], whole | series))
     return panels
 
@@ -144,16 +149,22 @@ def _sensitivity_of(rows: Sequence[Row]) -> float | None:
     return mean(errors) if errors else None
 
 
-def _series(rows: Sequence[Row], place: Callable[[Row], int]) -> dict[str, dict[int, list[float]]]:
-    """What each method loses, by place on the axis: a figure for each seed."""
+def _series(
+    rows: Sequence[Row], place: Callable[[Row], int], figure: Callable[[Row], float] | None = None
+) -> dict[str, dict[int, list[float]]]:
+    """A figure of each method, by default what it loses, by place on the axis: one for each seed."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        found.setdefault(row["method"], {}).setdefault(place(row), []).append(_loss(row))
+        found.setdefault(row["method"], {}).setdefault(place(row), []).append((figure or _loss)(row))
     return found
 
 
 def _loss(row: Row) -> float:
-    return float(row["disagreement"] if row["difference"] is None else -row["difference"])
+    return _disagreement(row) if row["difference"] is None else -float(row["difference"])
+
+
+def _disagreement(row: Row) -> float:
+    return float(row["disagreement"])
 
 
 def _loss_label(rows: Sequence[Row]) -> str:
