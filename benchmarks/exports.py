@@ -20,14 +20,14 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from calibration.batchnorm import reestimate_batchnorm
-from deploy.build import build
-from deploy.settings import BuildSettings
-from sparsegpt_cli.exporting import Exporter, ExportSettings
-from sparsegpt_cli.quantising import Quantisation
-from sparsegpt_core.artifacts import read_json, write_json, write_text
+from calibration.recovery.batch_norm import reestimate_batchnorm
+from deploy.builder.engine_build import build
+from deploy.builder.settings import BuildSettings
+from export.exporter import Exporter, ExportSettings
+from sparsegpt_cli.jobs.int8_graphs import Quantisation
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.files.atomic import read_json, write_json, write_text
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -112,7 +112,7 @@ def attempt(name: str) -> dict[str, Any]:
         reestimate_batchnorm(model.eval(), batches)
         result = prune_model(model, batches, SETTINGS)
         pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
-        exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, EXPORT, quantisation=Quantisation(batches))
+        exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, EXPORT, quantise=Quantisation(batches))
     except SparseGPTError as error:
         return {"model": name, "error": str(error)}
     files = {precision: _write(exporter, precision) for precision in PRECISIONS}

@@ -16,9 +16,9 @@ import timm
 import torch
 import torchvision
 
-from sparsegpt_core.artifacts import read_json, write_json, write_text
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.sequential import PruneResult, prune_model
+from sparsegpt_core.files.atomic import read_json, write_json, write_text
+from sparsegpt_core.pruning.sequential import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 

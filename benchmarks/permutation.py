@@ -17,11 +17,11 @@ import torch
 
 from benchmarks.pruning.records import Job
 from benchmarks.pruning.workload import workload
-from calibration.compare import distance, outputs_of
-from sparsegpt_core.artifacts import read_json, write_json, write_text
-from sparsegpt_core.sequential import prune_model
+from calibration.evaluation.output_distance import distance, outputs_of
+from sparsegpt_core.files.atomic import read_json, write_json, write_text
+from sparsegpt_core.pruning.channel_order import permute_model
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.survey import permute_model
 
 MODELS = ("torchvision:resnet50", "torchvision:mobilenet_v2", "torchvision:efficientnet_b0")
 SETTINGS = PruneSettings()

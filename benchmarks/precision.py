@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.trained import DATA_ROOT, Trained, load_trained
-from calibration.compare import distance
-from calibration.sampling import calibration_batches
-from deploy.session import OnnxSession
-from sparsegpt_cli.exporting import Exporter
-from sparsegpt_cli.quantising import Quantisation
-from sparsegpt_core.artifacts import read_json, write_json, write_text
-from sparsegpt_core.joint_quant import IntegerWeight
-from sparsegpt_core.sequential import prune_model
+from calibration.evaluation.output_distance import distance
+from calibration.sampling.batches import calibration_batches
+from deploy.sessions.onnx_session import OnnxSession
+from export.exporter import Exporter
+from sparsegpt_cli.jobs.int8_graphs import Quantisation
+from sparsegpt_core.files.atomic import read_json, write_json, write_text
+from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.settings import PruneSettings
 
 SAMPLES = 256
@@ -78,7 +78,7 @@ def _logits(
 ) -> dict[str, Tensor]:
     """The logits (N, classes) of the model's file in each precision."""
     quantisation = Quantisation(batches, integers or {})
-    exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantisation=quantisation)
+    exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantise=quantisation)
     found, path = {}, Path()
     with tempfile.TemporaryDirectory() as folder:
         for precision in precisions:

@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.pruning.records import Job
 from benchmarks.pruning.workload import workload
-from sparsegpt_core.distributed import join_world
-from sparsegpt_core.runtime import Runtime
-from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.execution.distributed import join_world
+from sparsegpt_core.execution.resources import Runtime
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.torchrun import rank
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import typer
 
-from deploy.optional import INSTALL
+from deploy.machine.libraries import INSTALL
 from sparsegpt_cli.commands import COMMANDS
-from sparsegpt_cli.console import logged_warnings, report_error
-from sparsegpt_cli.session import ClickException, Session
+from sparsegpt_cli.framework.session import ClickException, Session
+from sparsegpt_cli.terminal.console import logged_warnings, report_error
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
 from sparsegpt_core.torchrun import world_size
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     session = Session(as_json="--json" in arguments)
     try:
         _check_packages()
-        with _terminable(), logged_warnings("sparsegpt_core.halving"):
+        with _terminable(), logged_warnings("sparsegpt_core.execution.smaller_batches"):
             code = app(arguments, standalone_mode=False, obj=session) or 0
         if code == _INTERRUPTED:  # some versions of Typer raise, others return this
             raise KeyboardInterrupt
@@ -117,7 +117,7 @@ def _terminable() -> Iterator[None]:
 def _report(error: SparseGPTError, as_json: bool) -> None:
     """Show an error; of several processes under ``torchrun`` the first to fail speaks for all."""
     if world_size() > 1:
-        from sparsegpt_core.distributed import speaks_for_all
+        from sparsegpt_core.execution.distributed import speaks_for_all
 
         if not speaks_for_all():
             return

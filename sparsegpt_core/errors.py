@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from sparsegpt_core.printable import printable
+from sparsegpt_core.text import printable
 
 __all__ = [
     "CheckFailedError",

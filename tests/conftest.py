@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.backends import find_backend
+from deploy.machine.backends import find_backend
 from sparsegpt_core.errors import MissingDependencyError
+from tests.support.paths import ROOT
+
+pytest_plugins = ["tests.support.engines", "tests.support.reports"]
+"""Modules whose fixtures serve several rooms."""
 
 # Polygraphy serves one backend per process and reads which when it is first imported: choose before any test does.
 with contextlib.suppress(MissingDependencyError):
     find_backend()
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass
@@ -73,10 +75,10 @@ def program(tmp_path):
 @pytest.fixture(scope="session")
 def digits_checkpoint(tmp_path_factory) -> Path:
     """``simple_cnn`` trained on the digits for a few epochs."""
-    from calibration.train import TrainSettings
-    from sparsegpt_cli.console import Console
-    from sparsegpt_cli.data import DataOptions
-    from sparsegpt_cli.training import train_model
+    from calibration.training.trainer import TrainSettings
+    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_cli.jobs.training import train_model
+    from sparsegpt_cli.terminal.console import Console
 
     path = tmp_path_factory.mktemp("checkpoint") / "simple_cnn.safetensors"
     settings = TrainSettings(epochs=6, batch_size=64, learning_rate=0.03, precision="fp32", augment="none")

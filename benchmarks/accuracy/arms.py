@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.augment import with_views
-from calibration.batchnorm import reestimate_batchnorm
-from sparsegpt_core.cnn_sparsegpt import cnn_sparsegpt
-from sparsegpt_core.layout import matrix_to_weight, weight_to_matrix
-from sparsegpt_core.modules import eval_mode
+from calibration.recovery.batch_norm import reestimate_batchnorm
+from calibration.sampling.augmentation import with_views
+from sparsegpt_core.activations.source import open_source
+from sparsegpt_core.execution.resources import DEFAULT
+from sparsegpt_core.network.layer_plan import plan_layers
+from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.network.weight_layout import matrix_to_weight, weight_to_matrix
 from sparsegpt_core.patterns import Pattern
-from sparsegpt_core.runtime import DEFAULT
-from sparsegpt_core.sequential import plan_layers, prune_model
+from sparsegpt_core.pruning.channel_order import permute_model
+from sparsegpt_core.pruning.research_project import cnn_sparsegpt
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.settings import QUALITIES, PruneSettings
-from sparsegpt_core.solve import solve
-from sparsegpt_core.sources import open_source
-from sparsegpt_core.statistics import LayerStatistics
-from sparsegpt_core.survey import permute_model
+from sparsegpt_core.solvers.layer_solver import solve
+from sparsegpt_core.statistics.gram_statistics import LayerStatistics
 
 __all__ = ["ARMS", "PATTERNS", "Arm"]
 

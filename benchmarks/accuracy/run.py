@@ -19,10 +19,10 @@ from torch import Tensor
 from benchmarks.accuracy.arms import ARMS, PATTERNS
 from benchmarks.accuracy.summary import summarise
 from benchmarks.trained import DATA_ROOT, Trained, load_trained
-from calibration.compare import distance, outputs_of
-from calibration.sampling import calibration_batches
-from deploy.environment import environment
-from sparsegpt_core.artifacts import read_json, write_json, write_text
+from calibration.evaluation.output_distance import distance, outputs_of
+from calibration.sampling.batches import calibration_batches
+from deploy.machine.environment import environment
+from sparsegpt_core.files.atomic import read_json, write_json, write_text
 from sparsegpt_core.patterns import parse_pattern
 
 RESULTS = Path("benchmarks/accuracy/results")

@@ -11,13 +11,16 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from export.metadata import write_metadata
-from sparsegpt_cli.sweep.store import Store
-from sparsegpt_core.artifacts import write_json
-from sparsegpt_core.checkpoint import save_checkpoint, save_integers
-from sparsegpt_core.joint_quant import IntegerWeight
-from test_report import sample_run  # type: ignore[import-not-found]
-from test_report_engines import engine_run  # type: ignore[import-not-found]
+from export.audit.metadata import write_metadata
+from sparsegpt_cli.sweep.cell_store import Store
+from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
+from sparsegpt_core.checkpoints.int8 import save_integers
+from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.network.integer_weight import IntegerWeight
+from tests.support.reports import (
+    engine_run,  # type: ignore[import-not-found]
+    sample_run,  # type: ignore[import-not-found]
+)
 
 CORPUS = Path(__file__).parent / "corpus"
 NOTED = {

@@ -16,34 +16,36 @@ import typer
 from benchmarks.fuzz.mutate import mutate_bytes, mutate_json, mutate_lines
 from benchmarks.fuzz.mutate_onnx import mutate_onnx
 from benchmarks.fuzz.mutate_tensors import mutate_safetensors
-from calibration.held_zeros import noted_pruning
-from deploy.build import load_plan
-from deploy.build_log import count_memory_skips, read_sparsity
-from deploy.graph import read_graph
-from deploy.inspector import read_layers
-from deploy.plan_evidence import plan_evidence
-from deploy.predict import layers_without_gain, predict
-from deploy.shapes import resolve_shapes
-from deploy.signature import signature
-from deploy.timing_cache import load_timing_cache
-from export.audit import audit_model
-from export.metadata import read_metadata
-from export.triton import write_repository
-from export.triton_config import TritonSettings
+from calibration.training.frozen_zeros import noted_pruning
+from deploy.builder.build_log import count_memory_skips, read_sparsity
+from deploy.builder.engine_build import load_plan
+from deploy.builder.inspector import read_layers
+from deploy.builder.timing_cache import load_timing_cache
+from deploy.explain.plan_inspection import plan_evidence
+from deploy.graph.onnx_graph import read_graph
+from deploy.graph.shapes import resolve_shapes
+from deploy.graph.signature import signature
+from deploy.predict.estimate import predict
+from deploy.predict.profile import layers_without_gain
+from export.audit.audit import audit_model
+from export.audit.metadata import read_metadata
+from export.triton.config import TritonSettings
+from export.triton.repository import write_repository
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands.triton_export import _signature
-from sparsegpt_cli.config import load_config
-from sparsegpt_cli.console import Console
-from sparsegpt_cli.data import DataOptions, open_options
-from sparsegpt_cli.loading import ModelOptions, load_model
+from sparsegpt_cli.framework.config import load_config
+from sparsegpt_cli.framework.session import Session
+from sparsegpt_cli.jobs.datasets import DataOptions, open_options
+from sparsegpt_cli.jobs.models import ModelOptions, load_model
 from sparsegpt_cli.report import render, render_report
-from sparsegpt_cli.run_record import RunRecord
-from sparsegpt_cli.session import Session
-from sparsegpt_cli.stages import Stage, resolve
-from sparsegpt_cli.sweep.store import Store
-from sparsegpt_core.checkpoint import load_checkpoint, load_integers
+from sparsegpt_cli.run.record import RunRecord
+from sparsegpt_cli.run.stages import Stage, resolve
+from sparsegpt_cli.sweep.cell_store import Store
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_core.checkpoints.checkpoint import load_checkpoint
+from sparsegpt_core.checkpoints.int8 import load_integers
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.noted import check_noted
+from sparsegpt_core.files.model_notes import check_noted
 
 __all__ = ["TARGETS", "Target"]
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.trained import DATA_ROOT, load_trained
-from calibration.batchnorm import reestimate_batchnorm
-from calibration.sampling import calibration_batches
-from sparsegpt_cli.exporting import Exporter, ExportSettings
-from sparsegpt_cli.quantising import Quantisation
-from sparsegpt_core.artifacts import atomic_path, write_json
+from calibration.recovery.batch_norm import reestimate_batchnorm
+from calibration.sampling.batches import calibration_batches
+from export.exporter import Exporter, ExportSettings
+from sparsegpt_cli.jobs.int8_graphs import Quantisation
+from sparsegpt_core.files.atomic import atomic_path, write_json
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.results import PruneResult
-from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.pruning.results import PruneResult
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -83,7 +83,7 @@ def _write(
     pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
     for arm, model, layers, integers in (("dense", dense, [], {}), ("sparse", sparse, pruned, result.integers)):
         quantisation = Quantisation(batches, integers)
-        exporter = Exporter(model, batches[0], {}, NM(2, 4), layers, EXPORT, quantisation=quantisation)
+        exporter = Exporter(model, batches[0], {}, NM(2, 4), layers, EXPORT, quantise=quantisation)
         for precision in PRECISIONS:
             exporter.write(out / f"{name}.{arm}.{precision}.onnx", precision)
 

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploy.environment import environment
-from export.semi_structured import to_semi_structured
-from sparsegpt_core.artifacts import write_json
-from sparsegpt_core.distributed import join_world
+from deploy.machine.environment import environment
+from export.cusparselt import to_semi_structured
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.memory import peak_memory
-from sparsegpt_core.results import PruneResult
-from sparsegpt_core.runtime import Runtime
-from sparsegpt_core.sequential import prune_model
+from sparsegpt_core.execution.distributed import join_world
+from sparsegpt_core.execution.memory import peak_memory
+from sparsegpt_core.execution.resources import Runtime
+from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.pruning.results import PruneResult
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 

@@ -7,8 +7,8 @@ from typing import Any
 import modelopt.torch.sparsity as mts
 from torch import Tensor, nn
 
+from sparsegpt_core.network.layers import select_layers
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.selection import select_layers
 
 __all__ = ["modelopt"]
 

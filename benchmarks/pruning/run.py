@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.pruning.records import Job, Record
 from benchmarks.pruning.summary import summarise
-from deploy.environment import environment
-from sparsegpt_core.artifacts import read_json, write_json, write_text
+from deploy.machine.environment import environment
+from sparsegpt_core.files.atomic import read_json, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("benchmarks/pruning/results")

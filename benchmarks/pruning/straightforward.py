@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsegpt_core.network.layers import select_layers
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.selection import select_layers
 
 __all__ = ["straightforward"]
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
-from sparsegpt_cli.engine_options import BuildOptions, EngineOptions
-from sparsegpt_cli.tables import accuracy_table, advice_lines, explanation_table, latency_table
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.options.engines import BuildOptions, EngineOptions
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal.tables import accuracy_table, advice_lines, explanation_table, latency_table
 
 __all__ = ["benchmark"]
 
@@ -55,11 +55,11 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
 ) -> None:
     """Compare a dense with a sparse model, as engines or on ONNX Runtime: accuracy, latency interleaved, and why."""
-    from deploy.compare import gate
-    from deploy.runtimes import find_runtime
-    from sparsegpt_cli.benchmarking import BenchmarkSettings, benchmark_files
-    from sparsegpt_cli.data import DataOptions
-    from sparsegpt_core.artifacts import write_json
+    from deploy.benchmark.gate import gate
+    from deploy.machine.runtime_choice import find_runtime
+    from sparsegpt_cli.jobs.benchmarking import BenchmarkSettings, benchmark_files
+    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_core.files.atomic import write_json
 
     if out:
         o.require_free(out, dense, sparse)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
-from sparsegpt_cli.tables import table
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal.tables import table
 
 __all__ = ["demo"]
 
@@ -21,7 +21,7 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 30,
 ) -> None:
     """Everything on handwritten digits, in a minute or two: train, prune, export, verify, build, compare, report."""
-    from sparsegpt_cli.demonstration import run_demo
+    from sparsegpt_cli.jobs.demonstration import run_demo
 
     content = run_demo(out, epochs, console)
     rows = [

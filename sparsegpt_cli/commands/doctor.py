@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
-from sparsegpt_cli.tables import doctor_table
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal.tables import doctor_table
 
 __all__ = ["doctor"]
 
@@ -22,8 +22,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what this machine can do, what is missing, and the command that adds it."""
-    from deploy.doctor import doctor as run
-    from deploy.environment import environment
+    from deploy.machine.doctor import doctor as run
+    from deploy.machine.environment import environment
 
     checks = run()
     needed = [check.name for check in checks if not check.ok and not check.optional]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.terminal.console import Console
 
 __all__ = ["export"]
 
@@ -35,12 +35,13 @@ def export(
     """Export a checkpoint to ONNX; a pruned one must still obey its pattern in the file."""
     import torch
 
-    from calibration.sampling import calibration_batches
-    from sparsegpt_cli.data import DataOptions, open_options
-    from sparsegpt_cli.exporting import TOLERANCE, Exporter
-    from sparsegpt_cli.loading import ModelOptions, load_model
-    from sparsegpt_cli.quantising import Quantisation
-    from sparsegpt_core.checkpoint import load_checkpoint, load_integers
+    from calibration.sampling.batches import calibration_batches
+    from export.exporter import TOLERANCE, Exporter
+    from sparsegpt_cli.jobs.datasets import DataOptions, open_options
+    from sparsegpt_cli.jobs.int8_graphs import Quantisation
+    from sparsegpt_cli.jobs.models import ModelOptions, load_model
+    from sparsegpt_core.checkpoints.checkpoint import load_checkpoint
+    from sparsegpt_core.checkpoints.int8 import load_integers
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import parse_pattern
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.terminal.console import Console
 from sparsegpt_core.errors import InputError
 
 __all__ = ["finetune"]
@@ -70,11 +70,11 @@ def finetune(
     device: o.Device = "auto",
 ) -> None:
     """Win back what pruning lost: a pruned checkpoint goes on learning with every zero held."""
-    from calibration.finetune import finetune_settings
-    from calibration.reconstruct import ReconstructSettings
-    from sparsegpt_cli.data import DataOptions
-    from sparsegpt_cli.finetuning import Blocks, Training, finetune_model
-    from sparsegpt_cli.loading import ModelOptions, pick_device
+    from calibration.recovery.finetuning import finetune_settings
+    from calibration.recovery.reconstruction import ReconstructSettings
+    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_cli.jobs.finetuning import Blocks, Training, finetune_model
+    from sparsegpt_cli.jobs.models import ModelOptions, pick_device
 
     o.require_suffix(out, ".safetensors")
     if method not in _METHODS:

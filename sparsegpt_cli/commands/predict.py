@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
-from sparsegpt_cli.options import require_free
-from sparsegpt_cli.tables import advice_lines, explanation_table, latency_table, prediction_table
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.options.paths import require_free
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal.tables import advice_lines, explanation_table, latency_table, prediction_table
 
 __all__ = ["predict"]
 
@@ -37,10 +37,10 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="A JSON file, for prune-export --profile.")] = None,
 ) -> None:
     """Say what 2:4 could gain before anyone prunes, from a dense model alone."""
-    from deploy.shapes import parse_shapes
-    from deploy.trial import Trial
-    from sparsegpt_cli.predicting import predict_file
-    from sparsegpt_core.artifacts import write_json
+    from deploy.graph.shapes import parse_shapes
+    from deploy.predict.measured_trial import Trial
+    from sparsegpt_cli.jobs.predicting import predict_file
+    from sparsegpt_core.files.atomic import write_json
 
     wanted = parse_shapes(shapes) if shapes else None
     if out:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
-from sparsegpt_cli.tables import accuracy_table, layer_table, outputs_table
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal.tables import accuracy_table, layer_table, outputs_table
 from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
@@ -34,10 +34,10 @@ def prune_export(
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, to compare: magnitude.onnx.")] = True,
 ) -> None:
     """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
-    from sparsegpt_cli.job import run_identity
-    from sparsegpt_cli.pipeline import prune_export as run
-    from sparsegpt_cli.pruning import prune as help_prune
-    from sparsegpt_cli.unfinished_run import unfinished_run
+    from sparsegpt_cli.jobs.job import run_identity
+    from sparsegpt_cli.jobs.pipeline import prune_export as run
+    from sparsegpt_cli.jobs.pruning import prune as help_prune
+    from sparsegpt_cli.resume.unfinished_run import unfinished_run
 
     o.require_free(out / "sparse.safetensors", of.weights)
     job = of.job(
@@ -80,11 +80,12 @@ def prune(
     ] = False,
 ) -> None:
     """Prune a model and write its weights."""
-    from sparsegpt_cli.job import pruning_identity, pruning_metadata
-    from sparsegpt_cli.pruning import prune as run
-    from sparsegpt_cli.unfinished_run import LAYERS, unfinished_run
-    from sparsegpt_core.checkpoint import save_checkpoint, save_integers
-    from sparsegpt_core.memory import peak_memory
+    from sparsegpt_cli.jobs.job import pruning_identity, pruning_metadata
+    from sparsegpt_cli.jobs.pruning import prune as run
+    from sparsegpt_cli.resume.unfinished_run import LAYERS, unfinished_run
+    from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
+    from sparsegpt_core.checkpoints.int8 import save_integers
+    from sparsegpt_core.execution.memory import peak_memory
 
     o.require_suffix(out, ".safetensors", of.weights)
     job = of.job(pruning, console, int8=int8)

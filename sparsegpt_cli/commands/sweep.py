@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.command import command
-from sparsegpt_cli.config import ConfigFile
-from sparsegpt_cli.console import Console
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.framework.config import ConfigFile
+from sparsegpt_cli.terminal.console import Console
 
 __all__ = ["sweep"]
 
@@ -60,13 +60,13 @@ def sweep(
 ) -> None:
     """Prune checkpoints in many ways and compare: CSV, Parquet and pictures; goes on where it stopped."""
     del config  # its keys have become flags
-    from sparsegpt_cli.data import DataOptions
-    from sparsegpt_cli.loading import pick_device
-    from sparsegpt_cli.sweep.conductor import sweep as run
+    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_cli.jobs.models import pick_device
+    from sparsegpt_cli.options.sizes import parse_size
+    from sparsegpt_cli.sweep.evaluation import Judge
     from sparsegpt_cli.sweep.grid import Grid
-    from sparsegpt_cli.sweep.judge import Judge
-    from sparsegpt_cli.sweep.summary import summary_table
-    from sparsegpt_core.sizes import parse_size
+    from sparsegpt_cli.sweep.runner import sweep as run
+    from sparsegpt_cli.terminal.sweep_summary import summary_table
 
     grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
     options = DataOptions(data, data_root, eval_data, image_size=image_size)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsegpt_cli.command import command
-from sparsegpt_cli.console import Console
+from sparsegpt_cli.framework.command import command
+from sparsegpt_cli.terminal.console import Console
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
-    from export.triton import PlanSignature
+    from export.triton.repository import PlanSignature
 
 __all__ = ["triton_export"]
 
@@ -37,8 +37,8 @@ def triton_export(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there of this version.")] = False,
 ) -> None:
     """Put a model into a repository for Triton Inference Server."""
-    from export.triton import write_repository
-    from export.triton_config import TritonSettings
+    from export.triton.config import TritonSettings
+    from export.triton.repository import write_repository
 
     settings = TritonSettings(
         name=name or model.stem,
@@ -72,8 +72,8 @@ def _signature(plan: Path) -> PlanSignature:
     """
     from onnx import TensorProto, helper
 
-    from deploy.build import load_plan, sidecar_path
-    from export.triton import PlanSignature
+    from deploy.builder.engine_build import load_plan, sidecar_path
+    from export.triton.repository import PlanSignature
 
     _, record = load_plan(plan)
     try:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from sparsegpt_cli.report.svg import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, label, name_rows, style, svg
+from sparsegpt_cli.figures.style import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, label, name_rows, style, svg
 
 __all__ = ["LayerPoint", "accuracy_chart", "layer_charts", "tradeoff_chart"]
 

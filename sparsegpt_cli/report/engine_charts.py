@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsegpt_cli.report.svg import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, name_rows, style, svg
+from sparsegpt_cli.figures.style import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, name_rows, style, svg
 
 __all__ = ["ArmTimes", "Gain", "arms_chart", "distribution_chart"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparsegpt_core.artifacts import read_json
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.printable import printable
+from sparsegpt_core.files.atomic import read_json
+from sparsegpt_core.text import printable
 
 __all__ = ["Fields"]
 

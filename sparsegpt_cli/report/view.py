@@ -14,7 +14,7 @@ from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import duration, size
 from sparsegpt_cli.report.reasons import ReasonGroup, group_by_reason
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.printable import printable
+from sparsegpt_core.text import printable
 
 __all__ = ["View", "read_run"]
 

@@ -13,19 +13,19 @@ from typing import Any
 
 import torch
 
-from calibration.arrays import Data
-from calibration.sampling import calibration_batches
-from sparsegpt_cli.job import Job
-from sparsegpt_cli.loading import LoadedModel
-from sparsegpt_cli.pruning import prune
+from calibration.data.splits import Data
+from calibration.sampling.batches import calibration_batches
+from sparsegpt_cli.jobs.job import Job
+from sparsegpt_cli.jobs.models import LoadedModel
+from sparsegpt_cli.jobs.pruning import prune
+from sparsegpt_cli.sweep.checkpoints import Subject
+from sparsegpt_cli.sweep.evaluation import Judge
 from sparsegpt_cli.sweep.grid import Cell
-from sparsegpt_cli.sweep.judge import Judge
 from sparsegpt_cli.sweep.methods import CNN_SPARSEGPT, settings_for, workflow_for
-from sparsegpt_cli.sweep.subjects import Subject
-from sparsegpt_core.cnn_sparsegpt import cnn_sparsegpt
 from sparsegpt_core.errors import ModelError, NumericsError, SparseGPTError, first_line
 from sparsegpt_core.patterns import parse_pattern
-from sparsegpt_core.results import LayerResult
+from sparsegpt_core.pruning.research_project import cnn_sparsegpt
+from sparsegpt_core.pruning.results import LayerResult
 
 __all__ = ["Task", "compute"]
 

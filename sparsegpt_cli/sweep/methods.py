@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsegpt_cli.workflow import WORKFLOWS, Workflow
+from sparsegpt_cli.jobs.workflow import WORKFLOWS, Workflow
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.settings import PruneSettings, preset
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sparsegpt_cli.report.svg import style
+from sparsegpt_cli.figures.style import style
 from sparsegpt_cli.sweep.charts import Panel, panels_chart, save, shorten
 from sparsegpt_cli.sweep.grid import slug
 from sparsegpt_cli.sweep.layer_charts import heat_map, layer_chart

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from sparsegpt_core.artifacts import atomic_path
+from sparsegpt_core.files.atomic import atomic_path
 from sparsegpt_core.patterns import parse_pattern
 
 if TYPE_CHECKING:
     from sparsegpt_cli.sweep.cell import Task
-    from sparsegpt_cli.sweep.store import Record
+    from sparsegpt_cli.sweep.cell_store import Record
 
 __all__ = ["layer_rows", "read_layers", "read_results", "result_rows", "write_tables"]
 

@@ -1,0 +1,239 @@
+"""The data sets that a ``--data`` spec can name, found on disk and read as they are. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable, Optional
+
+import numpy as np
+
+from calibration.data.file_formats import (
+    class_folders,
+    idx_path,
+    read_cifar,
+    read_folder,
+    read_idx,
+    read_npz,
+    read_pickle,
+)
+from calibration.data.image_sources import ArrayImages, PaddedImages, Samples
+from calibration.data.stratified_draw import draw
+from sparsegpt_core.errors import DataError, MissingDependencyError
+
+__all__ = ["DataSet", "open_set"]
+
+_DEFAULT_ROOTS = (Path("/usr/share/datasets"), Path("data"), Path("~/data"))
+_FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """What a spec holds, before normalisation.
+
+    ``mean`` and ``std`` are the usual constants, on the scale 0..1, one for each channel or one for all.
+    """
+
+    training: Samples
+    evaluation: Optional[Samples] = None
+    num_classes: Optional[int] = None
+    class_names: Optional[tuple[str, ...]] = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+def open_set(
+    spec: str,
+    root: Optional[Path] = None,
+    image_size: Optional[int] = None,
+    channels: Optional[int] = None,
+    like: Optional[Sequence[int]] = None,
+) -> DataSet:
+    """Find and read the data set that ``spec`` names.
+
+    Args:
+        spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``
+            or ``npz:PATH``.
+        root: The folder to look in for named sets; None looks in /usr/share/datasets, ./data and ~/data.
+        image_size: Height and width, in pixels: images of an ``imagefolder`` are cropped to it (224 by default), those
+            of named sets get black edges.
+        channels: 3 repeats grey images of named sets.
+        like: The shape (C, H, W) of a model's images, which stands in for the two where the set can be fitted to it.
+
+    Raises:
+        DataError: The spec is unknown, the data is missing or damaged, or cannot be fitted to the size.
+        MissingDependencyError: scikit-learn is not installed (``digits``).
+    """
+    if spec in _NAMED:
+        return _padded(_NAMED[spec](root), image_size, channels, like)
+    kind, colon, path = spec.partition(":")
+    if kind not in ("imagefolder", "npz") or (colon and not path):
+        nearest = difflib.get_close_matches(spec, _SPECS, n=1, cutoff=0.5)
+        guess = f"Did you mean {nearest[0]}? " if nearest else ""
+        raise DataError(f"unknown data '{spec}'", f"{guess}Known: {', '.join(_SPECS)}.")
+    if not path:
+        raise DataError(f"data '{spec}' needs a path", f"Write {kind}:PATH.")
+    if kind == "npz":
+        return _of_shape(_npz(Path(path).expanduser()), image_size, channels)
+    side = image_size or (like[1] if like and like[1] == like[2] else 224)
+    return _of_shape(_image_folder(Path(path).expanduser(), side), side, channels)
+
+
+def _padded(data: DataSet, size: Optional[int], channels: Optional[int], like: Optional[Sequence[int]]) -> DataSet:
+    """Give a named set the size and channels that are asked for, or else those of ``like`` where they can be had."""
+    own = data.training.images.shape
+    if like and size is None and all(have <= want for have, want in zip(own[1:], like[1:])):
+        height, width = like[1:]
+    else:
+        height, width = own[1:] if size is None else (size, size)
+    if channels is None:
+        channels = like[0] if like and own[0] == 1 else own[0]
+    shape = (channels, height, width)
+    if shape == own:
+        return data
+
+    def fit(samples: Samples) -> Samples:
+        return replace(samples, images=PaddedImages(samples.images, shape))
+
+    return replace(data, training=fit(data.training), evaluation=data.evaluation and fit(data.evaluation))
+
+
+def _of_shape(data: DataSet, size: Optional[int], channels: Optional[int]) -> DataSet:
+    """Refuse a size or channels that the set does not have."""
+    own = data.training.images.shape
+    if channels not in (None, own[0]) or (size is not None and (size, size) != own[1:]):
+        raise DataError(f"--image-size and --channels do not fit images of shape {own}", "Leave them out.")
+    return data
+
+
+def _digits(root: Optional[Path]) -> DataSet:
+    """scikit-learn's own copy of the UCI digits, 8 × 8; a third of every class is for evaluation."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingDependencyError("the data 'digits' comes with scikit-learn", "pip install scikit-learn") from error
+    images, labels = load_digits(return_X_y=True)
+    images = (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
+    held_out = np.zeros(len(labels), dtype=bool)
+    held_out[draw(len(labels), len(labels) // 3, seed=0, labels=labels)] = True
+    return DataSet(
+        training=Samples(ArrayImages(images[~held_out]), labels[~held_out]),
+        evaluation=Samples(ArrayImages(images[held_out]), labels[held_out]),
+        num_classes=10,
+        class_names=tuple("0123456789"),
+        mean=(0.3059,),
+        std=(0.3766,),
+    )
+
+
+def _mnist(root: Optional[Path]) -> DataSet:
+    folder = _find_idx("mnist", root, ("MNIST/raw", "mnist"), "Download the four files of MNIST")
+    return DataSet(
+        training=read_idx(folder, "train"),
+        evaluation=read_idx(folder, "t10k"),
+        num_classes=10,
+        class_names=tuple("0123456789"),
+        mean=(0.1307,),
+        std=(0.3081,),
+    )
+
+
+def _fashion_mnist(root: Optional[Path]) -> DataSet:
+    hint = "apt-get install dataset-fashion-mnist"
+    folder = _find_idx("fashion-mnist", root, ("FashionMNIST/raw", "fashion-mnist"), hint)
+    return DataSet(
+        training=read_idx(folder, "train"),
+        evaluation=read_idx(folder, "t10k"),
+        num_classes=10,
+        class_names=_FASHION_CLASSES,
+        mean=(0.2860,),
+        std=(0.3530,),
+    )
+
+
+def _cifar10(root: Optional[Path]) -> DataSet:
+    hint = "Unpack cifar-10-python.tar.gz"
+    folder = _find("cifar10", root, ("cifar-10-batches-py",), hint, lambda path: (path / "test_batch").is_file())
+    return DataSet(
+        training=read_cifar([folder / f"data_batch_{number}" for number in range(1, 6)], "labels"),
+        evaluation=read_cifar([folder / "test_batch"], "labels"),
+        num_classes=10,
+        class_names=_cifar_names(folder / "batches.meta", "label_names"),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+    )
+
+
+def _cifar100(root: Optional[Path]) -> DataSet:
+    hint = "Unpack cifar-100-python.tar.gz"
+    folder = _find("cifar100", root, ("cifar-100-python",), hint, lambda path: (path / "test").is_file())
+    return DataSet(
+        training=read_cifar([folder / "train"], "fine_labels"),
+        evaluation=read_cifar([folder / "test"], "fine_labels"),
+        num_classes=100,
+        class_names=_cifar_names(folder / "meta", "fine_label_names"),
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+    )
+
+
+def _cifar_names(path: Path, key: str) -> tuple[str, ...]:
+    meta = read_pickle(path)
+    if not isinstance(meta, dict) or not isinstance(meta.get(key), list):
+        raise DataError(f"cannot read {path}: it lacks '{key}'")
+    return tuple(map(str, meta[key]))
+
+
+def _npz(path: Path) -> DataSet:
+    samples = read_npz(path)
+    # The largest label is all that is known of the classes.
+    return DataSet(samples, num_classes=None if samples.labels is None else int(samples.labels.max()) + 1)
+
+
+def _image_folder(folder: Path, size: int) -> DataSet:
+    """PATH/train with PATH/val or PATH/test; or one folder for each class; or images without labels."""
+    inside = class_folders(folder)
+    if inside and set(inside) <= {"val", "test"}:
+        hint = f"Name the split itself: imagefolder:{folder / inside[0]}."
+        raise DataError(f"{folder} holds no training images", hint)
+    training = folder / "train" if "train" in inside else folder
+    held_out = [name for name in ("val", "test") if name in inside and "train" in inside]
+    names = class_folders(training)
+    return DataSet(
+        training=read_folder(training, names, size),
+        evaluation=read_folder(folder / held_out[0], names, size) if held_out else None,
+        num_classes=len(names) or None,
+        class_names=tuple(names) or None,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+def _find_idx(spec: str, root: Optional[Path], folders: Sequence[str], hint: str) -> Path:
+    # The file names of MNIST and Fashion-MNIST are the same: only a root that is given may hold them directly.
+    places = (*folders, ".") if root else folders
+    return _find(spec, root, places, hint, lambda path: idx_path(path, "train-images-idx3-ubyte") is not None)
+
+
+def _find(spec: str, root: Optional[Path], folders: Sequence[str], hint: str, found: Callable[[Path], bool]) -> Path:
+    """Return the first of the ``folders`` under the roots where ``found`` says yes."""
+    roots = (root,) if root else _DEFAULT_ROOTS
+    tried = [place.expanduser() / folder for place in roots for folder in folders]
+    for path in tried:
+        if found(path):
+            return path
+    raise DataError(f"data '{spec}' not found in {', '.join(map(str, tried))}", f"{hint}, or give --data-root FOLDER.")
+
+
+_NAMED = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+}
+_SPECS = (*_NAMED, "imagefolder:PATH", "npz:PATH")

@@ -1,0 +1,221 @@
+"""One training under way: a model with all that changes from step to step."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from calibration.data.splits import Data
+from calibration.data.stratified_draw import Indices
+from calibration.evaluation.accuracy import Evaluation, logits_of
+from calibration.sampling.augmentation import augmentation_for, black, crop_flip
+from calibration.training.distillation import Distillation
+from calibration.training.frozen_zeros import HeldZeros
+from calibration.training.mixed_precision import autocast, autocast_dtype
+from calibration.training.settings import TrainSettings
+from calibration.training.unfinished_training import Unfinished
+from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.progress import Progress
+
+__all__ = ["Epoch", "Loop", "copy_state"]
+
+_COUNTERS = ("done", "position", "losses", "seconds", "order", "best_state")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the history: mean training loss, last learning rate, validation top-1 in percent.
+
+    Fine-tuning's begins with an epoch 0, before any step: it has no training loss.
+    """
+
+    epoch: int
+    loss: float | None
+    learning_rate: float
+    validation_top1: float
+    validation_loss: float
+    seconds: float
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """What makes an epoch the best: the highest top-1, of equals the lowest loss."""
+        return self.validation_top1, -self.validation_loss
+
+
+class Loop:
+    """A model with all that changes from step to step.
+
+    Args:
+        model: On the device.
+        data: What to learn from.
+        settings: How to train.
+        device: Where to compute.
+        total: The steps of all epochs.
+        distillation: What a teacher adds to the loss.
+        zeros: What every step leaves at zero.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        settings: TrainSettings,
+        device: torch.device,
+        total: int,
+        distillation: Distillation | None = None,
+        zeros: HeldZeros | None = None,
+    ) -> None:
+        self.model, self.split, self.settings, self.device, self.total = model, data.training, settings, device, total
+        self.distillation = distillation
+        self.augment = augmentation_for(data.spec) if settings.augment == "auto" else settings.augment
+        self.background = black(data.mean, data.std)
+        self.dtype = autocast_dtype(settings.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.optimizer = _optimizer(model, settings)
+        if zeros:
+            self.optimizer.register_step_post_hook(zeros.restore)
+        self.scheduler = _scheduler(self.optimizer, settings, total)
+        self.average = _average(model, settings.ema) if settings.ema else None
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.done, self.position = 0, 0  # steps altogether, and in this epoch
+        self.losses, self.seconds = 0.0, 0.0  # of this epoch
+        self.order = torch.empty(0, dtype=torch.long)
+        self.history: list[Epoch] = []
+        self.best_state: dict[str, Tensor] = {}
+
+    @property
+    def learned(self) -> nn.Module:
+        """What is validated and kept: the average of the weights, where there is one."""
+        return self.average.module if self.average else self.model
+
+    def epoch(self, indices: Indices, steps: int, progress: Progress, unfinished: Unfinished | None) -> float:
+        """Run one epoch over ``indices`` in random order, or the rest of one; return the mean loss."""
+        self.model.train(self.settings.mode == "train")
+        if not self.position:
+            self.order = torch.randperm(len(indices), generator=self.generator)
+        size = self.settings.batch_size
+        rest = indices[self.order[self.position * size : steps * size].numpy()]
+        started = time.perf_counter()
+        for images, labels in self.split.batches(size, rest):
+            self.losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
+            self.done, self.position = self.done + 1, self.position + 1
+            self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
+            progress("train", self.done, self.total)
+            if unfinished:
+                unfinished.keep(self.state)
+        return self.losses / steps
+
+    def close_epoch(self, number: int, loss: float | None, validation: Evaluation) -> None:
+        """Note what came of an epoch, and its weights if they are the best."""
+        before = max((epoch.quality for epoch in self.history), default=None)
+        rate = self.optimizer.param_groups[0]["lr"] if number else 0.0
+        self.history.append(Epoch(number, loss, rate, validation.top1, validation.loss, self.seconds))
+        if before is None or self.history[-1].quality > before:
+            self.best_state = copy_state(self.learned)
+        self.position, self.losses, self.seconds = 0, 0.0, 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of ``best_state``: of equals the first."""
+        return max(self.history, key=lambda epoch: epoch.quality).epoch
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {
+            **{name: getattr(self, name) for name in _COUNTERS},
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "history": [asdict(epoch) for epoch in self.history],
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    def step(self, images: Tensor, labels: Tensor) -> float:
+        """Take one step; return its loss."""
+        if self.augment != "none":
+            images = crop_flip(images, self.background, self.augment == "crop-flip", self.generator)
+        loss = self._loss(images, labels)
+        if not math.isfinite(loss.item()):
+            raise NumericsError(
+                f"the training loss is {loss.item()} after {self.done} steps",
+                "Use a smaller --learning-rate, or --precision fp32.",
+            )
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # else FP16 gradients overflowed and the step was left out
+            self.scheduler.step()
+            if self.average:
+                self.average.update_parameters(self.model)
+        return loss.item()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with autocast(self.device, self.dtype):
+            logits, truth = logits_of(self.model, images, labels, self.device)
+        loss = F.cross_entropy(logits.float(), truth, label_smoothing=self.settings.label_smoothing)
+        if self.distillation is None:
+            return loss
+        with autocast(self.device, self.dtype), torch.no_grad():
+            taught, _ = logits_of(self.distillation.teacher, images, labels, self.device)
+        return self.distillation.loss(loss, logits.float(), taught.float())
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state dict of its own."""
+        names = ("model", "optimizer", "scheduler", "scaler", "average")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a model's state dict, on the CPU and in contiguous order."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    return SGD(model.parameters(), lr=rate, momentum=settings.momentum, weight_decay=decay, nesterov=True)
+
+
+def _scheduler(optimizer: Optimizer, settings: TrainSettings, total: int) -> LRScheduler:
+    if settings.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, total)
+    # One step more than there are: the schedule refuses a single one.
+    return OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1, cycle_momentum=False)
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average that starts short: after t steps its decay is at most (1 + t) / (10 + t)."""
+
+    def update(averages: Any, values: Any, count: Any) -> None:
+        steps = int(count)
+        average = get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))  # type: ignore[no-untyped-call]
+        average(averages, values, count)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

@@ -1,0 +1,77 @@
+"""The three arms of a comparison as engines: A dense, B sparse weights alone, C sparse weights and sparse kernels."""
+
+from __future__ import annotations
+
+__all__ = ["ARMS", "Arms", "open_arms"]
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from deploy.builder.engine_build import BuildResult, build
+from deploy.builder.settings import BuildSettings
+from deploy.machine.backends import find_backend
+from deploy.sessions.tensorrt_session import TensorRTSession
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.progress import Progress, silent
+
+ARMS = {"A": ("dense", False), "B": ("sparse", False), "C": ("sparse", True)}
+"""Each arm's weights, and whether the builder may use sparse kernels."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The engines of every arm, by ``A``, ``B`` and ``C``: as often as each was built, and open."""
+
+    builds: Mapping[str, List[BuildResult]]
+    sessions: Mapping[str, List[TensorRTSession]]
+
+
+@contextlib.contextmanager
+def open_arms(
+    dense: Path,
+    sparse: Path,
+    settings: BuildSettings,
+    rebuilds: int = 1,
+    plans: Optional[Path] = None,
+    progress: Progress = silent,
+) -> Iterator[Arms]:
+    """Build all engines, then open them.
+
+    Tactic choice is noisy: layers that arms have in common get the same kernels from one timing cache, and the next
+    rebuild times all of them anew.
+
+    Args:
+        dense: The dense ONNX file.
+        sparse: Its pruned version.
+        settings: Of every build; ``sparse`` and ``timing_cache`` are the arms' own.
+        rebuilds: How often each engine is built.
+        plans: Where ``A1.plan``, ``B1.plan`` and so on are kept; None to keep none.
+        progress: Told of every build, stage ``engines``.
+
+    Raises:
+        InputError: A file or a setting does not fit, or the GPU fails.
+        ModelError: An engine cannot be built or loaded.
+        MissingDependencyError: No backend, no Polygraphy or no PyCUDA.
+    """
+    if rebuilds < 1:
+        raise InputError(f"cannot build engines {rebuilds} times", "Give at least 1.")
+    with contextlib.ExitStack() as cleanup:
+        scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sparsegpt-trt.")))
+        files, folder = {"dense": dense, "sparse": sparse}, plans or scratch
+        builds: Dict[str, List[BuildResult]] = {arm: [] for arm in ARMS}
+        keeps_cache = not find_backend(settings.backend).is_rtx
+        progress("engines", 0, rebuilds * len(ARMS))
+        for number in range(1, rebuilds + 1):
+            cache = scratch / f"{number}.cache" if keeps_cache else None
+            for arm, (weights, flag) in ARMS.items():
+                own = replace(settings, sparse=flag, timing_cache=cache)
+                builds[arm].append(build(files[weights], folder / f"{arm}{number}.plan", own))
+                progress("engines", sum(map(len, builds.values())), rebuilds * len(ARMS))
+        sessions = {
+            arm: [cleanup.enter_context(TensorRTSession(made.plan)) for made in group] for arm, group in builds.items()
+        }
+        yield Arms(builds, sessions)

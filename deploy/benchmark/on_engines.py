@@ -1,0 +1,102 @@
+"""Dense against sparse on engines: three arms, timed in turns, their accuracy, and an explanation for every layer."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy.typing as npt
+
+from deploy.benchmark.measure_arms import EngineSettings, _measure, _open, measure_engines
+from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
+from deploy.benchmark.timed_images import latency_images, peek
+from deploy.builder.engine_build import BuildResult
+from deploy.graph.shapes import DEFAULT_BATCHES, resolve_shapes
+from deploy.measure.accuracy import Batch, compare_accuracy
+from deploy.sessions.onnx_session import OnnxSession
+from deploy.sessions.session import Session
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.progress import Progress, silent
+
+__all__ = ["benchmark_engines"]
+
+
+def benchmark_engines(
+    dense: Path,
+    sparse: Path,
+    batches: Iterable[Batch],
+    settings: Optional[EngineSettings] = None,
+    progress: Progress = silent,
+) -> BenchmarkResult:
+    """Compare two ONNX files as engines, and their accuracy also with ONNX Runtime.
+
+    Args:
+        dense: The reference.
+        sparse: Its pruned version.
+        batches: Evaluation images (N, C, H, W), normalised, with labels (N) or None.
+        settings: How engines are built and timed.
+        progress: Told of the stages ``engines``, ``latency``, ``layers`` and ``accuracy``.
+
+    Raises:
+        InputError: A file, the images or a setting does not fit, or the GPU fails.
+        NumericsError: A model gives NaN or infinity.
+        MissingDependencyError: onnxruntime, a backend, Polygraphy or PyCUDA is not installed.
+    """
+    settings = settings or EngineSettings()
+    references: Dict[str, Session] = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
+    total = operator.length_hint(batches)
+    first, batches = peek(batches)
+    images, *further = _timed_images(references, first, settings)
+    for session in references.values():
+        session.run(images)  # a misfit shows before engines are built
+    with _open(dense, sparse, images, references["dense"].input_name, settings, progress) as arms:
+        measured = _measure(arms, sparse, images, settings, progress)
+        sessions: Dict[str, Session] = {**references, **{arm: group[0] for arm, group in arms.sessions.items()}}
+        runs = {name: session.run for name, session in sessions.items()}
+        accuracy = compare_accuracy(runs, batches, progress=progress, total=total)
+    timed = [measured]
+    for each in further:
+        plans = settings.plans and settings.plans / f"batch-{len(each)}"
+        own = replace(settings, plans=plans)
+        timed.append(measure_engines(dense, sparse, each, references["dense"].input_name, own, progress))
+    sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
+    return BenchmarkResult(
+        runtime=measured.runtime,
+        accuracy=accuracy,
+        timed=[Timed(found.latency, found.speedup, found.explanation.verdict, found.warnings) for found in timed],
+        verdict=f"{sentence} On engines: {measured.explanation.verdict}",
+        models=describe_models(dense, sparse),
+        environment=measured.environment,
+        explanation=measured.explanation,
+        layer_times=measured.layer_times,
+        engines={arm: [_describe(build, settings.plans) for build in group] for arm, group in measured.builds.items()},
+        gpu=measured.gpu,
+    )
+
+
+def _timed_images(
+    references: Mapping[str, Session], first: npt.NDArray[Any], settings: EngineSettings
+) -> List[npt.NDArray[Any]]:
+    """Take images of the shapes that the engines are built to be best at."""
+    shapes, session = settings.build.shapes, references["dense"]
+    batches: Sequence[Optional[int]] = settings.batches or (None,)
+    if shapes is None:
+        return [latency_images(references, first, batch, DEFAULT_BATCHES[1]) for batch in batches]
+    if len(batches) > 1:
+        raise InputError("engines of given shapes are timed at one batch, their opt shape's", "Leave --shapes out.")
+    _, best, _ = resolve_shapes({session.input_name: session.input_shape}, shapes)[session.input_name]
+    images = latency_images(references, first, batches[0] or best[0])
+    if images.shape != best:
+        raise InputError(
+            f"images of shape {images.shape} are not the opt shape {best}",
+            "An engine is timed at its opt shape: let --shapes and --batch agree, and fit the data.",
+        )
+    return [images]
+
+
+def _describe(build: BuildResult, plans: Optional[Path]) -> Dict[str, Any]:
+    fields = ("sha256", "bytes", "seconds", "eligible_layers", "chosen_layers")
+    return {"plan": str(build.plan) if plans else None, **{name: getattr(build, name) for name in fields}}

@@ -1,0 +1,87 @@
+"""Dense against sparse on ONNX Runtime: what pruning did to accuracy, and why its latency proves nothing."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Optional
+
+from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
+from deploy.benchmark.timed_images import latency_images, peek
+from deploy.machine.environment import environment
+from deploy.machine.libraries import require
+from deploy.measure.accuracy import Batch, compare_accuracy
+from deploy.measure.latency import measure_latency
+from deploy.measure.timing import HostTimer
+from deploy.sessions.onnx_session import OnnxSession
+from sparsegpt_core.progress import Progress, silent
+
+__all__ = ["benchmark_onnx"]
+
+_CPU_NOTE = (
+    "ONNX Runtime's CPU kernels do not use 2:4 zeros, so the latency measured here says nothing about a GPU: "
+    "only an engine on a GPU with sparse tensor cores can show a speed-up."
+)
+
+
+def benchmark_onnx(
+    dense: Path,
+    sparse: Path,
+    batches: Iterable[Batch],
+    *,
+    latency_batches: Sequence[int] = (),
+    rounds: int = 20,
+    iterations: int = 5,
+    warmup: int = 3,
+    threads: Optional[int] = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> BenchmarkResult:
+    """Compare two ONNX files on ONNX Runtime's CPU.
+
+    Args:
+        dense: The reference.
+        sparse: Its pruned version.
+        batches: Evaluation images (N, C, H, W), normalised, with labels (N) or None.
+        latency_batches: Images per timed call, one number after the other; none for the models' fixed batch, or 1.
+        rounds: Rounds of latency; see ``measure_latency``.
+        iterations: Timed calls per version and round.
+        warmup: The least of untimed calls per version.
+        threads: ONNX Runtime's threads; None for its choice.
+        seed: Of the bootstrap.
+        progress: Told of the stages ``accuracy`` and ``latency``.
+
+    Raises:
+        InputError: A file, the images or a count does not fit.
+        NumericsError: A model gives NaN or infinity.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    sessions = {"dense": OnnxSession(dense, threads), "sparse": OnnxSession(sparse, threads)}
+    total = operator.length_hint(batches)
+    first, batches = peek(batches)
+    portions = [latency_images(sessions, first, batch) for batch in latency_batches or (None,)]
+    accuracy = compare_accuracy(
+        {name: session.run for name, session in sessions.items()}, batches, progress=progress, total=total
+    )
+    timed = []
+    for images in portions:
+        latency = measure_latency(
+            {name: [HostTimer(partial(session.run, images), len(images))] for name, session in sessions.items()},
+            rounds=rounds,
+            iterations=iterations,
+            warmup=warmup,
+            seed=seed,
+            progress=progress,
+        )
+        speedup = {"A_to_C": None, "B_to_C": None, "dense_to_sparse": latency.speedup("dense", "sparse")}
+        timed.append(Timed(latency, speedup))
+    return BenchmarkResult(
+        runtime=f"onnxruntime {require('onnxruntime').__version__} CPU",
+        accuracy=accuracy,
+        timed=timed,
+        verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
+        models=describe_models(dense, sparse),
+        environment=environment(),
+    )

@@ -1,0 +1,51 @@
+"""Real images for a timed call."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.measure.accuracy import Batch
+from deploy.sessions.session import Session
+from sparsegpt_core.errors import DataError, InputError
+
+__all__ = ["latency_images", "peek"]
+
+
+def peek(batches: Iterable[Batch]) -> Tuple[npt.NDArray[Any], Iterable[Batch]]:
+    """Return the first batch's images, and all batches.
+
+    Raises:
+        DataError: There are none.
+    """
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None or not len(first[0]):
+        raise DataError("there are no images to compare on", "Give --data with an evaluation split, or --eval-data.")
+    return first[0], itertools.chain([first], stream)
+
+
+def latency_images(
+    sessions: Mapping[str, Session], images: npt.NDArray[Any], wanted: Optional[int], default: int = 1
+) -> npt.NDArray[Any]:
+    """Take real images for one timed call, over and over where there are too few.
+
+    Args:
+        sessions: What will be timed; some may have a fixed batch.
+        images: To take from, (N, C, H, W).
+        wanted: How many; None for the fixed batch, else ``default``.
+        default: How many where nothing is wanted or fixed.
+
+    Raises:
+        InputError: A session's fixed batch is another.
+    """
+    fixed = {session.input_shape[0] for session in sessions.values() if session.input_shape[0] is not None}
+    batch = wanted if wanted is not None else next(iter(fixed), default)
+    if batch < 1 or fixed - {batch}:
+        takes = " and ".join(map(str, sorted(fixed))) or "any number"
+        raise InputError(f"latency cannot be measured with batches of {batch}", f"The models take {takes}.")
+    return np.take(images, np.arange(batch) % len(images), axis=0)

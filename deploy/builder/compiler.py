@@ -1,0 +1,210 @@
+"""One engine, through Polygraphy, with the builder's own log kept."""
+
+from __future__ import annotations
+
+__all__ = ["Compiled", "compile_engine", "known_compute_capabilities", "precision_flags", "share_profiles"]
+
+import io
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional
+
+from deploy.builder.settings import BuildSettings
+from deploy.builder.timing_cache import load_timing_cache, save_timing_cache
+from deploy.graph.onnx_graph import Graph
+from deploy.graph.shapes import ShapeRange
+from deploy.machine.backends import Backend
+from deploy.machine.libraries import require
+from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A serialised engine, the log lines worth keeping (on sparsity, and warnings), and how long it took."""
+
+    plan: bytes
+    sparsity: list[str]
+    warnings: list[str]
+    seconds: float
+
+
+def compile_engine(
+    backend: Backend,
+    path: Path,
+    graph: Graph,
+    profile: Mapping[str, ShapeRange],
+    settings: BuildSettings,
+    compute_capability: Optional[str],
+    progress: Progress = silent,
+) -> Compiled:
+    """Parse an ONNX file and build its engine.
+
+    Args:
+        backend: Who builds.
+        path: The ONNX file; external data is looked for beside it.
+        graph: The same file, as ``read_graph`` gave it.
+        profile: Min, opt and max shape of every input.
+        settings: Flags of the build.
+        compute_capability: What TensorRT-RTX builds for, such as ``8.6``; None for TensorRT.
+        progress: Told of the stages ``parse`` and ``build``.
+
+    Raises:
+        InputError: A setting is not known to this backend, or the timing cache is not one that we wrote.
+        ModelError: The graph cannot be parsed or built; the message holds the builder's own words.
+    """
+    polygraphy = require("polygraphy.backend.trt")
+    logger = capturing_logger(backend.module)
+    logger.lines.clear()
+    util: Any = require("polygraphy.backend.trt.util")
+    util.TRT_LOGGER = logger  # the one that Polygraphy hands to builder and parser
+    typed = hasattr(backend.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    parse = polygraphy.NetworkFromOnnxPath(str(path), strongly_typed=typed)
+    keep = None if backend.is_rtx else settings.timing_cache
+    config = _config(backend, graph, profile, settings, compute_capability)
+    start = time.perf_counter()
+    progress("parse", 0, 1)
+    network = _call(parse, backend, path, logger)
+    progress("parse", 1, 1)
+    progress("build", 0, 1)
+    measured = io.BytesIO()
+    compile_ = polygraphy.EngineBytesFromNetwork(network, config, save_timing_cache=measured if keep else None)
+    plan = bytes(_call(compile_, backend, path, logger))
+    if keep and measured.getvalue():
+        save_timing_cache(keep, measured.getvalue(), backend.name, backend.version)
+    progress("build", 1, 1)
+    return Compiled(
+        plan=plan,
+        sparsity=[text for _, text in logger.lines if "(Sparsity)" in text],
+        warnings=[text for level, text in logger.lines if level == "WARNING"],
+        seconds=time.perf_counter() - start,
+    )
+
+
+def known_compute_capabilities(backend: Backend) -> list[str]:
+    """List what TensorRT-RTX can build for, such as ``8.6``."""
+    names = (name[2:] for name in backend.module.ComputeCapability.__members__ if name.startswith("SM"))
+    return [f"{digits[:-1]}.{digits[-1]}" for digits in names]
+
+
+def precision_flags(trt: ModuleType, graph: Graph) -> dict[str, bool]:
+    """Say which types a weakly typed builder, such as 8.x, must be allowed; strongly typed ones read the graph."""
+    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16"):
+        return {}
+    return {"fp16": graph.fp16, "int8": graph.quantized}
+
+
+def share_profiles(trt: ModuleType, create: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Let several execution contexts of an engine use one profile: 8.6 must be told, newer versions always do.
+
+    Args:
+        trt: Who builds.
+        create: Makes the builder's configuration, from builder and network.
+    """
+    known = getattr(getattr(trt, "PreviewFeature", None), "__members__", {})
+    feature = known.get("PROFILE_SHARING_0806")
+    if feature is None or hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        return create
+
+    def shared(builder: Any, network: Any) -> Any:
+        config = create(builder, network)
+        config.set_preview_feature(feature, True)  # Polygraphy's own argument would turn all others off
+        return config
+
+    return shared
+
+
+def _call(stage: Callable[[], Any], backend: Backend, path: Path, logger: Any) -> Any:
+    """Run one of Polygraphy's loaders without its log, which goes to standard output, and name the cause of failure."""
+    log = require("polygraphy.logger").G_LOGGER
+    try:
+        with warnings.catch_warnings(), log.verbosity(log.CRITICAL + 1):
+            warnings.simplefilter("ignore", DeprecationWarning)  # Polygraphy still calls what newer versions drop
+            return stage()
+    except Exception as error:  # Polygraphy's, pybind's and the file system's have no common base
+        reason = next((text for level, text in logger.lines if level.endswith("ERROR")), str(error))
+        raise ModelError(f"{backend.name} cannot build {path}: {reason}", _hint(backend)) from error
+
+
+def _config(
+    backend: Backend,
+    graph: Graph,
+    profile: Mapping[str, ShapeRange],
+    settings: BuildSettings,
+    compute_capability: Optional[str],
+) -> Any:
+    polygraphy, trt = require("polygraphy.backend.trt"), backend.module
+    shapes = polygraphy.Profile()
+    for name, (low, best, high) in profile.items():
+        shapes.add(name, low, best, high)
+    common = {
+        "profiles": [shapes],
+        "sparse_weights": settings.sparse,
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,  # or the inspector would name no tactic
+        "builder_optimization_level": settings.opt_level,
+        "load_timing_cache": None if backend.is_rtx else _measured(settings.timing_cache),
+        "tactic_sources": _tactic_sources(trt, settings.tactic_sources),
+        "memory_pool_limits": settings.workspace and {trt.MemoryPoolType.WORKSPACE: settings.workspace},
+        "version_compatible": settings.version_compatible,
+        "hardware_compatibility_level": _hardware_level(backend, settings.hardware),
+    }
+    if compute_capability:
+        major, minor = compute_capability.split(".")
+        rtx = require("polygraphy.backend.tensorrt_rtx")
+        return rtx.CreateConfigRTX(compute_capabilities=[(int(major), int(minor))], **common)
+    return share_profiles(trt, polygraphy.CreateConfig(**precision_flags(trt, graph), **common))
+
+
+def _measured(cache: Optional[Path]) -> Optional[io.BytesIO]:
+    content = None if cache is None else load_timing_cache(cache)
+    return None if content is None else io.BytesIO(content)
+
+
+def _tactic_sources(trt: ModuleType, names: Optional[tuple[str, ...]]) -> Optional[list[Any]]:
+    if names is None:
+        return None
+    known = trt.TacticSource.__members__
+    unknown = [name for name in names if name.upper() not in known]
+    if unknown:
+        raise InputError(f"unknown tactic source '{unknown[0]}'", f"This TensorRT knows: {', '.join(known)}.")
+    return [known[name.upper()] for name in names]
+
+
+def _hardware_level(backend: Backend, name: Optional[str]) -> Any:
+    if name is None:
+        return None
+    if backend.is_rtx:
+        raise InputError("TensorRT-RTX has no hardware compatibility", "Its plans name their --compute-capability.")
+    known = getattr(getattr(backend.module, "HardwareCompatibilityLevel", None), "__members__", {})
+    level = known.get(name.upper().replace("-", "_"))
+    if level is None:
+        raise InputError(f"TensorRT {backend.version} has no hardware compatibility '{name}'", "Leave --hardware out.")
+    return level
+
+
+def _hint(backend: Backend) -> str:
+    if backend.is_rtx:
+        return "Run `sparsegpt-trt verify` on the file, or export it again with FP32, FP16 or Q/DQ INT8 precision."
+    return "TensorRT needs an NVIDIA GPU to build; --backend tensorrt-rtx builds without one."
+
+
+@cache
+def capturing_logger(trt: ModuleType) -> Any:
+    """Make the process's one logger: TensorRT keeps to the first that it is given."""
+
+    class CapturingLogger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.lines: list[tuple[str, str]] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            # Everything is heard, since newer versions tell of sparsity at VERBOSE only; little is kept.
+            if severity.name in {"WARNING", "ERROR", "INTERNAL_ERROR"} or "(Sparsity)" in message:
+                self.lines.append((severity.name, message))
+
+    return CapturingLogger()

@@ -1,0 +1,112 @@
+"""Audit, build log, inspector and times of every layer, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Dict, List, Optional
+
+from deploy.explain.evidence import Evidence
+from deploy.explain.limits import ceiling, is_small
+from sparsegpt_core.reasons import Reason
+
+if TYPE_CHECKING:
+    from deploy.measure.latency import Ratio
+    from export.audit.audit import AuditedLayer, AuditResult
+from deploy.explain.explanation import ExplainedLayer, Explanation
+
+__all__ = ["explain"]
+
+
+def explain(
+    audit: AuditResult,
+    sparse: Evidence,
+    dense: Optional[Evidence] = None,
+    speedup: Optional[Ratio] = None,
+    noise: float = 0.0,
+    batch: Optional[int] = None,
+) -> Explanation:
+    """Say for every layer, and for the whole, what sparsity gains and why not more.
+
+    Args:
+        audit: Of the sparse ONNX file.
+        sparse: The engine of arm C: sparse weights, flag on.
+        dense: That of arm B: the same weights, flag off.
+        speedup: The sparse engine's over the dense model's (A to C), as measured.
+        noise: How far from 1 a speed-up of nothing was measured; smaller differences are none.
+        batch: Images per call of the measurement.
+    """
+    dense = dense or Evidence(sparse_flag=False)
+    layers = tuple(_explain_layer(layer, sparse, dense, noise) for layer in audit.layers)
+    chosen = [layer.chosen for layer in layers if layer.eligible]
+    share = _eligible_share(audit.layers, dense)
+    return Explanation(
+        pattern=audit.pattern,
+        layers=layers,
+        eligible_layers=len(chosen),
+        chosen_layers=sparse.log.chosen if None in chosen else sum(map(bool, chosen)),
+        builder=sparse.log,
+        obstacle=sparse.obstacle,
+        eligible_share=share,
+        ceiling=None if share is None else ceiling(share),
+        speedup=speedup,
+        noise=noise,
+        batch=batch,
+    )
+
+
+def _explain_layer(layer: AuditedLayer, sparse: Evidence, dense: Evidence, noise: float) -> ExplainedLayer:
+    kernels = sorted(sparse.running(layer.name), key=lambda kernel: kernel.sparse is None)  # those that tell first
+    claims = [kernel.has_sparse_weights for kernel in kernels if kernel.has_sparse_weights is not None]
+    before, after = dense.time(layer.name), sparse.time(layer.name)
+    chosen = sparse.chose(layer.name)
+    if chosen is None and not layer.eligible:
+        chosen = False
+    gain = 1.0 if chosen is False else before / after if before is not None and after else None
+    reason = _reason(layer, chosen, gain, sparse, noise)
+    return ExplainedLayer(
+        name=layer.name,
+        op=layer.op,
+        shape=layer.shape,
+        groups=layer.groups,
+        dtype=layer.dtype,
+        is_sparse=layer.is_sparse,
+        eligible=layer.eligible,
+        chosen=chosen,
+        engine_layer=kernels[0].name if kernels else None,
+        tactic=kernels[0].tactic if kernels else None,
+        has_sparse_weights=any(claims) if claims else None,
+        time_b_ms=before,
+        time_c_ms=after,
+        gain=gain,
+        reason=reason,
+        advice=reason.advice if reason else "",
+    )
+
+
+def _reason(
+    layer: AuditedLayer, chosen: Optional[bool], gain: Optional[float], sparse: Evidence, noise: float
+) -> Optional[Reason]:
+    if not layer.eligible:
+        return layer.reason
+    if chosen:
+        return Reason.CHOSEN_NO_GAIN if gain is not None and gain <= 1 + noise else None
+    if sparse.obstacle is not None:
+        return sparse.obstacle
+    if chosen is None:
+        return Reason.OPAQUE
+    if is_small(layer):
+        return Reason.SMALL_CHANNELS
+    return Reason.OUT_OF_MEMORY_TACTIC if sparse.memory_skips else Reason.ELIGIBLE_NOT_CHOSEN
+
+
+def _eligible_share(layers: Iterable[AuditedLayer], dense: Evidence) -> Optional[float]:
+    """Return which part of the time kernels of eligible layers alone take; None where one was not timed."""
+    kernels: Dict[str, List[bool]] = {}
+    for layer in layers:
+        if layer.eligible and dense.time(layer.name) is None:
+            return None
+        for kernel in dense.running(layer.name):
+            kernels.setdefault(kernel.name, []).append(layer.eligible)
+    total = sum(dense.times.values())
+    time = sum(dense.times.get(name, 0.0) for name, eligible in kernels.items() if all(eligible))
+    return time / total if total else None

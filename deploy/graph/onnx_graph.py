@@ -1,0 +1,84 @@
+"""What an engine build has to know of an ONNX file before TensorRT sees it."""
+
+from __future__ import annotations
+
+__all__ = ["Graph", "InputShape", "read_graph", "type_name"]
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional, Tuple
+
+from deploy.machine.libraries import require
+from sparsegpt_core.errors import ModelError
+
+InputShape = Tuple[Optional[int], ...]
+"""An input's dimensions; None where one is dynamic."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX model and what its tensors are.
+
+    ``inputs`` maps each input to its shape; ``types`` holds the ONNX names of the weights' data types;
+    ``quantized`` says whether the graph holds Q/DQ nodes.
+    """
+
+    model: Any
+    inputs: Mapping[str, InputShape]
+    types: frozenset[str]
+    quantized: bool
+
+    @property
+    def fp16(self) -> bool:
+        """Whether any weight is FP16."""
+        return "FLOAT16" in self.types
+
+    @property
+    def has_sparse_kernels(self) -> bool:
+        """Whether the graph holds a precision for which 2:4 kernels exist."""
+        return self.quantized or bool(self.types & {"FLOAT16", "BFLOAT16"})
+
+
+def read_graph(path: Path) -> Graph:
+    """Read an ONNX file, its external data included.
+
+    Raises:
+        InputError: The file is missing, damaged, empty, or no ONNX model.
+        MissingDependencyError: onnx is not installed.
+    """
+    require("onnx")
+    from export.audit.model_files import load_model  # loads onnx, which takes longer than all of deploy
+
+    model = load_model(path)
+    weights = {weight.name for weight in model.graph.initializer}
+    return Graph(
+        model=model,
+        inputs={value.name: _shape(value) for value in model.graph.input if value.name not in weights},
+        types=frozenset(type_name(tensor.data_type) for tensor in _constants(model.graph)),
+        quantized=any(node.op_type == "DequantizeLinear" for node in model.graph.node),
+    )
+
+
+def type_name(number: int) -> str:
+    """Return ONNX's name of a data type, such as ``FLOAT16``.
+
+    Raises:
+        ModelError: This onnx knows no such type.
+    """
+    types = require("onnx").TensorProto.DataType
+    if number not in types.values():
+        raise ModelError(f"a tensor is of type {number}, which this onnx does not know", "Install a newer onnx.")
+    return str(types.Name(number))
+
+
+def _shape(value: Any) -> InputShape:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims)
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")

@@ -1,0 +1,108 @@
+"""What the nodes of an ONNX graph compute and move, from its shapes alone."""
+
+from __future__ import annotations
+
+__all__ = ["VALUE_BYTES", "Workload", "read_workloads"]
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+from deploy.machine.libraries import require
+from sparsegpt_core.errors import ModelError
+
+VALUE_BYTES = 2
+"""Bytes of an activation or weight: FP16, the widest type that has sparse kernels."""
+
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Kernels of their own, bound by memory. Elementwise operators are left out: builders fuse them into a neighbour.
+_MOVERS = frozenset(
+    {"AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "LayerNormalization", "MaxPool", "ReduceMean"}
+    | {"Resize", "Softmax", "Transpose"}
+)
+_KEPT_VALUES = 1024  # constants up to this size may be shapes, which inference needs to know
+
+Shape = Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One node's floating-point operations (a multiply-add is two), and the bytes it moves in FP16.
+
+    ``bytes`` are activations and weights together; ``weight_bytes`` the weights alone.
+    """
+
+    flops: int
+    bytes: int
+    weight_bytes: int
+
+
+def read_workloads(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Workload]:
+    """Count what layers (Conv, ConvTranspose, Gemm, MatMul) and operators that move data do, by the node's name.
+
+    Nodes whose shapes cannot be inferred are left out, as are the bodies of If and Loop.
+
+    Args:
+        model: An ``onnx.ModelProto``.
+        shapes: The concrete shape of every input.
+    """
+    known = _infer_shapes(model, shapes)
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in _LAYERS | _MOVERS and node.output:
+            tensors = [known.get(name) for name in (*node.input[:2], node.output[0]) if name]
+            workload = _workload(node, [shape for shape in tensors if shape is not None])
+            if None not in tensors and workload:
+                found[node.name or node.output[0]] = workload
+    return found
+
+
+def _workload(node: Any, shapes: Sequence[Shape]) -> Optional[Workload]:
+    sizes = [math.prod(shape) for shape in shapes]
+    moved = VALUE_BYTES * sum(sizes)
+    if node.op_type in _MOVERS:
+        return Workload(0, moved, 0)
+    if len(shapes) != 3 or 0 in sizes:
+        return None
+    weight = shapes[1]
+    if node.op_type == "ConvTranspose":  # (C, K / groups, R, S): every input value meets its channel's kernels
+        products = sizes[0] * (sizes[1] // weight[0])
+    elif node.op_type == "Conv":  # (K, C / groups, R, S): every output value is a sum over one kernel
+        products = sizes[2] * (sizes[1] // weight[0])
+    else:
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        products = sizes[2] * (weight[-1] if transposed or len(weight) == 1 else weight[-2])
+    return Workload(2 * products, moved, VALUE_BYTES * sizes[1])
+
+
+def _infer_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Optional[Shape]]:
+    onnx = require("onnx")
+    infer, invalid = onnx.shape_inference, onnx.checker.ValidationError
+    try:
+        inferred = infer.infer_shapes(_light(model, shapes), data_prop=True).graph
+    except (infer.InferenceError, invalid, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"the graph's shapes cannot be inferred: {error}", "Export the model again.") from error
+    return {each.name: _shape(each) for each in (*inferred.input, *inferred.value_info, *inferred.output)}
+
+
+def _light(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
+    """Return the model without its large weights, whose shapes are all that matters."""
+    graph, helper = model.graph, require("onnx").helper
+    kept = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _KEPT_VALUES]
+    weights = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
+    inputs = {each.name: (each.type.tensor_type.elem_type, shapes.get(each.name)) for each in graph.input}
+    values = [helper.make_tensor_value_info(name, *typed) for name, typed in {**inputs, **weights}.items()]
+    outputs = [helper.make_tensor_value_info(each.name, each.type.tensor_type.elem_type, None) for each in graph.output]
+    return helper.make_model(
+        helper.make_graph(graph.node, "shapes", values, outputs, kept),
+        ir_version=model.ir_version,
+        opset_imports=model.opset_import,
+        functions=model.functions,
+    )
+
+
+def _shape(value: Any) -> Optional[Shape]:
+    tensor = value.type.tensor_type
+    dims = tuple(int(dim.dim_value) for dim in tensor.shape.dim if dim.HasField("dim_value"))
+    return dims if tensor.HasField("shape") and len(dims) == len(tensor.shape.dim) else None

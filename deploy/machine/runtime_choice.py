@@ -1,0 +1,48 @@
+"""What a benchmark runs on: TensorRT where a GPU and a backend are, else ONNX Runtime."""
+
+from __future__ import annotations
+
+__all__ = ["RUNTIMES", "find_runtime"]
+
+from typing import Optional, Tuple
+
+from deploy.machine.backends import Backend, find_backend
+from deploy.machine.cuda import connect
+from deploy.machine.environment import find_gpu
+from sparsegpt_core.errors import InputError, SparseGPTError
+
+RUNTIMES = ("auto", "onnxruntime", "tensorrt")
+
+
+def find_runtime(wanted: str = "auto") -> Tuple[Optional[Backend], str]:
+    """Find what can run engines here.
+
+    Args:
+        wanted: One of ``RUNTIMES``.
+
+    Returns:
+        The backend and the GPU; or None, for ONNX Runtime, and why (``since ...``).
+
+    Raises:
+        InputError: The runtime is unknown; or it is TensorRT, and there is no GPU that answers.
+        MissingDependencyError: It is TensorRT, and TensorRT or PyCUDA is not installed.
+    """
+    if wanted not in RUNTIMES:
+        raise InputError(f"unknown runtime '{wanted}'", f"Use {', '.join(RUNTIMES)}.")
+    if wanted == "onnxruntime":
+        return None, "as asked for"
+    try:
+        return _find_engines()
+    except SparseGPTError as error:
+        if wanted == "tensorrt":
+            raise
+        return None, f"since {error}"
+
+
+def _find_engines() -> Tuple[Backend, str]:
+    gpu = find_gpu()
+    if gpu is None:
+        raise InputError("engines run on an NVIDIA GPU and there is none", "sparsegpt-trt doctor says more.")
+    backend = find_backend()
+    connect()
+    return backend, f"{backend.name} {backend.version} on {gpu.name}, compute capability {gpu.compute_capability}"

@@ -1,0 +1,211 @@
+"""Latency of several versions of one model, interleaved, with the noise of the machine measured along."""
+
+from __future__ import annotations
+
+__all__ = ["ArmLatency", "LatencyReport", "Ratio", "Rounds", "measure_latency"]
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.measure.timing import Regime, Timer, settle
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.progress import Progress, silent
+
+_RESAMPLES = 2000
+
+Rounds = Tuple[Tuple[float, ...], ...]
+"""Times in milliseconds, one tuple per round."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A speed-up (2 is twice as fast) and its 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmLatency:
+    """Every measured time of one version, in milliseconds: of each of its engines, as many rounds of as many times."""
+
+    engines: Tuple[Rounds, ...]
+
+    @property
+    def rounds_ms(self) -> Rounds:
+        """The times of each round, of all engines."""
+        return tuple(tuple(value for taken in turn for value in taken) for turn in zip(*self.engines))
+
+    @property
+    def samples(self) -> int:
+        """How many times were measured."""
+        return sum(map(len, self.rounds_ms))
+
+    @property
+    def medians(self) -> npt.NDArray[np.float64]:
+        """The median of each engine (rows) in each round (columns), in milliseconds."""
+        medians: npt.NDArray[np.float64] = np.median(np.array(self.engines), axis=-1)
+        return medians
+
+    @property
+    def spread(self) -> float:
+        """How much slower the slowest engine is than the fastest, as a share: 0 for one engine, 0.1 for 10 %."""
+        medians = [np.median(np.concatenate(rounds)) for rounds in self.engines]
+        return float(max(medians) / min(medians) - 1)
+
+    def percentile(self, percent: float) -> float:
+        """Return a percentile over all rounds, in milliseconds."""
+        return float(np.percentile(np.concatenate(self.rounds_ms), percent))
+
+    def throughput(self, images: int) -> float:
+        """Return the images per second, where each time is that of so many."""
+        return float(1000 * images / np.mean(np.concatenate(self.rounds_ms)))
+
+    def to_json(self, images: int = 1) -> dict[str, Any]:
+        """Return the percentiles, the throughput, the number of samples, the samples, and how the engines differ."""
+        percentiles = {f"p{percent}_ms": self.percentile(percent) for percent in (50, 95, 99)}
+        return {
+            **percentiles,
+            "throughput": self.throughput(images),
+            "samples": self.samples,
+            "rounds_ms": self.rounds_ms,
+            "engines_p50_ms": [float(np.median(np.concatenate(rounds))) for rounds in self.engines],
+            "spread": self.spread,
+        }
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """Every version's latency; ``repeat`` is the reference, measured a second time as if it were another.
+
+    ``regime`` is what each sample is the time of; ``unsettled`` names the versions that were not warm at the start.
+    """
+
+    reference: str
+    arms: Mapping[str, ArmLatency]
+    repeat: ArmLatency
+    seed: int = 0
+    regime: Regime = field(default_factory=Regime)
+    unsettled: Tuple[str, ...] = ()
+
+    @property
+    def noise(self) -> float:
+        """By what share the reference is slower than itself, or faster: differences below it are none."""
+        return _gap(_ratio(self.arms[self.reference], self.repeat))
+
+    def speedup(self, before: str, after: str) -> Ratio:
+        """Return how many times as fast ``after`` is as ``before``.
+
+        The geometric mean, over rounds and engines, of the ratio of the two medians. The interval is the percentile
+        bootstrap over both, since samples within a round are not independent, at the levels that make it as wide for
+        few rounds as Student's: Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+        Statistician 69, 2015, section 3.3.
+        """
+        generator = np.random.default_rng(self.seed)
+        first, second = (np.log(self.arms[name].medians) for name in (before, after))
+        rounds = first.shape[1]
+        turns = generator.integers(rounds, size=(_RESAMPLES, 1, rounds))
+        draws = _resample(first, turns, generator) - _resample(second, turns, generator)
+        low, high = np.exp(np.percentile(draws, _percents(rounds)))
+        return Ratio(_ratio(self.arms[before], self.arms[after]), float(low), float(high))
+
+    def is_difference(self, before: str, after: str) -> bool:
+        """Say whether a speed-up or slow-down is to be believed: beyond its interval and beyond the noise."""
+        found = self.speedup(before, after)
+        return not found.low <= 1 <= found.high and _gap(found.ratio) > self.noise
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{reference, arms: {name: ...}, repeat, noise, regime, unsettled}``."""
+        images = self.regime.images
+        return {
+            "reference": self.reference,
+            "arms": {name: arm.to_json(images) for name, arm in self.arms.items()},
+            "repeat": self.repeat.to_json(images),
+            "noise": self.noise,
+            "regime": self.regime.to_json(),
+            "unsettled": list(self.unsettled),
+        }
+
+
+def measure_latency(
+    timers: Mapping[str, Sequence[Timer]],
+    rounds: int = 20,
+    iterations: int = 10,
+    warmup: int = 5,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> LatencyReport:
+    """Time every version in turn, A B C A' and then A' C B A, so that a drifting clock favours none.
+
+    Args:
+        timers: What to time, by name, each with one timer per engine that was built of it; the first is the
+            reference and is measured twice, as A and A'.
+        rounds: Turns; at least 2.
+        iterations: Timed calls per engine and round.
+        warmup: Untimed calls per engine before the first round, and then until its times settle; 0 for none.
+        seed: Of the bootstrap.
+        progress: Told of every round, stage ``latency``.
+
+    Raises:
+        InputError: There is nothing to time, a count is too small, or the timers do not time the same thing.
+    """
+    if not timers or not all(timers.values()) or rounds < 2 or iterations < 1 or warmup < 0:
+        raise InputError(
+            f"cannot time {len(timers)} models in {rounds} rounds of {iterations} after {warmup}",
+            "Give at least one model, two rounds and one iteration.",
+        )
+    regime = _common_regime(timers)
+    reference = next(iter(timers))
+    slots = [*timers.items(), ("", timers[reference])]
+    taken: Dict[str, List[List[Tuple[float, ...]]]] = {name: [[] for _ in group] for name, group in slots}
+    settled = {name: [settle(timer, warmup) for timer in group] for name, group in timers.items()}
+    progress("latency", 0, rounds)
+    for done in range(rounds):
+        for name, group in slots if done % 2 == 0 else reversed(slots):
+            for engine, timer in zip(taken[name], group):
+                timer(1)  # untimed: the caches still hold what ran before
+                engine.append(timer(iterations))
+        progress("latency", done + 1, rounds)
+    arms = {name: ArmLatency(tuple(map(tuple, engines))) for name, engines in taken.items()}
+    repeat = arms.pop("")
+    unsettled = tuple(name for name, warm in settled.items() if not all(warm))
+    return LatencyReport(reference, arms, repeat, seed, regime, unsettled)
+
+
+def _common_regime(timers: Mapping[str, Sequence[Timer]]) -> Regime:
+    regimes = {timer.regime for group in timers.values() for timer in group}
+    if len(regimes) > 1:
+        notes = " ".join(sorted({regime.note for regime in regimes if regime.note}))
+        raise InputError(f"the models are not timed alike. {notes}", "Time all of them without CUDA graphs.")
+    return regimes.pop()
+
+
+def _ratio(before: ArmLatency, after: ArmLatency) -> float:
+    return math.exp(np.log(before.medians).mean() - np.log(after.medians).mean())
+
+
+def _gap(ratio: float) -> float:
+    return max(ratio, 1 / ratio) - 1
+
+
+def _resample(
+    logs: npt.NDArray[np.float64], turns: npt.NDArray[np.int64], generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return the means over engines drawn with replacement and over the given rounds, one per draw."""
+    engines = generator.integers(len(logs), size=(len(turns), len(logs), 1))
+    means: npt.NDArray[np.float64] = logs[engines, turns].mean(axis=(1, 2))
+    return means
+
+
+def _percents(count: int) -> Tuple[float, float]:
+    """Return the percentiles between which Student's 95 % interval lies, where a bootstrap's deviates are normal."""
+    from scipy.special import ndtr, stdtrit  # slow to import
+
+    tail = 100 * float(ndtr(stdtrit(count - 1, 0.025) * math.sqrt(count / (count - 1))))
+    return tail, 100 - tail

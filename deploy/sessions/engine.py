@@ -1,0 +1,126 @@
+"""An engine loaded from its plan: who runs it, and what its tensors are."""
+
+from __future__ import annotations
+
+__all__ = ["Engine", "EngineTensor"]
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional, SupportsInt, Tuple
+
+import numpy as np
+
+from deploy.builder.compiler import capturing_logger
+from deploy.builder.engine_build import load_plan
+from deploy.builder.inspector import EngineLayer, inspect_engine
+from deploy.graph.onnx_graph import InputShape
+from deploy.graph.shapes import ShapeRange
+from deploy.machine.backends import Backend, find_backend
+from sparsegpt_core.errors import InputError, ModelError
+
+# By name, since trt.nptype fails in old versions on new NumPy.
+_DTYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """An input or output; None in ``shape`` is dynamic."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: InputShape
+
+
+class Engine:
+    """A deserialised plan.
+
+    A GPU's context must be current; see ``deploy.machine.cuda.connect``.
+
+    Args:
+        plan_path: The plan, with its sidecar beside it.
+        backend: Who runs it; None for who built it.
+
+    Raises:
+        InputError: The plan is not the one that its sidecar describes, or is another backend's.
+        ModelError: This TensorRT or this GPU cannot load the plan, or a tensor has a type that NumPy lacks.
+        MissingDependencyError: The backend cannot be imported.
+    """
+
+    def __init__(self, plan_path: Path, backend: Optional[Backend] = None) -> None:
+        plan, record = load_plan(plan_path)
+        builder = str(record.get("backend"))
+        backend = backend or find_backend(builder)
+        if backend.name != builder:
+            raise InputError(f"{plan_path} is a plan of {builder}, not of {backend.name}", f"Use --backend {builder}.")
+        trt = backend.module
+        self.name, self.backend = plan_path.name, backend
+        self._logger = capturing_logger(trt)
+        self._logger.lines.clear()
+        if hasattr(trt, "init_libnvinfer_plugins"):
+            trt.init_libnvinfer_plugins(self._logger, "")
+        self._runtime: Any = trt.Runtime(self._logger)
+        settings = record.get("settings")
+        if isinstance(settings, dict) and settings.get("version_compatible"):
+            self._runtime.engine_host_code_allowed = True  # such plans bring a runtime of their own
+        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise ModelError(
+                f"{backend.name} {backend.version} cannot load {plan_path}: {self.reason()}",
+                f"Plans are tied to version ({record.get('backend_version')} built this one) and GPU: build it here.",
+            )
+        names = list(map(self._engine.get_tensor_name, range(self._engine.num_io_tensors)))
+        is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+        self.inputs = [self._tensor(name) for name in names if is_input[name]]
+        self.outputs = [self._tensor(name) for name in names if not is_input[name]]
+
+    def profile(self, name: str) -> ShapeRange:
+        """Return the smallest, best and largest shape of an input."""
+        low, best, high = map(_sizes, self._engine.get_tensor_profile_shape(name, 0))
+        return low, best, high
+
+    def layers(self) -> Tuple[EngineLayer, ...]:
+        """Return what the engine inspector says of every layer."""
+        return inspect_engine(self.backend.module, self._engine)
+
+    def create_context(self) -> Any:
+        """Make an execution context, with the memory that its layers need.
+
+        Raises:
+            InputError: TensorRT cannot make it.
+        """
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise InputError(
+                f"{self.name} gets no execution context: {self.reason()}",
+                "Build with smaller --shapes, use fewer streams, or end what else runs on the GPU.",
+            )
+        return context
+
+    def close(self) -> None:
+        """Free the weights, once no execution context is left."""
+        self._engine = self._runtime = None
+
+    def reason(self) -> str:
+        """Return TensorRT's last error."""
+        errors = [text for level, text in self._logger.lines if level.endswith("ERROR")]
+        return str(errors[-1]) if errors else "TensorRT does not say why"
+
+    def _tensor(self, name: str) -> EngineTensor:
+        kind = self._engine.get_tensor_dtype(name).name
+        if kind not in _DTYPES:
+            raise ModelError(f"tensor '{name}' of {self.name} is {kind}", f"Export with one of: {', '.join(_DTYPES)}.")
+        sizes = _sizes(self._engine.get_tensor_shape(name))
+        return EngineTensor(name, np.dtype(_DTYPES[kind]), tuple(None if size < 0 else size for size in sizes))
+
+
+def _sizes(dims: Iterable[SupportsInt]) -> Tuple[int, ...]:
+    return tuple(int(size) for size in dims)

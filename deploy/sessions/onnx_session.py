@@ -1,0 +1,94 @@
+"""Something that turns images into logits, and ONNX Runtime as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.graph.onnx_graph import InputShape
+from deploy.machine.libraries import require
+from deploy.sessions.session import check_images
+from sparsegpt_core.errors import InputError, ModelError
+
+__all__ = ["OnnxSession"]
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OnnxSession:
+    """An ONNX classifier on ONNX Runtime.
+
+    Args:
+        path: The .onnx file: one FP32 or FP16 image input, logits as its first output.
+        threads: Threads within an operator; None for ONNX Runtime's choice.
+        provider: The execution provider.
+
+    Raises:
+        InputError: The file is missing, or the provider is not in this ONNX Runtime or does not start.
+        ModelError: The file cannot be loaded, or is no image classifier.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+
+    def __init__(self, path: Path, threads: Optional[int] = None, provider: str = "CPUExecutionProvider") -> None:
+        runtime = require("onnxruntime")
+        if not path.is_file():
+            raise InputError(f"no such ONNX file: {path}", "Give the path of a .onnx file.")
+        require("onnx")
+        from export.audit.model_files import external_files, read_model  # loads onnx
+
+        external_files(read_model(path), path)  # ONNX Runtime's own rules differ by version
+        known = runtime.get_available_providers()
+        if provider not in known:  # ONNX Runtime itself would quietly take the CPU
+            raise InputError(f"this ONNX Runtime has no {provider}", f"It has {', '.join(known)}.")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised, so they need not be logged too
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # ONNX Runtime's errors share no public base
+            raise ModelError(f"ONNX Runtime cannot load {path}: {error}", "Export the model again.") from error
+        if provider not in self._session.get_providers():
+            raise InputError(
+                f"{provider} does not start, and ONNX Runtime has fallen back on the CPU for {path}",
+                "Look for the GPU with nvidia-smi, and for the CUDA and cuDNN that this onnxruntime-gpu needs.",
+            )
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+            found = ", ".join(f"{value.name} {value.type}" for value in inputs)
+            raise ModelError(
+                f"{path} needs exactly one FP32 or FP16 input, it has: {found or 'none'}", "Give an image classifier."
+            )
+        self.name = path.name
+        self.input_name: str = inputs[0].name
+        self.input_shape: InputShape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
+        self._dtype = _DTYPES[inputs[0].type]
+        self._output: str = self._session.get_outputs()[0].name
+
+    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Turn images (N, C, H, W), of any N that is not 0, into logits (N, classes).
+
+        A model with a fixed batch gets the images in portions, the last one filled up with zeros.
+
+        Raises:
+            InputError: The images' shape is not the model's, or the model gives no (N, classes).
+        """
+        check_images(self.name, self.input_shape, images)
+        batch = (self.input_shape[0] if self.input_shape else None) or len(images)
+        portions = [self._run_one(images[start : start + batch], batch) for start in range(0, len(images), batch)]
+        return portions[0] if len(portions) == 1 else np.concatenate(portions)
+
+    def _run_one(self, images: npt.NDArray[Any], batch: int) -> npt.NDArray[np.float32]:
+        count = len(images)
+        if count < batch:
+            images = np.concatenate([images, np.zeros((batch - count, *images.shape[1:]), images.dtype)])
+        try:
+            (logits,) = self._session.run([self._output], {self.input_name: images.astype(self._dtype, copy=False)})
+        except Exception as error:
+            raise InputError(f"{self.name} cannot run images of shape {images.shape}: {error}") from error
+        if logits.ndim != 2 or len(logits) != batch:
+            raise InputError(f"{self.name} gives {logits.shape}, not ({batch}, classes)", "It is no classifier.")
+        return np.asarray(logits[:count], dtype=np.float32)

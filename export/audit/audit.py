@@ -1,0 +1,233 @@
+"""Audit an ONNX model: which weights obey the pattern on TensorRT's axis, and why the others do not count.
+
+TensorRT wants, for a convolution weight [K, C, R, S], at most N non-zeros in every M consecutive input
+channels at each (k, r, s); for Gemm and MatMul the groups run along the reduction axis. Needs onnx and
+NumPy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import onnx
+
+from export.audit.constant_values import Constants
+from export.audit.inlining import inlined
+from export.audit.metadata import read_metadata
+from export.audit.model_files import load_model
+from sparsegpt_core.errors import CheckFailedError
+from sparsegpt_core.patterns import NM, Violations, find_violations
+from sparsegpt_core.reasons import Reason
+
+__all__ = ["AuditResult", "AuditedLayer", "audit_model"]
+
+_HINT = "The stage must keep names, axes and zeros of pruned weights: leave it out, or the layer with --exclude."
+
+
+@dataclass(frozen=True)
+class AuditedLayer:
+    """One Conv, ConvTranspose, Gemm or MatMul node.
+
+    ``is_sparse`` is a fact about the weight alone; ``eligible`` adds what TensorRT asks of the layer.
+    ``violations``, ``first_violation`` (group index by axis name) and ``nonzeros`` are None where the weight is
+    unknown or its axis is no multiple of M. ``obstacle`` says what keeps a weight from being constant.
+    """
+
+    name: str
+    weight: str
+    op: str
+    shape: Optional[tuple[int, ...]]
+    dtype: Optional[str]
+    axis: int
+    groups: int
+    violations: Optional[int]
+    is_sparse: bool
+    eligible: bool
+    reason: Optional[Reason]
+    first_violation: Optional[dict[str, int]]
+    nonzeros: Optional[int]
+    obstacle: Optional[str]
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The audit of a whole model."""
+
+    model: str
+    pattern: str
+    layers: tuple[AuditedLayer, ...]
+
+    @property
+    def sparse_layers(self) -> int:
+        """How many weights obey the pattern."""
+        return sum(layer.is_sparse for layer in self.layers)
+
+    @property
+    def eligible_layers(self) -> int:
+        """How many layers TensorRT may run with sparse kernels."""
+        return sum(layer.eligible for layer in self.layers)
+
+    def failures(self, level: str) -> list[AuditedLayer]:
+        """Return the layers that fail a check.
+
+        Args:
+            level: ``dense``: layers that could be sparse and are not, unless the exporter noted that they were
+                left dense on purpose; ``ineligible``: all layers that are not eligible.
+        """
+        if level == "ineligible":
+            return [layer for layer in self.layers if not layer.eligible]
+        return [layer for layer in self.layers if layer.reason == Reason.NOT_NM]
+
+    def require_sparse(self, names: Iterable[str], stage: str, before: Optional[AuditResult] = None) -> None:
+        """Check that the pruned layers are still sparse in this file.
+
+        Args:
+            names: Modules that were pruned; their nodes bear the same names.
+            stage: What was done last, for the message.
+            before: The audit of the model before that stage, from which the cause is told.
+
+        Raises:
+            CheckFailedError: Names the first layer that lost its pattern, where, and why.
+        """
+        now, then = ({layer.name: layer for layer in each.layers} if each else {} for each in (self, before))
+        for name in names:
+            if name not in now:
+                raise CheckFailedError(f"{stage}: the pruned layer {name} is not in the graph", _HINT)
+            if not now[name].is_sparse:
+                cause = _cause(now[name], then.get(name))
+                raise CheckFailedError(f"{stage}: {name} is no longer {self.pattern}: {cause}", _HINT)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``verify --json`` prints."""
+        return {
+            "model": self.model,
+            "pattern": self.pattern,
+            "layers": [asdict(layer) for layer in self.layers],
+            "sparse_layers": self.sparse_layers,
+            "eligible_layers": self.eligible_layers,
+        }
+
+
+def audit_model(model: Union[Path, onnx.ModelProto], pattern: Optional[NM] = None, name: str = "") -> AuditResult:
+    """Audit every Conv, ConvTranspose, Gemm and MatMul, those in the bodies of If and Loop included.
+
+    Args:
+        model: A file or a model in memory.
+        pattern: What to check; by default what the exporter noted in the model, else 2:4.
+        name: What to call a model in memory.
+
+    Raises:
+        InputError: The file cannot be read as ONNX.
+    """
+    if isinstance(model, Path):
+        name = str(model)
+        model = load_model(model)
+    metadata = read_metadata(model)
+    if pattern is None:
+        pattern = _noted_pattern(metadata) or NM(2, 4)
+    dense = _noted_reasons(metadata)
+    layers = [_audit_node(node, constants, pattern, dense) for node, constants in _nodes(inlined(model).graph)]
+    return AuditResult(name, str(pattern), tuple(layers))
+
+
+def _noted_pattern(metadata: dict[str, Any]) -> Optional[NM]:
+    n, colon, m = str(metadata.get("pattern", "")).partition(":")
+    known = colon and all(each.isascii() and each.isdigit() and len(each) < 10 for each in (n, m))
+    return NM(int(n), int(m)) if known else None
+
+
+def _noted_reasons(metadata: dict[str, Any]) -> dict[str, Reason]:
+    noted = metadata.get("dense")
+    if not isinstance(noted, dict):
+        return {}
+    return {layer: Reason(code) for layer, code in noted.items() if str(code) in Reason.__members__}
+
+
+def _nodes(graph: onnx.GraphProto, outer: Optional[Constants] = None) -> Iterator[tuple[onnx.NodeProto, Constants]]:
+    constants = Constants(graph, outer)
+    for node in graph.node:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and len(node.input) > 1:
+            yield node, constants
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g, constants)
+
+
+def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: dict[str, Reason]) -> AuditedLayer:
+    name = str(node.name or next(iter(node.output), node.op_type))  # protobuf gives bytes where it is no UTF-8
+    weight = constants.value(node.input[1])
+    axis = _reduction_axis(node, 0 if weight is None else weight.ndim)
+    found: Optional[Violations] = None
+    if weight is not None and axis < weight.ndim and weight.shape[axis] % pattern.m == 0 and weight.size:
+        found = find_violations(weight, pattern, axis)
+    is_sparse = found is not None and found.count == 0
+    reason = _structural_reason(node, found is not None, weight is not None)
+    if reason is None and not is_sparse:
+        reason = dense.get(name.partition("#")[0], Reason.NOT_NM)  # a module's second call is "name#2"
+    return AuditedLayer(
+        name=name,
+        weight=str(constants.source(node.input[1])),
+        op=node.op_type,
+        shape=None if weight is None else tuple(weight.shape),
+        dtype=None if weight is None else str(weight.dtype),
+        axis=axis,
+        groups=_integer(node, "group", 1),
+        violations=None if found is None else found.count,
+        is_sparse=is_sparse,
+        eligible=reason is None,
+        reason=reason,
+        first_violation=_named(node, axis, found),
+        nonzeros=None if found is None else found.nonzeros,
+        obstacle=constants.obstacle(node.input[1]) if weight is None else None,
+    )
+
+
+def _cause(now: AuditedLayer, then: Optional[AuditedLayer]) -> str:
+    if now.obstacle is not None:
+        return f"its weight is not constant any more: {now.obstacle}"
+    what = f"{now.op} {now.shape} in {now.dtype}"
+    if now.violations is None:
+        return f"axis {now.axis} of {what} holds no whole groups"
+    causes = [f"{now.violations} groups break it, the first at {now.first_violation}"]
+    if then is not None and (then.shape, then.axis) != (now.shape, now.axis):
+        causes.append(f"groups run along axis {now.axis} of {what}, before along axis {then.axis} of {then.shape}")
+    elif then is not None and (then.nonzeros or 0) < (now.nonzeros or 0):
+        causes.append(f"{(now.nonzeros or 0) - (then.nonzeros or 0)} zeros of {then.dtype} became non-zeros in {what}")
+    return "; ".join(causes)
+
+
+def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
+
+
+def _reduction_axis(node: onnx.NodeProto, dimensions: int) -> int:
+    if node.op_type == "MatMul":
+        return max(dimensions - 2, 0)
+    if node.op_type == "Gemm":
+        return int(_integer(node, "transB", 0) != 0)
+    return 1 if node.op_type == "Conv" else 0
+
+
+def _structural_reason(node: onnx.NodeProto, fits: bool, constant: bool) -> Optional[Reason]:
+    if node.op_type == "ConvTranspose":
+        return Reason.TRANSPOSED
+    if _integer(node, "group", 1) > 1:
+        return Reason.GROUPED
+    if not constant:
+        return Reason.NOT_CONSTANT
+    return None if fits else Reason.CHANNELS_NOT_MULTIPLE
+
+
+def _named(node: onnx.NodeProto, axis: int, found: Optional[Violations]) -> Optional[dict[str, int]]:
+    """Name the axes of the first offending group: k, c_group, the kernel's r, s, t, a batch's b0, b1, b2."""
+    if found is None or found.first is None:
+        return None
+    if node.op_type.startswith("Conv"):
+        names = ["k", "r", "s", "t"]
+    else:
+        names = [*(f"b{index}" for index in range(len(found.first) - 2)), "k"]
+    names.insert(axis, "c_group")
+    return dict(zip(names, found.first))

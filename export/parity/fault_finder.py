@@ -1,0 +1,162 @@
+"""Find the node at which an ONNX file stops computing what its PyTorch model does.
+
+Errors add up on the way through a network, so the first node whose output differs much need not be the one that is
+wrong. Hence every node is tried by itself: it is fed PyTorch's values, and answers for its own error alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.onnx import ONNXProgram
+
+from export.audit.model_files import load_model
+from export.execution.cpu_session import Runtime, tensor_types
+
+__all__ = ["Fault", "find_fault", "torch_values"]
+
+Array = npt.NDArray[Any]
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A node that computes something else than PyTorch does.
+
+    ``error`` is ‖difference‖ / ‖expected‖ of its output, infinite where that is not finite; ``largest`` and
+    ``expected`` are the largest magnitudes in its output and in PyTorch's.
+    """
+
+    node: str
+    error: float
+    largest: float
+    expected: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.node}, whose output is off by {self.error:.2g} of itself: "
+            f"values up to {self.largest:.3g} where {self.expected:.3g} is right"
+        )
+
+
+def find_fault(
+    path: Path, values: Mapping[str, Array], inputs: Sequence[Array], outputs: Sequence[Array], tolerance: float
+) -> Fault:
+    """Return the first node whose own error is beyond the tolerance, else the one with the largest error.
+
+    Args:
+        path: The file. Where a tensor of its graph has a name in ``values``, the graph is cut there: what reads the
+            tensor gets the right value, what writes it is judged.
+        values: The right values; those whose names the graph does not know are ignored.
+        inputs: One array for each input of the graph, which ``values`` belong to.
+        outputs: The right value of each output of the graph.
+        tolerance: The largest ``error`` that is normal for the file's precision.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the parts.
+    """
+    model = load_model(path)
+    types = tensor_types(model)
+    right = {**values, **{each.name: value for each, value in zip(model.graph.output, outputs, strict=True)}}
+    cuts = [name for node in model.graph.node for name in node.output if name in right and name in types]
+    parts = Runtime(_cut(model, cuts, types), path.name, optimize=False)
+    given = {*cuts, *(each.name for each in model.graph.input)}
+    faults = [
+        _judge(_responsible(model.graph, name, given), actual, right[name])
+        for name, actual in zip(cuts, parts.run([*inputs, *(right[name] for name in cuts)]), strict=True)
+    ]
+    beyond = (fault for fault in faults if fault.error > tolerance)
+    return next(beyond, max(faults, key=lambda fault: fault.error))
+
+
+def torch_values(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Array]:
+    """Return all that the network computes from these inputs, under the names that ONNX files exported from it use.
+
+    torch.onnx names tensors after the nodes of the program that it translates; that program is made again and run
+    node by node. Where batch norm is folded, the convolution's output bears the batch norm's name.
+
+    Args:
+        model: In eval mode.
+        inputs: On the model's device; more than one sample, or the program would be specialised to that.
+    """
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} if len(each) == len(inputs[0]) else {} for each in inputs)
+    sink = io.StringIO()
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model, tuple(inputs), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False
+        )
+    recorder = _Recorder(cast(ExportedProgram, cast(ONNXProgram, program).exported_program).module())
+    with torch.inference_mode():
+        recorder.run(*inputs)
+    return recorder.values
+
+
+class _Recorder(torch.fx.Interpreter):
+    """Keeps every tensor that is computed."""
+
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__(module)
+        self.values: dict[str, Array] = {}
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.values[n.name] = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+        return value
+
+
+def _cut(model: onnx.ModelProto, names: Iterable[str], types: Mapping[str, int]) -> onnx.ModelProto:
+    """Return a copy in which the named tensors are inputs, and what computes them are outputs of other names."""
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    own = {name: f"{name} (own)" for name in names}
+    for node in cut.graph.node:
+        node.output[:] = [own.get(name, name) for name in node.output]
+    del cut.graph.value_info[:]
+    del cut.graph.output[:]
+    for name, other in own.items():
+        cut.graph.input.append(onnx.helper.make_tensor_value_info(name, types[name], None))
+        cut.graph.output.append(onnx.helper.make_tensor_value_info(other, types[name], None))
+    return cut
+
+
+def _responsible(graph: onnx.GraphProto, name: str, given: Set[str]) -> str:
+    """Return the name of the layer between ``name`` and the given tensors, or of the last node before it."""
+    producers = {output: node for node in graph.node for output in node.output}
+    last = producers[name]
+    waiting, seen = [name], set(given) - {name}
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is None:
+            continue
+        if node.op_type in _LAYERS:
+            return str(node.name)
+        if last.op_type in ("Cast", "QuantizeLinear", "DequantizeLinear"):
+            last = node
+        waiting += [each for each in node.input if each not in seen]
+        seen.update(node.input)
+    return str(last.name)
+
+
+def _judge(node: str, actual: Array, expected: Array) -> Fault:
+    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+    largest, right = float(np.abs(actual).max(initial=0)), float(np.abs(expected).max(initial=0))
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return Fault(node, float("inf"), largest, right)
+    scale = float(np.linalg.norm(expected)) or 1.0
+    return Fault(node, float(np.linalg.norm(actual - expected)) / scale, largest, right)

@@ -1,0 +1,70 @@
+"""Compare a dense with a sparse ONNX file on real data. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deploy.benchmark.measure_arms import EngineSettings
+from deploy.benchmark.on_engines import benchmark_engines
+from deploy.benchmark.on_onnxruntime import benchmark_onnx
+from deploy.benchmark.result import BenchmarkResult
+from export.audit.metadata import read_metadata
+from export.audit.model_files import load_model
+from sparsegpt_cli.jobs.datasets import DataOptions, EvaluationBatches, open_options
+from sparsegpt_core.errors import DataError
+from sparsegpt_core.files.model_notes import check_noted
+from sparsegpt_core.progress import Progress, silent
+
+__all__ = ["BenchmarkSettings", "benchmark_files"]
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """How much to measure: evaluation images (0: all), images at a time, images per timed call, rounds."""
+
+    eval_samples: int = 2000
+    batch_size: int = 64
+    latency_batches: tuple[int, ...] = ()
+    rounds: int = 20
+    seed: int = 0
+
+
+def benchmark_files(
+    dense: Path,
+    sparse: Path,
+    data: DataOptions,
+    settings: BenchmarkSettings,
+    progress: Progress = silent,
+    engines: EngineSettings | None = None,
+) -> BenchmarkResult:
+    """Compare two files on the evaluation split, normalised as the dense file notes.
+
+    Args:
+        dense: The reference.
+        sparse: Its pruned version.
+        data: What to evaluate on.
+        settings: How much to measure.
+        progress: Told of every stage.
+        engines: How to build and time engines; None for ONNX Runtime alone.
+
+    Raises:
+        DataError: The data has no evaluation split.
+        InputError: A file cannot be read, or does not take the images; or the GPU fails.
+    """
+    opened = open_options(data, check_noted(read_metadata(load_model(dense)), dense))
+    if opened.evaluation is None:
+        raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
+    batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)
+    if engines:
+        own = replace(engines, batches=settings.latency_batches, rounds=settings.rounds, seed=settings.seed)
+        return benchmark_engines(dense, sparse, batches, own, progress)
+    return benchmark_onnx(
+        dense,
+        sparse,
+        batches,
+        latency_batches=settings.latency_batches,
+        rounds=settings.rounds,
+        seed=settings.seed,
+        progress=progress,
+    )

@@ -1,0 +1,134 @@
+"""From the options of a command to a model and its data."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from calibration.data.splits import Data
+from sparsegpt_cli.jobs.datasets import DataOptions, open_options
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from sparsegpt_core.checkpoints.fit import check_fit, load_into
+from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.execution.devices import find_device
+from sparsegpt_core.torchrun import local_rank, world_size
+from sparsegpt_core.zoo import ModelShape, build_model
+
+__all__ = ["LoadedModel", "ModelOptions", "load", "load_model", "pick_device"]
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the command line says about the model."""
+
+    spec: str = ""
+    weights: Path | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights, and where they came from."""
+
+    module: nn.Module
+    spec: str
+    image: tuple[int, int, int]
+    weights: Path | None
+    weights_sha256: str | None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the model for a report, without paths of this machine."""
+        return {
+            "spec": self.spec,
+            "image": list(self.image),
+            "weights": None if self.weights is None else self.weights.name,
+            "weights_sha256": self.weights_sha256,
+            "parameters": sum(parameter.numel() for parameter in self.module.parameters()),
+        }
+
+
+def load(model: ModelOptions, data: DataOptions, console: Console) -> tuple[LoadedModel, Data]:
+    """Open the data and load the model that shall see it.
+
+    Normalisation is what the options say, else what the checkpoint was trained with, else the data set's own.
+
+    Raises:
+        DataError: The data cannot be read.
+        ModelError: The model or its weights cannot be loaded, or do not belong together.
+    """
+    checkpoint = load_checkpoint(model.weights) if model.weights else None
+    opened = open_options(data, checkpoint.metadata if checkpoint else {})
+    return load_model(model, checkpoint, opened.image_shape, console, opened.num_classes), opened
+
+
+def load_model(
+    options: ModelOptions,
+    checkpoint: Checkpoint | None,
+    image: tuple[int, int, int],
+    console: Console,
+    data_classes: int | None = None,
+) -> LoadedModel:
+    """Build a model and load its weights; without weights they are random, which is said.
+
+    The number of classes is what the option says, else what the checkpoint notes, else the factory's own
+    (torchvision, timm) or what the data has (the reference networks).
+
+    Raises:
+        ModelError: No such model, the weights do not fit, or it needs more than images.
+        InputError: Neither the option nor the checkpoint names a model, or it is the checkpoint that names code.
+    """
+    metadata = checkpoint.metadata if checkpoint else {}
+    spec = options.spec or metadata.get("model") or ""
+    if not spec:
+        raise InputError("no model is named", "Give --model: no checkpoint notes what it is for.")
+    runs_code = spec.rpartition(":")[0] not in ("", "torchvision", "timm")
+    if runs_code and not options.spec:
+        raise InputError(
+            f"the checkpoint names {spec}, which is code, and no file may have code run",
+            f"Give --model {spec} if you know that code.",
+        )
+    classes = options.num_classes or metadata.get("num_classes") or (None if ":" in spec else data_classes)
+    if runs_code:
+        console.say(f"importing and running {spec}")
+    shape = ModelShape(image, classes)
+    if checkpoint and ":" not in spec:
+        with torch.device("meta"):  # the sizes that a file notes may be more than memory holds
+            check_fit(build_model(spec, shape), checkpoint.state)
+    torch.manual_seed(console.seed)
+    module = build_model(spec, shape).float().eval()
+    _check_inputs(spec, module)
+    if checkpoint:
+        load_into(module, checkpoint.state)
+    else:
+        console.warn(f"no --weights: {spec} has random weights")
+    return LoadedModel(module, spec, image, options.weights, checkpoint.sha256 if checkpoint else None, metadata)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of this name; ``auto`` prefers CUDA. Under ``torchrun`` every process has a GPU of its own.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return find_device(f"cuda:{local_rank()}" if name == "cuda" and world_size() > 1 else name)
+
+
+def _check_inputs(spec: str, module: nn.Module) -> None:
+    """Refuse a network with several inputs: data sets give images alone."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC]
+    if len(needed) > 1:
+        raise ModelError(
+            f"{spec} takes {len(needed)} inputs ({', '.join(needed)}), and --data gives images alone",
+            "From Python, prune_model takes a tuple for each batch; or name a factory whose model makes the others.",
+        )

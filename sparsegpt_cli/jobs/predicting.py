@@ -1,0 +1,44 @@
+"""What 2:4 could gain: measured where that is possible, else estimated. Loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.benchmark.measure_arms import EngineSettings
+from deploy.builder.settings import BuildSettings
+from deploy.graph.onnx_graph import read_graph
+from deploy.graph.shapes import Shapes
+from deploy.machine.runtime_choice import find_runtime
+from deploy.predict.estimate import Prediction, predict
+from deploy.predict.measured_trial import Trial, try_pruning
+from sparsegpt_core.progress import Progress, silent
+
+__all__ = ["predict_file"]
+
+
+def predict_file(
+    model: Path, shapes: Shapes | None = None, measure: bool | None = None, seed: int = 0, progress: Progress = silent
+) -> tuple[Prediction | Trial, str]:
+    """Measure or estimate.
+
+    Args:
+        model: A dense ONNX file.
+        shapes: As for ``build``; the opt shape counts.
+        measure: Whether to; None where there are a GPU, a backend and sparse kernels for the file's precision.
+        seed: Of the images that are timed, and of the bootstrap.
+        progress: Told of every stage.
+
+    Returns:
+        What was found, and how.
+
+    Raises:
+        InputError: The file or the shapes are wrong; or it is to be measured, and there is no GPU or the file is FP32.
+        MissingDependencyError: It is to be measured, and TensorRT or PyCUDA is not installed.
+    """
+    if measure is None and not read_graph(model).has_sparse_kernels:
+        return predict(model, shapes), "estimated, since FP32 has no sparse kernels that could be timed"
+    backend, why = find_runtime({None: "auto", True: "tensorrt", False: "onnxruntime"}[measure])
+    if backend is None:
+        return predict(model, shapes), f"estimated, {why}"
+    settings = EngineSettings(build=BuildSettings(shapes=shapes), seed=seed)
+    return try_pruning(model, settings, progress), f"measured with {why}"

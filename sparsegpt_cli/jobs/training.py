@@ -1,0 +1,132 @@
+"""Train a baseline and write its checkpoint, with its learning curve beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from calibration.data.splits import Data
+from calibration.evaluation.accuracy import evaluate
+from calibration.training.trainer import TrainSettings
+from calibration.training.trainer import train as run
+from calibration.training.unfinished_training import Unfinished
+from sparsegpt_cli.figures.learning_curve import curve_path, draw_epochs
+from sparsegpt_cli.jobs.datasets import DataOptions, open_options
+from sparsegpt_cli.resume.lock import locked_file
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_core import __version__
+from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints.fit import load_into
+from sparsegpt_core.errors import DataError
+from sparsegpt_core.progress import Progress
+from sparsegpt_core.zoo import ModelShape, build_model
+
+__all__ = ["data_key", "evaluate_where_possible", "require_labels", "resume", "train_model"]
+
+
+def train_model(
+    spec: str,
+    data: DataOptions,
+    settings: TrainSettings,
+    out: Path,
+    console: Console,
+    weights: Path | None = None,
+) -> dict[str, Any]:
+    """Train, evaluate on the evaluation split where there is one, and write the best epoch's weights.
+
+    Until it is done the training is kept beside ``out``, from where it goes on after a kill. The learning curve is
+    written beside it after every epoch.
+
+    ``weights`` are what it starts from, with the normalisation they were trained with; None: random ones.
+
+    Returns:
+        What ``train --json`` prints.
+
+    Raises:
+        DataError: The data has no labels.
+        ModelError: The model cannot be built, does not take the images, or the weights do not fit.
+        NumericsError: The loss diverged.
+    """
+    started = time.perf_counter()
+    checkpoint = load_checkpoint(weights) if weights else None
+    opened = open_options(data, checkpoint.metadata if checkpoint else {})
+    require_labels(opened)
+    torch.manual_seed(console.seed)
+    module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
+    if checkpoint:
+        load_into(module, checkpoint.state)
+    key = {"model": spec, "weights": checkpoint.sha256 if checkpoint else None, **data_key(opened), **asdict(settings)}
+    curve = curve_path(out)
+    with resume(out, key, console) as unfinished, console.progress() as progress:
+        result = run(module, opened, settings, progress, unfinished, lambda history: draw_epochs(curve, history))
+        evaluation = evaluate_where_possible(module, opened, settings.device, progress)
+    metadata = {
+        "tool_version": __version__,
+        "model": spec,
+        "num_classes": opened.num_classes,
+        "image": list(opened.image_shape),
+        "mean": list(opened.mean),
+        "std": list(opened.std),
+        "data": opened.spec,
+        "started_from": checkpoint.sha256 if checkpoint else None,
+        "epoch": result.best_epoch,
+        "validation_top1": result.best.validation_top1,
+        "evaluation": evaluation,
+    }
+    save_checkpoint(out, result.best_state, metadata)
+    return {
+        "out": str(out),
+        "curve": str(curve),
+        "best_epoch": result.best_epoch,
+        "validation_top1": result.best.validation_top1,
+        "evaluation": evaluation,
+        "history": [asdict(epoch) for epoch in result.history],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def require_labels(data: Data) -> None:
+    """Refuse data without labels before any work is done.
+
+    Raises:
+        DataError: There are none.
+    """
+    if data.num_classes is None:
+        raise DataError(f"{data.spec} has no labels to train on", "Use class folders, or an npz with 'labels'.")
+
+
+def data_key(data: Data) -> dict[str, Any]:
+    """What of the data an unfinished training depends on."""
+    return {"data": data.spec, "images": data.image_shape, "mean": data.mean, "std": data.std}
+
+
+@contextlib.contextmanager
+def resume(out: Path, key: Mapping[str, Any], console: Console) -> Iterator[Unfinished]:
+    """Say whether work under way is gone on with, and give where it is kept, beside ``out``, to this process alone.
+
+    Raises:
+        InputError: Another training is to write ``out``, or its folder cannot be written.
+        DataError: What was kept is damaged.
+    """
+    unfinished = Unfinished(out.with_name(f"{out.name}.unfinished"), key)
+    with locked_file(out, "training"):
+        state, changed = unfinished.load()
+        if changed:
+            console.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
+        elif state:
+            console.say(f"going on with an unfinished training, after {state['done']} steps")
+        yield unfinished
+
+
+def evaluate_where_possible(module: nn.Module, data: Data, device: str, progress: Progress) -> dict[str, Any] | None:
+    """Evaluate on the evaluation split; None where there is none, or no labels."""
+    if data.evaluation is None or data.evaluation.labels is None:
+        return None
+    return evaluate(module, data.evaluation, device=device, progress=progress).to_json()

@@ -1,0 +1,141 @@
+"""The options of pruning, as one group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsegpt_core.errors import InputError
+
+if TYPE_CHECKING:
+    from sparsegpt_cli.jobs.workflow import Workflow
+    from sparsegpt_core.settings import PruneSettings
+from sparsegpt_cli.options.shared import Pattern
+
+__all__ = ["PruneOptions"]
+
+_MOST_DISAGREEMENT = 0.5  # percent of held-out images
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What the command line says about pruning; None leaves it to ``quality``."""
+
+    pattern: Pattern = "2:4"
+    quality: Annotated[str, typer.Option(help="fast, balanced or best: how much time accuracy is worth.")] = "balanced"
+    method: Annotated[str, typer.Option(help="sparsegpt, or magnitude as the baseline.")] = "sparsegpt"
+    mask: Annotated[
+        str | None,
+        typer.Option(help="adaptive (SparseGPT's), exact, admm, or auto: the best by held-out error. By --quality."),
+    ] = None
+    alpha: Annotated[
+        str | None,
+        typer.Option(help="How far to aim at the dense network's outputs: 0 to 1, or auto by held-out error."),
+    ] = None
+    refit: Annotated[
+        bool | None, typer.Option("--refit/--no-refit", help="Solve for the kept weights exactly on the mask.")
+    ] = None
+    bias: Annotated[
+        bool | None, typer.Option("--bias/--no-bias", help="Keep output means by shifting biases or batch norms.")
+    ] = None
+    damping: Annotated[
+        float | None, typer.Option(help="λ of the Hessian, relative to its mean diagonal. By the data.")
+    ] = None
+    positions_per_column: Annotated[
+        float, typer.Option(min=0, help="Positions to look at for each column of a layer, where cheaper; 0: all.")
+    ] = 80
+    include: Annotated[
+        list[str] | None, typer.Option(help="Prune layers of this glob although they are first, last or excluded.")
+    ] = None
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave layers of this glob dense.")] = None
+    profile: Annotated[
+        Path | None, typer.Option(help="Leave layers dense that gain nothing by this JSON of predict or explain.")
+    ] = None
+
+    permute: Annotated[
+        bool | None, typer.Option("--permute/--no-permute", help="Order channels first, so that N:M loses less.")
+    ] = None
+    permute_seconds: Annotated[float, typer.Option(min=0, help="Where the search for orders is cut off.")] = 120
+    views: Annotated[
+        int | None, typer.Option(min=0, help="Shifted and mirrored copies of each calibration image. By --quality.")
+    ] = None
+    batch_norm: Annotated[
+        str | None, typer.Option(help="keep the running statistics, estimate new ones, or auto: what is closer.")
+    ] = None
+    global_budget: Annotated[
+        bool, typer.Option("--global-budget", help="Share a fraction of zeros among layers, not the same for each.")
+    ] = False
+    layers: Annotated[
+        str, typer.Option(help="all, or auto: leave the worst dense, for --max-disagreement (then 0.5% by default).")
+    ] = "all"
+    max_disagreement: Annotated[
+        str | None,
+        typer.Option(help="Leave the worst layers dense until no more held-out images than this change class: 0.5%."),
+    ] = None
+    sparsity_budget: Annotated[
+        float | None, typer.Option(help="Leave the worst layers dense while this share of all weights stays zero: 0.4.")
+    ] = None
+
+    def workflow(self) -> Workflow:
+        """What the options mean for what is done around the sweep.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        from sparsegpt_cli.jobs.workflow import WORKFLOWS, Workflow
+
+        if self.layers not in ("all", "auto"):
+            raise InputError(f"unknown layers '{self.layers}'", "Use all or auto; --include and --exclude take globs.")
+        most = None if self.max_disagreement is None else _percent(self.max_disagreement)
+        if self.layers == "auto" and most is None and self.sparsity_budget is None:
+            most = _MOST_DISAGREEMENT
+        given = {"permute": self.permute, "batch_norm": self.batch_norm, "views": self.views}
+        chosen = WORKFLOWS.get(self.quality, {}) | {name: value for name, value in given.items() if value is not None}
+        return Workflow(
+            **chosen,
+            permute_seconds=self.permute_seconds,
+            global_budget=self.global_budget,
+            max_disagreement=most,
+            sparsity_budget=self.sparsity_budget,
+        )
+
+    def settings(self) -> PruneSettings:
+        """What the options mean.
+
+        Raises:
+            InputError: A value is out of range, or no number.
+        """
+        from sparsegpt_core.patterns import parse_pattern
+        from sparsegpt_core.settings import preset
+
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("mask", "refit", "bias")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.alpha is not None:
+            given["alpha"] = _alpha(self.alpha)
+        return preset(
+            self.quality,
+            pattern=parse_pattern(self.pattern),
+            method=self.method,
+            damping=self.damping,
+            positions_per_column=self.positions_per_column,
+            include=tuple(self.include or ()),
+            exclude=tuple(self.exclude or ()),
+            **given,
+        )
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text.removesuffix("%"))
+    except ValueError:
+        raise InputError(f"--max-disagreement '{text}' is no percentage", "For example 0.5%.") from None
+
+
+def _alpha(text: str) -> float | None:
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise InputError(f"--alpha '{text}' is no number", "Use a number from 0 to 1, or auto.") from None

@@ -1,0 +1,163 @@
+"""``run.json``: what each stage of a run was given, read and wrote, and so whether it must run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sparsegpt_cli.framework.config import FOLDER
+from sparsegpt_cli.run.stages import OUTPUTS, Stage
+from sparsegpt_core import __version__
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.files.atomic import read_json, sha256, write_json
+
+__all__ = ["RunRecord", "Stamps", "stamps"]
+
+_NAME = "run.json"
+_FIELDS = {"tool_version": str, "options": dict, "reads": dict, "writes": dict, "result": dict}
+_COMPANIONS = (".data", ".json")  # an ONNX file's large weights, a plan's sidecar
+
+Stamps = Mapping[Path, tuple[int, int, int]]
+"""Files with what changes when they are written: time, size and inode."""
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A finished stage. Files are named from ``$OUT`` where they lie in it; their values are SHA-256."""
+
+    tool_version: str
+    options: dict[str, Any]
+    reads: dict[str, str]
+    writes: dict[str, str]
+    result: dict[str, Any]
+
+
+class RunRecord:
+    """What is done in a run's folder.
+
+    Args:
+        out: The folder.
+
+    Raises:
+        InputError: Its record is damaged.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._path = out, out / _NAME
+        self._done = _parse(self._path) if self._path.exists() else {}
+
+    def changes(self, stage: Stage) -> list[str] | None:
+        """Return why a stage that was done must run again: nothing where it need not; None where it was never done."""
+        done = self._done.get(stage.name)
+        if done is None:
+            return None
+        changes = _changed_options(done.options, stage.options)
+        if done.tool_version != __version__:
+            changes.append(f"sparsegpt-trt was {done.tool_version}, is {__version__}")
+        changes += _changed_files(done.reads, self.reads(stage), "changed")
+        written = {name: digest for name in done.writes if (digest := _digest(self._place(name)))}
+        return changes + _changed_files(done.writes, written, "is not what it wrote")
+
+    def reads(self, stage: Stage) -> dict[str, str]:
+        """Return the digests of the files that a stage's options name. Data sets in folders are taken as they are."""
+        named = (value for key, value in stage.options.items() if key not in OUTPUTS)
+        paths = sorted({path for value in named for path in self._files(value)})
+        return {self._name(path): digest for path in paths if (digest := _digest(path))}
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Return what a stage that is done told."""
+        return self._done[name].result
+
+    def keep(self, stage: Stage, reads: dict[str, str], written: Sequence[Path], result: dict[str, Any]) -> None:
+        """Note a stage that has just finished. What it wrote over is no longer an earlier stage's.
+
+        Raises:
+            InputError: The record cannot be written.
+        """
+        writes = {self._name(path): digest for path in sorted(written) if (digest := _digest(path))}
+        for earlier in stage.after:
+            if earlier in self._done:
+                for name in writes:
+                    self._done[earlier].writes.pop(name, None)
+        self._done[stage.name] = _Done(__version__, dict(stage.options), reads, writes, result)
+        write_json(self._path, {"stages": {name: asdict(done) for name, done in self._done.items()}})
+
+    def _files(self, value: Any) -> Iterator[Path]:
+        """The files that an option's value may name, with what belongs to them."""
+        if isinstance(value, list):
+            for each in value:
+                yield from self._files(each)
+        elif isinstance(value, str) and value:
+            path = self._place(value.removeprefix("npz:"))
+            if path == self._out:  # what report reads
+                yield from (each for each in path.glob("*.json") if each.name != _NAME)
+            else:
+                yield from (path, *(path.parent / f"{path.name}{end}" for end in _COMPANIONS))
+                yield path.parent / f"{path.stem}.int8.safetensors"
+
+    def _place(self, name: str) -> Path:
+        return Path(name.replace(FOLDER, str(self._out), 1) if name.startswith(FOLDER) else name)
+
+    def _name(self, path: Path) -> str:
+        return f"{FOLDER}/{path.relative_to(self._out)}" if path.is_relative_to(self._out) else str(path)
+
+
+def stamps(out: Path) -> Stamps:
+    """Return the files in a run's folder, without hidden ones and the record."""
+    found = {}
+    for path in out.rglob("*"):
+        inside = path.relative_to(out)
+        if path.is_file() and not any(part.startswith(".") for part in inside.parts) and inside != Path(_NAME):
+            status = path.stat()
+            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return found
+
+
+def _parse(path: Path) -> dict[str, _Done]:
+    try:
+        stages = read_json(path)["stages"]
+        return {
+            name: _Done(**{field: kind(each[field]) for field, kind in _FIELDS.items()})
+            for name, each in stages.items()
+        }
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not the record of a run", "Delete it, and every stage runs again.") from error
+
+
+def _changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name.replace('_', '-')} was {_shown(before.get(name))}, is {_shown(now.get(name))}" for name in names]
+
+
+def _changed_files(before: Mapping[str, str], now: Mapping[str, str], how: str) -> list[str]:
+    short = {name: name.removeprefix(f"{FOLDER}/") for name in {**before, **now}}
+    return [
+        f"{short[name]} {how if name in before and name in now else 'is gone' if name in before else 'is new'}"
+        for name in short
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "not given" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _digest(path: Path) -> str | None:
+    """Return a file's SHA-256, read again only where it was written since; None where no file can be read."""
+    try:
+        if not path.is_file():
+            return None
+        status = path.stat()
+        return _sha256(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def _sha256(path: Path, _: tuple[int, int, int]) -> str:
+    return sha256(path)

@@ -1,0 +1,106 @@
+"""A run: stages one after another, those left out that are done and unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from sparsegpt_cli.framework.session import Session
+from sparsegpt_cli.resume.lock import locked
+from sparsegpt_cli.run.record import RunRecord, stamps
+from sparsegpt_cli.run.stages import Stage
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_core.errors import SparseGPTError
+
+__all__ = ["Outcome", "run_stages"]
+
+
+@dataclass
+class Outcome:
+    """What became of a run: each stage's own result, which ran, which were left out, and which did not pass."""
+
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``run --json`` prints, without the folder."""
+        return asdict(self)
+
+
+def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, console: Console) -> Outcome:
+    """Carry out stages and note each in the folder's ``run.json``; a stage that does not pass its check ends the run.
+
+    Args:
+        stages: In their order.
+        out: The run's folder.
+        context: Of the command that runs them.
+        console: Told of every stage.
+
+    Raises:
+        InputError: Another run is in the folder, it cannot be written, or its record is damaged.
+        SparseGPTError: A stage failed; those before it are done.
+    """
+    outcome = Outcome()
+    with locked(out, "run"):
+        record = RunRecord(out)
+        for number, stage in enumerate(stages, 1):
+            changes = record.changes(stage)
+            where = f"[{number}/{len(stages)}] {stage.name}"
+            if changes is not None and not changes:
+                console.say(f"{where}: done and unchanged")
+                outcome.unchanged.append(stage.name)
+                outcome.stages[stage.name] = record.result(stage.name)
+                continue
+            console.say(f"{where} again: {'; '.join(changes)}" if changes else where)
+            console.say(stage.line)
+            before, reads = stamps(out), record.reads(stage)
+            outcome.stages[stage.name], code = _carry_out(stage, context, console)
+            if code:
+                outcome.failed = stage.name
+                break
+            written = [path for path, stamp in stamps(out).items() if before.get(path) != stamp]
+            record.keep(stage, reads, written, outcome.stages[stage.name])
+            outcome.ran.append(stage.name)
+    return outcome
+
+
+class _StageConsole(Console):
+    """Keeps a stage's result, which goes into that of the run where that is JSON."""
+
+    def __init__(self, as_json: bool, quiet: bool, seed: int) -> None:
+        super().__init__(as_json, quiet, seed)
+        self.content: dict[str, Any] = {}
+
+    def result(self, content: dict[str, Any], lines: Sequence[str | Table]) -> None:
+        self.content = content
+        if not self.as_json:
+            super().result(content, lines)
+
+
+def _carry_out(stage: Stage, context: typer.Context, console: Console) -> tuple[dict[str, Any], int]:
+    """Run a stage in this process; return its result and its exit status."""
+    root = context.find_root()
+    command = root.command.commands[stage.name]  # type: ignore[attr-defined]
+    made: list[_StageConsole] = []
+
+    def make(_: bool, quiet: bool, seed: int) -> Console:
+        made.append(_StageConsole(console.as_json, quiet or console.quiet, seed))
+        return made[0]
+
+    code = 0
+    try:
+        with command.make_context(stage.name, list(stage.arguments), parent=root, obj=Session(console=make)) as started:
+            command.invoke(started)
+    except typer.Exit as ended:
+        code = ended.exit_code
+    except SparseGPTError as error:
+        error.args = (f"{stage.name}: {error}",)
+        raise
+    return made[0].content, code

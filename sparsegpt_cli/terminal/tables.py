@@ -1,0 +1,196 @@
+"""Results as tables for a terminal. Loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from sparsegpt_core.text import printable
+
+if TYPE_CHECKING:
+    from deploy.explain.explanation import ExplainedLayer, Explanation
+    from deploy.machine.doctor import Check
+    from deploy.predict.estimate import PredictedLayer, Prediction
+    from export.audit.audit import AuditResult
+
+__all__ = [
+    "accuracy_table",
+    "advice_lines",
+    "audit_table",
+    "doctor_table",
+    "explanation_table",
+    "interval",
+    "latency_table",
+    "layer_table",
+    "outputs_table",
+    "prediction_table",
+    "table",
+]
+
+
+def table(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Make a plain table: ``left`` columns hold text, the ``right`` ones behind them numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in left:
+        made.add_column(name, overflow="fold")
+    for name in right:
+        made.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    return made
+
+
+def layer_table(layers: Sequence[dict[str, Any]]) -> Table:
+    """The layers of a pruning run."""
+    rows = [
+        [
+            layer["name"],
+            layer["kind"],
+            _shape(layer["shape"]),
+            layer["status"],
+            _code(layer["reason"]),
+            f"{100 * layer['sparsity']:.1f} %",
+            _scientific(layer["relative_error"]),
+            _scientific(layer["magnitude_error"]),
+        ]
+        for layer in layers
+    ]
+    return table(["layer", "kind", "weight", "", "reason"], ["zeros", "output error", "by magnitude"], rows)
+
+
+def outputs_table(outputs: dict[str, Any]) -> Table:
+    """How far every output of every version is from dense."""
+    rows = [
+        [name, output, _scientific(error), str(outputs["samples"])]
+        for name, errors in outputs["relative_errors"].items()
+        for output, error in errors.items()
+    ]
+    return table(["", "output"], ["relative error", "images"], rows)
+
+
+def accuracy_table(accuracy: dict[str, Any]) -> Table:
+    """Accuracy of every version, with what it lost against dense."""
+    rows = [
+        [
+            name,
+            _number(arm["top1"], ".2f"),
+            _number(arm.get("top5"), ".2f"),
+            interval(arm.get("difference")),
+            _number(arm.get("disagreement"), ".2f"),
+            _number(arm.get("kl"), ".2g"),
+            str(arm["samples"]),
+        ]
+        for name, arm in accuracy.items()
+        if isinstance(arm, dict) and "samples" in arm
+    ]
+    right = ["top-1 %", "top-5 %", "difference (95 %)", "disagrees %", "KL", "images"]
+    return table(["model"], right, rows)
+
+
+def latency_table(content: dict[str, Any], runtime: str) -> Table:
+    """Latency of every version; runtime and images per call stand in the heading."""
+    rows = [
+        [name, *(_number(arm[key], ".3f") for key in ("p50_ms", "p95_ms", "p99_ms")), str(arm["samples"])]
+        for name, arm in content["latency"].items()
+    ]
+    heading = f"latency, batch {content['latency_regime']['batch']}, {runtime}"
+    return table([heading], ["p50 ms", "p95 ms", "p99 ms", "calls"], rows)
+
+
+def audit_table(result: AuditResult) -> Table:
+    """The audit of an ONNX file."""
+    rows = [
+        [
+            layer.name,
+            layer.op,
+            _shape(layer.shape),
+            layer.dtype or "-",
+            "sparse" if layer.is_sparse else "dense",
+            _code(layer.reason),
+            "-" if layer.violations is None else str(layer.violations),
+        ]
+        for layer in result.layers
+    ]
+    return table(["layer", "op", "weight", "type", result.pattern, "reason"], ["groups broken"], rows)
+
+
+def explanation_table(explanation: Explanation) -> Table:
+    """What became of every layer in the engines."""
+    rows = [
+        [
+            layer.name,
+            layer.op,
+            _shape(layer.shape),
+            layer.dtype or "-",
+            "sparse" if layer.is_sparse else "dense",
+            "yes" if layer.eligible else "no",
+            {True: "sparse", False: "dense", None: "unknown"}[layer.chosen],
+            layer.tactic or "-",
+            _code(layer.reason),
+            str(layer.groups),
+            _number(layer.time_b_ms, ".4f"),
+            _number(layer.time_c_ms, ".4f"),
+            _number(layer.gain, ".2f"),
+        ]
+        for layer in explanation.layers
+    ]
+    left = ["layer", "op", "weight", "type", explanation.pattern, "eligible", "kernel", "tactic", "reason"]
+    return table(left, ["groups", "B ms", "C ms", "gain"], rows)
+
+
+def prediction_table(prediction: Prediction) -> Table:
+    """What every layer could gain, as estimated."""
+    rows = [
+        [
+            layer.name,
+            layer.op,
+            _shape(layer.shape),
+            "yes" if layer.eligible else "no",
+            _code(layer.reason),
+            "-" if layer.share is None else f"{100 * layer.share:.1f} %",
+            _number(layer.gain, ".2f"),
+        ]
+        for layer in prediction.layers
+    ]
+    return table(["layer", "op", "weight", "eligible", "reason"], ["time", "gain at most"], rows)
+
+
+def advice_lines(layers: Iterable[ExplainedLayer | PredictedLayer]) -> list[str]:
+    """What each reason code in a table means, with the number of its layers."""
+    reasons = Counter(layer.reason for layer in layers if layer.reason is not None)
+    return [f"{reason.value} ({count}): {reason.advice}" for reason, count in reasons.most_common()]
+
+
+def doctor_table(checks: Sequence[Check]) -> Table:
+    """What the doctor found."""
+    rows = [
+        [check.name, "ok" if check.ok else "missing", check.detail, "" if check.ok else check.fix] for check in checks
+    ]
+    return table(["", "", "", "how to add it"], [], rows)
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "-" if shape is None else "×".join(map(str, shape))
+
+
+def _code(reason: Any) -> str:
+    return "" if reason is None else str(getattr(reason, "value", reason))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _scientific(value: float | None) -> str:
+    return _number(value, ".1e")
+
+
+def interval(difference: dict[str, float] | None) -> str:
+    """Show a difference in percentage points with its interval."""
+    if difference is None:
+        return "-"
+    return f"{difference['value']:+.2f} ({difference['low']:+.2f} … {difference['high']:+.2f})"

@@ -1,0 +1,55 @@
+"""Whether weights fit a network, and loading those that do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from sparsegpt_core.errors import ModelError
+from sparsegpt_core.network.modules import check_finite
+
+__all__ = ["check_fit", "load_into"]
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load weights into a network that they fit exactly.
+
+    Raises:
+        ModelError: As :func:`check_fit`.
+        NumericsError: A number is too large for the network's precision.
+    """
+    check_fit(model, state)
+    model.load_state_dict(dict(state))
+    check_finite(model.state_dict())
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Compare weights with a network, which may be on the meta device.
+
+    Raises:
+        ModelError: Names the first tensor that is missing, left over, of another shape or kind of number.
+    """
+    own = model.state_dict()
+    problem = next((f"it has no {name}" for name in own if name not in state), None)
+    problem = problem or next((f"it has {name}, the model has not" for name in state if name not in own), None)
+    problem = problem or next(
+        (
+            f"its {name} has shape {tuple(state[name].shape)}, the model's {tuple(value.shape)}"
+            for name, value in own.items()
+            if state[name].shape != value.shape
+        ),
+        None,
+    )
+    problem = problem or next(
+        (
+            f"its {name} has dtype {state[name].dtype}, the model's {value.dtype}"
+            for name, value in own.items()
+            if state[name].is_floating_point() != value.is_floating_point() or state[name].is_complex()
+        ),
+        None,
+    )
+    if problem:
+        raise ModelError(
+            f"the checkpoint does not fit the model: {problem}", "Check --model, --data and --num-classes."
+        )

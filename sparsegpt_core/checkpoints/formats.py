@@ -1,0 +1,70 @@
+"""safetensors and .pt files, read without running code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sparsegpt_core.errors import ModelError
+from sparsegpt_core.files.atomic import write_bytes
+from sparsegpt_core.files.model_notes import check_noted
+
+_KEY = "sparsegpt_trt"
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    write_bytes(path, safetensors.torch.save(tensors, {_KEY: json.dumps(dict(metadata), allow_nan=False)}))
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
+        raise ModelError(f"{path} is truncated or no safetensors file: {error}") from error
+    return tensors, check_noted(metadata, path)
+
+
+def _load_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickle protocols; what matters raises
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} holds more than tensors, or is damaged; it was not loaded",
+            "Save model.state_dict() alone: torch.save(model.state_dict(), FILE).",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is truncated or no PyTorch checkpoint", "Copy it again, or save it anew.") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    tensors = isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())
+    if not tensors:
+        raise ModelError(f"{path} holds no state dict", "Save model.state_dict() alone.")
+    odd = next((name for name, value in content.items() if not _plain(value)), None)
+    if odd is not None:
+        raise ModelError(
+            f"{path}: {odd} is sparse, quantised, or claims more numbers than the file holds",
+            "Save plain tensors: value.dequantize(), value.to_dense() or value.contiguous().",
+        )
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _plain(value: Tensor) -> bool:
+    """Tell whether a tensor's numbers are all in memory, one after another or strided."""
+    held = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return held and value.untyped_storage().nbytes() >= value.nbytes

@@ -1,0 +1,87 @@
+"""The convolution and linear calls of a forward pass, as PyTorch is really asked to run them.
+
+Modules do not tell: a subclass may pad its input itself or compute its weight first. The functional call
+has the input, the weight, the stride, the padding and the dilation that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from sparsegpt_core.network.weight_layout import PrunableLayer
+
+__all__ = ["Call", "watch_calls"]
+
+_CONVOLUTIONS: dict[Any, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
+    torch.conv1d: nn.Conv1d,
+    torch.conv2d: nn.Conv2d,
+    torch.conv3d: nn.Conv3d,
+}
+_PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+class Call:
+    """One call of a convolution or linear function; ``arguments`` are by name."""
+
+    def __init__(self, function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+        self._function = function
+        self.arguments = _DEFAULTS | dict(zip(_PARAMETERS, arguments, strict=False)) | dict(keywords)
+
+    def layer(self) -> PrunableLayer:
+        """Return a plain layer with the weight and bias of the call that does what the call does."""
+        weight, bias = self.arguments["weight"], self.arguments["bias"]
+        if self._function is F.linear:
+            plain: PrunableLayer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        else:
+            names = ("stride", "padding", "dilation", "groups")
+            stride, padding, dilation, groups = (self.arguments[name] for name in names)
+            plain = _CONVOLUTIONS[self._function](
+                weight.shape[1] * groups,
+                weight.shape[0],
+                tuple(weight.shape[2:]),
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                groups=groups,
+                bias=False,
+                device="meta",
+            )
+        plain.weight = weight
+        plain.bias = bias if bias is None or isinstance(bias, nn.Parameter) else nn.Parameter(bias, False)
+        return plain
+
+
+class watch_calls(TorchFunctionMode):
+    """Within this context every convolution and linear call is announced before it runs.
+
+    Args:
+        before: Called with every call; what it raises ends the forward pass.
+        after: Called with the call and its output.
+    """
+
+    def __init__(
+        self, before: Callable[[Call], None] | None = None, after: Callable[[Call, Tensor], None] | None = None
+    ) -> None:
+        super().__init__()
+        self._before, self._after = before, after
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Announce ``func`` where it is a convolution or linear function, and run it."""
+        if func is not F.linear and func not in _CONVOLUTIONS:
+            return func(*args, **(kwargs or {}))
+        call = Call(func, args, kwargs or {})
+        if self._before:
+            self._before(call)
+        output = func(*args, **(kwargs or {}))
+        if self._after:
+            self._after(call, output)
+        return output

@@ -1,0 +1,94 @@
+"""What every weight is worth in the dense network, by one sweep that prunes nothing; and what follows from that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparsegpt_core.activations.source import open_source
+from sparsegpt_core.execution.resources import DEFAULT, Runtime, full_precision
+from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.network.inputs import Batch, as_tensors
+from sparsegpt_core.network.layer_plan import plan_layers
+from sparsegpt_core.network.layers import Layer
+from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.network.weight_layout import weight_to_matrix
+from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+
+__all__ = ["Survey", "survey"]
+
+_POSITIONS = 20  # per column: a ranking of weights needs fewer than their update
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The network's layers, and of those to prune the saliencies w² / [H_λ⁻¹]_jj (K, d) and the energy E‖W x‖².
+
+    Of layers that share a weight only the first is there: it stands for all of them.
+    """
+
+    layers: list[Layer]
+    saliencies: dict[str, Tensor]
+    energies: dict[str, float]
+
+
+def survey(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    settings: PruneSettings,
+    progress: Progress = silent,
+    runtime: Runtime = DEFAULT,
+) -> Survey:
+    """Sweep over the dense network and weigh every weight of the layers to prune.
+
+    Args:
+        model: In float32; not changed.
+        batches: Calibration inputs, as :func:`~sparsegpt_core.pruning.sequential.prune_model` takes them.
+        settings: Pattern, layers, damping and positions.
+        progress: Told of every layer.
+        runtime: Memory, scratch folder and processes.
+
+    Raises:
+        NumericsError: NaN or infinity in activations, or a Hessian that cannot be damped.
+        InputError: The memory limit is too small.
+    """
+    tensors = as_tensors(batches)
+    first, total = runtime.world.place(sum(map(len, tensors)))
+    positions = min(settings.positions_per_column or _POSITIONS, _POSITIONS)
+    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
+        result = Survey(plan_layers(model, tensors[0][:2], settings), {}, {})
+        todo = _first_uses(result.layers)
+        progress("survey", 0, len(todo))
+        with open_source(model, tensors, todo, first=first, dense=False, runtime=runtime, seconds={}) as source:
+            for number, layer in enumerate(todo, 1):
+                statistics = LayerStatistics(
+                    layer.pruned,
+                    samples=total,
+                    centred=settings.bias and layer.absorber is not None,
+                    positions_per_column=positions,
+                )
+                source.gather(layer, statistics)
+                runtime.world.add_up(statistics.sums())
+                moments = statistics.moments(layer.name)
+                weight = weight_to_matrix(layer.pruned.weight.float())
+                factor = inverse_factor(
+                    moments.hessian, settings.damping_for(moments.used, weight.shape[1]), layer.name
+                )
+                result.saliencies[layer.name] = weight.square() / factor.inverse_diagonal()
+                result.energies[layer.name] = float(((weight @ moments.hessian) * weight).sum())
+                progress("survey", number, len(todo))
+    return result
+
+
+def _first_uses(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers to prune, of those that share a weight the first."""
+    owners: dict[int, Layer] = {}
+    for layer in layers:
+        if layer.reason is None:
+            owners.setdefault(id(layer.pruned.weight), layer)
+    return list(owners.values())

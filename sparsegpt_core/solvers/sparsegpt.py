@@ -1,0 +1,73 @@
+"""SparseGPT (Frantar & Alistarh, 2023): Optimal Brain Surgeon, column by column, with one shared factor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsegpt_core.linalg.low_rank import Upper
+from sparsegpt_core.patterns import NM, Pattern
+from sparsegpt_core.solvers.column_blocks import in_blocks
+from sparsegpt_core.solvers.masks import keep_mask, ranks
+
+__all__ = ["sparsegpt"]
+
+_STEP = 16  # columns handled together where the pattern has no groups
+
+
+def sparsegpt(weight: Tensor, upper: Upper, pattern: Pattern, block_size: int = 128) -> Tensor:
+    """Prune a weight matrix and let the kept weights absorb the error.
+
+    With (H + λI)⁻¹ = UᵀU the rows of U make column j's part of H⁻¹ valid once the columns before j are
+    frozen; removing w_q costs w_q² / U_qq² and moves the columns behind it by −(w_q / U_qq) U_q,q:
+    (Frantar & Alistarh, 2023, algorithm 1). The mask is adaptive: it is chosen from the current values,
+    group by group for N:M and block by block for an unstructured fraction.
+
+    Args:
+        weight: (K, d); not changed.
+        upper: V (d, d), upper triangular, H + λI = V Vᵀ, from :func:`~sparsegpt_core.linalg.factor.inverse_factor`.
+        pattern: What to prune to; d must be a multiple of M for N:M.
+        block_size: Columns per block (lazy updates); rounded up to a multiple of M.
+
+    Returns:
+        (K, d) with pruned entries exactly 0.
+    """
+    if isinstance(pattern, NM):
+        block_size = -(-block_size // pattern.m) * pattern.m
+
+    def prune_block(block: Tensor, corner: Tensor, _: slice) -> Tensor:
+        return _prune_block(block, corner, pattern)
+
+    return in_blocks(weight, upper, block_size, prune_block)
+
+
+def _prune_block(block: Tensor, corner: Tensor, pattern: Pattern) -> Tensor:
+    """Prune the current values (B, K) of a block of columns, given its corner (B, B) of V.
+
+    In units of U_qq the values' squares are the costs, and those of the pruned weights are the errors E.
+    """
+    scale = corner.diagonal()[:, None]
+    identity = torch.eye(len(corner), dtype=corner.dtype, device=corner.device)
+    # What a unit of error takes from each column behind it.
+    moves = (torch.linalg.solve_triangular(corner, identity, upper=True).T * scale).tril(-1)
+    values = block * scale
+    errors = torch.zeros_like(values)
+    if isinstance(pattern, NM):
+        step, chain = pattern.m, pattern.m - pattern.n
+        pruned = torch.empty_like(values)
+    else:
+        step = chain = _STEP
+        pruned = (~keep_mask(values.abs().T, pattern).T).to(values.dtype)
+    pieces = (torch.split(tensor, step) for tensor in (values, moves, errors, pruned))
+    for index, (value, move, error, cut) in enumerate(zip(*pieces, strict=True)):
+        first, last = index * step, index * step + len(value)
+        value = torch.addmm(value, move[:, :first], errors[:first], alpha=-1)
+        if isinstance(pattern, NM):
+            torch.ge(ranks(value.abs()), pattern.n, out=cut)
+        # E is 0 where nothing is pruned, and value − (moves E) where something is; as a pruned weight is moved
+        # only by those before it, every round makes one more of them exact.
+        own = move[:, first:last]
+        torch.mul(value, cut, out=error)
+        for _ in range(chain - 1):
+            torch.mul(torch.addmm(value, own, error, alpha=-1), cut, out=error)
+    return block.addmm(moves / scale, errors, alpha=-1).masked_fill_(pruned.bool(), 0)

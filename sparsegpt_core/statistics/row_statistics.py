@@ -1,0 +1,93 @@
+"""Statistics of a layer that sees far fewer positions than it has columns: the inputs themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.execution.parallel import each, spans
+from sparsegpt_core.linalg.low_rank import LowRank
+from sparsegpt_core.network.weight_layout import PrunableLayer
+from sparsegpt_core.statistics.moments import Moments, hardly_vary, no_inputs, not_finite
+
+__all__ = ["RowStatistics"]
+
+_ROWS = 256  # of the cross moment at a time
+
+
+class RowStatistics:
+    """Keep the one vector that each sample gives a linear layer.
+
+    Args:
+        layer: The dense layer.
+        samples: How many samples there will be, over all devices.
+        start: The index of the first of them in the whole calibration set.
+        cross: Whether :meth:`add_all` gets the dense layer's outputs too.
+        centred: Whether the moments are those about the means.
+    """
+
+    def __init__(
+        self, layer: PrunableLayer, *, samples: int, start: int = 0, cross: bool = False, centred: bool = False
+    ) -> None:
+        rows, columns = layer.weight.shape
+        self._bias, self._start, self._centred = layer.bias, start, centred
+        self._inputs = torch.zeros(samples, columns, device=layer.weight.device)
+        self._outputs = torch.zeros(samples, rows, device=layer.weight.device) if cross else None
+
+    @torch.no_grad()
+    def add_all(self, batches: Iterable[tuple[Tensor, Tensor | None, int]]) -> None:
+        """Add batches, as ``LayerStatistics.add_all`` takes them; threads may do so at a time.
+
+        Raises:
+            InputError: There is no dense output although ``cross`` was asked for.
+        """
+        for x, y, first in batches:
+            own = slice(first - self._start, first - self._start + len(x))
+            self._inputs[own] = x
+            if self._outputs is not None:
+                if y is None:
+                    raise InputError("the cross moment needs the dense layer's outputs")
+                self._outputs[own] = y if self._bias is None else y.float() - self._bias.float()
+
+    def sums(self) -> list[Tensor]:
+        """Return every tensor that devices add up: a row is zero on all but the one that has its sample."""
+        return [self._inputs, *([] if self._outputs is None else [self._outputs])]
+
+    def moments(self, name: str = "layer") -> Moments:
+        """Return the means and give up the rows; ``name`` is the layer's, for messages.
+
+        Raises:
+            InputError: There are no samples.
+            NumericsError: An input, or a dense output, is NaN or infinite.
+        """
+        x, y = self._inputs, self._outputs
+        del self._inputs, self._outputs
+        count = len(x)
+        if not count:
+            raise no_inputs(name)
+        if not all(bool(torch.isfinite(kept).all()) for kept in (x, y) if kept is not None):
+            raise not_finite(name)
+        mean = self._take_off_mean(x)
+        if mean is not None:
+            x[:, hardly_vary(x.square().mean(dim=0), mean)] = 0
+        hessian = LowRank(x / math.sqrt(count))
+        if y is None:
+            return Moments(hessian, None, None, count, count, mean)
+        output_mean = self._take_off_mean(y)
+        blocks = each(lambda rows: y[:, rows].T @ x / count, spans(y.shape[1], _ROWS), x.device)
+        # Norms of positions first, as in the sums over all positions.
+        norms = torch.linalg.vector_norm(y, dim=1).cpu().double()
+        energy = float(norms.square().mean())
+        return Moments(hessian, torch.cat(blocks), energy, count, count, mean, output_mean)
+
+    def _take_off_mean(self, rows: Tensor) -> Tensor | None:
+        """Centre rows in place and return their mean, if the moments are to be central."""
+        if not self._centred:
+            return None
+        (mean,) = each(lambda kept: kept.mean(dim=0), [rows], rows.device)
+        rows -= mean
+        return mean

@@ -1,0 +1,115 @@
+"""The GPU benchmark as far as it goes without one: its graphs for real, its engines on stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+
+from benchmarks.gpu import accuracy, engines, questions
+from benchmarks.gpu.page import LEAST, page
+from deploy.benchmark.measure_arms import EngineSettings
+from deploy.builder.engine_build import build
+from deploy.builder.settings import BuildSettings
+from deploy.machine.environment import find_gpu
+from deploy.sessions.onnx_session import OnnxSession
+from export.audit.audit import audit_model
+from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.patterns import NM, find_violations
+from tests.support.engines import builder, gpu  # noqa: F401 - fixtures
+from tests.support.fake_arms import classifier
+from tests.support.paths import ROOT
+
+ELIGIBLE = {"right-axis": 4, "wrong-axis": 0, "grouped": 0, "int8": 4, "int8-float-output": 4}
+
+
+@pytest.mark.parametrize("name", questions.QUESTIONS)
+def test_questions_are_what_they_say(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(questions, "CHANNELS", 64)
+    monkeypatch.setattr(questions, "SIDE", 6)
+    question, path = questions.QUESTIONS[name], tmp_path / "sparse.onnx"
+    questions.write_graph(question, path, sparse=True)
+    audit = audit_model(onnx.load(path), NM(2, 4))
+    assert audit.eligible_layers == ELIGIBLE[name]
+    built = build(path, tmp_path / "sparse.plan", BuildSettings(backend="tensorrt-rtx", compute_capability="8.6"))
+    assert built.eligible_layers == ELIGIBLE[name]
+    shape = (2, 64, 6, 6)
+    dtype = np.float16 if question.precision == "fp16" else np.float32
+    assert np.isfinite(OnnxSession(path).run(np.ones(shape, dtype))).all()
+
+
+def test_the_wrong_axis_is_two_of_four_along_it():
+    weight = np.random.default_rng(0).standard_normal((8, 8, 3, 3)).astype(np.float32)
+    wrong = questions.prune(weight, "flattened")
+    assert (np.count_nonzero(wrong.reshape(-1, 4), axis=1) == 2).all()
+    assert find_violations(wrong, NM(2, 4), axis=1).count
+    assert not find_violations(questions.prune(weight, "channels"), NM(2, 4), axis=1).count
+
+
+@pytest.fixture
+def measured(tmp_path, builder, monkeypatch):  # noqa: F811
+    """A folder of models with a trained pair, and what measuring it gives on stand-ins."""
+    models, out = tmp_path / "models", tmp_path / "out"
+    models.mkdir()
+    weight = np.repeat(np.eye(4), 16, axis=1)
+    for arm, own in (("dense", weight), ("sparse", weight * (np.arange(64) % 2))):
+        classifier(models / f"fashion-mnist.{arm}.fp16.onnx", own, dtype=np.float32)
+    images = np.random.default_rng(0).integers(0, 9, (250, 1, 8, 8)).astype(np.float16)
+    labels = images.reshape(250, 4, 16).sum(axis=2, dtype=np.float32).argmax(axis=1)
+    np.savez(models / "fashion-mnist.npz", images=images, labels=labels)
+    write_json(models / "fashion-mnist.json", {"pytorch_top1": {"dense": 93.0, "sparse": 92.5}})
+    quick = EngineSettings(build=BuildSettings(backend="tensorrt"), rebuilds=1, rounds=2, iterations=2)
+    monkeypatch.setattr(engines.measure, "__defaults__", (quick,))
+    monkeypatch.setattr(accuracy, "SETTINGS", quick)
+    monkeypatch.setattr(engines, "BATCHES", (1, 8))
+    engines.measure_all(models, out, [])
+    monkeypatch.setattr("sys.argv", ["accuracy", str(models), str(out)])
+    accuracy.main()
+    return out
+
+
+def test_a_run_ends_in_a_page(measured):
+    text = page(measured)
+    assert "on an Fake A100, driver 580" in text
+    assert "| fashion-mnist | fp16 | 8 |" in text
+    assert "| fp16 | C |" in text
+    assert "| 93.00 |" in text
+    assert text.count("*Not measured yet.*") == 4  # questions, baselines, pruning, cuSPARSELt
+
+
+def test_what_is_measured_is_not_measured_again(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "measure", pytest.fail)
+    engines.measure_all(tmp_path / "models", measured, [])
+
+
+def test_an_error_becomes_part_of_the_result(tmp_path):
+    graph = onnx.load(classifier(tmp_path / "net.dense.fp16.onnx", np.ones((4, 64))))
+    onnx.save(graph, tmp_path / "net.sparse.fp16.onnx")
+    if find_gpu():
+        pytest.skip("there is a GPU")
+    found = engines.measure(tmp_path / "net.dense.fp16.onnx", tmp_path / "net.sparse.fp16.onnx", 1)
+    assert found["error"]
+    write_json(tmp_path / "engines-net-fp16-1.json", found)
+    assert found["error"] in page(tmp_path)
+
+
+def test_baselines_are_trained_once_each_and_serve_what_follows(tmp_path):
+    """The script itself, with a Python that only tells what it is asked for."""
+    python, asked, out = tmp_path / "python", tmp_path / "asked", tmp_path / "out"
+    told = json.dumps({"evaluation": {"top1": 93.9}, "history": [{}] * 20, "seconds": 61.4})
+    take_out = 'for word; do [ "$last" = --out ] && touch "$word"; last=$word; done'
+    tell = f"case $* in *sparsegpt_cli*) {take_out}; echo '{told}';; esac"
+    python.write_text(f'#!/bin/sh\necho "$@" >>{asked}\n{tell}\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "PARTS": "baselines models"}
+    for _ in range(2):
+        subprocess.run(["sh", "benchmarks/gpu/run.sh", out], cwd=ROOT, env=environment, check=True)
+    lines = asked.read_text().splitlines()
+    assert ["sparsegpt_cli" in line for line in lines] == [True] * 4 + [False] * 2
+    assert all(f"configs/{name}-fashion-mnist.yaml" in line for name, line in zip(LEAST, lines, strict=False))
+    assert all(line.endswith(f"--checkpoint {out}/models/resnet18.safetensors") for line in lines[4:])
+    assert "| resnet18 | 20 | 61 | 93.90 | 94.0 ✗ |" in page(out)

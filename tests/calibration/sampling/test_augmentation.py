@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from calibration.sampling.augmentation import augmentation_for, black, crop_flip, with_views
+
+
+def test_a_black_pixel_normalised() -> None:
+    assert black([0.5, 0.2], [0.25, 0.1]) == [-2, -2]
+
+
+def test_each_image_is_followed_by_its_own_views() -> None:
+    images = torch.arange(1.0, 6)[:, None, None, None].expand(-1, 1, 8, 8)
+    found = torch.cat(with_views(images.split(2), 3, [-1.0], False, seed=0))
+    assert [int(image.max()) for image in found] == [number for number in range(1, 6) for _ in range(4)]
+    assert torch.equal(found[::4], images)
+    assert any((view == -1).any() for view in found)  # an edge came into sight
+
+
+def test_batches_keep_their_size() -> None:
+    batches = torch.rand(5, 3, 8, 8).split(2)
+    assert [len(batch) for batch in with_views(batches, 2, [0.0], True, seed=0)] == [2] * 6 + [1] * 3
+
+
+def test_views_do_not_depend_on_batches_or_processes() -> None:
+    images = torch.rand(7, 1, 8, 8)
+    whole = torch.cat(with_views([images], 2, [0.0], True, seed=3))
+    parts = [*with_views(images[:3].split(2), 2, [0.0], True, 3), *with_views([images[3:]], 2, [0.0], True, 3, first=3)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(torch.cat(with_views([images], 2, [0.0], True, seed=4)), whole)
+
+
+def test_a_view_is_a_window_into_the_padded_image() -> None:
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1), value=-5)[0, 0]
+    windows = {padded[top : top + 8, left : left + 8] for top in range(3) for left in range(3)}
+    for view in crop_flip(image.expand(20, -1, -1, -1), [-5.0], False, torch.Generator().manual_seed(0)):
+        assert any(torch.equal(view[0], window) for window in windows)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"), [("digits", "crop"), ("cifar10", "crop-flip"), ("imagefolder:x", "crop-flip"), ("npz:x", "none")]
+)
+def test_what_suits_the_data(spec: str, kind: str) -> None:
+    assert augmentation_for(spec) == kind

@@ -1,0 +1,213 @@
+"""``finetune`` on the digits: both methods, what is written, what is refused, and what a kill leaves."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from calibration.data.splits import open_data
+from calibration.training.trainer import score
+from calibration.training.unfinished_training import Unfinished
+from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.files.atomic import sha256
+
+
+@pytest.fixture(scope="module")
+def sparse(digits_checkpoint, tmp_path_factory):
+    """``simple_cnn`` pruned to 1:16 by magnitude, which costs it much."""
+    from sparsegpt_cli.app import main
+
+    path = tmp_path_factory.mktemp("sparse") / "sparse.safetensors"
+    pattern = ["--pattern", "1:16", "--method", "magnitude"]
+    assert main(["prune", "--weights", str(digits_checkpoint), *pattern, "--out", str(path), "--quiet"]) == 0
+    return path
+
+
+@pytest.fixture
+def finetune(cli, sparse, tmp_path):
+    def run(*arguments, out="fine.safetensors", weights=sparse):
+        return cli("finetune", "--weights", weights, "--out", tmp_path / out, "--json", *arguments)
+
+    return run
+
+
+def zeros_are_held(sparse, fine):
+    before, after = load_checkpoint(sparse), load_checkpoint(fine)
+    for layer in before.metadata["pruned"]:
+        weight, zeros = after.state[f"{layer}.weight"], before.state[f"{layer}.weight"] == 0
+        assert not weight[zeros].view(torch.int32).any()
+        assert not torch.equal(weight, before.state[f"{layer}.weight"])
+    return before, after
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_training_wins_accuracy_back(finetune, sparse, digits_checkpoint, tmp_path, dense):
+    more = ["--dense", digits_checkpoint] if dense else []
+    outcome = finetune("--epochs", 2, "--augment", "none", "--learning-rate", 0.1, *more)
+    assert outcome.code == 0, outcome.err
+    content = outcome.json
+    assert content["out"] == str(tmp_path / "fine.safetensors")
+    assert (content["method"], content["pattern"]) == ("training", "1:16")
+    assert [epoch["epoch"] for epoch in content["history"]] == [0, 1, 2]
+    assert content["history"][0]["loss"] is None
+    best = content["history"][content["best_epoch"]]
+    assert best["validation_top1"] == content["validation_top1"] > content["history"][0]["validation_top1"]
+    assert (content["dense_validation_top1"] is None) == (not dense)
+    evaluation = content["evaluation"]
+    assert evaluation.keys() == {"before", "after"} | ({"dense"} if dense else set())
+    assert evaluation["after"]["loss"] < 0.8 * evaluation["before"]["loss"]
+    assert content["seconds"] > 0
+    assert "best:" in (tmp_path / "fine.curve.svg").read_text()
+    before, after = zeros_are_held(sparse, tmp_path / "fine.safetensors")
+    kept = ("pattern", "method", "pruned", "dense", "model", "num_classes", "image", "source_sha256")
+    assert {key: after.metadata[key] for key in kept} == {key: before.metadata[key] for key in kept}
+    assert after.metadata["finetuned_from"] == sha256(sparse)
+    assert after.metadata["finetuning"]["method"] == "training"
+    assert after.metadata["evaluation"] == evaluation["after"]
+
+
+def test_blocks_need_no_labels_and_win_accuracy_back_too(finetune, sparse, digits_checkpoint, tmp_path):
+    content = finetune("--method", "blocks", "--dense", digits_checkpoint, "--learning-rate", 0.05).json
+    assert content["method"] == "blocks"
+    assert content["samples"] == 256
+    assert content["held_out"]["after"]["logit_error"] < content["held_out"]["before"]["logit_error"] / 2
+    assert content["evaluation"]["after"]["top1"] > content["evaluation"]["before"]["top1"]
+    (block,) = content["blocks"]
+    assert block["name"] == "conv2 … fc2"
+    assert block["layers"] == ["conv2", "fc1"]
+    assert block.keys() == {"name", "layers", "before", "after", "epochs", "network"}
+    assert (content["kept_blocks"], content["untouched"]) == (1, [])
+    assert ">before<" in (tmp_path / "fine.curve.svg").read_text()
+    zeros_are_held(sparse, tmp_path / "fine.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("method", "told", "stage"),
+    [("training", "best epoch", "train 8/8"), ("blocks", "1 of 1 blocks, error of outputs", "reconstruct 1/1")],
+)
+def test_people_are_told(cli, sparse, digits_checkpoint, tmp_path, method, told, stage):
+    out = tmp_path / "fine.safetensors"
+    arguments = ["--weights", sparse, "--dense", digits_checkpoint, "--method", method, "--epochs", 1]
+    outcome = cli("finetune", *arguments, "--out", out)
+    assert outcome.code == 0
+    assert told in outcome.out
+    assert "evaluation, top-1: dense 9" in outcome.out
+    assert str(out.with_suffix(".curve.svg")) in outcome.out
+    assert stage in outcome.err
+
+
+def test_the_result_is_exported_and_verified(cli, finetune, tmp_path):
+    assert finetune().code == 0
+    model = tmp_path / "fine.onnx"
+    exported = cli("export", "--weights", tmp_path / "fine.safetensors", "--out", model, "--json")
+    assert exported.json["sparse_layers"] == 2
+    content = cli("verify", model, "--json").json
+    assert (content["pattern"], content["sparse_layers"]) == ("1:16", 2)
+
+
+def test_the_same_seed_gives_the_same_bytes(finetune, digits_checkpoint, tmp_path):
+    for name in ("a", "b"):
+        arguments = ["--method", "blocks", "--dense", digits_checkpoint, "--epochs", 1, "--seed", 3]
+        assert finetune(*arguments, out=f"{name}.safetensors").code == 0
+    for suffix in ("safetensors", "curve.svg"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_killed_it_goes_on_to_the_same_bytes(finetune, digits_checkpoint, tmp_path, monkeypatch):
+    arguments = ["--dense", digits_checkpoint, "--epochs", 2]
+    assert finetune(*arguments, out="a.safetensors").code == 0
+    scores = []
+
+    def killed(*batches):
+        scores.append(batches)
+        if len(scores) == 4:  # the dense network, epochs 0 and 1, and then
+            raise KeyboardInterrupt
+        return score(*batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished.__init__, "__defaults__", (0.0,))
+        patch.setattr("calibration.training.unfinished_training._PATIENCE", 0)
+        patch.setattr("calibration.training.trainer.score", killed)
+        assert finetune(*arguments, out="b.safetensors").code == 130
+    assert {path.name for path in tmp_path.glob("b.*")} == {"b.safetensors.unfinished", "b.curve.svg"}
+    shutil.copy(tmp_path / "b.safetensors.unfinished", tmp_path / "c.safetensors.unfinished")
+    outcome = finetune(*arguments, out="b.safetensors")
+    assert "going on with an unfinished training, after 16 steps" in outcome.err
+    assert {path.name for path in tmp_path.glob("b.*")} == {"b.safetensors", "b.curve.svg"}
+    for suffix in ("safetensors", "curve.svg"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+    outcome = finetune(*arguments, "--ema", 0.5, out="c.safetensors")
+    assert "of other settings (ema): this one starts anew" in outcome.err
+
+
+def test_a_checkpoint_of_no_pruned_network_is_refused(cli, digits_checkpoint, tmp_path):
+    outcome = cli("finetune", "--weights", digits_checkpoint, "--out", tmp_path / "fine.safetensors")
+    assert outcome.code == 1
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert "does not note which layers are pruned" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_that_breaks_the_pattern_is_refused(finetune, sparse, tmp_path):
+    checkpoint = load_checkpoint(sparse)
+    checkpoint.state["conv2.weight"][3, 4:6, 1, 1] = 1
+    save_checkpoint(tmp_path / "broken.safetensors", checkpoint.state, checkpoint.metadata)
+    outcome = finetune(weights=tmp_path / "broken.safetensors")
+    assert outcome.code == 1
+    assert outcome.json["error"].startswith("conv2: 1 of 4608 groups hold too many non-zeros, though noted as")
+
+
+def test_inputs_are_not_overwritten(cli, sparse):
+    before = sha256(sparse)
+    outcome = cli("finetune", "--weights", sparse, "--out", sparse)
+    assert outcome.code == 1
+    assert "would be overwritten" in outcome.err
+    assert sha256(sparse) == before
+
+
+def test_another_dense_network_is_warned_of(finetune, digits_checkpoint, tmp_path):
+    checkpoint = load_checkpoint(digits_checkpoint)
+    save_checkpoint(tmp_path / "other.safetensors", checkpoint.state, {})
+    assert "other.safetensors is not what was pruned" in finetune("--dense", tmp_path / "other.safetensors").err
+    assert "warning" not in finetune("--dense", digits_checkpoint).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "admm"], "unknown method 'admm'"),
+        (["--method", "blocks"], "blocks learn from the dense network"),
+        (["--method", "blocks", "--weight-decay", 0], "--weight-decay does nothing with --method blocks"),
+        (["--method", "blocks", "--distill", 0.5], "--distill does nothing with --method blocks"),
+        (["--samples", 64], "--samples does nothing with --method training"),
+        (["--distill", 0.5], "there is no dense network to learn from"),
+        (["--temperature", 4], "there is no dense network to learn from"),
+        (["--optimizer", "lion"], "optimizer is lion"),
+        (["--data", "npz:images.npz"], "npz:images.npz has no labels to train on"),
+        (["--method", "blocks", "--dense", "none.safetensors"], "no checkpoint at none.safetensors"),
+        (["--method", "blocks", "--dense", "dense.safetensors", "--samples", 1198], "no images are left"),
+        (["--dense", "dense.safetensors", "--distill", 2], "distill is 2"),
+        (["--model", "cifar_cnn"], "the checkpoint does not fit the model"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_line(finetune, digits_checkpoint, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(digits_checkpoint, "dense.safetensors")
+    np.savez("images.npz", images=np.random.default_rng(0).random((64, 1, 8, 8), dtype=np.float32))
+    outcome = finetune(*arguments)
+    assert outcome.code == 1
+    assert message in outcome.json["error"]
+    assert outcome.json["hint"]
+    assert {path.name for path in tmp_path.iterdir()} == {"dense.safetensors", "images.npz"}
+
+
+def test_blocks_take_images_without_labels(finetune, digits_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.concatenate([batch for batch, _ in open_data("digits").training.batches(100)])
+    np.savez("images.npz", images=images[:300])
+    more = ["--data", "npz:images.npz", "--dense", digits_checkpoint, "--epochs", 2, "--mean", 0, "--std", 1]
+    content = finetune("--method", "blocks", *more).json
+    assert content["samples"] == 240
+    assert content["evaluation"] == {"dense": None, "before": None, "after": None}
+    assert content["held_out"]["after"]["logit_error"] < content["held_out"]["before"]["logit_error"]

@@ -1,0 +1,134 @@
+import json
+from math import prod
+
+import pytest
+
+from sparsegpt_cli.jobs.workflow import Workflow
+from sparsegpt_cli.options.pruning import PruneOptions
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.settings import QUALITIES, PruneSettings, preset
+
+
+def run(cli, checkpoint, folder, *options):
+    outcome = cli(
+        "prune", "--weights", checkpoint, "--samples", 64, "--json", "--out", folder / "sparse.safetensors", *options
+    )
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def test_presets_are_what_they_say():
+    assert preset("balanced") == PruneSettings()
+    assert not preset("fast").refit
+    assert preset("best").admm_columns > preset("balanced").admm_columns
+    assert preset("fast", refit=True).refit
+    assert set(QUALITIES) == {"fast", "balanced", "best"}
+    with pytest.raises(InputError, match="unknown quality"):
+        preset("excellent")
+
+
+def test_options_win_over_the_preset():
+    assert PruneOptions(quality="best").workflow().permute
+    assert not PruneOptions(quality="best", permute=False).workflow().permute
+    assert PruneOptions(quality="best").workflow().views == 7
+    assert PruneOptions(quality="best", views=0).workflow().views == 0
+    assert PruneOptions(alpha="auto").settings().alpha is None
+    assert PruneOptions(quality="fast", alpha="0.5").settings().alpha == 0.5
+    assert PruneOptions(max_disagreement="0.5%").workflow().max_disagreement == 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_disagreement": 101.0},
+        {"max_disagreement": float("nan")},
+        {"sparsity_budget": 1.0},
+        {"max_disagreement": 1.0, "sparsity_budget": 0.4},
+        {"batch_norm": "maybe"},
+        {"permute_seconds": 0.0},
+    ],
+)
+def test_nonsense_is_refused(options):
+    with pytest.raises(InputError):
+        Workflow(**options)
+
+
+def test_views_are_calibrated_on(cli, digits_checkpoint, tmp_path):
+    def errors(content):
+        return [layer["relative_error"] for layer in content["layers"]]
+
+    plain, seen = (run(cli, digits_checkpoint, tmp_path, "--views", views) for views in (0, 2))
+    assert errors(seen) != errors(plain)
+    assert seen["layers"][1]["positions"] == 3 * plain["layers"][1]["positions"]
+
+
+def test_no_views_of_images_that_are_not_known(cli, random_images, tmp_path):
+    model = ("--model", "cifar_cnn", "--num-classes", 10, "--data", f"npz:{random_images}")
+    outcome = cli("prune", *model, "--views", 2, "--out", tmp_path / "sparse.safetensors", "--json")
+    assert outcome.code == 0, outcome.err
+    assert any("no views" in warning for warning in outcome.json["warnings"])
+
+
+def test_best_permutes_and_judges_batch_norm(cli, digits_checkpoint, tmp_path):
+    content = run(cli, digits_checkpoint, tmp_path, "--quality", "best")
+    moved = [space for space in content["permutation"] if not space["reason"]]
+    assert moved
+    assert all(space["after"] <= space["before"] for space in moved)
+    plain = run(cli, digits_checkpoint, tmp_path)
+    assert plain["permutation"] is None
+    assert plain["batch_norm"] is None
+
+
+def test_a_budget_leaves_the_most_sensitive_layers_dense(cli, digits_checkpoint, tmp_path):
+    whole = run(cli, digits_checkpoint, tmp_path)
+    assert all(layer["sensitivity"] is None for layer in whole["layers"])
+    content = run(cli, digits_checkpoint, tmp_path, "--sparsity-budget", 0.05)
+    curve = content["tradeoff"]
+    dense = [layer["name"] for layer in content["layers"] if layer["reason"] == "SENSITIVE"]
+    assert dense == [point["left_dense"] for point in curve["points"][1:2]]
+    assert curve["measured"][-1]["dense_layers"] == 1
+    assert curve["points"][1]["sparsity"] >= 0.05 > curve["points"][2]["sparsity"]
+    assert curve["measured"][-1]["logit_error"] < curve["measured"][0]["logit_error"]
+
+
+def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tmp_path):
+    content = run(cli, digits_checkpoint, tmp_path, "--max-disagreement", "90%")
+    assert len(content["tradeoff"]["measured"]) == 1
+    assert not any(layer["reason"] == "SENSITIVE" for layer in content["layers"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sparsity-budget", "0.9"], "cannot be reached"),
+        (["--max-disagreement", "little"], "no percentage"),
+        (["--alpha", "much"], "no number"),
+        (["--mask", "round"], "unknown mask"),
+        (["--layers", "some"], "unknown layers"),
+        (["--global-budget"], "no budget to share"),
+        (["--layers", "auto", "--method", "magnitude"], "tells nothing"),
+        (["--quality", "excellent"], "unknown quality"),
+        (["--batch-norm", "maybe"], "unknown batch norm"),
+        (["--max-disagreement", "1", "--samples", "1198"], "no training images are left"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(cli, digits_checkpoint, tmp_path, options, message):
+    outcome = cli("prune", "--weights", digits_checkpoint, "--out", tmp_path / "x.safetensors", "--quiet", *options)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_budget_over_all_layers(cli, digits_checkpoint, tmp_path):
+    content = run(cli, digits_checkpoint, tmp_path, "--pattern", "0.7", "--global-budget")
+    pruned = [layer for layer in content["layers"] if layer["status"] == "pruned"]
+    zeros = sum(layer["sparsity"] * prod(layer["shape"]) for layer in pruned)
+    assert zeros / sum(prod(layer["shape"]) for layer in pruned) == pytest.approx(0.7, abs=0.01)
+    assert len({round(layer["sparsity"], 2) for layer in pruned}) > 1
+
+
+def test_layers_auto_has_a_target():
+    assert PruneOptions(layers="auto").workflow().max_disagreement == 0.5
+    assert PruneOptions(layers="auto", sparsity_budget=0.4).workflow().max_disagreement is None
+    assert PruneOptions().workflow().max_disagreement is None

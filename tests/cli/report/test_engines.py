@@ -1,0 +1,217 @@
+"""The HTML report of a benchmark on engines: what it says of arms, layers and the GPU, and what it withstands."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import xml.etree.ElementTree as ET
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deploy.benchmark.on_engines import benchmark_engines
+from sparsegpt_cli.report import render
+from sparsegpt_cli.report.benchmark import Benchmark, median_interval
+from sparsegpt_cli.report.engine_charts import ArmTimes, Gain, arms_chart, distribution_chart
+from sparsegpt_cli.report.fields import Fields
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.reasons import Reason
+from tests.support.engines import (  # noqa: F401
+    QUICK,
+    batches,
+    builder,
+    gpu,
+    nvml,
+    pair,
+)
+from tests.support.reports import (
+    GPU,
+    SPARSE,
+    Page,
+    engine_benchmark,
+    engine_run,
+    hostile_engine_run,
+    key_paths,
+    read_page,
+    sample_run,
+    write_run,
+)
+
+
+def plain(page: Page) -> str:
+    return page.text.replace("\xa0", " ")
+
+
+def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> None:
+    page = read_page(write_run(tmp_path, engine_run()))
+    text = plain(page)
+    assert not page.problems
+    assert "script" not in page.tags
+    assert len(page.ids) == len(set(page.ids))
+    verdict = f"On engines: {engine_benchmark()['explanation']['verdict']}."
+    assert "faster at batch 8; " in verdict
+    assert text.count(verdict) == 2
+    assert "A to C at batch 32: what pruning gains in all" in text
+    assert "C at batch 8: sparse weights, sparse flag on" in text
+    assert text.index(verdict) < text.index("layers are 2:4") < text.index("layers pruned")
+    assert text.rindex(verdict) < text.index("Latency Layers Accuracy Engines and GPU")  # the tabs' labels
+    assert page.tags["section"] == 6 + 4
+    for said in (
+        "Timed by events on the GPU's stream, copies to and from the GPU left out, with a CUDA graph, batch 8, ",
+        "A: dense weights, sparse flag off",
+        "Sparse, ONNX Runtime",
+        "a ceiling of 1.",
+        "All 20 layers",
+        "sparse kernel: 13",
+        "dense kernel: 6",
+        "unknown kernel: 1",
+        SPARSE,
+        "timed within layer1.0.conv2 + relu1",
+        "Clocks were held back: sw_power_cap (25 % of the time).",
+        "the GPU's clocks were held back: sw_power_cap",
+        "1695",
+        "B2",
+    ):
+        assert said in text, said
+    for reason in (Reason.CHANNELS_NOT_MULTIPLE, Reason.SMALL_CHANNELS, Reason.OPAQUE):
+        assert f"{reason.value} {reason.advice}" in text
+    assert "say nothing about sparse tensor cores" not in text
+    assert "has not been measured" not in text
+    assert page.tags["svg"] == 3 + 2
+
+
+def test_on_onnx_runtime_nothing_is_said_of_engines(tmp_path: Path, no_charts: None) -> None:
+    changes = {"runtime": "onnxruntime 1.22.0 CPU", "verdict": "No change.", "explanation": None, "speedup": {}}
+    page = read_page(write_run(tmp_path, engine_run(**changes)))
+    assert page.tags["input"] == 0
+    assert "On engines" not in page.text
+    assert "CUDA graph" not in page.text
+    assert "Speed on a GPU has not been measured." in page.text
+    assert "say nothing about sparse tensor cores" in page.text
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    page = read_page(write_run(tmp_path, hostile_engine_run()))
+    assert not page.problems
+    assert {"script", "img"}.isdisjoint(page.tags)
+    assert page.text.count("<script>document.title=") > 100
+    assert "\u202e" not in page.text
+
+
+def test_what_is_unknown_is_called_so(tmp_path: Path, no_charts: None) -> None:
+    page = read_page(
+        write_run(tmp_path, engine_run(explanation=None, gpu=None, accuracy={}, latency_regime=None, engines={}))
+    )
+    for said in ("Nothing explains the layers", "clocks were not recorded", "No accuracy was recorded"):
+        assert said in page.text
+    assert not page.problems
+    assert page.text.count(engine_benchmark()["verdict"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"throttled": None}, "Whether they were held back is unknown."),
+        ({"throttled": {}, "steady": True}, "The SM clock kept to one value. Nothing held the clocks back."),
+        ({"throttled": {"sync_boost": 1.0}, "locked": True}, "by hand. Clocks were held back: sync_boost (100 % of"),
+    ],
+)
+def test_throttling(told: dict[str, Any], said: str) -> None:
+    found = Benchmark(Fields({"gpu": {**GPU, **told}}, Path("benchmark.json"))).throttling
+    assert said in found.replace("\xa0", " ")
+
+
+def test_without_samples_the_percentiles_are_drawn(tmp_path: Path) -> None:
+    latency = copy.deepcopy(engine_benchmark()["latency"])
+    for arm in latency.values():
+        del arm["rounds_ms"], arm["engines_p50_ms"]
+    assert read_page(write_run(tmp_path, engine_run(latency=latency))).tags["svg"] == 3 + 1
+    assert read_page(write_run(tmp_path, engine_run(latency={}))).tags["svg"] == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("latency", {"A": {"p50_ms": 1.0, "rounds_ms": [1.0]}}, "rounds_ms is not a list of lists of numbers"),
+        ("latency", {"A": {"p50_ms": 1.0, "rounds_ms": [["1"]]}}, "rounds_ms is not a list of numbers"),
+        ("latency", {"A": {"p50_ms": 1.0, "rounds_ms": [[float("nan")]]}}, "of sensible size"),
+        ("latency", {"A": {"p50_ms": 1.0, "engines_p50_ms": [True]}}, "engines_p50_ms is not a list of numbers"),
+        ("explanation", {"layers": [{"chosen": "yes"}]}, r"explanation.layers\[0\].chosen is not true or false"),
+        ("engines", {"A": [1]}, "engines.A is not a list of objects"),
+        ("gpu", {"sm_mhz": 1}, "gpu.sm_mhz is not an object"),
+    ],
+)
+def test_damaged_benchmarks_are_named(tmp_path: Path, no_charts: None, key: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_page(write_run(tmp_path, engine_run(**{key: value})))
+
+
+def test_any_key_may_be_null(tmp_path: Path, no_charts: None) -> None:
+    files = {**sample_run(1), "benchmark.json": engine_benchmark(2, 2)}
+    for *way, key in key_paths(files["benchmark.json"]):
+        if any(step != 0 for step in way if isinstance(step, int)):
+            continue  # the first of every list will do
+        damaged = copy.deepcopy(files)
+        parent = functools.reduce(lambda value, step: value[step], way, damaged["benchmark.json"])
+        if isinstance(parent, dict):
+            parent[key] = None
+            render.render_report(write_run(tmp_path, damaged))
+
+
+def test_what_the_benchmark_writes_is_what_is_read(builder, pair, nvml, tmp_path: Path) -> None:  # noqa: F811
+    """The stand-ins' own benchmark, in place of the one made up here."""
+    measured = json.loads(json.dumps(benchmark_engines(*pair, batches(), QUICK).to_json()))
+    made_up = engine_benchmark()
+    assert measured.keys() == made_up.keys()
+    assert measured["gpu"].keys() == made_up["gpu"].keys()
+    assert measured["engines"]["C"][0].keys() == made_up["engines"]["C"][0].keys()
+    text = plain(read_page(write_run(tmp_path / "run", {"prune.json": {}, "benchmark.json": measured})))
+    assert "sparse is 2.00× (2.00–2.00) faster at batch 8; 1 of 1 eligible layers use sparse kernels." in text
+    assert "● sparse sm80_spgemm_f16 0.5000 0.5000 1.00× CHOSEN_NO_GAIN" in text
+    assert "Clocks were held back" in text
+
+
+times = st.floats(0, 1e15)
+
+
+drawn = st.builds(
+    ArmTimes,
+    st.text(max_size=60).filter(str.isprintable),
+    times,
+    st.none() | times,
+    st.none() | times,
+    st.none() | st.tuples(times, times),
+    st.lists(times, min_size=1, max_size=9).map(tuple),
+    st.lists(times, max_size=2).map(tuple),
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(drawn, min_size=1, max_size=4),
+    st.lists(st.builds(Gain, st.text("ab$<&"), times, times, times), max_size=3),
+)
+def test_charts_are_well_formed_whatever_the_times(arms: list[ArmTimes], gains: list[Gain]) -> None:
+    ET.fromstring(arms_chart(arms, gains, 0.01))
+    ET.fromstring(distribution_chart(arms))
+
+
+@pytest.mark.parametrize("count", [*range(6, 31), 500])
+def test_the_interval_is_the_narrowest_that_holds_the_median_often_enough(count: int) -> None:
+    low, high = median_interval([float(value) for value in reversed(range(count))])  # type: ignore[misc]
+    assert low + high == count - 1
+
+    def covers(first: float) -> float:
+        return 1 - 2 * sum(comb(count, below) for below in range(int(first) + 1)) / 2**count
+
+    assert covers(low) >= 0.95 > covers(low + 1)
+
+
+def test_too_few_rounds_have_no_interval() -> None:
+    assert median_interval([1.0] * 5) is None
+    assert median_interval([]) is None

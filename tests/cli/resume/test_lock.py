@@ -1,0 +1,68 @@
+"""One process at a time, however the last one ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sparsegpt_cli.resume.lock import locked, locked_file
+from sparsegpt_core.errors import InputError
+from tests.support.paths import ROOT
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sparsegpt_cli.resume.lock import locked, locked_file
+with {name}(Path(sys.argv[1]), "training"):
+    print("in", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(params=[locked, locked_file], ids=lambda lock: lock.__name__)
+def lock(request):
+    return request.param
+
+
+def holder(lock, path) -> subprocess.Popen:
+    script = HOLDER.format(name=lock.__name__)
+    process = subprocess.Popen([sys.executable, "-c", script, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(lock, tmp_path):
+    path = tmp_path / "net"
+    first = holder(lock, path)
+    with pytest.raises(InputError, match=f"another training writes to {path}"), lock(path, "training"):
+        pytest.fail("both are in")
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    with lock(path, "training"):
+        pass
+
+
+def test_a_file_s_lock_leaves_nothing(tmp_path):
+    path = tmp_path / "new" / "net.safetensors"
+    with locked_file(path, "training"):
+        assert [each.name for each in path.parent.iterdir()] == [".net.safetensors.lock"]
+    assert not list(path.parent.iterdir())
+    with locked_file(path, "training"), locked_file(path.with_name("other"), "training"):
+        pass
+
+
+def test_a_lock_that_its_holder_just_removed_is_none(tmp_path, monkeypatch):
+    """The holder of a file's lock removes it; who had opened it before then holds a file that nobody else sees."""
+    path, take = tmp_path / "net", __import__("sparsegpt_cli.resume.lock", fromlist=["_take"])._take
+
+    def late(file, target, what):
+        (tmp_path / ".net.lock").unlink()
+        take(file, target, what)
+
+    monkeypatch.setattr("sparsegpt_cli.resume.lock._take", late)
+    with pytest.raises(InputError, match="another training"), locked_file(path, "training"):
+        pytest.fail("a lock that nobody sees")

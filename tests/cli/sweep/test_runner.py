@@ -1,0 +1,396 @@
+"""``sweep`` on the digits: right figures, kept at once, computed once, and wrong input told in a line."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pyarrow import csv, parquet
+
+from calibration.data.splits import open_data
+from calibration.evaluation.accuracy import evaluate
+from calibration.evaluation.output_distance import distance, outputs_of
+from calibration.sampling.batches import calibration_batches
+from calibration.training.trainer import TrainSettings, train
+from deploy.measure.accuracy import paired_difference
+from sparsegpt_cli.jobs.datasets import DataOptions
+from sparsegpt_cli.resume.lock import locked
+from sparsegpt_cli.sweep import runner as conductor
+from sparsegpt_cli.sweep.cell import Task
+from sparsegpt_cli.sweep.checkpoints import open_subject
+from sparsegpt_cli.sweep.evaluation import Judge
+from sparsegpt_cli.sweep.grid import Cell
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints.fit import load_into
+from sparsegpt_core.patterns import NM
+from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.settings import preset
+from tests.support.networks import tiny
+from tests.support.paths import ROOT
+
+MODEL = "tests.support.networks:tiny"
+CODE = ("--model", MODEL)
+GRID = (*CODE, "--methods", "magnitude", "--methods", "cnn-sparsegpt", "--methods", "sparsegpt")
+GRID += ("--patterns", "2:4", "--samples", 16, "--samples", 32, "--seeds", 0, "--seeds", 3, "--jobs", 2)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> tuple[Path, Path]:
+    """A trained network and one that is not."""
+    folder, data = tmp_path_factory.mktemp("checkpoints"), open_data("digits")
+    paths = folder / "trained.safetensors", folder / "untrained.safetensors"
+    metadata = {"model": MODEL, "num_classes": 10, "mean": data.mean, "std": data.std}
+    torch.manual_seed(0)
+    model = tiny()
+    save_checkpoint(paths[1], model.state_dict(), metadata)
+    train(model, data, TrainSettings(epochs=4, batch_size=64, augment="none", precision="fp32"))
+    save_checkpoint(paths[0], model.state_dict(), metadata)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoints, tmp_path_factory) -> Path:
+    """The folder of a sweep over both."""
+    from sparsegpt_cli.app import main
+
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    weights = [part for path in checkpoints for part in ("--weights", str(path))]
+    assert main(["sweep", *weights, *map(str, GRID), "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture
+def swept(finished, checkpoints, tmp_path, cli):
+    """A copy of that folder, and what sweeps over it again."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    weights = [part for path in checkpoints for part in ("--weights", path)]
+    return out, lambda *more: cli("sweep", *weights, *GRID, "--out", out, "--json", *more)
+
+
+@pytest.fixture
+def inside(monkeypatch):
+    """Compute cells in this process, and draw nothing: where neither is what is tested."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(conductor, "each_in_processes", lambda function, items, jobs: ((i, function(i)) for i in items))
+    monkeypatch.setattr(conductor, "draw", lambda *_: [])
+    yield
+    torch.set_num_threads(threads)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def cell_of(folder: Path, start: str) -> Path:
+    (path,) = (folder / "cells").glob(f"{start}_*.json")
+    return path
+
+
+def test_again_it_computes_nothing_and_writes_the_same(swept):
+    out, again = swept
+    before = files(out)
+    shutil.rmtree(out / "pictures")
+    (out / "results.csv").unlink()
+    done = again()
+    assert done.code == 0
+    assert done.json["computed"] == 0
+    assert done.json["failed"] == []
+    assert len(done.json["cells"]) == len(before.keys() & {f"cells/{p.name}" for p in (out / "cells").iterdir()}) == 18
+    assert files(out) == before
+    assert {str(Path(path).relative_to(out)) for path in done.json["files"]} <= before.keys()
+    assert "18 cells, 18 of them finished" in done.err
+
+
+def test_tables(finished):
+    results = parquet.read_table(finished / "results.parquet").to_pylist()
+    layers = parquet.read_table(finished / "layers.parquet").to_pylist()
+    assert csv.read_csv(finished / "results.csv").to_pylist() == results
+    assert csv.read_csv(finished / "layers.csv").num_rows == len(layers)
+    assert [row["method"] for row in results].count("magnitude") == 2
+    for row in results:
+        assert row["difference"] == pytest.approx(row["top1"] - row["dense_top1"])
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+        own = [
+            layer
+            for layer in layers
+            if all(layer[name] == row[name] for name in ("checkpoint", "method", "samples", "seed"))
+        ]
+        sizes = [np.prod([int(size) for size in layer["shape"].split("x")]) for layer in own]
+        zeros = np.dot([layer["sparsity"] for layer in own], sizes) / sum(sizes)
+        assert row["sparsity"] == pytest.approx(zeros)
+        assert row["evaluated"] == 599
+        assert (row["layers"], row["pruned_layers"]) == (len(own), sum(layer["status"] == "pruned" for layer in own))
+    stem = next(layer for layer in layers if layer["layer"] == "conv1" and layer["method"] == "sparsegpt")
+    assert (stem["number"], stem["kind"], stem["status"], stem["reason"]) == (
+        1,
+        "Conv2d",
+        "dense",
+        "CHANNELS_NOT_MULTIPLE",
+    )
+
+
+def test_pictures(finished):
+    assert sorted(path.name for path in (finished / "pictures").iterdir()) == [
+        *(f"{kind}-{name}.svg" for kind in ("layers", "samples", "sensitivity") for name in ("trained", "untrained")),
+        "sparsity.svg",
+        "training-tests.support.networks-tiny.svg",
+    ]
+
+
+def test_a_cell_is_what_the_library_gives(finished, checkpoints):
+    """The same by hand: dense and sparse accuracy, their paired difference, and all distances."""
+    data = open_data("digits")
+    models = [tiny().eval() for _ in range(2)]
+    for model in models:
+        load_into(model, load_checkpoint(checkpoints[0]).state)
+    settings = preset("fast", pattern=NM(2, 4), damping=0.01, bias=False)
+    layers = prune_model(models[1], calibration_batches(data.training, 32, 32, seed=3), settings).layers
+    dense, sparse = (evaluate(model, data.evaluation) for model in models)
+    images, labels = next(data.evaluation.batches(1000))
+    outputs = [outputs_of(model, [torch.from_numpy(images)]) for model in models]
+    difference = paired_difference(*((output.argmax(1).numpy() == labels) for output in outputs))
+
+    record = json.loads(cell_of(finished, "trained_sparsegpt_2-4_32_seed3").read_text())
+    result, identity = record["result"], record["identity"]
+    for arm, expected in (("dense", dense), ("sparse", sparse)):
+        assert result[arm]["top1"] == pytest.approx(expected.top1)
+        assert result[arm]["top5"] == pytest.approx(expected.top5)
+        assert result[arm]["loss"] == pytest.approx(expected.loss, rel=1e-4)
+    assert result["difference"] == pytest.approx(vars(difference))
+    for name, value in distance(*outputs).to_json().items():
+        assert result[name] == pytest.approx(value, rel=1e-3)
+    assert [layer["relative_error"] for layer in result["layers"]] == [
+        None if layer.relative_error is None else pytest.approx(layer.relative_error, rel=1e-3) for layer in layers
+    ]
+    assert identity["checkpoint_sha256"] == load_checkpoint(checkpoints[0]).sha256
+    assert identity["settings"]["damping"] == 0.01
+    assert identity["seed"] == 3
+
+
+def test_trained_networks_lose_as_they_should(finished):
+    rows = parquet.read_table(finished / "results.parquet").to_pylist()
+    kl = {row["method"]: row["kl"] for row in rows if row["checkpoint"] == "trained" and row["samples"] in (None, 32)}
+    assert kl["sparsegpt"] < kl["magnitude"]
+    assert kl["sparsegpt"] < kl["cnn-sparsegpt"]
+
+
+def test_a_damaged_cell_is_said_and_computed_again(swept, inside):
+    out, again = swept
+    path = cell_of(out, "trained_sparsegpt_2-4_16_seed0")
+    whole = json.loads(path.read_text())
+    path.write_bytes(path.read_bytes()[:-100])
+    (reference,) = (out / "dense").glob("trained_*")
+    reference.write_bytes(reference.read_bytes()[:-1] + b"\1")
+    done = again()
+    assert done.json["computed"] == 1
+    assert f"{path} is damaged" in done.err
+    assert f"{reference} is damaged" in done.err
+    repaired = json.loads(path.read_text())
+    assert repaired["result"] | {"seconds": 0} == whole["result"] | {"seconds": 0}
+
+
+def test_another_checkpoint_of_that_name_is_another_cell(swept, inside, checkpoints, cli, tmp_path):
+    out, _ = swept
+    kept = files(out / "cells")
+    another = tmp_path / "trained.safetensors"
+    checkpoint = load_checkpoint(checkpoints[0])
+    state = {name: value * 1.01 if name == "fc2.weight" else value for name, value in checkpoint.state.items()}
+    save_checkpoint(another, state, checkpoint.metadata)
+    done = cli(
+        *("sweep", *CODE, "--weights", another, "--methods", "magnitude", "--patterns", "2:4", "--out", out, "--json"),
+        *("--eval-samples", 100),
+    )
+    assert done.json["computed"] == 1
+    assert done.json["cells"][0]["evaluated"] == 100
+    assert "other settings (checkpoint_sha256, evaluated)" in done.err
+    assert kept.items() < files(out / "cells").items()
+    assert len(parquet.read_table(out / "results.parquet")) == 1
+
+
+def test_what_a_result_depends_on(checkpoints, tmp_path):
+    def identity(weights=checkpoints[0], method="sparsegpt", **judge):
+        chosen = Judge(DataOptions("digits"), **judge)
+        cell = Cell("trained", method, "2:4", 16, 0)
+        return Task(cell, open_subject(weights, chosen, (MODEL,), Console(quiet=True)), chosen, tmp_path).identity
+
+    usual = identity()
+    assert usual == identity(seed=5) == identity(batch_size=7)  # all images are judged, in whatever batches
+    for other in (
+        identity(checkpoints[1]),
+        identity(method="balanced"),
+        identity(samples=100),
+        identity(samples=100, seed=5),
+    ):
+        assert usual != other
+    assert identity(samples=100) != identity(samples=100, seed=5)
+
+
+def test_a_failing_cell_is_told_and_the_others_go_on(inside, checkpoints, cli, tmp_path):
+    out = tmp_path / "out"
+    sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--patterns", "3:7", "--out", out)
+    done = cli(*sweep, "--patterns", "1:4")
+    assert done.code == 1
+    assert "trained: magnitude 3:7: nothing to prune to 3:7" in done.err
+    assert "1 of 2 cells" in done.out
+    done = cli(*sweep, "--json")  # what failed is tried again
+    assert (done.code, done.json["computed"]) == (1, 1)
+    (failed,) = done.json["failed"]
+    assert failed["cell"] == "trained: magnitude 3:7"
+    assert failed["hint"]
+    assert done.json["cells"] == []
+    assert "error" in json.loads(cell_of(out, "trained_magnitude_3-7").read_text())
+    assert len(parquet.read_table(out / "results.parquet")) == 0
+
+
+def test_a_cell_whose_process_dies_fails_alone(inside, checkpoints, cli, tmp_path, monkeypatch):
+    def dying(function, items, jobs):
+        for task in items:
+            yield task, None if task.cell.pattern == "2:4" else function(task)
+
+    monkeypatch.setattr(conductor, "each_in_processes", dying)
+    done = cli("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "magnitude 2:4: its process died, perhaps for want of memory. Run again with fewer --jobs." in done.err
+    assert "1 of 2 cells" in done.out
+
+
+def test_without_labels_networks_are_compared_all_the_same(inside, checkpoints, cli, tmp_path):
+    images = open_data("digits").evaluation.samples.images.read(range(60))
+    for name, part in (("train", images[:30]), ("test", images[30:])):
+        np.savez(tmp_path / f"{name}.npz", images=part)
+    data = ("--data", f"npz:{tmp_path / 'train.npz'}", "--eval-data", f"npz:{tmp_path / 'test.npz'}")
+    sweep = (
+        "sweep",
+        *CODE,
+        "--weights",
+        checkpoints[0],
+        *data,
+        "--methods",
+        "magnitude",
+        "--patterns",
+        "0.9",
+        "--json",
+    )
+    (row,) = cli(*sweep, "--samples", 8, "--out", tmp_path / "out").json["cells"]
+    assert (row["evaluated"], row["top1"], row["difference"]) == (30, None, None)
+    assert row["kl"] > 0
+    assert 0 <= row["disagreement"] <= 100
+
+
+def test_killed_at_any_time_it_ends_as_if_it_had_not_been(finished, checkpoints, tmp_path):
+    out, chance = tmp_path / "out", random.Random(0)
+    weights = [part for path in checkpoints for part in ("--weights", path)]
+    command = [sys.executable, "-m", "sparsegpt_cli", "sweep", *weights, *GRID, "--jobs", "1", "--out", out]
+
+    def cells() -> int:
+        return len(list((out / "cells").glob("[!.]*")))
+
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        seen = cells()
+        running = subprocess.Popen(
+            list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        until = seen + chance.randint(1, 6)
+        while cells() < until and running.poll() is None:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 1))
+        running.send_signal(number)
+        _, said = running.communicate(timeout=100)
+        assert cells() >= seen
+        if number == signal.SIGTERM:
+            assert running.returncode == 130
+            assert "Traceback" not in said
+            assert said.splitlines()[-1].startswith("error: interrupted")
+    assert subprocess.run(list(map(str, command)), cwd=ROOT, check=False).returncode == 0
+
+    expected, found = files(finished), files(out)
+    assert expected.keys() == found.keys()
+    timed = ("results.csv", "results.parquet", "sweep.json")
+    for name, content in expected.items():
+        if name.startswith("cells/"):
+            one, other = json.loads(content)["result"], json.loads(found[name])["result"]
+            assert one | {"seconds": 0} == other | {"seconds": 0}
+        elif name not in timed:
+            assert content == found[name], name
+
+
+def test_the_second_sweep_is_refused(swept):
+    out, again = swept
+    with locked(out, "sweep"):
+        done = again()
+    assert done.code == 1
+    assert "another sweep" in done.err
+
+
+def test_wrong_input_is_one_line(checkpoints, cli, tmp_path):
+    out, images = tmp_path / "out", tmp_path / "images.npz"
+    np.savez(images, images=np.zeros((20, 1, 8, 8), np.uint8), labels=np.arange(20) % 10)
+    plain = tmp_path / "plain.safetensors"
+    save_checkpoint(plain, load_checkpoint(checkpoints[0]).state, {})
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(checkpoints[0].read_bytes()[:1000])
+    weights = ("--weights", checkpoints[0])
+    wrong = {
+        "unknown method 'bst'": (*weights, "--methods", "bst"),
+        "unknown pattern '2-4'": (*weights, "--patterns", "2-4"),
+        "5000 calibration images are asked for": (*weights, "--samples", 5000),
+        "2 checkpoints are called": (*weights, "--weights", tmp_path / "trained.safetensors"),
+        "no checkpoint at": ("--weights", tmp_path / "none.safetensors"),
+        "truncated or no safetensors": ("--weights", broken),
+        "does not note what model": ("--weights", plain),
+        "has no evaluation split": (*weights, "--data", f"npz:{images}", "--samples", 8),
+        "unknown data 'digit'": (*weights, "--data", "digit"),
+        "no size of memory": (*weights, "--memory-limit", "much"),
+    }
+    for message, options in wrong.items():
+        done = cli("sweep", *CODE, *options, "--out", out, "--quiet")
+        assert done.code == 1, message
+        assert message in done.err
+        assert done.err.count("\n") == 1
+        assert not out.exists()
+    out.touch()
+    done = cli("sweep", *CODE, *weights, "--out", out, "--quiet")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    for options in (("--samples", 0), ("--seeds", -1), ("--jobs", 0)):
+        assert cli("sweep", *weights, *options, "--out", out).code == 2
+    assert cli("sweep", "--out", out).code == 2
+
+
+def test_no_checkpoint_has_code_run(checkpoints, tmp_path, cli):
+    done = cli("sweep", "--weights", checkpoints[0], "--out", tmp_path / "out", "--quiet")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert f"Give --model {MODEL} if you know that code" in done.err
+
+
+def test_configurations(cli, monkeypatch):
+    grids = []
+
+    def capture(grid, *_, jobs, **__):
+        grids.append((len(grid.cells()), {cell.pattern for cell in grid.cells()}, jobs))
+        return conductor.Swept([], [], [], 0)
+
+    monkeypatch.setattr(conductor, "sweep", capture)
+    for name in ("digits", "fashion-mnist"):
+        assert cli("sweep", ROOT / "configs" / f"sweep-{name}.yaml").code == 0
+    assert cli("sweep", ROOT / "configs/sweep-fashion-mnist.yaml", "--patterns", "2:4", "--jobs", 7).code == 0
+    patterns = {"2:4", "1:4", "4:8", "2:8", "0.5", "0.7", "0.9"}
+    assert grids == [(102, {"2:4", "1:4", "0.7"}, 2), (4760, patterns, 2), (680, {"2:4"}, 7)]
+
+
+def test_not_under_torchrun(checkpoints, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    done = cli("sweep", *CODE, "--weights", checkpoints[0], "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "without torchrun" in done.err

@@ -1,0 +1,210 @@
+import multiprocessing
+import pickle
+import time
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints.fit import load_into
+from sparsegpt_core.checkpoints.int8 import load_integers, save_integers
+from sparsegpt_core.errors import InputError, ModelError, NumericsError
+from sparsegpt_core.files.atomic import atomic_path, read_json, sha256, write_json, write_text
+from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.zoo import ModelShape, build_model
+
+STATE = {"a": torch.randn(3, 4), "b.c": torch.arange(5)}
+
+
+class Code:
+    """Unpickling this would call ``open`` on a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def equal(state):
+    return state.keys() == STATE.keys() and all(torch.equal(state[name], STATE[name]) for name in STATE)
+
+
+def test_safetensors_round_trip(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(path, STATE, {"model": "simple_cnn", "mean": [0.5]})
+    loaded = load_checkpoint(path)
+    assert equal(loaded.state)
+    assert loaded.metadata == {"model": "simple_cnn", "mean": [0.5]}
+    assert loaded.sha256 == sha256(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    for name in ("one", "two"):
+        save_checkpoint(tmp_path / f"{name}.safetensors", STATE, {"z": 1, "a": 2})
+    assert sha256(tmp_path / "one.safetensors") == sha256(tmp_path / "two.safetensors")
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+def test_pt_with_common_wrappers(tmp_path, wrap):
+    path = tmp_path / "weights.pt"
+    torch.save(wrap({f"module.{name}": value for name, value in STATE.items()}), path)
+    assert equal(load_checkpoint(path).state)
+
+
+def test_a_pickled_object_is_refused_and_not_run(tmp_path):
+    path, victim = tmp_path / "weights.pt", tmp_path / "victim"
+    torch.save({"a": STATE["a"], "evil": Code(victim)}, path)
+    with pytest.raises(ModelError, match="more than tensors"):
+        load_checkpoint(path)
+    assert not victim.exists()
+
+
+def test_a_whole_model_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(ModelError, match="more than tensors"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["empty", "half", "text", "other end"])
+def test_damaged_files(tmp_path, name, damage):
+    path = tmp_path / name
+    if name.endswith(".pt"):
+        torch.save(STATE, path)
+    else:
+        save_checkpoint(path, STATE, {})
+    whole = path.read_bytes()
+    content = {"empty": b"", "half": whole[: len(whole) // 2], "text": b"hello world\n" * 9, "other end": whole[40:]}
+    path.write_bytes(content[damage])
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickle_without_tensors(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ModelError):
+        load_checkpoint(path)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(ModelError, match="no checkpoint at"):
+            load_checkpoint(path)
+
+
+def test_nan_weights_are_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(path, {"fine": torch.ones(2), "layer4.conv.weight": torch.tensor([1.0, float("inf")])}, {})
+    with pytest.raises(NumericsError, match=r"layer4\.conv\.weight"):
+        load_checkpoint(path)
+
+
+def test_weights_that_do_not_fit():
+    model = build_model("simple_cnn", ModelShape((1, 8, 8)))
+    state = model.state_dict()
+    load_into(model, state)
+    first = next(iter(state))
+    cases = {
+        "has no": {name: value for name, value in state.items() if name != first},
+        "the model has not": {**state, "extra": torch.ones(1)},
+        "has shape": {**state, first: torch.ones(1)},
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(ModelError, match=message):
+            load_into(model, wrong)
+
+
+def test_atomic_path_leaves_the_old_file_when_interrupted(tmp_path):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def interrupted():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_where_one_may_not(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "inside.json"):
+        with pytest.raises(InputError, match="cannot write"):
+            write_json(path, {})
+
+
+def test_json_refuses_nan_and_reports_damage(tmp_path):
+    path = tmp_path / "x.json"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert not path.exists()
+    path.write_text("{")
+    with pytest.raises(InputError, match="not a JSON file"):
+        read_json(path)
+
+
+def test_integers_lie_beside_their_weights(tmp_path):
+    path = tmp_path / "sparse.safetensors"
+    save_checkpoint(path, STATE, {})
+    assert load_integers(path) == {}
+    weight = IntegerWeight(torch.tensor([[[3, -127]]], dtype=torch.int8), torch.tensor([0.5]), torch.tensor([0.25]))
+    assert save_integers(path, {"layer1.0.conv": weight}) == tmp_path / "sparse.int8.safetensors"
+    (loaded,) = load_integers(path).items()
+    assert loaded[0] == "layer1.0.conv"
+    assert all(torch.equal(getattr(loaded[1], part), value) for part, value in vars(weight).items())
+
+    save_checkpoint(path, {"a": STATE["a"] + 1}, {})
+    with pytest.raises(ModelError, match="belongs to other weights than sparse"):
+        load_integers(path)
+
+
+def write_and_die(path, writing):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        writing.set()
+        time.sleep(60)
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_writer(tmp_path):
+    path = tmp_path / "[a].json"
+    context = multiprocessing.get_context("spawn")
+    writing = context.Event()
+    process = context.Process(target=write_and_die, args=(path, writing))
+    process.start()
+    assert writing.wait(60)
+    write_text(path, "beside it")  # the other one lives, so what it writes is left alone
+    assert path.read_text() == "beside it"
+    assert len(list(tmp_path.iterdir())) == 2
+    process.kill()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 2
+    write_text(tmp_path / "other.json", "nobody else's goes")
+    assert len(list(tmp_path.iterdir())) == 3
+    write_text(path, "new")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["[a].json", "other.json"]
+
+
+class Misbuilt:
+    """Pickles as a tensor whose strides are no tuple."""
+
+    def __reduce__(self):
+        storage = torch.zeros(4).storage()
+        return torch._utils._rebuild_tensor_v2, (storage, 0, (2, 2), 1, False, OrderedDict())
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_a_tensor_that_cannot_be_built(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"conv.weight": Misbuilt()}, path)
+    with pytest.raises(ModelError, match="no PyTorch checkpoint"):
+        load_checkpoint(path)

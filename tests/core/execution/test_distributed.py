@@ -1,0 +1,68 @@
+"""Several processes under torchrun against one: on the CPU, by gloo."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from sparsegpt_core.execution.distributed import World
+from tests.support.paths import ROOT
+
+_RUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sparsegpt_cli")
+
+
+def together(*arguments, cwd):
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*_RUN, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 64, 129])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shares_are_everything_once(count, size):
+    shares = [World(rank, size).share(count) for rank in range(size)]
+    assert [i for share in shares for i in range(count)[share]] == list(range(count))
+    assert max(s.stop - s.start for s in shares) - min(s.stop - s.start for s in shares) <= 1
+
+
+@pytest.mark.parametrize(("samples", "size"), [(256, 2), (100, 3), (3, 2), (33, 2), (2, 4)])
+def test_samples_are_shared_by_whole_batches_where_there_are_enough(samples, size):
+    shares = [World(rank, size).share_samples(samples, 32) for rank in range(size)]
+    assert [i for share in shares for i in range(samples)[share]] == list(range(samples))
+    if samples > 32 * size:
+        assert all(share.start % 32 == 0 for share in shares)
+
+
+def test_two_processes_prune_as_one_does(cli, digits_checkpoint, tmp_path):
+    options = ("--weights", digits_checkpoint, "--samples", 96, "--views", 1, "--json")
+    alone = cli("prune-export", *options, "--out", tmp_path / "one", "--device", "cpu")
+    both = together("prune-export", *options, "--out", tmp_path / "two", "--device", "cpu", cwd=tmp_path)
+    assert both.returncode == 0, both.stderr
+    report = json.loads(both.stdout)  # one object: only one of the two reports
+    for a, b in zip(alone.json["layers"], report["layers"], strict=True):
+        assert (a["name"], a["status"], a["positions"]) == (b["name"], b["status"], b["positions"])
+    one = safetensors.numpy.load_file(tmp_path / "one" / "sparse.safetensors")
+    two = safetensors.numpy.load_file(tmp_path / "two" / "sparse.safetensors")
+    for name, weight in one.items():
+        assert np.array_equal(weight == 0, two[name] == 0), name
+        np.testing.assert_allclose(weight, two[name], rtol=1e-4, atol=1e-4, err_msg=name)
+    settings = json.loads((tmp_path / "two" / "prune.json").read_text())["settings"]
+    assert settings["processes"] == 2
+
+
+def test_a_process_that_fails_ends_all_with_one_message(digits_checkpoint, tmp_path):
+    # Three images for two processes of which the first gets one and the second two; the second's are infinite.
+    images = np.ones((3, 1, 8, 8), dtype=np.float32)
+    images[1:] = np.inf
+    np.savez(tmp_path / "bad.npz", images=images)
+    run = together(
+        "prune", "--weights", digits_checkpoint, "--data", f"npz:{tmp_path / 'bad.npz'}", "--samples", 3,
+        "--out", tmp_path / "x.safetensors", "--device", "cpu", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode != 0
+    assert run.stderr.count("error: ") == 1, run.stderr
+    assert not (tmp_path / "x.safetensors").exists()

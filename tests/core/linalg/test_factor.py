@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.linalg.factor import inverse_factor
+
+
+def random_hessian(columns=12, positions=40, seed=0):
+    x = torch.randn(positions, columns, generator=torch.Generator().manual_seed(seed))
+    return x.T @ x / positions
+
+
+@pytest.mark.parametrize("columns", [1, 12, 256, 600])  # one block, a whole one, several
+def test_factor_is_that_of_the_damped_hessian(columns):
+    hessian = random_hessian(columns, 2 * columns)
+    factor = inverse_factor(hessian, damping=0.01)
+    shift = 0.01 * hessian.diagonal().double().mean()
+    damped = hessian.double() + shift * torch.eye(columns)
+    upper = factor.upper.double()
+    assert torch.equal(factor.upper, factor.upper.triu())
+    torch.testing.assert_close(upper @ upper.T, damped, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(factor.shift.double(), shift.expand(columns), rtol=1e-5, atol=0)
+    assert factor.damping == 0.01
+
+
+def test_its_inverse_is_the_factor_of_the_inverse():
+    hessian = random_hessian().double()
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(12)
+    inverse = inverse_factor(hessian).upper.inverse()
+    torch.testing.assert_close(inverse, torch.linalg.cholesky(damped.inverse(), upper=True))
+
+
+def test_dead_columns_are_marked_and_do_no_harm():
+    hessian = random_hessian()
+    hessian[3] = 0
+    hessian[:, 3] = 0
+    factor = inverse_factor(hessian)
+    assert factor.dead.nonzero().flatten().tolist() == [3]
+    assert float(factor.shift[3] - factor.shift[2]) == pytest.approx(1)
+    assert torch.isfinite(factor.upper).all()
+
+
+def test_all_columns_dead():
+    assert torch.isfinite(inverse_factor(torch.zeros(4, 4)).upper).all()
+
+
+def test_damping_is_raised_where_needed_and_said(caplog):
+    hessian = random_hessian()
+    smallest = torch.linalg.eigvalsh(hessian)[0]
+    hessian -= (smallest + 0.03 * hessian.diagonal().mean()) * torch.eye(12)  # slightly indefinite
+    factor = inverse_factor(hessian, damping=0.01, name="conv7")
+    assert factor.damping > 0.01
+    assert "conv7" in caplog.text
+
+
+def test_hopeless_hessian_names_the_layer():
+    with pytest.raises(NumericsError, match="conv7"):
+        inverse_factor(-torch.eye(4) * 100 + torch.ones(4, 4) * 101, name="conv7")
+
+
+def test_threads_do_not_change_a_bit():
+    hessian, threads = random_hessian(1100, 2000), torch.get_num_threads()
+    factors = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            factors.append(inverse_factor(hessian).upper)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*factors)

@@ -1,0 +1,177 @@
+"""What keeps positions in place of H must give what H gives."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.linalg.low_rank import LowRank, LowRankInverse, LowRankUpper
+from sparsegpt_core.patterns import NM, Unstructured
+from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.solvers.exact_groups import exact_groups
+from sparsegpt_core.solvers.layer_solver import solve
+from sparsegpt_core.solvers.sparsegpt import sparsegpt
+from sparsegpt_core.statistics.split_statistics import SplitStatistics
+
+COLUMNS = 600  # three blocks of the factorisation, the first of them short
+
+
+def root(rank=40, columns=COLUMNS, seed=0):
+    """Correlated columns, as a layer's positions are: rectified mixtures."""
+    torch.manual_seed(seed)
+    return torch.relu(torch.randn(rank, 30) @ torch.randn(30, columns)) / rank**0.5
+
+
+def test_it_multiplies_as_h_does():
+    kept, left = LowRank(root()), torch.randn(5, COLUMNS)
+    whole = root().T @ root()
+    torch.testing.assert_close(left @ kept, left @ whole, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(left @ (kept * 4.0), 4 * left @ whole, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(kept.diagonal(), whole.diagonal())
+    assert len(kept) == COLUMNS
+
+
+def test_its_inverse_is_that_of_the_whole():
+    diagonal = torch.rand(COLUMNS) + 0.1
+    inverse = LowRankInverse(root(), diagonal, rho=1.5)
+    expected = 1.5 * (root().double().T @ root().double() + diagonal.double().diag()).inverse()
+    torch.testing.assert_close(torch.eye(COLUMNS) @ inverse, expected.float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(inverse.diagonal(), expected.diagonal().float(), rtol=1e-5, atol=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rank=st.integers(1, 60), columns=st.integers(1, 700), block=st.integers(20, 300), seed=st.integers(0, 99))
+def test_its_factor_is_that_of_the_whole(rank, columns, block, seed):
+    own = root(rank, columns, seed)
+    diagonal = torch.rand(columns) + 0.1
+    upper = LowRankUpper(own, diagonal)
+    damped = own.double().T @ own.double() + diagonal.double().diag()
+    expected = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1).float()
+    changes = torch.randn(columns, 3)
+    pulls = upper.pulls(changes)
+    for start in range(0, columns, block):
+        own_columns = slice(start, min(columns, start + block))
+        torch.testing.assert_close(upper.corner(own_columns), expected[own_columns, own_columns], rtol=1e-3, atol=1e-3)
+        pull = expected[:start, own_columns].T @ changes[:start]
+        torch.testing.assert_close(pulls(own_columns), pull, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("way", [sparsegpt, exact_groups])
+def test_greedy_masks_are_those_of_the_whole(way):
+    weight, whole = torch.randn(20, COLUMNS), root().T @ root()
+    kept = way(weight, inverse_factor(LowRank(root())).upper, NM(2, 4))
+    expected = way(weight, inverse_factor(whole).upper, NM(2, 4))
+    assert ((kept != 0) == (expected != 0)).float().mean() > 0.999  # rounding decides near ties
+    assert float((kept - expected).norm() / expected.norm()) < 0.02
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PruneSettings(),
+        PruneSettings(mask="adaptive"),
+        PruneSettings(mask="exact", alpha=0.5),
+        PruneSettings(mask="auto", alpha=None),
+        PruneSettings(pattern=Unstructured(0.7), integers=True),
+    ],
+    ids=lambda settings: f"{settings.pattern} {settings.mask}",
+)
+def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
+    torch.manual_seed(1)
+    layer = nn.Linear(COLUMNS, 24)
+    x = root(64) * 8
+    x[:, 5] = 3  # hardly varies
+    held_out = settings.held_out(64)
+    found = []
+    with torch.no_grad():
+        y = layer(x + 0.1 * torch.randn_like(x))
+        for as_rows in (True, False):
+            statistics = SplitStatistics(layer, 64, held_out, as_rows=as_rows, cross=True, centred=centred)
+            for start in (40, 0):  # the order of batches does not matter
+                stop = 64 - held_out if start else 40
+                statistics.add_all([(x[start:stop], y[start:stop], start)])
+            statistics.add_all([(x[64 - held_out :], y[64 - held_out :], 64 - held_out)] if held_out else [])
+            found.append(statistics.moments())
+    assert all((judge is None) == (not held_out) for _, judge in found)
+    for kept, whole in zip(*found, strict=True):
+        if kept is not None:
+            assert_same_moments(kept, whole)
+    weight = layer.weight.detach()
+    kept, whole = (solve(weight, fitted, settings, held_out=judge).matrix for fitted, judge in found)
+    assert ((kept != 0) == (whole != 0)).float().mean() > 0.99
+    assert bool((kept[:, 5] == 0).all()) == bool((whole[:, 5] == 0).all())
+    # In float64, where rounding decides between no masks, no rows' choices and no integers.
+    fitted, judge = (kept and precise(kept) for kept in found[0])
+    weight = weight.double()
+    kept = solve(weight, fitted, settings, held_out=judge)
+    whole = solve(weight, multiplied(fitted), settings, held_out=judge and multiplied(judge))
+    torch.testing.assert_close(kept.matrix, whole.matrix, rtol=1e-6, atol=1e-8)
+    assert kept.choices == whole.choices
+    for name in ("relative_error", "magnitude_error", "inherited_error", "sensitivity"):
+        expected = getattr(whole, name)
+        assert getattr(kept, name) == (expected and pytest.approx(expected, rel=1e-5, abs=1e-9)), name
+    assert (kept.shift is None) == (whole.shift is None) == (not centred)
+    assert (kept.integers is None) == (whole.integers is None) == (not settings.integers)
+    if settings.integers:
+        assert bool((kept.integers.values == whole.integers.values).all())
+
+
+def assert_same_moments(kept, whole):
+    """One is of float32 rows, the other sums float32 products."""
+    assert isinstance(kept.hessian, LowRank)
+    torch.testing.assert_close(kept.hessian.root.T @ kept.hessian.root, whole.hessian, rtol=1e-4, atol=1e-3)
+    for name in ("cross", "energy", "mean", "output_mean"):
+        torch.testing.assert_close(getattr(kept, name), getattr(whole, name), rtol=1e-4, atol=1e-3)
+    assert (kept.positions, kept.used) == (whole.positions, whole.used)
+
+
+def precise(moments):
+    """Return them in float64."""
+    tensors = {name: value.double() for name, value in vars(moments).items() if isinstance(value, torch.Tensor)}
+    return replace(moments, hessian=LowRank(moments.hessian.root.double()), **tensors)
+
+
+def multiplied(moments):
+    """Return them with H whole."""
+    own = moments.hessian.root
+    return replace(moments, hessian=own.T @ own)
+
+
+class Wide(nn.Sequential):
+    """A network with a layer of 2304 columns, which nine vectors are few for."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 16), nn.ReLU(), nn.Linear(16, 3)
+        )
+
+
+def pruned(samples, **options):
+    torch.manual_seed(0)
+    model = Wide().eval()
+    images = torch.rand(samples, 1, 12, 12)
+    result = prune_model(model, list(images.split(4)), PruneSettings(**options))
+    return model[3].weight.detach(), next(layer for layer in result.layers if layer.name == "3")
+
+
+def test_few_images_prune_a_wide_layer_by_their_positions(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "sparsegpt_core.statistics.split_statistics.RowStatistics",
+        lambda *a, **k: made.append(k["samples"]) or RowStatistics(*a, **k),
+    )
+    from sparsegpt_core.statistics.row_statistics import RowStatistics
+
+    kept, result = pruned(9)
+    monkeypatch.setattr("sparsegpt_core.network.layers._FEW", 10**6)
+    whole, expected = pruned(9)
+    assert made == [9]
+    assert result.positions == expected.positions == 9
+    assert ((kept != 0) == (whole != 0)).float().mean() > 0.99
+    assert result.relative_error == pytest.approx(expected.relative_error, rel=0.02, abs=1e-6)

@@ -1,0 +1,227 @@
+"""A pruning run that is killed goes on behind the layers that it had finished, to the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.kills import kill, whole_run
+from sparsegpt_cli.resume.unfinished_run import LAYERS, unfinished_run
+from sparsegpt_cli.terminal.console import Console
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.execution.resources import Runtime
+from sparsegpt_core.patterns import Unstructured
+from sparsegpt_core.pruning import sequential as sequential
+from sparsegpt_core.pruning.sequential import PruneResult, prune_model
+from sparsegpt_core.settings import PruneSettings
+
+EVERYTHING = PruneSettings(mask="auto", alpha=None, integers=True, include=("*",))
+
+
+class Residual(nn.Module):
+    """Batch norms that absorb shifts, a sum that two layers feed, and a weight that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4, 8, 3, padding=1)
+        self.first = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 8, 1)
+        self.shared = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        x = (x + self.second(self.norm(self.first(x)).relu())).mean((2, 3))
+        out: torch.Tensor = self.head(self.shared(self.shared(x).relu()).relu())
+        return out
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Residual().eval()
+
+
+def images(seed: int = 1) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(8, 4, 8, 8, generator=generator) for _ in range(4)]
+
+
+class Killed(Exception):
+    pass
+
+
+def prune(
+    folder: Path | None, settings: PruneSettings = EVERYTHING, kill_after: int | None = None, **runtime: Any
+) -> tuple[dict[str, torch.Tensor], PruneResult]:
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "prune" and done == kill_after:
+            raise Killed
+
+    model = network()
+    result = prune_model(model, images(), settings, progress, Runtime(finished=folder, **runtime))
+    return model.state_dict(), result
+
+
+@pytest.fixture
+def solved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the layers that were really solved."""
+    names: list[str] = []
+    solve = sequential.solve
+
+    def note(weight: torch.Tensor, moments: Any, settings: Any, name: str, *more: Any) -> Any:
+        names.append(name)
+        return solve(weight, moments, settings, name, *more)
+
+    monkeypatch.setattr(sequential, "solve", note)
+    return names
+
+
+def same(
+    ours: tuple[dict[str, torch.Tensor], PruneResult], theirs: tuple[dict[str, torch.Tensor], PruneResult]
+) -> None:
+    assert all(torch.equal(value, theirs[0][name]) for name, value in ours[0].items())
+
+    def without_times(result: PruneResult) -> list[dict[str, Any]]:
+        return [{**layer.to_json(), "seconds": 0} for layer in result.layers]
+
+    assert without_times(ours[1]) == without_times(theirs[1])
+    assert ours[1].warnings == theirs[1].warnings
+    assert ours[1].integers.keys() == theirs[1].integers.keys()
+    for name, integer in ours[1].integers.items():
+        other = theirs[1].integers[name]
+        assert all(torch.equal(value, getattr(other, part)) for part, value in vars(integer).items())
+
+
+@pytest.mark.parametrize(
+    "settings", [EVERYTHING, PruneSettings(), PruneSettings(Unstructured(0.5), quotas={"first": 0.7})]
+)
+@pytest.mark.parametrize("traced", [True, False])
+def test_it_goes_on_to_the_same_bits_wherever_it_was_killed(tmp_path, solved, settings, traced) -> None:
+    whole = prune(None, settings, traced=traced)
+    layers = list(solved)
+    assert len(layers) >= 3
+    for count in range(1, len(layers) + 1):
+        folder = tmp_path / str(count)
+        with pytest.raises(Killed):
+            prune(folder, settings, kill_after=count, traced=traced)
+        solved.clear()
+        same(prune(folder, settings, traced=traced), whole)
+        assert solved == layers[count:]
+
+
+def test_magnitude_is_kept_too(tmp_path) -> None:
+    settings = PruneSettings(method="magnitude")
+    with pytest.raises(Killed):
+        prune(tmp_path, settings, kill_after=1)
+    assert len(list(tmp_path.glob("*/*.safetensors"))) == 1
+    same(prune(tmp_path, settings), prune(None, settings))
+
+
+def test_other_settings_weights_or_images_start_anew(tmp_path, solved, monkeypatch: pytest.MonkeyPatch) -> None:
+    prune(tmp_path)
+    layers = list(solved)
+    solved.clear()
+    prune(tmp_path)
+    assert not solved
+    prune(tmp_path, replace(EVERYTHING, damping=0.5))
+    assert solved == layers
+    solved.clear()
+    prune_model(network(), images(seed=2), EVERYTHING, runtime=Runtime(finished=tmp_path))
+    assert solved == layers
+    solved.clear()
+    other = network()
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    prune_model(other, images(), EVERYTHING, runtime=Runtime(finished=tmp_path))
+    assert solved == layers
+    solved.clear()
+    monkeypatch.setattr("sparsegpt_core.pruning.layer_store.__version__", "9")
+    prune(tmp_path)
+    assert solved == layers
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 99, None])
+def test_a_damaged_layer_is_computed_again(tmp_path, solved, damage: bytes | None) -> None:
+    whole = prune(tmp_path)
+    solved.clear()
+    path = sorted(tmp_path.glob("*/*.safetensors"))[1]
+    before = path.read_bytes()
+    path.write_bytes(before[:-20] if damage is None else damage)
+    same(prune(tmp_path), whole)
+    assert len(solved) == 1
+    again = prune(tmp_path)
+    same(again, whole)
+    assert len(solved) == 1  # it was written anew
+
+
+def finish_a_layer(folder: Path) -> None:
+    path = folder / LAYERS / "key" / "layer.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def interrupt(out: Path, identity: dict[str, Any]) -> None:
+    with contextlib.suppress(Killed), unfinished_run(out, identity, Console()) as folder:
+        finish_a_layer(folder)
+        raise Killed
+    assert folder.is_dir()
+
+
+def test_a_run_locks_its_place_and_leaves_nothing_behind(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, console = tmp_path / "out", Console()
+    with unfinished_run(out, {"samples": 1}, console) as folder:
+        finish_a_layer(folder)
+        with pytest.raises(InputError, match="another run writes to"), unfinished_run(out, {}, console):
+            pass
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Killed), unfinished_run(out, {"samples": 1}, console):
+        raise Killed
+    assert not list(tmp_path.iterdir())  # nothing was finished, so nothing is kept
+    interrupt(out, {"samples": 1})
+    with unfinished_run(out, {"samples": 1}, console):
+        assert "finished were 1 layers" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("cause", "kept"), [(None, False), (ValueError(), False), (OSError("disk full"), True)])
+def test_a_run_that_failed_is_gone_on_from_where_that_helps(tmp_path, cause: Exception | None, kept: bool) -> None:
+    folder = tmp_path / "out.unfinished"
+
+    def fail() -> None:
+        with unfinished_run(tmp_path / "out", {}, Console()):
+            finish_a_layer(folder)
+            raise InputError("it failed") from cause
+
+    with pytest.raises(InputError):
+        fail()
+    assert folder.exists() == kept
+
+
+def test_what_changed_since_is_said(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupt(tmp_path / "out", {"samples": 1, "seed": 0})
+    interrupt(tmp_path / "out", {"samples": 2, "seed": 0})
+    assert "of other settings (samples)" in capsys.readouterr().err
+    (tmp_path / "out.unfinished" / "about.json").write_text("[")
+    with unfinished_run(tmp_path / "out", {"seed": 0}, Console()):
+        assert "of other settings (seed)" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write to"), unfinished_run(tmp_path / "file" / "out", {}, Console()):
+        pass
+
+
+def test_prune_export_killed_at_any_time_gives_the_same_files(digits_checkpoint, tmp_path) -> None:
+    command = ["prune-export", "--weights", str(digits_checkpoint), "--include", "*", "--eval-samples", "50"]
+    count = kill([*command, "--no-baseline"], tmp_path / "run", whole_run, 2, random.Random(1))
+    assert count.kills == 2
+    assert count.ends >= 1  # a start that was faster than the undisturbed run ends before it is killed

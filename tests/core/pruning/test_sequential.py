@@ -1,0 +1,237 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sparsegpt_core.errors import InputError, ModelError, NumericsError
+from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.network.layers import select_layers
+from sparsegpt_core.network.weight_layout import input_columns, weight_to_matrix
+from sparsegpt_core.patterns import NM, Unstructured, find_violations
+from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.reasons import Reason
+from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.solvers.sparsegpt import sparsegpt
+from sparsegpt_core.zoo import ModelShape, build_model
+
+
+class Zoo(nn.Module):
+    """One layer of every kind that matters to selection."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(4, 8, 3, padding=1)
+        self.plain = nn.Conv2d(8, 12, 3, padding=1)
+        self.depthwise = nn.Conv2d(12, 12, 3, groups=12)
+        self.odd = nn.Conv2d(12, 6, 1)
+        self.after_odd = nn.Conv2d(6, 8, 1)
+        self.up = nn.ConvTranspose2d(8, 8, 2)
+        self.shared = nn.Linear(8, 8)
+        self.unused = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.after_odd(self.odd(self.depthwise(self.plain(self.stem(x)).relu())))
+        x = self.up(x).mean((2, 3))
+        return self.head(self.shared(self.shared(x).relu()))
+
+
+def batches(count=3, channels=4, size=8):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(4, channels, size, size, generator=generator) for _ in range(count)]
+
+
+def model():
+    torch.manual_seed(0)
+    return Zoo()
+
+
+def reasons(**options):
+    layers = select_layers(model(), batches()[0], NM(2, 4), **options)
+    return {layer.name: layer.reason for layer in layers}
+
+
+def test_every_layer_has_its_reason_in_running_order():
+    assert list(reasons().items()) == [
+        ("stem", Reason.FIRST_LAYER),
+        ("plain", None),
+        ("depthwise", Reason.GROUPED),
+        ("odd", None),
+        ("after_odd", Reason.CHANNELS_NOT_MULTIPLE),
+        ("up", Reason.TRANSPOSED),
+        ("shared", None),
+        ("head", Reason.CLASSIFIER),
+        ("unused", Reason.NOT_REACHED),
+    ]
+
+
+def test_include_wins_over_defaults_and_exclude_but_not_over_structure():
+    chosen = reasons(exclude=["*"], include=["stem", "head", "depthwise"])
+    assert {name for name, reason in chosen.items() if reason is None} == {"stem", "head"}
+    assert chosen["plain"] == Reason.EXCLUDED
+    assert chosen["depthwise"] == Reason.GROUPED
+
+
+def test_a_glob_that_names_nothing_is_an_error_with_near_names():
+    with pytest.raises(InputError, match="'plian' names no layer") as caught:
+        reasons(exclude=["plian"])
+    assert "plain" in caught.value.hint
+
+
+def test_pruned_weights_obey_and_nothing_else_changes():
+    network = model().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    result = prune_model(network, batches(), PruneSettings(bias=False))
+    pruned = {layer.name for layer in result.layers if layer.status == "pruned"}
+    assert pruned == {"plain", "odd", "shared"}
+    for name, value in network.state_dict().items():
+        if name.removesuffix(".weight") in pruned:
+            assert find_violations(value.numpy(), NM(2, 4), axis=1).count == 0
+        else:
+            assert torch.equal(value, before[name]), name
+    assert network.training
+    assert network.head.training
+
+
+def test_each_layer_sees_the_network_as_pruned_so_far():
+    """The second layer's solution must be that for the first layer's pruned output."""
+    network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 4))
+    data = batches()
+    first, second = network[0], network[2]
+    dense = weight_to_matrix(second.weight.detach().clone())
+    prune_model(
+        network, data, PruneSettings(include=("0",), alpha=0, refit=False, bias=False, damping=0.01, mask="adaptive")
+    )
+    with torch.no_grad():
+        columns = torch.cat([input_columns(second, first(batch).relu()) for batch in data])
+    expected = sparsegpt(dense, inverse_factor(columns.T @ columns / len(columns)).upper, NM(2, 4))
+    torch.testing.assert_close(weight_to_matrix(second.weight.detach()), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_layer_called_twice_sees_both_inputs():
+    result = prune_model(model(), batches(), PruneSettings())
+    shared = next(layer for layer in result.layers if layer.name == "shared")
+    assert shared.positions == 2 * 3 * 4
+
+
+def test_reported_errors_are_those_of_the_layer_output():
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.Flatten(), nn.Linear(8 * 36, 4))
+    data = torch.cat(batches())
+    network.requires_grad_(False)
+    before = network[0](data)
+    result = prune_model(network, [data], PruneSettings(include=("0",)))
+    expected = (network[0](data) - before).square().sum() / before.square().sum()
+    assert result.layers[0].relative_error == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_magnitude_looks_at_no_image():
+    result = prune_model(model(), batches(), PruneSettings(method="magnitude"))
+    assert all(layer.relative_error is None and layer.positions is None for layer in result.layers)
+    assert result.pruned == 3
+
+
+def test_unstructured_has_no_channel_rule():
+    network = model()
+    prune_model(network, batches(), PruneSettings(Unstructured(0.75)))
+    assert float((network.after_odd.weight == 0).float().mean()) == pytest.approx(0.75)
+
+
+def test_batch_norm_statistics_and_dropout_stay_out_of_it():
+    network = build_model("cifar_cnn", ModelShape((3, 8, 8))).train()
+    before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
+    one = [torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))]
+    prune_model(network, one, PruneSettings(bias=False))
+    assert before
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_same_input_same_result():
+    first, second = model(), model()
+    prune_model(first, batches(), PruneSettings())
+    prune_model(second, batches(), PruneSettings())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_nothing_to_prune_says_why():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
+    with pytest.raises(ModelError, match="nothing to prune to 2:4: 1 CHANNELS_NOT_MULTIPLE, 1 CLASSIFIER"):
+        prune_model(network, batches(channels=3), PruneSettings())
+
+
+def test_no_layer_at_all():
+    with pytest.raises(ModelError, match="no convolution or linear layer"):
+        prune_model(nn.Sequential(nn.BatchNorm2d(4)), batches(), PruneSettings())
+
+
+def test_images_of_the_wrong_shape():
+    with pytest.raises(ModelError, match=r"does not take images of shape \(3, 8, 8\)"):
+        prune_model(model(), batches(channels=3), PruneSettings())
+
+
+def test_nan_weight_is_named():
+    network = model()
+    with torch.no_grad():
+        network.odd.weight[0, 0] = float("nan")
+    with pytest.raises(NumericsError, match=r"odd\.weight"):
+        prune_model(network, batches(), PruneSettings())
+
+
+def test_activations_that_overflow_name_the_layer():
+    network = model()
+    with torch.no_grad():
+        network.plain.weight.fill_(1e38)
+    with pytest.raises(NumericsError, match="odd"):
+        prune_model(network, batches(), PruneSettings(exclude=("plain",)))
+
+
+def test_parametrized_weight_is_refused():
+    network = model()
+    nn.utils.parametrizations.weight_norm(network.plain)
+    with pytest.raises(ModelError, match="plain"):
+        prune_model(network, batches(), PruneSettings())
+
+
+def test_progress_counts_layers():
+    seen = []
+    prune_model(model(), batches(), PruneSettings(), lambda *step: seen.append(step))
+    assert seen == [("prune", done, 3) for done in range(4)]
+
+
+class Folded(nn.Module):
+    """A convolution whose batch norm can hold shifts, and one layer used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(4, 8, 3, padding=1)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.twice = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.norm(self.conv(self.stem(x).relu())).relu().mean((2, 3))
+        return self.head(self.twice(self.twice(x).relu()))
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)])
+def test_integer_weights_keep_the_mask_the_outputs_and_their_means(pattern):
+    torch.manual_seed(0)
+    network, data = Folded().eval(), batches(8)
+    plain = prune_model(copy.deepcopy(network), data, PruneSettings(pattern=pattern))
+    result = prune_model(network, data, PruneSettings(pattern=pattern, integers=True))
+    assert not plain.integers
+    assert [layer.relative_error for layer in result.layers] == [layer.relative_error for layer in plain.layers]
+    assert set(result.integers) == {"conv", "twice"}
+    for name, integers in result.integers.items():
+        weight = network.get_submodule(name).weight.detach()
+        assert integers.values.dtype == torch.int8
+        assert torch.equal(integers.values != 0, (integers.values != 0) & (weight != 0))
+        rounded = integers.values * integers.scales.reshape(-1, *[1] * (weight.dim() - 1))
+        assert (rounded - weight).norm() < 0.01 * weight.norm()
+    # The shift makes up for what rounding moves the outputs' means by.
+    conv, integers = network.conv, result.integers["conv"]
+    inputs = torch.cat([network.stem(batch).relu() for batch in data]).detach()
+    rounded = integers.values * integers.scales[:, None, None, None]
+    moved = (conv(inputs) - conv._conv_forward(inputs, rounded, None)).mean((0, 2, 3)).detach()
+    torch.testing.assert_close(integers.shift, moved, rtol=1e-3, atol=1e-5)

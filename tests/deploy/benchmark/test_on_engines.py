@@ -1,0 +1,304 @@
+"""The three arms on stand-ins for TensorRT and PyCUDA, through the library and the commands, and on a real GPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from deploy.benchmark.arms import open_arms
+from deploy.benchmark.gate import gate
+from deploy.benchmark.measure_arms import EngineSettings
+from deploy.benchmark.on_engines import benchmark_engines
+from deploy.builder.engine_build import load_plan
+from deploy.builder.settings import BuildSettings
+from deploy.machine.backends import Backend
+from deploy.machine.environment import find_gpu
+from deploy.machine.runtime_choice import find_runtime
+from deploy.measure.accuracy import compare_accuracy
+from deploy.measure.timing import Regime
+from deploy.predict.profile import layers_without_gain
+from deploy.sessions.onnx_session import OnnxSession
+from sparsegpt_core.errors import DataError, InputError, MissingDependencyError, ModelError
+from tests.support.engines import QUICK, batches
+from tests.support.fake_arms import KERNELS, Builder, classifier
+from tests.support.fake_gpu import FakeGPU
+
+
+def test_arms_are_built_in_turn_with_their_own_weights_and_flags(builder: Builder, pair, tmp_path) -> None:
+    result = benchmark_engines(*pair, batches(), EngineSettings(rounds=3, rebuilds=2, plans=tmp_path / "plans"))
+    assert [asked[:2] for asked in builder.asked] == 2 * [
+        ("dense.onnx", False),
+        ("sparse.onnx", False),
+        ("sparse.onnx", True),
+    ]
+    caches = [asked[2] for asked in builder.asked]
+    assert len(set(caches[:3])) == len(set(caches[3:])) == 1  # shared by the arms,
+    assert caches[0] != caches[3]  # and a rebuild times its tactics anew
+    assert all(asked[3] == {"image": ((8, 1, 8, 8),) * 3} for asked in builder.asked)
+    assert {path.name for path in (tmp_path / "plans").iterdir()} == {
+        f"{arm}{number}.plan{end}" for arm in "ABC" for number in (1, 2) for end in ("", ".json")
+    }
+    assert not list((tmp_path / "scratch").iterdir())
+    assert [len(arm.engines) for arm in result.timed[0].latency.arms.values()] == [2, 2, 2]
+
+
+def test_the_result(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"sm_mhz": {"low": 1410.0}, "throttled": {"sw_power_cap": 0.5, "applications_clocks_setting": 1.0}}
+
+    class Monitor:
+        def __init__(self, bus: str) -> None:
+            assert bus == "0000:65:00.0"
+            self.report = report
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            gpu.note("monitor ends")
+
+    monkeypatch.setattr("deploy.benchmark.measure_arms.GPUMonitor", Monitor)
+    before, stages = gpu.memory, []
+    result = benchmark_engines(*pair, batches(), QUICK, lambda *step: stages.append(step))
+    assert gpu.memory == before
+    found = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert found["runtime"] == "tensorrt 10.9.0 on Fake A100"
+    assert found["speedup"].keys() == {"A_to_C", "B_to_C"}
+    assert found["speedup"]["A_to_C"]["ratio"] == found["speedup"]["B_to_C"]["ratio"] == pytest.approx(2)
+    assert found["latency"].keys() == {"A", "B", "C"}
+    assert [found["latency"][arm]["p50_ms"] for arm in "ABC"] == [4.0, 4.0, 2.0]
+    assert found["latency_batch"] == 8
+    assert found["latency_regime"] == {
+        **{"clock": "gpu", "transfers": False, "cuda_graph": True, "batch": 8, "streams": 1, "note": ""}
+    }
+    expected = compare_accuracy(
+        {name: OnnxSession(path).run for name, path in zip(("dense", "sparse"), pair, strict=True)}, batches()
+    )
+    assert found["accuracy"].keys() == {"dense", "sparse", "A", "B", "C", "difference"}
+    assert found["accuracy"]["dense"]["top1"] == found["accuracy"]["C"]["top1"] == 100
+    assert found["accuracy"]["sparse"]["top1"] == expected.arms["sparse"].top1 < 100
+    assert found["accuracy"]["difference"] == found["accuracy"]["C"]["difference"]
+    assert found["accuracy"]["difference"]["value"] == 0
+    assert found["layer_times"] == {"B": {"conv": 0.5, "fused": 0.375}, "C": {"conv": 0.5, "fused": 0.375}}
+    (layer,) = found["explanation"]["layers"]
+    assert (layer["chosen"], layer["tactic"], layer["time_b_ms"]) == (True, KERNELS["C"], 0.5)
+    assert layer["reason"] == "CHOSEN_NO_GAIN"
+    assert found["explanation"]["builder"]["chosen"] == 1
+    assert "2.00× (2.00–2.00) faster at batch 8; 1 of 1 eligible layers" in found["verdict"]
+    assert "100.00 % dense, 100.00 % sparse" in found["verdict"]
+    assert found["gpu"] == report
+    assert found["warnings"] == ["the GPU's clocks were held back: sw_power_cap"]
+    assert [engine["plan"] for engine in found["engines"]["C"]] == [None, None]
+    assert [engine["chosen_layers"] for engine in found["engines"]["C"]] == [1, 1]
+    assert found["models"].keys() == {"dense", "sparse"}
+    assert list(dict.fromkeys(stage for stage, _, _ in stages)) == ["engines", "latency", "layers", "accuracy"]
+    assert ("engines", 6, 6) in stages
+    assert gate(result, max_drop=0, min_speedup=1.9) is None
+    assert gate(result, min_speedup=2.1) == "the speed-up is 2.00, 2.1 is required"
+
+
+def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -> None:
+    regime = Regime("host", transfers=True, cuda_graph=False, streams=2)
+    result = benchmark_engines(*pair, batches(), EngineSettings(regime=regime, batches=(4,), rounds=2))
+    assert result.to_json()["latency_regime"] == {**vars(regime), "batch": 4}
+    assert "cuGraphLaunch" not in gpu.names()
+    gpu.capture = "cuStreamEndCapture"
+    result = benchmark_engines(*pair, batches(), QUICK)
+    assert any("No CUDA graph" in text for text in result.warnings)
+
+
+def test_shapes_say_what_is_measured(builder: Builder, pair) -> None:
+    for shapes in ((1, 6, 16), {"image": ((1, 1, 8, 8), (6, 1, 8, 8), (16, 1, 8, 8))}):
+        settings = EngineSettings(build=BuildSettings(shapes=shapes), rounds=2, rebuilds=1)
+        assert benchmark_engines(*pair, batches(), settings).timed[0].latency.regime.batch == 6
+        assert builder.asked[-1][3] == {"image": ((1, 1, 8, 8), (6, 1, 8, 8), (16, 1, 8, 8))}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (EngineSettings(build=BuildSettings(shapes=(1, 6, 16)), batches=(4,)), "are not the opt shape"),
+        (EngineSettings(build=BuildSettings(shapes={"input": ((1, 1), (1, 1), (1, 1))})), "no input 'input'"),
+        (EngineSettings(build=BuildSettings(shapes=(1, 6, 16)), batches=(6, 8)), "at one batch"),
+        (EngineSettings(rebuilds=0), "0 times"),
+    ],
+)
+def test_what_does_not_fit_shows_before_anything_is_built(builder: Builder, pair, settings, message) -> None:
+    with pytest.raises(InputError, match=message):
+        benchmark_engines(*pair, batches(), settings)
+    with pytest.raises(InputError, match=r"shape \(N, 1, 8, 8\)"):
+        benchmark_engines(*pair, [(np.zeros((2, 3, 8, 8), np.float32), None)])
+    with pytest.raises(DataError, match="no images"):
+        benchmark_engines(*pair, [])
+    assert builder.asked == []
+
+
+def test_every_batch_has_engines_at_their_best_there(builder: Builder, pair, tmp_path) -> None:
+    settings = EngineSettings(batches=(8, 2), rounds=2, rebuilds=1, plans=tmp_path / "plans")
+    found = benchmark_engines(*pair, batches(), settings).to_json()
+    assert [asked[3]["image"][1][0] for asked in builder.asked] == [8, 8, 8, 2, 2, 2]
+    (further,) = found["further_batches"]
+    assert (found["latency_batch"], further["latency_batch"]) == (8, 2)
+    assert further["speedup"].keys() == found["speedup"].keys()
+    assert further["verdict"].endswith(found["explanation"]["verdict"].replace("batch 8", "batch 2"))
+    assert (tmp_path / "plans" / "C1.plan").is_file()
+    assert (tmp_path / "plans" / "batch-2" / "C1.plan").is_file()
+
+
+def test_a_fixed_batch_is_kept_to(builder: Builder, tmp_path) -> None:
+    fixed = classifier(tmp_path / "dense.onnx", np.ones((4, 64)), batch=4)
+    assert benchmark_engines(fixed, fixed, batches(), QUICK).timed[0].latency.regime.batch == 4
+    with pytest.raises(InputError, match="batches of 3"):
+        benchmark_engines(fixed, fixed, batches(), EngineSettings(batches=(3,)))
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_build_that_fails_leaves_whole_plans_only(gpu: FakeGPU, builder: Builder, pair, tmp_path, number) -> None:
+    builder.fails_at, before = number, gpu.memory
+    with pytest.raises(ModelError, match="out of luck"):
+        benchmark_engines(*pair, batches(), EngineSettings(plans=tmp_path / "plans"))
+    plans = sorted((tmp_path / "plans").glob("*.plan"))
+    assert len(plans) == number - 1
+    assert all(load_plan(plan) for plan in plans)
+    assert not list((tmp_path / "scratch").iterdir())
+    assert gpu.memory == before
+
+
+def test_a_session_that_fails_frees_the_others(gpu: FakeGPU, builder: Builder, pair) -> None:
+    before, gpu.memory = gpu.memory, 9000  # enough for a few engines
+    with pytest.raises(InputError, match="memory is full"):
+        benchmark_engines(*pair, batches(), QUICK)
+    assert gpu.memory == 9000 < before
+
+
+def test_rtx_is_given_no_timing_cache(builder: Builder, pair, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Backend("tensorrt-rtx", gpu.trt, "1.7")
+    for module in ("benchmark.arms", "builder.engine_build", "sessions.engine"):
+        monkeypatch.setattr(f"deploy.{module}.find_backend", lambda name="auto": backend)
+    monkeypatch.setattr("deploy.builder.engine_build.known_compute_capabilities", lambda _: ["8.0"])
+    with open_arms(*pair, BuildSettings()) as arms:
+        assert {asked[2] for asked in builder.asked} == {None}
+        assert not any(build.warnings for group in arms.builds.values() for build in group)
+
+
+def test_runtimes(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_runtime()[1] == "tensorrt 10.9.0 on Fake A100, compute capability 8.0"
+    assert find_runtime("onnxruntime") == (None, "as asked for")
+    with pytest.raises(InputError, match="unknown runtime"):
+        find_runtime("cuda")
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    backend, why = find_runtime()
+    assert backend is None
+    assert "cannot import pycuda.driver" in why
+    with pytest.raises(MissingDependencyError):
+        find_runtime("tensorrt")
+    monkeypatch.setattr("deploy.machine.runtime_choice.find_gpu", lambda: None)
+    assert "there is none" in find_runtime()[1]
+    with pytest.raises(InputError, match="NVIDIA GPU"):
+        find_runtime("tensorrt")
+
+
+@pytest.fixture
+def data(tmp_path) -> list[str]:
+    values, labels = batches(40, 40)[0]
+    np.savez(tmp_path / "evaluation.npz", images=values, labels=labels)
+    np.savez(tmp_path / "training.npz", images=-values)
+    files = ["--data", f"npz:{tmp_path / 'training.npz'}", "--eval-data", f"npz:{tmp_path / 'evaluation.npz'}"]
+    return [*files, "--mean", "0", "--std", "1", "--rounds", "2"]
+
+
+def test_benchmark_then_explain(builder: Builder, pair, data, cli, tmp_path) -> None:
+    plans, out = tmp_path / "plans", tmp_path / "benchmark.json"
+    outcome = cli("benchmark", *pair, *data, "--plans", plans, "--out", out, "--min-speedup", 1.5, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "runtime: tensorrt 10.9.0 on Fake A100" in outcome.err
+    measured = json.loads(out.read_text())
+    assert measured == outcome.json
+    plan = ["--plan-b", plans / "B1.plan", "--plan-c", plans / "C1.plan"]
+    explained = cli("explain", pair[1], *plan, "--times", out, "--json").json
+    assert explained.pop("unknown") == []
+    assert explained == measured["explanation"]
+    shown = cli("explain", pair[1], *plan).out
+    assert KERNELS["C"] in shown
+    assert "Unknown without times" in shown
+    for arguments, message in (
+        (["--plan-b", plans / "C1.plan"], "sparse flag on"),
+        (["--plan-c", plans / "B1.plan"], "sparse flag off"),
+        (["--times", plans / "B1.plan.json"], "holds no times"),
+        (["--plan-c", tmp_path / "none.plan"], "none.plan"),
+    ):
+        outcome = cli("explain", pair[1], *arguments)
+        assert outcome.code == 1
+        assert message in outcome.err
+    for arguments in (plan, ["--times", out]):
+        outcome = cli("explain", pair[0], *arguments)
+        assert outcome.code == 1
+        assert "dense.onnx" in outcome.err
+
+
+def test_without_a_gpu_plans_are_explained_by_their_logs(builder: Builder, pair, monkeypatch, tmp_path, cli) -> None:
+    benchmark_engines(*pair, batches(), EngineSettings(rounds=2, rebuilds=1, plans=tmp_path / "plans"))
+    monkeypatch.setattr("deploy.explain.from_plans.find_gpu", lambda: None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    found = cli("explain", pair[1], "--plan-c", tmp_path / "plans" / "C1.plan", "--json").json
+    assert found["chosen_layers"] == 1
+    assert found["layers"][0]["tactic"] is None
+    assert any("Without a GPU" in note for note in found["unknown"])
+
+
+def test_the_gate_and_the_screen(builder: Builder, pair, data, cli) -> None:
+    outcome = cli("benchmark", *pair, *data, "--rebuilds", 1, "--no-cuda-graph", "--min-speedup", 3)
+    assert outcome.code == 1
+    assert outcome.err.strip().splitlines()[-1] == "error: the speed-up is 2.00, 3 is required"
+    assert all(text in outcome.out for text in ("tensorrt 10.9.0", "CHOSEN_NO_GAIN", KERNELS["C"]))
+
+
+def test_predict_measures_where_it_can(builder: Builder, pair, cli, tmp_path) -> None:
+    out = tmp_path / "predict.json"
+    outcome = cli("predict", pair[0], "--shapes", "1/4/8", "--out", out, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "measured with tensorrt" in outcome.err
+    content = outcome.json
+    assert content == json.loads(out.read_text())
+    assert content["estimate"] is False
+    assert content["shapes"] == {"image": [4, 1, 8, 8]}
+    assert content["layers"][0]["is_sparse"]  # the copy's; the file itself is as it was
+    assert layers_without_gain(out) == ("conv",)
+    assert "throw-away" in cli("predict", pair[0]).out
+    assert builder.asked[0][3]["image"][1] == (4, 1, 8, 8)
+    assert builder.asked[-1][3]["image"][1] == (8, 1, 8, 8)
+    assert cli("predict", pair[0], "--estimate", "--json").json["estimate"]
+    single = classifier(tmp_path / "single.onnx", np.ones((4, 64)), dtype=np.float32)
+    assert cli("predict", single, "--json").json["estimate"]
+    outcome = cli("predict", single, "--measure")
+    assert outcome.code == 1
+    assert "FP32" in outcome.err
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None, reason="there is no GPU")
+def test_on_a_real_gpu(tmp_path, cli) -> None:
+    """The arms agree with ONNX Runtime, and every layer is explained."""
+    from deploy.predict.measured_trial import try_pruning
+    from tests.support.engines import conv_net
+
+    backend, why = find_runtime()
+    if backend is None:
+        pytest.skip(why)
+    onnx.save(conv_net(), str(tmp_path / "m.onnx"))
+    values = np.random.default_rng(0).normal(size=(20, 3, 8, 8)).astype(np.float32)
+    labels = OnnxSession(tmp_path / "m.onnx").run(values).argmax(axis=1)
+    settings = EngineSettings(rounds=3, plans=tmp_path / "plans")
+    result = benchmark_engines(tmp_path / "m.onnx", tmp_path / "m.onnx", [(values, labels)], settings)
+    json.dumps(result.to_json(), allow_nan=False)
+    assert all(arm.top1 >= 90 for arm in result.accuracy.arms.values())
+    assert all(result.layer_times.values())
+    assert result.explanation is not None
+    assert len(result.explanation.layers) == 3
+    plans = ["--plan-b", tmp_path / "plans" / "B1.plan", "--plan-c", tmp_path / "plans" / "C1.plan"]
+    assert cli("explain", tmp_path / "m.onnx", *plans, "--json").code == 0
+    assert try_pruning(tmp_path / "m.onnx", EngineSettings(rounds=2)).to_json()["estimate"] is False

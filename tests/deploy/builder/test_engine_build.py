@@ -1,0 +1,253 @@
+"""Real builds: TensorRT-RTX builds engines without a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import deploy.machine.backends
+from deploy.builder.compiler import precision_flags, share_profiles
+from deploy.builder.engine_build import RTX_NOTE, BuildResult, build, load_plan, sidecar_path
+from deploy.builder.settings import BuildSettings
+from deploy.graph.onnx_graph import read_graph
+from deploy.machine.backends import find_backend
+from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
+from tests.support.engines import conv_net
+
+RTX = {"backend": "tensorrt-rtx", "compute_capability": "8.6"}
+PROMISED = {"plan", "backend", "backend_version", "sparse_flag", "eligible_layers", "chosen_layers", "seconds"}
+
+
+PROMISED |= {"bytes", "sha256", "compute_capability", "note", "onnx", "settings", "environment", "build_log"}
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    onnx.save(conv_net(), str(tmp_path / "half.onnx"))
+    return tmp_path / "half.onnx"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="engines are built for real, which needs tensorrt-rtx")
+
+
+def test_half_precision_build(half: Path) -> None:
+    plan, stages = half.with_name("sparse.plan"), []
+    result = build(half, plan, BuildSettings(**RTX), lambda *step: stages.append(step))
+    record = json.loads(half.with_name("sparse.plan.json").read_text())
+    assert record == json.loads(json.dumps(result.to_json()))
+    assert set(record) >= PROMISED
+    assert record["backend"] == "tensorrt-rtx"
+    assert record["compute_capability"] == "8.6"
+    assert record["sparse_flag"] is True
+    assert record["eligible_layers"] == 2
+    assert record["chosen_layers"] is None
+    assert record["note"] == RTX_NOTE
+    assert record["warnings"] == []
+    assert record["bytes"] == plan.stat().st_size
+    assert record["sha256"] == hashlib.sha256(plan.read_bytes()).hexdigest()
+    assert record["onnx"]["sha256"] == hashlib.sha256(half.read_bytes()).hexdigest()
+    assert record["settings"]["shapes"]["input"] == [[1, 3, 8, 8], [8, 3, 8, 8], [32, 3, 8, 8]]
+    assert load_plan(plan) == (plan.read_bytes(), json.loads(sidecar_path(plan).read_text()))
+    assert stages == [("parse", 0, 1), ("parse", 1, 1), ("build", 0, 1), ("build", 1, 1)]
+    assert {path.name for path in half.parent.iterdir()} == {"half.onnx", "sparse.plan", "sparse.plan.json"}
+
+
+def test_single_precision_is_built_with_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    onnx.save(conv_net(np.float32), str(tmp_path / "m.onnx"))
+    settings = BuildSettings(**RTX, opt_level=1, workspace=1 << 30, tactic_sources=("jit_convolutions",))
+    result = build(tmp_path / "m.onnx", tmp_path / "m.plan", settings)
+    assert ["FP32" in text for text in result.warnings] == [True]
+    dense = build(tmp_path / "m.onnx", tmp_path / "d.plan", BuildSettings(**RTX, sparse=False))
+    assert dense.warnings == []
+    assert dense.sparse_flag is False
+    assert capfd.readouterr().out == ""  # standard output belongs to --json
+
+
+def test_dense_weights_warn(tmp_path: Path) -> None:
+    model = conv_net(image=(4, 3, 8, 8))
+    for weight in model.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(np.ones(tuple(weight.dims), np.float16), weight.name))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    result = build(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX))
+    assert result.eligible_layers == 0
+    assert any("changes nothing" in text for text in result.warnings)
+
+
+def test_compute_capability_defaults_to_ampere(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.builder.engine_build.find_gpu", lambda: None)
+    assert build(half, half.with_name("p"), BuildSettings(backend="tensorrt-rtx")).compute_capability == "8.6"
+
+
+def test_rtx_says_that_it_keeps_no_timing_cache(half: Path) -> None:
+    cache = half.with_name("tactics.cache")
+    result = build(half, half.with_name("a.plan"), BuildSettings(**RTX, timing_cache=cache))
+    assert any("timing cache" in text for text in result.warnings)
+    assert result.to_json()["settings"]["timing_cache"] == str(cache)
+    assert not cache.exists()
+
+
+def test_external_data_is_found(tmp_path: Path) -> None:
+    onnx.save(conv_net(), str(tmp_path / "m.onnx"), save_as_external_data=True, location="m.bin", size_threshold=0)
+    assert build(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX)).eligible_layers == 2
+
+
+def attempt(path: Path, **settings) -> BuildResult:
+    return build(path, path.with_name("out.plan"), BuildSettings(**{**RTX, **settings}))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, None])
+def test_a_file_that_is_no_model_is_refused(half: Path, content: bytes | None) -> None:
+    half.write_bytes(half.read_bytes()[:700] if content is None else content)
+    with pytest.raises(InputError, match=r"half\.onnx"):
+        attempt(half)
+    assert not half.with_name("out.plan").exists()
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.onnx"):
+        attempt(tmp_path / "none.onnx")
+
+
+def test_the_parsers_own_words_are_shown(half: Path) -> None:
+    onnx.save(conv_net(op="NoSuchOperator"), str(half))
+    with pytest.raises(ModelError, match="NoSuchOperator") as caught:
+        attempt(half)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"compute_capability": "99.9"}, "99.9"),
+        ({"shapes": {"other": ((1,), (1,), (1,))}}, "no input 'other'"),
+        ({"tactic_sources": ("cublaz",)}, "cublaz"),
+        ({"hardware": "ampere-plus"}, "no hardware compatibility"),
+    ],
+)
+def test_settings_that_do_not_fit(half: Path, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        attempt(half, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backend": "tvm"},
+        {"compute_capability": "Ampere"},
+        {"compute_capability": "٨.٦"},
+        {"opt_level": 6},
+        {"workspace": 0},
+        {"hardware": "turing-plus"},
+    ],
+)
+def test_settings_are_validated(settings: dict) -> None:
+    with pytest.raises(InputError):
+        BuildSettings(**settings)
+
+
+@pytest.mark.parametrize("version_compatible", [False, True])
+def test_compatibility_reaches_the_builder(half: Path, monkeypatch: pytest.MonkeyPatch, version_compatible) -> None:
+    import polygraphy.backend.trt as polygraphy
+
+    from deploy.builder.compiler import _config
+
+    asked = {}
+    monkeypatch.setattr(polygraphy, "CreateConfig", lambda **settings: asked.update(settings))
+    backend = dataclasses.replace(find_backend("tensorrt-rtx"), name="tensorrt")
+    settings = BuildSettings(version_compatible=version_compatible, hardware="ampere-plus")
+    _config(backend, read_graph(half), {}, settings, None)
+    assert asked["version_compatible"] is version_compatible
+    assert asked["hardware_compatibility_level"] == backend.module.HardwareCompatibilityLevel.AMPERE_PLUS
+    old = dataclasses.replace(
+        backend, module=SimpleNamespace(**vars(backend.module) | {"HardwareCompatibilityLevel": None})
+    )
+    with pytest.raises(InputError, match="no hardware compatibility 'ampere-plus'"):
+        _config(old, read_graph(half), {}, settings, None)
+
+
+def test_the_model_is_not_overwritten(half: Path) -> None:
+    with pytest.raises(InputError, match="overwrite"):
+        build(half, half, BuildSettings(**RTX))
+
+
+def test_load_plan_refuses_what_was_not_recorded(half: Path) -> None:
+    plan = half.with_name("p.plan")
+    with pytest.raises(InputError, match=r"p\.plan"):
+        load_plan(plan)
+    plan.write_bytes(b"code")
+    with pytest.raises(InputError, match=r"p\.plan\.json"):
+        load_plan(plan)
+    for record in ({"sha256": "0" * 64}, {}, [], None):
+        sidecar_path(plan).write_text(json.dumps(record))
+        with pytest.raises(InputError, match="not the plan"):
+            load_plan(plan)
+
+
+def test_only_weakly_typed_builders_get_precision_flags(tmp_path: Path) -> None:
+    onnx.save(conv_net(), str(tmp_path / "m.onnx"))
+    graph = read_graph(tmp_path / "m.onnx")
+    old, new = SimpleNamespace(FP16=0, INT8=1), SimpleNamespace()
+    typed, untyped = SimpleNamespace(STRONGLY_TYPED=1), SimpleNamespace()
+
+    def flags(builder, network):
+        return precision_flags(SimpleNamespace(BuilderFlag=builder, NetworkDefinitionCreationFlag=network), graph)
+
+    assert flags(old, untyped) == {"fp16": True, "int8": False}  # 8.6
+    assert flags(old, typed) == {}  # 10.x
+    assert flags(new, typed) == flags(new, untyped) == {}  # 11.x
+
+
+def test_find_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_backend("tensorrt-rtx").is_rtx
+    with pytest.raises(InputError, match="unknown backend"):
+        find_backend("cuda")
+    import polygraphy.config
+
+    monkeypatch.setattr(polygraphy.config, "USE_TENSORRT_RTX", False)
+    with pytest.raises(InputError, match="already loaded"):
+        find_backend("tensorrt-rtx")
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError) as caught:
+        find_backend()
+    assert all(command in caught.value.hint for command in ("pip install tensorrt", "pip install tensorrt-rtx-cu13"))
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(None, "tensorrt-rtx"), (object(), "tensorrt")])
+def test_auto_takes_the_backend_that_can_build_here(monkeypatch, gpu, expected) -> None:
+    monkeypatch.setattr(deploy.machine.backends, "find_gpu", lambda: gpu)
+    monkeypatch.setattr(deploy.machine.backends, "_point_polygraphy_at", lambda name: None)
+    both = SimpleNamespace(Builder=None, __version__="1")
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, both)
+    assert find_backend().name == expected
+
+
+@pytest.mark.parametrize(
+    ("features", "flags", "expected"),
+    [
+        ({"PROFILE_SHARING_0806": 7}, {}, [(7, True)]),
+        ({"PROFILE_SHARING_0806": 7}, {"STRONGLY_TYPED": 1}, []),
+        ({}, {}, []),
+    ],
+)
+def test_contexts_share_a_profile_where_the_builder_must_be_told(features: dict, flags: dict, expected: list) -> None:
+    trt = SimpleNamespace(
+        PreviewFeature=SimpleNamespace(__members__=features), NetworkDefinitionCreationFlag=SimpleNamespace(**flags)
+    )
+    told: list = []
+    config = SimpleNamespace(set_preview_feature=lambda *feature: told.append(feature))
+    assert share_profiles(trt, lambda builder, network: config)("builder", "network") is config
+    assert told == expected

@@ -1,0 +1,155 @@
+"""What deploy says of a machine, and that it loads on a bare one."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deploy
+from deploy.machine import doctor as doctor_module
+from deploy.machine.doctor import doctor
+from deploy.machine.environment import GPU, environment, find_gpu
+from deploy.machine.libraries import INSTALL, require
+from sparsegpt_core.errors import MissingDependencyError
+
+ROOM = Path(deploy.__file__).parent
+MODULES = sorted(ROOM.rglob("*.py"))
+HEAVY = ["torch", "torchvision", "tensorrt", "tensorrt_rtx", "polygraphy", "onnx", "onnxruntime", "pycuda", "sklearn"]
+
+
+def fake_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_environment_is_json() -> None:
+    found = json.loads(json.dumps(environment(), allow_nan=False))
+    assert found["python"] == sys.version.split()[0]
+    assert found["memory_bytes"] > 1 << 28
+    assert found["versions"]["numpy"]
+    assert set(found["versions"]) >= {"onnx", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "polygraphy"}
+
+
+def test_gpu_through_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(tmp_path, "echo 'NVIDIA RTX A4000, 580.95.05, 8.6'; echo 'Other, 1, 7.5'", monkeypatch)
+    assert find_gpu() == GPU("NVIDIA RTX A4000", "580.95.05", "8.6")
+    assert environment()["gpu"] == {"name": "NVIDIA RTX A4000", "driver": "580.95.05", "compute_capability": "8.6"}
+
+
+@pytest.mark.parametrize("script", ["exit 9", "echo", "true", "echo 'No devices were found'"])
+def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    fake_smi(tmp_path, script, monkeypatch)
+    assert find_gpu() is None
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert find_gpu() is None
+
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return CODE; }
+int cuDeviceGet(int *device, int number) { *device = 7 + number; return 0; }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, device == 7 ? "Orin" : "?", size); return 0; }
+int cuDeviceGetAttribute(int *value, int which, int device)
+{ *value = which == 75 ? 8 : which == 76 ? 7 : 0; return 0; }
+int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+"""
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, GPU("Orin", "for CUDA 12.6", "8.7")), (100, None)])
+def test_gpu_through_the_driver_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected) -> None:
+    """As on a Jetson, whose older systems have no nvidia-smi."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    source, library = tmp_path / "cuda.c", tmp_path / "libcuda.so.1"
+    source.write_text(DRIVER.replace("CODE", str(code)))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    load = ctypes.CDLL
+    monkeypatch.setattr("deploy.machine.environment.ctypes.CDLL", lambda name: load(str(tmp_path / name)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_gpu() == expected
+
+
+def test_require() -> None:
+    assert require("json") is json
+    for name in INSTALL:
+        assert INSTALL[name].startswith("pip install ")
+
+
+def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, code in {
+        "timm": "raise OSError('libcudart.so: cannot open')",
+        "pycuda": "raise ImportError",
+        "torchvision": "raise SystemError('half installed')",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(code)
+        for loaded in [key for key in sys.modules if key.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(doctor_module, "find_gpu", lambda: None)
+    checks = {check.name: check for check in doctor()}
+    assert set(checks) == {*HEAVY, "cuda", "pynvml", "timm", "GPU"}
+    assert checks["onnx"].ok
+    assert checks["onnx"].fix == ""
+    assert not checks["timm"].ok
+    assert checks["timm"].optional
+    assert "libcudart.so: cannot open" in checks["timm"].detail
+    assert checks["timm"].fix == "pip install timm"
+    assert not checks["torchvision"].optional
+    assert not checks["GPU"].ok
+    assert "everything else works" in checks["GPU"].detail
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOM)))
+def test_modules_keep_to_python_39(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 9))
+
+
+PROBE = """
+import sys, time, numpy
+start = time.process_time()
+for name in {names}:
+    __import__(name)
+seconds = time.process_time() - start
+from deploy.machine.backends import find_backend
+from sparsegpt_core.errors import MissingDependencyError
+try:
+    find_backend()
+except MissingDependencyError as error:
+    print(seconds, error.hint)
+"""
+
+
+def test_deploy_loads_on_a_bare_machine(tmp_path: Path) -> None:
+    for name in HEAVY:
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')")
+    root = ROOM.parent
+    names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
+    answer = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROBE.format(names=names)],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{root}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    seconds, hint = answer.stdout.strip().split(" ", 1)
+    assert float(seconds) < 0.3
+    assert set(hint.split(", or ")) == {"pip install tensorrt", "pip install tensorrt-rtx-cu13"}
+
+
+def test_a_missing_library_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polygraphy", None)
+    with pytest.raises(MissingDependencyError, match="cannot import polygraphy") as caught:
+        require("polygraphy")
+    assert caught.value.hint == "pip install polygraphy"

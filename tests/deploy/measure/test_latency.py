@@ -1,0 +1,266 @@
+"""Accuracy against scikit-learn and SciPy, intervals against simulated truth."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+from onnxruntime import InferenceSession
+from scipy.special import log_softmax
+from scipy.stats import entropy
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+
+from deploy.measure.accuracy import compare_accuracy, paired_difference
+from deploy.measure.latency import ArmLatency, LatencyReport, measure_latency
+from deploy.measure.timing import HostTimer, Regime, settle
+from sparsegpt_core.errors import DataError, InputError, NumericsError
+
+
+def batches(logits: np.ndarray, labels: np.ndarray | None, size: int = 37):
+    """The images are the logits themselves, so that a session is a function of them."""
+    for start in range(0, len(logits), size):
+        yield logits[start : start + size], None if labels is None else labels[start : start + size]
+
+
+def noisy(images: np.ndarray) -> np.ndarray:
+    return np.roll(images, 1, axis=1) * 0.7 + images
+
+
+@pytest.mark.parametrize("classes", [10, 5])
+def test_accuracy_agrees_with_sklearn(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(classes, size=500)
+    logits = rng.normal(size=(500, classes)) * 3 + 2 * np.eye(classes)[labels]
+    stages = []
+    report = compare_accuracy(
+        {"dense": lambda x: x, "sparse": noisy},
+        batches(logits, labels),
+        progress=lambda *step: stages.append(step),
+        total=14,
+    )
+    for name, values in (("dense", logits), ("sparse", noisy(logits))):
+        arm, classes_seen = report.arms[name], np.arange(classes)
+        assert arm.samples == 500
+        assert arm.top1 == pytest.approx(100 * accuracy_score(labels, values.argmax(1)))
+        assert arm.loss == pytest.approx(log_loss(labels, np.exp(log_softmax(values, axis=1)), labels=classes_seen))
+        if classes > 5:
+            assert arm.top5 == pytest.approx(100 * top_k_accuracy_score(labels, values, k=5, labels=classes_seen))
+        else:
+            assert arm.top5 is None
+    p, q = (np.exp(log_softmax(values, axis=1)) for values in (logits, noisy(logits)))
+    sparse = report.arms["sparse"]
+    assert sparse.kl == pytest.approx(entropy(p, q, axis=1).mean())
+    assert sparse.disagreement == pytest.approx(100 * np.mean(p.argmax(1) != q.argmax(1)))
+    assert sparse.difference.value == pytest.approx(sparse.top1 - report.arms["dense"].top1)
+    assert sparse.difference.low < sparse.difference.value < sparse.difference.high
+    assert stages == [("accuracy", done, 14) for done in range(15)]
+    found = json.loads(json.dumps(report.to_json()))
+    assert set(found["dense"]) == {"top1", "top5", "loss", "samples"}
+    assert set(found["sparse"]) == {"top1", "top5", "loss", "samples", "difference", "disagreement", "kl"}
+
+
+def test_without_labels() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 7))
+    report = compare_accuracy({"dense": lambda x: x, "sparse": noisy}, batches(logits, None))
+    sparse = report.arms["sparse"]
+    assert (sparse.top1, sparse.top5, sparse.loss, sparse.difference) == (None, None, None, None)
+    assert sparse.disagreement > 0
+    assert sparse.kl > 0
+    half = [(logits, None), (logits, np.zeros(50, int))]
+    assert compare_accuracy({"dense": lambda x: x}, half).arms["dense"].top1 is None
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits = np.array([[1e30, 0, -1e30], [0, 0, 0]], dtype=np.float32)
+    report = compare_accuracy({"dense": lambda x: x, "other": lambda x: -x}, [(logits, np.array([0, 0]))])
+    assert report.arms["dense"].loss == pytest.approx(np.log(3) / 2)
+    assert np.isfinite(report.arms["other"].kl)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_gone_wrong_name_the_arm(bad: float) -> None:
+    logits = np.zeros((4, 3))
+    with pytest.raises(NumericsError, match="'sparse'"):
+        compare_accuracy({"dense": lambda x: x, "sparse": lambda x: x + bad}, [(logits, None)])
+
+
+@pytest.mark.parametrize(
+    ("sessions", "data", "error"),
+    [
+        ({"sparse": lambda x: x}, [(np.zeros((2, 3)), None)], InputError),
+        ({"dense": lambda x: x}, [], InputError),
+        ({"dense": lambda x: x}, [(np.zeros((0, 3)), None)], InputError),
+        ({"dense": lambda x: x[:1]}, [(np.zeros((2, 3)), None)], InputError),
+        ({"dense": lambda x: x[:, 0]}, [(np.zeros((2, 3)), None)], InputError),
+        ({"dense": lambda x: x, "b": lambda x: x[:, :2]}, [(np.zeros((2, 3)), None)], InputError),
+        ({"dense": lambda x: x}, [(np.zeros((2, 3)), np.array([0, 3]))], DataError),
+        ({"dense": lambda x: x}, [(np.zeros((2, 3)), np.array([0, -1]))], DataError),
+        ({"dense": lambda x: x}, [(np.zeros((2, 3)), np.array([0]))], DataError),
+    ],
+)
+def test_what_does_not_fit_is_refused(sessions: dict, data: list, error: type) -> None:
+    with pytest.raises(error):
+        compare_accuracy(sessions, data)
+
+
+def test_the_paired_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    cells = np.array([0.90, 0.01, 0.03, 0.06])  # both right, gained, lost, both wrong
+    hits = 0
+    for _ in range(2000):
+        drawn = rng.choice(4, size=300, p=cells)
+        found = paired_difference((drawn == 0) | (drawn == 2), (drawn == 0) | (drawn == 1))
+        hits += found.low <= -2.0 <= found.high
+    assert 0.94 <= hits / 2000 <= 0.98
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300))
+def test_the_paired_interval_never_collapses(pairs: list[tuple[bool, bool]]) -> None:
+    reference, other = np.array(pairs).T
+    found = paired_difference(reference, other)
+    assert -100 <= found.low <= found.value <= found.high <= 100
+    assert found.high - found.low > 0.01
+    mirrored = paired_difference(other, reference)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+
+
+def synthetic(rng: np.random.Generator, mean: float, drift: np.ndarray) -> ArmLatency:
+    times = mean * drift[:, None] * rng.lognormal(0, 0.1, size=(len(drift), 9))
+    return ArmLatency((tuple(map(tuple, times)),))
+
+
+@pytest.mark.parametrize("rounds", [6, 20])
+def test_the_speedup_interval_covers_the_truth(rounds: int) -> None:
+    rng, hits, level, claims = np.random.default_rng(0), 0, 0, 0
+    for trial in range(1000):
+        drift = rng.lognormal(0, 0.5, size=rounds)  # a clock that wanders far more than the arms differ
+        a, b, again, same = (synthetic(rng, mean, drift) for mean in (12.0, 10.0, 12.0, 12.0))
+        report = LatencyReport("a", {"a": a, "b": b, "same": same}, again, seed=trial)
+        found, none = report.speedup("a", "b"), report.speedup("a", "same")
+        hits += found.low <= 1.2 <= found.high
+        level += none.low <= 1.0 <= none.high
+        claims += none.low > 1 and report.is_difference("a", "same")
+    assert 930 <= hits <= 970
+    assert 930 <= level <= 970
+    assert claims <= 50
+
+
+def test_a_difference_must_exceed_the_noise() -> None:
+    rng, drift = np.random.default_rng(0), np.ones(20)
+    a, b, near, far = (synthetic(rng, mean, drift) for mean in (12.0, 10.0, 12.1, 15.0))
+    assert LatencyReport("a", {"a": a, "b": b}, near).is_difference("a", "b")
+    assert LatencyReport("a", {"a": a, "b": b}, near).is_difference("b", "a")
+    assert not LatencyReport("a", {"a": a, "b": b}, far).is_difference("a", "b")
+
+
+def test_the_interval_knows_that_engines_differ() -> None:
+    """Three engines of an arm differ by 5 %: the interval reaches from the slowest to the fastest of them."""
+    a = ArmLatency((((10.0,) * 9,) * 20,))
+    rebuilt = ArmLatency(tuple(((time_ms,) * 9,) * 20 for time_ms in (10.0, 10.25, 10.5)))
+    report = LatencyReport("a", {"a": a, "rebuilt": rebuilt}, a)
+    found = report.speedup("a", "rebuilt")
+    assert (found.low, found.high) == pytest.approx((10 / 10.5, 1.0))
+    assert found.ratio == pytest.approx(10 / np.exp(np.mean(np.log([10.0, 10.25, 10.5]))))
+    assert not report.is_difference("a", "rebuilt")
+    assert (a.spread, rebuilt.spread) == (0, pytest.approx(0.05))
+    assert rebuilt.samples == 3 * a.samples == 540
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.1, 10))
+def test_an_exact_ratio_is_found(factor: float) -> None:
+    a = ArmLatency((((1.0, 2.0), (3.0, 4.0)),))
+    b = ArmLatency((tuple(tuple(value / factor for value in taken) for taken in a.rounds_ms),))
+    report = LatencyReport("a", {"a": a, "b": b}, a)
+    assert report.speedup("a", "b").ratio == pytest.approx(factor)
+    assert report.speedup("b", "a").ratio == pytest.approx(1 / factor)
+    assert report.noise == 0
+    assert a.to_json()["p50_ms"] == 2.5
+    assert a.to_json(images=5)["throughput"] == pytest.approx(2000)
+
+
+class Script:
+    """A timer that notes its calls and returns what it is told."""
+
+    def __init__(self, name: str, calls: list[str], times: list[float] | None = None, **regime: object) -> None:
+        self.name, self.calls, self.times, self.regime = name, calls, times or [1.0], Regime(**regime)
+
+    def __call__(self, iterations: int) -> tuple[float, ...]:
+        self.calls += [self.name] * iterations
+        return (self.times.pop(0) if len(self.times) > 1 else self.times[0],) * iterations
+
+
+def test_measuring_interleaves_and_measures_the_reference_twice() -> None:
+    calls: list[str] = []
+    timers = {"A": [Script("A", calls)], "B": [Script("B", calls)], "C": [Script("C", calls), Script("c", calls)]}
+    report = measure_latency(timers, rounds=4, iterations=2, warmup=1)
+    turn = ["A"] * 3 + ["B"] * 3 + ["C"] * 3 + ["c"] * 3 + ["A"] * 3
+    back = ["A"] * 3 + ["C"] * 3 + ["c"] * 3 + ["B"] * 3 + ["A"] * 3
+    assert calls == ["A", "A", "B", "B", "C", "C", "c", "c"] + (turn + back) * 2
+    assert [len(taken) for taken in report.arms["A"].rounds_ms] == [2] * 4
+    assert [len(taken) for taken in report.arms["C"].rounds_ms] == [4] * 4
+    found = report.to_json()
+    assert found["arms"]["B"]["samples"] == found["repeat"]["samples"] == 8
+    assert found["regime"] == {
+        "clock": "host",
+        "transfers": True,
+        "cuda_graph": False,
+        "batch": 1,
+        "streams": 1,
+        "note": "",
+    }
+    assert json.dumps(found)
+
+
+def test_warming_up_goes_on_until_the_times_settle() -> None:
+    calls: list[str] = []
+    assert settle(Script("a", calls, [9.0, 5.0, 3.0, 2.0, 1.99]), 4)
+    assert len(calls) == 20
+    assert not settle(Script("a", [], [float(2**i) for i in range(40)]), 3)
+    assert settle(Script("a", calls), 0)
+    assert len(calls) == 20
+    drifting = Script("a", [], [float(2**i) for i in range(40)])
+    assert measure_latency({"a": [drifting]}, rounds=2).unsettled == ("a",)
+
+
+def test_arms_that_are_timed_otherwise_are_not_compared() -> None:
+    with pytest.raises(InputError, match="not timed alike"):
+        measure_latency({"A": [Script("A", [])], "B": [Script("B", [], batch=2)]})
+    for wrong in ({"clock": "sun"}, {"batch": 0}, {"streams": 0}):
+        with pytest.raises(InputError, match="cannot time"):
+            Regime(**wrong)
+
+
+def test_the_hosts_clock() -> None:
+    taken = HostTimer(lambda: time.sleep(0.002), batch=3)
+    assert all(2 <= sample < 200 for sample in taken(3))
+    assert taken.regime.images == 3
+
+
+@pytest.mark.alone
+def test_the_clock_adds_less_than_a_hundredth_to_a_tiny_model(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, 1, ["N", size, 32, 32]) for name, size in (("x", 3), ("y", 16))]
+    weight = numpy_helper.from_array(np.ones((16, 3, 3, 3), np.float32), "weight")
+    conv = helper.make_node("Conv", ["x", "weight"], ["y"], pads=[1] * 4)
+    graph = helper.make_graph([conv], "tiny", values[:1], values[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    session = InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    feed = {"x": np.ones((1, 3, 32, 32), np.float32)}
+    nothing, inference = HostTimer(lambda: None), HostTimer(lambda: session.run(None, feed))
+    assert min(nothing(5000)) < 0.01 * min(inference(500))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timers": {}}, {"timers": {"A": []}}, {"rounds": 1}, {"iterations": 0}, {"warmup": -1}]
+)
+def test_counts_are_validated(wrong: dict) -> None:
+    with pytest.raises(InputError):
+        measure_latency(**{"timers": {"A": [HostTimer(lambda: None)]}, **wrong})

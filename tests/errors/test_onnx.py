@@ -1,0 +1,59 @@
+"""Wrong ONNX files, plans and their records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support.error_rows import check, spoil
+from tests.support.error_rows.onnx import ROWS
+from tests.support.graphs import NOTHING, model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    spoil(folder, ("onnx", "plan", "json", "npz"))
+    weight = NOTHING["w"]
+    unknown, future = model(), model()
+    unknown.graph.node[1].op_type = "Nonsense"
+    future.opset_import[0].version = 999
+    for name, content in {
+        "good": model(),
+        "nan": model(np.full_like(weight, np.nan)),
+        "shape": model(weight[1:]),
+        "double": model(weight.astype(float)),
+        "integers": model(dtype=onnx.TensorProto.INT64),
+        "bomb": model(onnx.TensorProto(name="w", data_type=1, dims=[1 << 20, 1 << 20], raw_data=b"1234")),
+        "unknown": unknown,
+        "future": future,
+    }.items():
+        onnx.save(content, str(folder / f"{name}.onnx"))
+    whole = (folder / "good.onnx").read_bytes()
+    (folder / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    onnx.save(model(), str(folder / "gone.onnx"), save_as_external_data=True, location="gone.bin", size_threshold=0)
+    (folder / "gone.bin").unlink()
+    digest = hashlib.sha256(b"plan").hexdigest()
+    for name, record in {
+        "bare": None,
+        "other": {"sha256": "0" * 64},
+        "list": [],
+        "short": {"sha256": digest, "bytes": 4},
+        "cut": "{",
+    }.items():
+        (folder / f"{name}.plan").write_bytes(b"plan")
+        if record is not None:
+            text = record if isinstance(record, str) else json.dumps(record)
+            (folder / f"{name}.plan.json").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_row(cli, folder, monkeypatch, row):
+    if row.command.startswith("build") and "truncated or no ONNX" not in row.line:
+        pytest.importorskip("polygraphy")
+    check(row, cli, folder, monkeypatch)

@@ -1,0 +1,64 @@
+"""Tensors inside a graph, as PyTorch's own hooks see them."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.execution.activation_observer import observer
+from export.writing.writer import export_model
+from sparsegpt_core.errors import ModelError
+from tests.support.exports import prepared
+from tests.support.networks import Mixer
+
+IMAGES = np.random.default_rng(0).normal(size=(5, 4, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def mixer():
+    model = prepared(Mixer())
+    return model, export_model(model, (4, 8, 8))
+
+
+def test_tensors_are_pytorchs(mixer):
+    model, proto = mixer
+    nodes = {node.name: node for node in proto.graph.node}
+    names = [nodes["conv"].output[0], nodes["shared#2"].input[0], "input", "logits"]
+    before = proto.SerializeToString()
+    seen = []
+    hooks = [
+        model.norm.register_forward_hook(lambda _m, _i, out: seen.append(out)),
+        model.shared.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0])),
+    ]
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(IMAGES))
+    for hook in hooks:
+        hook.remove()
+    observe = observer(proto, names)
+    found = observe(IMAGES)
+    assert list(found) == names
+    for actual, expected in zip(found.values(), (seen[0], seen[2], torch.from_numpy(IMAGES), logits), strict=True):
+        np.testing.assert_allclose(actual, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(observe(IMAGES[:2])["logits"], logits[:2].numpy(), atol=1e-5)
+    assert proto.SerializeToString() == before
+    assert list(observer(proto, ["input", "input"])(IMAGES)) == ["input"]
+
+
+def test_what_cannot_be_observed(mixer, capfd):
+    proto = mixer[1]
+    with pytest.raises(ModelError, match="no tensor 'nowhere'"):
+        observer(proto, ["nowhere"])
+    with pytest.raises(ModelError, match="cannot run the graph") as caught:
+        observer(proto, ["logits"])(IMAGES[:, :1])
+    assert "\n" not in str(caught.value)
+    two = onnx.ModelProto()
+    two.CopyFrom(proto)
+    two.graph.input.add(name="other")
+    with pytest.raises(ModelError, match="2 inputs"):
+        observer(two, ["logits"])
+    broken = onnx.ModelProto()
+    broken.CopyFrom(proto)
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ModelError, match="cannot load the graph"):
+        observer(broken, ["logits"])
+    assert capfd.readouterr() == ("", "")

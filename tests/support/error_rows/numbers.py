@@ -1,0 +1,46 @@
+"""Numbers and machines that fail."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from tests.support.error_rows import Row
+
+TITLE = "Numbers and machines"
+
+# fmt: off
+PRUNE = "prune --out x.safetensors --weights good.safetensors --data"
+OOM = "the GPU's memory is full with batches of 8: halved to 2"
+COMMANDS = [
+    Row("constant images", f"{PRUNE} npz:constant.npz", "fc1: 512 of 512 inputs are dead or constant on the calibration images, so their weights are now 0: calibrate on more images", 0, left="x.safetensors"),
+    Row("one image", f"{PRUNE} npz:one.npz", "fc1: 512 of 512 inputs are dead or constant on the calibration images, so their weights are now 0: calibrate on more images", 0, left="x.safetensors"),
+    Row("a Hessian of rank 2 in fc1, which has 512 columns", f"{PRUNE} npz:few.npz", "", 0, left="x.safetensors"),
+    Row("a damping that float32 cannot resolve", f"{PRUNE} npz:few.npz --damping 1e-9", "damping 1e-09 is below 0.0001, which float32 cannot resolve. 0.01 suits where calibration images abound."),
+    Row("a damping that is no number", f"{PRUNE} npz:few.npz --damping nan", "damping nan is below 0.0001, which float32 cannot resolve. 0.01 suits where calibration images abound."),
+    Row("too little memory", f"{PRUNE} npz:few.npz --memory-limit 1MB", "a memory limit of 0.00 GiB is too small: fc1 needs about … GiB. Raise --memory-limit, or --exclude that layer."),
+    Row("no size", f"{PRUNE} npz:few.npz --memory-limit lots", "'lots' is no size of memory. For example 8GiB or 500MB."),
+    Row("no such device", f"{PRUNE} npz:few.npz --device abacus", "device 'abacus' cannot be used: …. Use cpu or cuda."),
+]
+ELSEWHERE = [
+    Row("NaN in a weight", "from Python", "odd.weight holds NaN or infinity. …", test="core/pruning/test_sequential.py::test_nan_weight_is_named"),
+    Row("activations that overflow", "from Python", "odd: its inputs hold NaN or infinity. …", test="core/pruning/test_sequential.py::test_activations_that_overflow_name_the_layer"),
+    Row("NaN or infinity in an image", "from Python", "image 3 holds NaN or infinity. Mend it, or take it out.", test="calibration/data/test_splits.py::test_an_image_that_is_not_finite_is_named"),
+    Row("dead channels", "from Python", "(their weights become 0)", code=0, test="core/solvers/test_layer_solver.py::test_dead_inputs_lose_their_weights"),
+    Row("a layer whose inputs are all dead", "from Python", "(as ever)", code=0, test="core/linalg/test_factor.py::test_all_columns_dead"),
+    Row("a Hessian that is not positive definite", "from Python", "…: the Hessian needed a damping of … instead of …", code=0, test="core/linalg/test_factor.py::test_damping_is_raised_where_needed_and_said"),
+    Row("a layer that no image reaches", "from Python", "(left dense: NOT_REACHED)", code=0, test="core/pruning/test_sequential.py::test_every_layer_has_its_reason_in_running_order"),
+    Row("NaN in a weight", "export --precision fp16 …", "head.bias holds NaN or infinity. …", test="export/precision/test_fp16.py::test_weights_that_are_no_numbers"),
+    Row("an activation beyond half precision", "export --precision fp16 …", "model.onnx gives NaN or infinity … goes off at …", test="export/parity/test_parity.py::test_a_node_that_overflows_is_named"),
+    Row("NaN in an activation's range", "export --precision int8 …", "layer1 holds NaN or infinity on calibration images. Check the weights, and --mean and --std.", test="calibration/ranges/test_ranges.py::test_numbers_that_are_not_finite_name_the_tensor"),
+    Row("a loss that diverges", "train …", "the training loss is nan after … steps. …", test="calibration/training/test_trainer.py::test_a_loss_that_is_not_finite_is_an_error"),
+    Row("no GPU", "prune-export --device cuda …", "device 'cuda' cannot be used: …. Use cpu or cuda.", test="cli/commands/test_bad_input.py::test_no_gpu"),
+    Row("no GPU", "benchmark --runtime tensorrt …", "engines run on an NVIDIA GPU and there is none. sparsegpt-trt doctor says more.", test="errors/test_numbers.py::test_engines_without_a_gpu"),
+    Row("a plan of another TensorRT", "explain --plan-c …", "tensorrt … cannot load …: …", test="deploy/sessions/test_tensorrt_session.py::test_plans_that_are_refused"),
+    Row("no PyTorch", "prune-export …", "…. Install it: pip install ….", test="cli/test_app.py::test_pruning_without_torch_says_how_to_install_it"),
+    Row("the GPU's memory is full", "prune …", OOM, code=0, test="errors/test_numbers.py::test_pruning_goes_on_with_smaller_batches"),
+    Row("the GPU's memory is full", "train …", "the GPU's memory is full with batches of 8: halved to 4", code=0, test="errors/test_numbers.py::test_evaluation_goes_on_with_halves"),
+    Row("the GPU's memory is full with one image", "prune …", "out of memory on the GPU. Use a smaller --batch-size, fewer --samples, smaller images or fewer classes.", test="errors/test_numbers.py::test_full_with_a_single_image"),
+    Row("no memory", "prune …", "out of memory. Use a smaller --batch-size, fewer --samples, smaller images or fewer classes.", test="errors/test_numbers.py::test_no_memory"),
+    Row("the system fails", "prune …", "data: Input/output error. Check the path, who may read and write there, and the space left.", test="errors/test_numbers.py::test_what_the_system_refuses_is_one_line"),
+]
+# fmt: on
+ROWS = [*COMMANDS, *ELSEWHERE]

@@ -1,0 +1,75 @@
+"""Wrong ONNX files, plans and records."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from tests.support.error_rows import Row
+
+TITLE = "ONNX files, plans and records"
+
+BENCHMARK = "benchmark good.onnx {}.onnx --runtime onnxruntime"
+COMMANDS = {
+    "verify": "verify {}.onnx",
+    "build": "build {}.onnx --out x.plan",
+    "benchmark": "benchmark {}.onnx good.onnx --runtime onnxruntime",
+    "explain": "explain {}.onnx",
+    "predict": "predict {}.onnx --estimate",
+    "triton-export": "triton-export {}.onnx --out x",
+}
+HINT = "Give the path of an .onnx file."
+UNREADABLE = {
+    "missing": ("missing", f"no file at missing.onnx. {HINT}"),
+    "a directory": ("folder", f"cannot read folder.onnx: Is a directory. {HINT}"),
+    "a link to itself": ("loop", f"cannot read loop.onnx: Too many levels of symbolic links. {HINT}"),
+    "the disk fails": ("unreadable", f"cannot read unreadable.onnx: Input/output error. {HINT}"),
+    "empty": ("empty", "empty.onnx is truncated or no ONNX file: …. Export the model again."),
+    "truncated": ("half", "half.onnx is truncated or no ONNX file: …. Export the model again."),
+    "another type": ("text", "text.onnx is truncated or no ONNX file: …. Export the model again."),
+    "external data is missing": (
+        "gone",
+        "gone.onnx is incomplete: no file at …gone.bin. Keep its external data files beside it.",
+    ),
+}
+EVERYWHERE = [
+    Row(wrong, command.format(name), line)
+    for wrong, (name, line) in UNREADABLE.items()
+    for command in COMMANDS.values()
+]
+# fmt: off
+ROWS = [
+    *EVERYWHERE,
+    Row("NaN", BENCHMARK.format("nan"), "the logits of 'sparse' hold NaN or infinity. Export in FP32, or look at the weights."),
+    Row("wrong shape", BENCHMARK.format("shape"), "ONNX Runtime cannot load shape.onnx: …. Export the model again."),
+    Row("wrong dtype", BENCHMARK.format("double"), "ONNX Runtime cannot load double.onnx: …. Export the model again."),
+    Row("wrong dtype", BENCHMARK.format("integers"), "ONNX Runtime cannot load integers.onnx: …. Export the model again."),
+    Row("too large: claims 4 TiB", BENCHMARK.format("bomb"), "ONNX Runtime cannot load bomb.onnx: …. Export the model again."),
+    Row("an unknown operator", BENCHMARK.format("unknown"), "ONNX Runtime cannot load unknown.onnx: …. Export the model again."),
+    Row("a later opset", BENCHMARK.format("future"), "ONNX Runtime cannot load future.onnx: …. Export the model again."),
+    Row("the result would replace a model", f"{BENCHMARK.format('good')} --out good.onnx", "good.onnx would be overwritten. Give --out another name: inputs are kept."),
+    Row("the result would replace the model", "predict good.onnx --estimate --out good.onnx", "good.onnx would be overwritten. Give --out another name: inputs are kept."),
+    Row("the plan would replace the model", "build good.onnx --out good.onnx", "the plan would overwrite its own model good.onnx. Give the plan another path."),
+    Row("missing", "explain good.onnx --plan-c missing.plan", "cannot read missing.plan: No such file or directory. Build it here: sparsegpt-trt build."),
+    Row("a directory", "explain good.onnx --plan-c folder.plan", "cannot read folder.plan: Is a directory. Build it here: sparsegpt-trt build."),
+    Row("a link to itself", "explain good.onnx --plan-c loop.plan", "cannot read loop.plan: Too many levels of symbolic links. Build it here: sparsegpt-trt build."),
+    Row("no record of the plan", "explain good.onnx --plan-c bare.plan", "bare.plan has no bare.plan.json beside it, and a plan from anyone can run code. Build it here: sparsegpt-trt build."),
+    Row("a record of another plan", "explain good.onnx --plan-c other.plan", "other.plan is not the plan that other.plan.json describes. Build it here: sparsegpt-trt build."),
+    Row("a record that is no object", "explain good.onnx --plan-c list.plan", "list.plan is not the plan that list.plan.json describes. Build it here: sparsegpt-trt build."),
+    Row("a record that is truncated", "explain good.onnx --plan-c cut.plan", "cut.plan.json is not a JSON file: …."),
+    Row("a record that lacks most", "explain good.onnx --plan-c short.plan", "short.plan.json is not complete. Build the plan again."),
+    Row("missing", "triton-export missing.plan --out x", "cannot read missing.plan: No such file or directory. Build it here: sparsegpt-trt build."),
+    Row("a directory", "triton-export folder.plan --out x", "cannot read folder.plan: Is a directory. Build it here: sparsegpt-trt build."),
+    Row("no record of the plan", "triton-export bare.plan --out x", "bare.plan has no bare.plan.json beside it, and a plan from anyone can run code. Build it here: sparsegpt-trt build."),
+    Row("a record of another plan", "triton-export other.plan --out x", "other.plan is not the plan that other.plan.json describes. Build it here: sparsegpt-trt build."),
+    Row("a record that is truncated", "triton-export cut.plan --out x", "cut.plan.json is not a JSON file: …."),
+    Row("a record that lacks most", "triton-export short.plan --out x", "short.plan.json is not complete. Build the plan again."),
+    Row("a name that leaves the folder", "triton-export good.onnx --out x --name ../up", "'../up' cannot be a model's name. Give --name letters, digits, and . _ - after the first."),
+    Row("missing", "explain good.onnx --times missing.json", "cannot read missing.json: No such file or directory."),
+    Row("a directory", "explain good.onnx --times folder.json", "cannot read folder.json: Is a directory."),
+    Row("the disk fails", "explain good.onnx --times unreadable.json", "cannot read unreadable.json: Input/output error."),
+    Row("another type", "explain good.onnx --times text.json", "text.json is not a JSON file: …."),
+    Row("empty", "explain good.onnx --times empty.json", "empty.json is not a JSON file: …."),
+    Row("missing", "report missing", "there is no missing/prune.json. Give the folder that sparsegpt-trt prune-export wrote."),
+    Row("a file", "report good.onnx", "there is no good.onnx/prune.json. Give the folder that sparsegpt-trt prune-export wrote."),
+    Row("a link to itself", "report loop.npz", "there is no loop.npz/prune.json. Give the folder that sparsegpt-trt prune-export wrote."),
+]
+# fmt: on

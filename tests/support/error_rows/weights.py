@@ -1,0 +1,61 @@
+"""Wrong weights and models."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from tests.support.error_rows import Row
+
+TITLE = "Weights and models"
+
+# fmt: off
+PRUNE, PT = "prune --out x.safetensors --weights", "prune --out x.safetensors --model simple_cnn --weights"
+MODEL = "prune --out x.safetensors --model"
+ROWS = [
+    Row("missing", f"{PRUNE} missing.safetensors", "no checkpoint at missing.safetensors. Give a .safetensors or .pt file to --weights."),
+    Row("missing", "export --out x.onnx --weights missing.safetensors", "no checkpoint at missing.safetensors. Give a .safetensors or .pt file to --weights."),
+    Row("missing", "prune-export --out x --weights missing.safetensors", "no checkpoint at missing.safetensors. Give a .safetensors or .pt file to --weights."),
+    Row("missing", "finetune --out x.safetensors --dense good.safetensors --weights missing.safetensors", "no checkpoint at missing.safetensors. Give a .safetensors or .pt file to --weights."),
+    Row("truncated", "finetune --out x.safetensors --dense good.safetensors --weights half.safetensors", "half.safetensors is truncated or no safetensors file: …."),
+    Row("a directory", f"{PRUNE} folder.safetensors", "no checkpoint at folder.safetensors. Give a .safetensors or .pt file to --weights."),
+    Row("a link to itself", f"{PRUNE} loop.safetensors", "no checkpoint at loop.safetensors. Give a .safetensors or .pt file to --weights."),
+    Row("the disk fails", f"{PRUNE} unreadable.safetensors", "cannot read unreadable.safetensors: Input/output error."),
+    Row("the disk fails", f"{PT} unreadable.pt", "cannot read unreadable.pt: Input/output error."),
+    Row("empty", f"{PRUNE} empty.safetensors", "empty.safetensors is truncated or no safetensors file: …."),
+    Row("empty", f"{PT} empty.pt", "empty.pt is truncated or no PyTorch checkpoint. Copy it again, or save it anew."),
+    Row("truncated", f"{PRUNE} half.safetensors", "half.safetensors is truncated or no safetensors file: …."),
+    Row("another type", f"{PRUNE} text.safetensors", "text.safetensors is truncated or no safetensors file: …."),
+    Row("another type", f"{PT} text.pt", "text.pt is truncated or no PyTorch checkpoint. Copy it again, or save it anew."),
+    Row("an empty archive", f"{PT} zip.pt", "zip.pt holds more than tensors, or is damaged; it was not loaded. Save model.state_dict() alone: torch.save(model.state_dict(), FILE)."),
+    Row("too large: claims a terabyte of header", f"{PRUNE} header.safetensors", "header.safetensors is truncated or no safetensors file: …."),
+    Row("too large: a terabyte of zeros in a kilobyte", f"{PT} bomb.pt", "bomb.pt: conv1.weight is sparse, quantised, or claims more numbers than the file holds. Save plain tensors: value.dequantize(), value.to_dense() or value.contiguous()."),
+    Row("a pickled object, which is code", f"{PT} whole.pt", "whole.pt holds more than tensors, or is damaged; it was not loaded. Save model.state_dict() alone: torch.save(model.state_dict(), FILE)."),
+    Row("no tensors", f"{PT} numbers.pt", "numbers.pt holds no state dict. Save model.state_dict() alone."),
+    Row("sparse tensors", f"{PT} sparse.pt", "sparse.pt: conv1.weight is sparse, quantised, or claims more numbers than the file holds. Save plain tensors: value.dequantize(), value.to_dense() or value.contiguous()."),
+    Row("tensors without numbers", f"{PT} meta.pt", "meta.pt: conv1.weight is sparse, quantised, or claims more numbers than the file holds. Save plain tensors: value.dequantize(), value.to_dense() or value.contiguous()."),
+    Row("another network's", f"{PT} other.pt", "the checkpoint does not fit the model: it has no conv1.weight. Check --model, --data and --num-classes."),
+    Row("no tensors", f"{PRUNE} none.safetensors", "the checkpoint does not fit the model: it has no conv1.weight. Check --model, --data and --num-classes."),
+    Row("wrong shape", f"{PRUNE} narrow.safetensors", "the checkpoint does not fit the model: its conv1.weight has shape (63, 1, 3, 3), the model's (64, 1, 3, 3). Check --model, --data and --num-classes."),
+    Row("wrong dtype: integers", f"{PRUNE} int8.safetensors", "the checkpoint does not fit the model: its conv1.weight has dtype torch.int8, the model's torch.float32. Check --model, --data and --num-classes."),
+    Row("wrong dtype: complex numbers", f"{PRUNE} complex.safetensors", "the checkpoint does not fit the model: its conv1.weight has dtype torch.complex64, the model's torch.float32. Check --model, --data and --num-classes."),
+    Row("NaN", f"{PRUNE} nan.safetensors", "conv2.weight holds NaN or infinity. Use weights from a training run that converged."),
+    Row("beyond float32", f"{PRUNE} large.safetensors", "conv1.weight holds NaN or infinity. Use weights from a training run that converged."),
+    Row("notes that are no object", f"{PRUNE} list.safetensors", "what list.safetensors notes is no JSON object. The file is damaged, or from another program."),
+    Row("notes that are no numbers", f"{PRUNE} classes.safetensors", "classes.safetensors notes 'ten' as its num_classes. The file is damaged, or from another program."),
+    Row("no such model", f"{MODEL} simple_cn", "unknown model 'simple_cn'. Did you mean simple_cnn?"),
+    Row("no such model", f"{MODEL} torchvision:resnet19", "torchvision has no model 'resnet19'. Did you mean …?"),
+    Row("no such module", f"{MODEL} no_such_module:net", "cannot import net from no_such_module: No module named 'no_such_module'. Give package.module:factory, importable from here; factory() must return a torch.nn.Module."),
+    Row("a relative module", f"{MODEL} .:net", "cannot import net from .: …. Give package.module:factory, importable from here; factory() must return a torch.nn.Module."),
+    Row("no such factory", f"{MODEL} factories_of_test:missing", "cannot import missing from factories_of_test: …. Give package.module:factory, importable from here; factory() must return a torch.nn.Module."),
+    Row("a module with a fault", f"{MODEL} syntax_of_test:net", "cannot import net from syntax_of_test: …. Give package.module:factory, importable from here; factory() must return a torch.nn.Module."),
+    Row("a module that ends the program", f"{MODEL} leaves_of_test:net", "cannot import net from leaves_of_test: 3. Give package.module:factory, importable from here; factory() must return a torch.nn.Module."),
+    Row("a factory that fails", f"{MODEL} factories_of_test:boom", "building factories_of_test:boom failed: ValueError: bad luck."),
+    Row("a factory that ends the program", f"{MODEL} factories_of_test:leave", "building factories_of_test:leave failed: SystemExit: 7."),
+    Row("a factory that wants arguments", f"{MODEL} factories_of_test:greedy", "building factories_of_test:greedy failed: TypeError: greedy() missing 1 required positional argument: 'a'."),
+    Row("a factory of something else", f"{MODEL} factories_of_test:number", "factories_of_test:number made a int, not a torch.nn.Module."),
+    Row("a network for other images", f"{MODEL} factories_of_test:linear", "the model does not take images of shape (1, 8, 8): …. Check that --model and --data belong together: channels, height and width."),
+    Row("too large", f"{MODEL} simple_cnn --num-classes 100000000000", "building simple_cnn failed: RuntimeError: …."),
+    Row("no model", "prune --out x.safetensors", "no model is named. Give --model: no checkpoint notes what it is for."),
+    Row("notes a model that is code", "prune --weights …", "the checkpoint names …, which is code, and no file may have code run. Give --model … if you know that code.", test="trust/test_files.py::test_no_checkpoint_has_code_run"),
+    Row("is not what the manifest beside it records", "prune --weights …", "… is not the file that manifest.json beside it records. Run prune-export again; …", test="trust/test_files.py::test_checkpoints_are_what_their_manifest_records"),
+]
+# fmt: on

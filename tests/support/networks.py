@@ -1,0 +1,46 @@
+"""Helpers that several test files share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+
+class Mixer(nn.Module):
+    """A convolution with batch norm, linear layers on (N, tokens, channels), and a layer that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.shared = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).relu().flatten(2).transpose(1, 2)
+        x = self.mlp(x).mean(1)
+        return self.head(self.shared(self.shared(x)))
+
+
+def images(counts=(5, 3), size=8):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(count, 4, size, size, generator=generator) for count in counts]
+
+
+def tiny() -> nn.Module:
+    """A network for which a cell takes a tenth of a second."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 16, 3, padding=1),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(16, 24, 3, stride=2, padding=1),
+            relu2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(384, 64),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(64, 10),
+        )
+    )
