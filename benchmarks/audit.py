@@ -24,9 +24,9 @@ import torchvision
 from polygraphy.logger import G_LOGGER
 from polygraphy.tools.sparse import SparsityPruner
 
-from export.audit.audit import audit_model
-from export.writing.writer import export_model, save_model
-from sparsegpt_core.files.atomic import write_text
+from export.audit import audit_model
+from export.writing import export_model, save_model
+from sparsegpt_core.files import write_text
 
 ROUNDS, THEIR_ROUNDS = 9, 3
 PAGE = Path("docs/audit.md")

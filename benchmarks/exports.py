@@ -20,14 +20,13 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from calibration.recovery.batch_norm import reestimate_batchnorm
-from deploy.builder.engine_build import build
-from deploy.builder.settings import BuildSettings
+from calibration.recovery import reestimate_batchnorm
+from deploy.builder import BuildSettings, build_engine
 from export.exporter import Exporter, ExportSettings
 from sparsegpt_cli.jobs.int8_graphs import Quantisation
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.files.atomic import read_json, write_json, write_text
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.files import read_json, write_json, write_text
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -130,7 +129,7 @@ def _write(exporter: Exporter, precision: str) -> dict[str, Any]:
                 "warnings": list(file.warnings),
             }
             if precision != "fp32":  # for which there are no sparse kernels
-                built = build(file.path, Path(folder) / "model.plan", AMPERE)
+                built = build_engine(file.path, Path(folder) / "model.plan", AMPERE)
                 found |= {
                     "eligible_layers": built.eligible_layers,
                     "plan_bytes": built.bytes,

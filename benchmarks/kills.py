@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 from sparsegpt_cli.sweep.tables import read_results
-from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
-from sparsegpt_core.files.atomic import read_json, sha256, write_json
+from sparsegpt_core.checkpoints import save_checkpoint
+from sparsegpt_core.files import read_json, sha256, write_json
 from sparsegpt_core.zoo import ModelShape, build_model
 
 __all__ = ["Count", "hashes", "kill", "whole_run"]

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
-from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.checkpoints import save_checkpoint
+from sparsegpt_core.files import write_json
 
 ROOT = Path(__file__).parent.parent
 IMAGE = (4, 8, 8)

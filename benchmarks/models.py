@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.files.atomic import read_json, write_json, write_text
-from sparsegpt_core.pruning.sequential import PruneResult, prune_model
+from sparsegpt_core.files import read_json, write_json, write_text
+from sparsegpt_core.pruning import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 

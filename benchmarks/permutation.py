@@ -17,10 +17,9 @@ import torch
 
 from benchmarks.pruning.records import Job
 from benchmarks.pruning.workload import workload
-from calibration.evaluation.output_distance import distance, outputs_of
-from sparsegpt_core.files.atomic import read_json, write_json, write_text
-from sparsegpt_core.pruning.channel_order import permute_model
-from sparsegpt_core.pruning.sequential import prune_model
+from calibration.evaluation import distance, outputs_of
+from sparsegpt_core.files import read_json, write_json, write_text
+from sparsegpt_core.pruning import permute_model, prune_model
 from sparsegpt_core.settings import PruneSettings
 
 MODELS = ("torchvision:resnet50", "torchvision:mobilenet_v2", "torchvision:efficientnet_b0")

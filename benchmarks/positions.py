@@ -10,9 +10,9 @@ import copy
 from pathlib import Path
 
 from benchmarks.trained import DATA_ROOT, load_trained
-from calibration.evaluation.output_distance import distance, outputs_of
-from calibration.sampling.batches import calibration_batches
-from sparsegpt_core.pruning.sequential import prune_model
+from calibration.evaluation import distance, outputs_of
+from calibration.sampling import calibration_batches
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 
 SAMPLES, JUDGED = 256, 1000

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.trained import DATA_ROOT, Trained, load_trained
-from calibration.evaluation.output_distance import distance
-from calibration.sampling.batches import calibration_batches
-from deploy.sessions.onnx_session import OnnxSession
+from calibration.evaluation import distance
+from calibration.sampling import calibration_batches
+from deploy.sessions import OnnxSession
 from export.exporter import Exporter
 from sparsegpt_cli.jobs.int8_graphs import Quantisation
-from sparsegpt_core.files.atomic import read_json, write_json, write_text
-from sparsegpt_core.network.integer_weight import IntegerWeight
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.files import read_json, write_json, write_text
+from sparsegpt_core.network import Int8Weight
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 
 SAMPLES = 256
@@ -74,7 +74,7 @@ def _logits(
     batches: list[Tensor],
     pruned: list[str],
     precisions: tuple[str, ...],
-    integers: Mapping[str, IntegerWeight] | None = None,
+    integers: Mapping[str, Int8Weight] | None = None,
 ) -> dict[str, Tensor]:
     """The logits (N, classes) of the model's file in each precision."""
     quantisation = Quantisation(batches, integers or {})

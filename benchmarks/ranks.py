@@ -18,9 +18,8 @@ import torch
 
 from benchmarks.pruning.records import Job
 from benchmarks.pruning.workload import workload
-from sparsegpt_core.execution.distributed import join_world
-from sparsegpt_core.execution.resources import Runtime
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.execution import Resources, join_world
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.torchrun import rank
 
@@ -36,7 +35,7 @@ def work(model: str, images: int, out: Path) -> None:
     with join_world(torch.device("cpu")) as world:
         share = batches[world.share(len(batches))]
         wall, cpu = time.perf_counter(), time.process_time()
-        prune_model(network, share, PruneSettings(), runtime=Runtime(world=world))
+        prune_model(network, share, PruneSettings(), resources=Resources(world=world))
         seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     (out / f"{rank()}.json").write_text(json.dumps(seconds))
     if rank() == 0:

@@ -15,7 +15,7 @@ from benchmarks.accuracy.summary import summarise
 from sparsegpt_cli.sweep.methods import METHODS
 from sparsegpt_cli.sweep.pictures import draw
 from sparsegpt_cli.sweep.tables import read_layers, read_results
-from sparsegpt_core.files.atomic import read_json, write_text
+from sparsegpt_core.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
 RAW, ABLATION = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "accuracy" / "results"

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.execution.parallel import each
-from sparsegpt_core.network.weight_layout import input_columns
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.execution import each
+from sparsegpt_core.network import input_columns
+from sparsegpt_core.statistics import LayerStatistics
 
 SAMPLES, BATCH, CHUNK, ROUNDS, WARM_UP = 128, 32, 8, 7, 1
 CPU = torch.device("cpu")

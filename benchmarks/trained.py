@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calibration.data.splits import TrainingSplit, open_data, subset
-from calibration.evaluation.output_distance import outputs_of
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint
-from sparsegpt_core.checkpoints.fit import load_into
+from calibration.data import TrainingSplit, open_data, subset
+from calibration.evaluation import outputs_of
+from sparsegpt_core.checkpoints import load_checkpoint, load_into
 from sparsegpt_core.zoo import ModelShape, build_model
 
 __all__ = ["DATA_ROOT", "Trained", "load_trained"]

@@ -1,4 +1,4 @@
-"""Whatever feeds data to a model: data sets, calibration samples, evaluation, training.
+"""Feeds data to a model: data sets, calibration samples, evaluation, training and fine-tuning.
 
-``arrays`` reads data with NumPy alone; everything else needs torch.
+May import ``sparsegpt_core``. Exports nothing itself: ``data`` and ``ranges`` must load without torch.
 """

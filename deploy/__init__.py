@@ -1,4 +1,5 @@
-"""Engines: building them, running them, measuring them, comparing dense with sparse. Never torch.
+"""Engines: builds them, runs them, measures them, and compares dense with sparse.
 
-Modules here import without TensorRT, PyCUDA or a GPU, and keep to syntax that Python 3.9 reads.
+May import ``export.audit`` and the torch-free modules of ``sparsegpt_core`` and ``calibration``; never torch. Every
+module loads without TensorRT, PyCUDA and a GPU, and keeps to the syntax of Python 3.9.
 """

@@ -1,4 +1,4 @@
-"""ONNX: writing it, auditing it, and proving that it computes what the PyTorch model does.
+"""ONNX: writes a model, audits its 2:4 pattern, and compares its outputs with PyTorch's.
 
-``audit`` needs onnx and NumPy alone; the writer needs torch.
+May import ``sparsegpt_core``. Exports nothing itself: ``audit`` must load without torch, which the other rooms need.
 """

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.network.weight_layout import PrunableLayer
+from sparsegpt_core.execution import device_of
+from sparsegpt_core.network import PrunableLayer
 from sparsegpt_core.patterns import NM, find_violations
 
 __all__ = ["MatrixLayer", "Obstacle", "SemiStructured", "find_obstacle", "to_semi_structured"]

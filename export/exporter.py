@@ -10,11 +10,10 @@ from typing import Any
 import onnx
 from torch import Tensor, nn
 
-from export.audit.audit import AuditResult, audit_model
-from export.parity.parity import Parity, check_parity
-from export.precision.fp16 import fp16_overflows, fp16_underflows, to_fp16
-from export.writing.saving import staged_model
-from export.writing.writer import OPSET, export_model
+from export.audit import AuditResult, audit_model
+from export.parity import Parity, check_parity
+from export.precision import fp16_overflows, fp16_underflows, to_fp16
+from export.writing import OPSET, export_model, staged_model
 from sparsegpt_core.errors import CheckFailedError, InputError, first_line
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.progress import Progress, silent

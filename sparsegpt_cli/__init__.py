@@ -1,1 +1,4 @@
-"""The command line: commands, the pipeline behind them, and the report."""
+"""The command line: commands, the jobs that they run, and the report.
+
+May import every other package.
+"""

@@ -13,10 +13,9 @@ from typing import Any
 
 import typer
 
-from deploy.machine.libraries import INSTALL
 from sparsegpt_cli.commands import COMMANDS
-from sparsegpt_cli.framework.session import ClickException, Session
-from sparsegpt_cli.terminal.console import logged_warnings, report_error
+from sparsegpt_cli.framework import ClickException, Session
+from sparsegpt_cli.terminal import logged_warnings, report_error
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
 from sparsegpt_core.torchrun import world_size
@@ -63,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         _report(error, session.as_json)
         return 1
     except ImportError as error:
+        from deploy.machine import INSTALL  # loads NumPy, which --help does without
+
         module = (error.name or "").partition(".")[0]
         hint = f"Install it: {INSTALL[module]}." if module in INSTALL else "sparsegpt-trt doctor lists what is missing."
         _report(MissingDependencyError(first_line(error), hint), session.as_json)
@@ -117,7 +118,7 @@ def _terminable() -> Iterator[None]:
 def _report(error: SparseGPTError, as_json: bool) -> None:
     """Show an error; of several processes under ``torchrun`` the first to fail speaks for all."""
     if world_size() > 1:
-        from sparsegpt_core.execution.distributed import speaks_for_all
+        from sparsegpt_core.execution import speaks_for_all
 
         if not speaks_for_all():
             return

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.machine.backends import find_backend
+from deploy.machine import find_backend
 from sparsegpt_core.errors import MissingDependencyError
 from tests.support.paths import ROOT
 
@@ -75,10 +75,10 @@ def program(tmp_path):
 @pytest.fixture(scope="session")
 def digits_checkpoint(tmp_path_factory) -> Path:
     """``simple_cnn`` trained on the digits for a few epochs."""
-    from calibration.training.trainer import TrainSettings
+    from calibration.training import TrainSettings
     from sparsegpt_cli.jobs.datasets import DataOptions
     from sparsegpt_cli.jobs.training import train_model
-    from sparsegpt_cli.terminal.console import Console
+    from sparsegpt_cli.terminal import Console
 
     path = tmp_path_factory.mktemp("checkpoint") / "simple_cnn.safetensors"
     settings = TrainSettings(epochs=6, batch_size=64, learning_rate=0.03, precision="fp32", augment="none")

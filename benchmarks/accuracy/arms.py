@@ -13,20 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.recovery.batch_norm import reestimate_batchnorm
-from calibration.sampling.augmentation import with_views
-from sparsegpt_core.activations.source import open_source
-from sparsegpt_core.execution.resources import DEFAULT
-from sparsegpt_core.network.layer_plan import plan_layers
-from sparsegpt_core.network.modules import eval_mode
-from sparsegpt_core.network.weight_layout import matrix_to_weight, weight_to_matrix
+from calibration.recovery import reestimate_batchnorm
+from calibration.sampling import with_views
+from sparsegpt_core.activations import open_source
+from sparsegpt_core.execution import DEFAULT
+from sparsegpt_core.network import eval_mode, matrix_to_weight, plan_layers, weight_to_matrix
 from sparsegpt_core.patterns import Pattern
-from sparsegpt_core.pruning.channel_order import permute_model
-from sparsegpt_core.pruning.research_project import cnn_sparsegpt
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import cnn_sparsegpt, permute_model, prune_model
 from sparsegpt_core.settings import QUALITIES, PruneSettings
-from sparsegpt_core.solvers.layer_solver import solve
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.solvers import solve
+from sparsegpt_core.statistics import LayerStatistics
 
 __all__ = ["ARMS", "PATTERNS", "Arm"]
 
@@ -72,7 +68,7 @@ def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> 
     settings = PruneSettings(pattern=pattern, **_PLAIN)
     with eval_mode(model), torch.no_grad():
         layers = [layer for layer in plan_layers(model, batches[0][:2], settings) if layer.reason is None]
-        with open_source(model, batches, layers, first=0, dense=False, runtime=DEFAULT, seconds={}) as source:
+        with open_source(model, batches, layers, first=0, dense=False, resources=DEFAULT, seconds={}) as source:
             pruned = []
             for layer in layers:
                 statistics = LayerStatistics(

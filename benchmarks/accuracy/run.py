@@ -19,10 +19,10 @@ from torch import Tensor
 from benchmarks.accuracy.arms import ARMS, PATTERNS
 from benchmarks.accuracy.summary import summarise
 from benchmarks.trained import DATA_ROOT, Trained, load_trained
-from calibration.evaluation.output_distance import distance, outputs_of
-from calibration.sampling.batches import calibration_batches
-from deploy.machine.environment import environment
-from sparsegpt_core.files.atomic import read_json, write_json, write_text
+from calibration.evaluation import distance, outputs_of
+from calibration.sampling import calibration_batches
+from deploy.machine import describe_environment
+from sparsegpt_core.files import read_json, write_json, write_text
 from sparsegpt_core.patterns import parse_pattern
 
 RESULTS = Path("benchmarks/accuracy/results")
@@ -41,7 +41,7 @@ def main() -> int:
         "samples": SAMPLES,
         "judged": options.judged,
         "top1": _top1(trained.outputs, trained.labels),
-        "environment": environment(),
+        "environment": describe_environment(),
     }
     about_file = options.out / "about.json"
     if records and read_json(about_file)["checkpoint_sha256"] != about["checkpoint_sha256"]:

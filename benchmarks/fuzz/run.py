@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 
 from benchmarks.fuzz.worker import Outcome, Reader, Worker, input_of, limit_addresses
-from sparsegpt_core.files.atomic import write_bytes, write_json, write_text
+from sparsegpt_core.files import write_bytes, write_json, write_text
 
 FINE = ("accepted", "refused")
 

@@ -11,12 +11,11 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from export.audit.metadata import write_metadata
+from export.audit import write_metadata
 from sparsegpt_cli.sweep.cell_store import Store
-from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
-from sparsegpt_core.checkpoints.int8 import save_integers
-from sparsegpt_core.files.atomic import write_json
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.checkpoints import save_checkpoint, save_int8
+from sparsegpt_core.files import write_json
+from sparsegpt_core.network import Int8Weight
 from tests.support.reports import (
     engine_run,  # type: ignore[import-not-found]
     sample_run,  # type: ignore[import-not-found]
@@ -120,8 +119,8 @@ def _run(folder: Path) -> None:
     weights = folder / "sparse.safetensors"
     (folder / "manifest.json").unlink()
     save_checkpoint(weights, {"conv.weight": torch.ones(4, 4), "conv.bias": torch.zeros(4)}, NOTED)
-    integer = IntegerWeight(torch.ones(4, 4, dtype=torch.int8), torch.ones(4), torch.zeros(4))
-    integers = save_integers(weights, {"conv": integer})
+    integer = Int8Weight(torch.ones(4, 4, dtype=torch.int8), torch.ones(4), torch.zeros(4))
+    integers = save_int8(weights, {"conv": integer})
     torch.save({"state_dict": {"conv.weight": torch.ones(2, 2)}}, folder / "weights.pt")
     _sealed(folder / "sparse.plan", _sidecar())
     _sealed(folder / "tactics.cache", {"backend": "tensorrt", "backend_version": "10.9.0"})

@@ -16,36 +16,30 @@ import typer
 from benchmarks.fuzz.mutate import mutate_bytes, mutate_json, mutate_lines
 from benchmarks.fuzz.mutate_onnx import mutate_onnx
 from benchmarks.fuzz.mutate_tensors import mutate_safetensors
-from calibration.training.frozen_zeros import noted_pruning
-from deploy.builder.build_log import count_memory_skips, read_sparsity
-from deploy.builder.engine_build import load_plan
+from calibration.training import noted_pruning
+from deploy.builder import count_memory_skips, load_plan, read_sparsity
 from deploy.builder.inspector import read_layers
 from deploy.builder.timing_cache import load_timing_cache
-from deploy.explain.plan_inspection import plan_evidence
-from deploy.graph.onnx_graph import read_graph
-from deploy.graph.shapes import resolve_shapes
-from deploy.graph.signature import signature
-from deploy.predict.estimate import predict
-from deploy.predict.profile import layers_without_gain
-from export.audit.audit import audit_model
-from export.audit.metadata import read_metadata
-from export.triton.config import TritonSettings
-from export.triton.repository import write_repository
+from deploy.explain import evidence_of_plan
+from deploy.graph import graph_signature, read_graph, resolve_shapes
+from deploy.predict import layers_without_gain, predict
+from export.audit import audit_model, read_metadata
+from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands.triton_export import _signature
+from sparsegpt_cli.framework import Session
 from sparsegpt_cli.framework.config import load_config
-from sparsegpt_cli.framework.session import Session
 from sparsegpt_cli.jobs.datasets import DataOptions, open_options
 from sparsegpt_cli.jobs.models import ModelOptions, load_model
 from sparsegpt_cli.report import render, render_report
+from sparsegpt_cli.run import resolve
 from sparsegpt_cli.run.record import RunRecord
-from sparsegpt_cli.run.stages import Stage, resolve
+from sparsegpt_cli.run.stages import Stage
 from sparsegpt_cli.sweep.cell_store import Store
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint
-from sparsegpt_core.checkpoints.int8 import load_integers
+from sparsegpt_cli.terminal import Console
+from sparsegpt_core.checkpoints import load_checkpoint, load_int8
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.files.model_notes import check_noted
+from sparsegpt_core.files import check_model_notes
 
 __all__ = ["TARGETS", "Target"]
 
@@ -106,8 +100,8 @@ def _predict(path: Path) -> None:
 
 def _graph(path: Path) -> None:
     graph = read_graph(path)
-    signature(graph, resolve_shapes(graph.inputs, None))
-    open_options(DataOptions("digits"), check_noted(read_metadata(graph.model), path))
+    graph_signature(graph, resolve_shapes(graph.inputs, None))
+    open_options(DataOptions("digits"), check_model_notes(read_metadata(graph.model), path))
 
 
 def _triton(path: Path) -> None:
@@ -130,7 +124,7 @@ def _checkpoint(path: Path) -> None:
 
 
 def _integers(path: Path) -> None:
-    load_integers(path.with_name("input.safetensors"))
+    load_int8(path.with_name("input.safetensors"))
 
 
 def _manifest(path: Path) -> None:
@@ -151,7 +145,7 @@ def _sidecar(path: Path) -> None:
     plan = path.with_suffix("")
     _all_of(
         lambda: load_plan(plan),
-        lambda: plan_evidence(plan, True, inspected=False),
+        lambda: evidence_of_plan(plan, True, inspected=False),
         lambda: _signature(plan),
         lambda: _page(path.parent),
     )

@@ -10,10 +10,10 @@ from typing import Iterator, List, Tuple
 import numpy as np
 
 from benchmarks.gpu.engines import SETTINGS
-from deploy.benchmark.on_engines import benchmark_engines
-from deploy.measure.accuracy import Batch
+from deploy.benchmark import benchmark_engines
+from deploy.measure import Batch
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.files.atomic import read_json, write_json
+from sparsegpt_core.files import read_json, write_json
 
 BATCH = 125  # divides 10,000
 

@@ -10,10 +10,10 @@ from typing import Any, Dict, List
 import numpy as np
 import onnx
 
-from deploy.benchmark.measure_arms import EngineSettings, measure_engines
-from deploy.builder.settings import BuildSettings
+from deploy.benchmark import EngineSettings, measure_engines
+from deploy.builder import BuildSettings
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.files import write_json
 
 BATCHES = (1, 8, 32, 128)
 SETTINGS = EngineSettings(build=BuildSettings(backend="tensorrt"), rebuilds=2, rounds=12)

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.trained import DATA_ROOT, load_trained
-from calibration.recovery.batch_norm import reestimate_batchnorm
-from calibration.sampling.batches import calibration_batches
+from calibration.recovery import reestimate_batchnorm
+from calibration.sampling import calibration_batches
 from export.exporter import Exporter, ExportSettings
 from sparsegpt_cli.jobs.int8_graphs import Quantisation
-from sparsegpt_core.files.atomic import atomic_path, write_json
+from sparsegpt_core.files import atomic_path, write_json
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.pruning.results import PruneResult
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 

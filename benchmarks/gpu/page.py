@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsegpt_core.files.atomic import read_json, write_text
+from sparsegpt_core.files import read_json, write_text
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "gpu.md"
 

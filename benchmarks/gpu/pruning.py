@@ -14,15 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploy.machine.environment import environment
+from deploy.machine import describe_environment
 from export.cusparselt import to_semi_structured
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.execution.distributed import join_world
-from sparsegpt_core.execution.memory import peak_memory
-from sparsegpt_core.execution.resources import Runtime
-from sparsegpt_core.files.atomic import write_json
-from sparsegpt_core.pruning.results import PruneResult
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.execution import Resources, join_world, peak_memory
+from sparsegpt_core.files import write_json
+from sparsegpt_core.pruning import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -36,7 +33,7 @@ MATRICES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def prune(images: int, device: torch.device, runtime: Runtime | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def prune(images: int, device: torch.device, runtime: Resources | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Prune ResNet-50 on random images; return it and what it took."""
     torch.manual_seed(0)
     model = build_model(MODEL, ModelShape((3, SIDE, SIDE))).eval().to(device)
@@ -44,7 +41,7 @@ def prune(images: int, device: torch.device, runtime: Runtime | None = None) -> 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    result = prune_model(model, batches, PruneSettings(), runtime=runtime or Runtime())
+    result = prune_model(model, batches, PruneSettings(), resources=runtime or Resources())
     seconds = time.perf_counter() - start
     return model, {"images": images, "seconds": seconds, "peak_bytes": peak_memory(device), **_means(result)}
 
@@ -64,7 +61,7 @@ def agreement(device: torch.device) -> dict[str, Any]:
 def nccl(device: torch.device) -> dict[str, Any]:
     """Prune as one rank of a process group, as torchrun starts it."""
     with join_world(device) as world:
-        return prune(AGREEMENT_IMAGES, device, Runtime(world=world))[1]
+        return prune(AGREEMENT_IMAGES, device, Resources(world=world))[1]
 
 
 def semi_structured(device: torch.device) -> list[dict[str, Any]]:
@@ -127,7 +124,7 @@ def main() -> None:
     for name, measure in ({"nccl": lambda: nccl(device)} if options.nccl else parts).items():
         path = options.out / f"pruning-{name}.json"
         if not path.exists():
-            write_json(path, {"result": measure(), "environment": environment()})
+            write_json(path, {"result": measure(), "environment": describe_environment()})
             print(path.name, flush=True)
 
 

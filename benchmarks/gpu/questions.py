@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu.engines import measure
-from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.files import write_json
 
 CHANNELS, SIDE, BATCH, LAYERS = 512, 28, 32, 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["default", "plain"]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.pruning.records import Records
-from sparsegpt_core.files.atomic import atomic_path
+from sparsegpt_core.files import atomic_path
 
 __all__ = ["draw"]
 

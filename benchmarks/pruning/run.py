@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.pruning.records import Job, Record
 from benchmarks.pruning.summary import summarise
-from deploy.machine.environment import environment
-from sparsegpt_core.files.atomic import read_json, write_json, write_text
+from deploy.machine import describe_environment
+from sparsegpt_core.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("benchmarks/pruning/results")
@@ -47,7 +47,7 @@ def main() -> int:
     records = _read(records_file)
     if options.fresh:
         records = [record for record in records if _job(record) not in jobs]
-    here = environment()
+    here = describe_environment()
     if records and read_json(environment_file) != here:
         sys.exit(f"error: {environment_file} is of another machine or other versions\nhint: --fresh, or another --out")
     write_json(environment_file, here)

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.pruning.picture import draw
 from benchmarks.pruning.records import Record, Records, forward_ratio
-from sparsegpt_core.files.atomic import write_text
+from sparsegpt_core.files import write_text
 
 __all__ = ["summarise"]
 

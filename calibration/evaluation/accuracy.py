@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from calibration.data.splits import Batch, EvaluationSplit, TrainingSplit, subset
+from calibration.data import Batch, EvaluationSplit, TrainingSplit, subset
 from sparsegpt_core.errors import DataError, ModelError, NumericsError
-from sparsegpt_core.execution.devices import find_device
-from sparsegpt_core.execution.smaller_batches import in_halves
-from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.execution import find_device, run_in_halves
+from sparsegpt_core.network import eval_mode
 from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["Evaluation", "evaluate", "logits_of", "score"]
+__all__ = ["Evaluation", "evaluate", "logits_and_labels", "score"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def evaluate(
         split: Labelled samples.
         batch_size: Samples per forward pass.
         device: Where to compute, such as ``cpu`` or ``cuda:0``; the model is moved there.
-        limit: Use a seeded subset of this many samples, the one :func:`~calibration.data.splits.subset` gives.
+        limit: Use a seeded subset of this many samples, the one :func:`~calibration.data.subset` gives.
         seed: Chooses the subset.
         progress: Called with ``"evaluate"`` and counts of samples.
 
@@ -77,7 +76,7 @@ def score(
         for images, labels in batches:
             if labels is None:
                 raise DataError("the data has no labels, so there is no accuracy", "Give labelled --eval-data.")
-            logits, truth = logits_of(model, torch.from_numpy(images), torch.from_numpy(labels), device)
+            logits, truth = logits_and_labels(model, torch.from_numpy(images), torch.from_numpy(labels), device)
             logits, classes = logits.float(), logits.shape[1]
             if logits.isnan().any():
                 raise NumericsError("the model's outputs hold NaN", "Check its weights, and --mean and --std.")
@@ -90,7 +89,7 @@ def score(
     return Evaluation(100 * (rank < 1).double().mean().item(), top5, loss / done, done)
 
 
-def logits_of(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def logits_and_labels(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Run a model on one batch.
 
     Args:
@@ -113,7 +112,7 @@ def logits_of(model: nn.Module, images: Tensor, labels: Tensor, device: torch.de
 
     try:
         # A training step is not cut: its batch is a setting.
-        logits = run(images) if torch.is_grad_enabled() else in_halves(run, images)
+        logits = run(images) if torch.is_grad_enabled() else run_in_halves(run, images)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.execution.smaller_batches import in_halves
-from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.execution import device_of, run_in_halves
+from sparsegpt_core.network import eval_mode
 
 __all__ = ["Distance", "distance", "outputs_of"]
 
@@ -43,7 +42,7 @@ def outputs_of(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
         return output.double().cpu()
 
     with eval_mode(model), torch.inference_mode():
-        return torch.cat([in_halves(run, batch) for batch in batches])
+        return torch.cat([run_in_halves(run, batch) for batch in batches])
 
 
 def distance(reference: Tensor, other: Tensor) -> Distance:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.ranges.histograms import LIMIT, Histogram
-from calibration.ranges.thresholds import METHODS, thresholds
+from calibration.ranges.thresholds import METHODS, find_thresholds
 from sparsegpt_core.errors import DataError, InputError, NumericsError
 from sparsegpt_core.progress import Progress, silent
 
@@ -66,7 +66,7 @@ def calibrate(
         observe: Gives the tensors of a batch.
         fit: Batches that thresholds are chosen by.
         held_out: Other batches, that thresholds are judged by.
-        method: One of :data:`~calibration.ranges.thresholds.METHODS`, or ``auto``: for each tensor the method with the
+        method: One of :data:`~calibration.ranges.METHODS`, or ``auto``: for each tensor the method with the
             least error on the held-out images.
         progress: Told of the stage ``ranges``, in batches.
 
@@ -121,7 +121,7 @@ def _histograms(
 
 
 def _choose(fitted: Histogram, held_out: Histogram | None, method: str) -> Range:
-    found = {name: max(threshold, _LEAST) for name, threshold in thresholds(fitted).items()}
+    found = {name: max(threshold, _LEAST) for name, threshold in find_thresholds(fitted).items()}
     errors = {} if held_out is None else {name: held_out.relative_error(each) for name, each in found.items()}
     chosen = min(METHODS, key=errors.__getitem__) if method == "auto" else method
     return Range(chosen, found, errors)

@@ -7,7 +7,7 @@ from scipy.special import rel_entr
 
 from calibration.ranges.histograms import BINS, LIMIT, Histogram
 
-__all__ = ["METHODS", "thresholds"]
+__all__ = ["METHODS", "find_thresholds"]
 
 _PERCENTILES = (99.9, 99.99, 99.999)
 METHODS = ("max", *(f"percentile-{each:g}" for each in _PERCENTILES), "entropy", "mse")
@@ -18,7 +18,7 @@ _STRIDE = 4  # bins between two thresholds that entropy tries
 _GRID = np.geomspace(1, 1 / 64, 128)  # thresholds that least squared error tries, relative to the largest value
 
 
-def thresholds(histogram: Histogram) -> dict[str, float]:
+def find_thresholds(histogram: Histogram) -> dict[str, float]:
     """Return every method's threshold, positive; 1 for a tensor of zeros."""
     if not histogram.peak:
         return dict.fromkeys(METHODS, 1.0)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.execution import device_of
+from sparsegpt_core.network import eval_mode
 
 __all__ = ["reestimate_batchnorm"]
 

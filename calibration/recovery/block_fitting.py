@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from calibration.training.frozen_zeros import HeldZeros
-from calibration.training.mixed_precision import autocast, autocast_dtype
-from calibration.training.settings import require
+from calibration.training import FrozenZeros, autocast, autocast_dtype, require
 
 __all__ = ["BlockData", "ReconstructSettings", "fast", "fit_block", "in_order_of"]
 
@@ -64,7 +62,7 @@ def fit_block(
     block: nn.Module,
     learn: BlockData,
     judge: BlockData,
-    zeros: HeldZeros,
+    zeros: FrozenZeros,
     settings: ReconstructSettings,
     after_epoch: Callable[[int], None],
 ) -> tuple[float, float, int]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import ModelError, first_line
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.execution import device_of
+from sparsegpt_core.network import eval_mode
 
 __all__ = ["Block", "find_blocks"]
 

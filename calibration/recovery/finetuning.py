@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from calibration.data.splits import Data
-from calibration.training.distillation import Distillation
-from calibration.training.frozen_zeros import HeldZeros
-from calibration.training.settings import TrainSettings
-from calibration.training.trainer import AfterEpoch, TrainResult, ignore, train
-from calibration.training.unfinished_training import Unfinished
-from sparsegpt_core.execution.devices import find_device
+from calibration.data import Data
+from calibration.training import (
+    AfterEpoch,
+    Distillation,
+    FrozenZeros,
+    TrainResult,
+    TrainSettings,
+    Unfinished,
+    ignore,
+    train,
+)
+from sparsegpt_core.execution import find_device
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import Progress, silent
 
@@ -50,7 +55,7 @@ def finetune(
 ) -> TrainResult:
     """Train a pruned network on, with every zero of its pruned weights at +0.0 after every step.
 
-    As :func:`~calibration.training.trainer.train`, but it starts with an epoch 0, before any step, which may be the
+    As :func:`~calibration.training.train`, but it starts with an epoch 0, before any step, which may be the
     best: by validation the network never gets worse.
 
     Args:
@@ -70,7 +75,7 @@ def finetune(
         NumericsError: The loss became NaN or infinite.
     """
     model.to(find_device(settings.device)).to(memory_format=torch.channels_last)
-    zeros = HeldZeros(model, pruned, pattern)
+    zeros = FrozenZeros(model, pruned, pattern)
     return train(
         model,
         data,

@@ -13,16 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.evaluation.output_distance import Distance, distance, outputs_of
+from calibration.evaluation import Distance, distance, outputs_of
 from calibration.recovery.block_fitting import BlockData, ReconstructSettings, fast, fit_block, in_order_of
 from calibration.recovery.blocks import Block, find_blocks
-from calibration.training.frozen_zeros import HeldZeros
-from calibration.training.loop import copy_state
-from calibration.training.mixed_precision import reproducible
-from calibration.training.unfinished_training import Unfinished
+from calibration.training import FrozenZeros, Unfinished, copy_state, reproducible
 from sparsegpt_core.errors import DataError, ModelError
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.execution import device_of
+from sparsegpt_core.network import eval_mode
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import Progress, silent
 
@@ -107,7 +104,7 @@ def reconstruct(
     """
     if not batches or not held_out:
         raise DataError("no images are left to judge blocks by", "Lower --samples, or use more data.")
-    HeldZeros(model, pruned, pattern)  # all of them obey, before anything is changed
+    FrozenZeros(model, pruned, pattern)  # all of them obey, before anything is changed
     blocks = find_blocks(model, pruned, batches[0][:2])
     if not blocks:
         raise ModelError("no block of the model can be reconstructed by itself", "Use --method training.")
@@ -158,7 +155,7 @@ class _Run:
         self, block: Block, pattern: Pattern, settings: ReconstructSettings, after_epoch: Callable[[int], None]
     ) -> None:
         """Let a block learn, and note what came of it."""
-        zeros = HeldZeros(self._model, block.layers, pattern)
+        zeros = FrozenZeros(self._model, block.layers, pattern)
         data = self._data(block)
         learn, judge = data.part(slice(self._learn)), data.part(slice(self._learn, None))
         for share in _RATES:

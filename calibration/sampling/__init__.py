@@ -1,1 +1,17 @@
-"""Room."""
+"""Draws calibration images from the training split, and makes shifted and mirrored views of them.
+
+May import ``data`` and ``sparsegpt_core``.
+"""
+
+from calibration.sampling.augmentation import AUGMENTATIONS, augmentation_for, black, crop_flip, with_views
+from calibration.sampling.batches import calibration_batches, held_out_batches
+
+__all__ = [
+    "AUGMENTATIONS",
+    "augmentation_for",
+    "black",
+    "calibration_batches",
+    "crop_flip",
+    "held_out_batches",
+    "with_views",
+]

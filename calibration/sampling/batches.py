@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.data.splits import TrainingSplit
-from calibration.data.stratified_draw import draw
+from calibration.data import TrainingSplit, draw
 
 __all__ = ["calibration_batches", "held_out_batches"]
 
@@ -30,7 +29,7 @@ def calibration_batches(
         Normalised float32 batches (N, C, H, W).
 
     Raises:
-        TypeError: ``split`` is anything but a :class:`~calibration.data.splits.TrainingSplit`.
+        TypeError: ``split`` is anything but a :class:`~calibration.data.TrainingSplit`.
         DataError: More samples are asked for than exist, or an image cannot be used.
     """
     _check(split)
@@ -52,7 +51,7 @@ def held_out_batches(split: TrainingSplit, samples: int, count: int, batch_size:
         Normalised float32 batches (N, C, H, W); none where calibration takes all images.
 
     Raises:
-        TypeError: ``split`` is anything but a :class:`~calibration.data.splits.TrainingSplit`.
+        TypeError: ``split`` is anything but a :class:`~calibration.data.TrainingSplit`.
         DataError: More samples are asked for than exist, or an image cannot be used.
     """
     _check(split)

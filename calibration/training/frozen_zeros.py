@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.patterns import NM, Pattern, Unstructured, find_violations, parse_pattern
 
-__all__ = ["HeldZeros", "noted_pruning"]
+__all__ = ["FrozenZeros", "noted_pruning"]
 
 # A budget of zeros that layers share may be missed by this, since no layer is emptied wholly.
 _SHARED_BUDGET_SLACK = 0.01
 
 
-class HeldZeros:
+class FrozenZeros:
     """Every zero of some layers' weights, as it is when this is made; :meth:`restore` makes them +0.0 again.
 
     Args:

@@ -14,12 +14,11 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from calibration.data.splits import Data
-from calibration.data.stratified_draw import Indices
-from calibration.evaluation.accuracy import Evaluation, logits_of
-from calibration.sampling.augmentation import augmentation_for, black, crop_flip
+from calibration.data import Data, Indices
+from calibration.evaluation import Evaluation, logits_and_labels
+from calibration.sampling import augmentation_for, black, crop_flip
 from calibration.training.distillation import Distillation
-from calibration.training.frozen_zeros import HeldZeros
+from calibration.training.frozen_zeros import FrozenZeros
 from calibration.training.mixed_precision import autocast, autocast_dtype
 from calibration.training.settings import TrainSettings
 from calibration.training.unfinished_training import Unfinished
@@ -72,7 +71,7 @@ class Loop:
         device: torch.device,
         total: int,
         distillation: Distillation | None = None,
-        zeros: HeldZeros | None = None,
+        zeros: FrozenZeros | None = None,
     ) -> None:
         self.model, self.split, self.settings, self.device, self.total = model, data.training, settings, device, total
         self.distillation = distillation
@@ -174,12 +173,12 @@ class Loop:
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with autocast(self.device, self.dtype):
-            logits, truth = logits_of(self.model, images, labels, self.device)
+            logits, truth = logits_and_labels(self.model, images, labels, self.device)
         loss = F.cross_entropy(logits.float(), truth, label_smoothing=self.settings.label_smoothing)
         if self.distillation is None:
             return loss
         with autocast(self.device, self.dtype), torch.no_grad():
-            taught, _ = logits_of(self.distillation.teacher, images, labels, self.device)
+            taught, _ = logits_and_labels(self.distillation.teacher, images, labels, self.device)
         return self.distillation.loss(loss, logits.float(), taught.float())
 
     def _parts(self) -> dict[str, Any]:

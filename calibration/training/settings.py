@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from calibration.sampling.augmentation import AUGMENTATIONS
+from calibration.sampling import AUGMENTATIONS
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution.devices import find_device
+from sparsegpt_core.execution import find_device
 
 __all__ = ["PRECISIONS", "TrainSettings", "require"]
 

@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calibration.data.splits import Data
-from calibration.data.stratified_draw import Indices, draw
-from calibration.evaluation.accuracy import Evaluation, score
+from calibration.data import Data, Indices, draw
+from calibration.evaluation import Evaluation, score
 from calibration.training.distillation import Distillation
-from calibration.training.frozen_zeros import HeldZeros
+from calibration.training.frozen_zeros import FrozenZeros
 from calibration.training.loop import Epoch, Loop
 from calibration.training.mixed_precision import reproducible
 from calibration.training.settings import TrainSettings
 from calibration.training.unfinished_training import Unfinished
 from sparsegpt_core.errors import DataError
-from sparsegpt_core.execution.devices import find_device
-from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.execution import find_device
+from sparsegpt_core.network import eval_mode
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["AfterEpoch", "Epoch", "TrainResult", "TrainSettings", "ignore", "train"]
@@ -62,7 +61,7 @@ def train(
     unfinished: Unfinished | None = None,
     after_epoch: AfterEpoch = ignore,
     *,
-    zeros: HeldZeros | None = None,
+    zeros: FrozenZeros | None = None,
     distillation: Distillation | None = None,
     from_zero: bool = False,
 ) -> TrainResult:

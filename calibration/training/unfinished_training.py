@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sparsegpt_core.errors import DataError, first_line
-from sparsegpt_core.files.atomic import atomic_path
+from sparsegpt_core.files import atomic_path
 
 __all__ = ["Unfinished"]
 

@@ -1,1 +1,20 @@
-"""Room."""
+"""Compares dense with sparse: builds the arms' engines, times them, and judges the result.
+
+May import ``explain``, ``measure`` and below.
+"""
+
+from deploy.benchmark.gate import failed_gate
+from deploy.benchmark.measure_arms import ArmMeasurements, EngineSettings, measure_engines
+from deploy.benchmark.on_engines import benchmark_engines
+from deploy.benchmark.on_onnxruntime import benchmark_onnx
+from deploy.benchmark.result import BenchmarkResult
+
+__all__ = [
+    "ArmMeasurements",
+    "BenchmarkResult",
+    "EngineSettings",
+    "benchmark_engines",
+    "benchmark_onnx",
+    "failed_gate",
+    "measure_engines",
+]

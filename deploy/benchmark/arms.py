@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from deploy.builder.engine_build import BuildResult, build
-from deploy.builder.settings import BuildSettings
-from deploy.machine.backends import find_backend
-from deploy.sessions.tensorrt_session import TensorRTSession
+from deploy.builder import BuildResult, BuildSettings, build_engine
+from deploy.machine import find_backend
+from deploy.sessions import TensorRTSession
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 
@@ -69,7 +68,7 @@ def open_arms(
             cache = scratch / f"{number}.cache" if keeps_cache else None
             for arm, (weights, flag) in ARMS.items():
                 own = replace(settings, sparse=flag, timing_cache=cache)
-                builds[arm].append(build(files[weights], folder / f"{arm}{number}.plan", own))
+                builds[arm].append(build_engine(files[weights], folder / f"{arm}{number}.plan", own))
                 progress("engines", sum(map(len, builds.values())), rebuilds * len(ARMS))
         sessions = {
             arm: [cleanup.enter_context(TensorRTSession(made.plan)) for made in group] for arm, group in builds.items()

@@ -6,10 +6,10 @@ from typing import Optional
 
 from deploy.benchmark.result import BenchmarkResult
 
-__all__ = ["gate"]
+__all__ = ["failed_gate"]
 
 
-def gate(
+def failed_gate(
     result: BenchmarkResult, max_drop: Optional[float] = None, min_speedup: Optional[float] = None
 ) -> Optional[str]:
     """Say why a result does not pass, or return None.

@@ -12,23 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.benchmark.arms import Arms, open_arms
-from deploy.builder.engine_build import BuildResult
-from deploy.builder.settings import BuildSettings
-from deploy.explain.explanation import Explanation
-from deploy.explain.layer_reasons import explain
-from deploy.explain.plan_inspection import plan_evidence
-from deploy.graph.onnx_graph import read_graph
-from deploy.machine.cuda import pci_bus_id
-from deploy.machine.environment import environment
-from deploy.measure.engine_timer import EngineTimer
-from deploy.measure.gpu_monitor import GPUMonitor
-from deploy.measure.latency import LatencyReport, Ratio, measure_latency
-from deploy.measure.layer_times import layer_times
-from deploy.measure.timing import Regime
+from deploy.builder import BuildResult, BuildSettings
+from deploy.explain import Explanation, evidence_of_plan, explain
+from deploy.graph import read_graph
+from deploy.machine import describe_environment, pci_bus_id
+from deploy.measure import EngineTimer, GPUMonitor, LatencyReport, Ratio, Regime, measure_latency, measure_layer_times
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["EngineSettings", "Measured", "measure_engines"]
+__all__ = ["ArmMeasurements", "EngineSettings", "measure_engines"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ArmMeasurements:
     """What the arms' engines gave, all but their accuracy.
 
     ``builds`` has every build by arm. Layers are explained, and timed (``layer_times``, in milliseconds), in the first
@@ -90,7 +82,7 @@ def measure_engines(
     input_name: str,
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
-) -> Measured:
+) -> ArmMeasurements:
     """Build and time the arms' engines, without a look at their accuracy.
 
     Args:
@@ -119,27 +111,29 @@ def _open(
 
 def _measure(
     arms: Arms, sparse: Path, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress
-) -> Measured:
-    from export.audit.audit import audit_model  # loads onnx
+) -> ArmMeasurements:
+    from export.audit import audit_model
 
     latency, gpu = _time(arms, images, settings, progress)
     times, engines = {}, {arm: arms.sessions[arm][0] for arm in ("B", "C")}
     progress("layers", 0, len(engines))
     for arm, session in engines.items():
-        times[arm] = {name: float(np.median(taken)) for name, taken in layer_times(session, images).items()}
+        times[arm] = {name: float(np.median(taken)) for name, taken in measure_layer_times(session, images).items()}
         progress("layers", len(times), len(engines))
     graph = read_graph(sparse)
-    evidence = {arm: plan_evidence(arms.builds[arm][0].plan, graph.has_sparse_kernels, times[arm]) for arm in engines}
+    evidence = {
+        arm: evidence_of_plan(arms.builds[arm][0].plan, graph.has_sparse_kernels, times[arm]) for arm in engines
+    }
     speedup = {"A_to_C": latency.speedup("A", "C"), "B_to_C": latency.speedup("B", "C")}
     audit = audit_model(graph.model, NM(2, 4))
-    return Measured(
+    return ArmMeasurements(
         builds=arms.builds,
         latency=latency,
         speedup=speedup,
         layer_times=times,
         explanation=explain(audit, evidence["C"], evidence["B"], speedup["A_to_C"], latency.noise, len(images)),
         gpu=gpu,
-        environment=environment(),
+        environment=describe_environment(),
         warnings=tuple(_warnings(arms, latency, gpu)),
     )
 

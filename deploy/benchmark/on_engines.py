@@ -13,11 +13,10 @@ import numpy.typing as npt
 from deploy.benchmark.measure_arms import EngineSettings, _measure, _open, measure_engines
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import latency_images, peek
-from deploy.builder.engine_build import BuildResult
-from deploy.graph.shapes import DEFAULT_BATCHES, resolve_shapes
-from deploy.measure.accuracy import Batch, compare_accuracy
-from deploy.sessions.onnx_session import OnnxSession
-from deploy.sessions.session import Session
+from deploy.builder import BuildResult
+from deploy.graph import DEFAULT_BATCHES, resolve_shapes
+from deploy.measure import Batch, compare_accuracy
+from deploy.sessions import OnnxSession, Session
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 

@@ -10,12 +10,9 @@ from typing import Optional
 
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import latency_images, peek
-from deploy.machine.environment import environment
-from deploy.machine.libraries import require
-from deploy.measure.accuracy import Batch, compare_accuracy
-from deploy.measure.latency import measure_latency
-from deploy.measure.timing import HostTimer
-from deploy.sessions.onnx_session import OnnxSession
+from deploy.machine import describe_environment, require
+from deploy.measure import Batch, HostTimer, compare_accuracy, measure_latency
+from deploy.sessions import OnnxSession
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["benchmark_onnx"]
@@ -83,5 +80,5 @@ def benchmark_onnx(
         timed=timed,
         verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
         models=describe_models(dense, sparse),
-        environment=environment(),
+        environment=describe_environment(),
     )

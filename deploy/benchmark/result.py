@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
-from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference
-from deploy.measure.latency import LatencyReport, Ratio
-from sparsegpt_core.files.atomic import sha256
+from deploy.measure import AccuracyReport, ArmAccuracy, Difference, LatencyReport, Ratio
+from sparsegpt_core.files import sha256
 
 if TYPE_CHECKING:
-    from deploy.explain.explanation import Explanation
+    from deploy.explain import Explanation
 
 __all__ = ["BenchmarkResult", "Timed", "accuracy_sentence", "describe_models"]
 

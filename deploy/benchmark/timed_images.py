@@ -9,8 +9,8 @@ from typing import Any, Optional, Tuple
 import numpy as np
 import numpy.typing as npt
 
-from deploy.measure.accuracy import Batch
-from deploy.sessions.session import Session
+from deploy.measure import Batch
+from deploy.sessions import Session
 from sparsegpt_core.errors import DataError, InputError
 
 __all__ = ["latency_images", "peek"]

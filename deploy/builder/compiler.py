@@ -16,10 +16,8 @@ from typing import Any, Optional
 
 from deploy.builder.settings import BuildSettings
 from deploy.builder.timing_cache import load_timing_cache, save_timing_cache
-from deploy.graph.onnx_graph import Graph
-from deploy.graph.shapes import ShapeRange
-from deploy.machine.backends import Backend
-from deploy.machine.libraries import require
+from deploy.graph import Graph, ShapeRange
+from deploy.machine import Backend, require
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.progress import Progress, silent
 

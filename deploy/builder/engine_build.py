@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RTX_NOTE", "BuildResult", "build", "load_plan", "sidecar_path"]
+__all__ = ["RTX_NOTE", "BuildResult", "build_engine", "load_plan", "sidecar_path"]
 
 import hashlib
 import os
@@ -14,14 +14,10 @@ from typing import Any, Dict, Optional, Tuple
 from deploy.builder.build_log import count_memory_skips, read_sparsity
 from deploy.builder.compiler import Compiled, compile_engine, known_compute_capabilities
 from deploy.builder.settings import BuildSettings
-from deploy.graph.onnx_graph import Graph, read_graph
-from deploy.graph.shapes import resolve_shapes
-from deploy.graph.signature import TensorSignature, signature
-from deploy.machine.backends import Backend, find_backend
-from deploy.machine.environment import environment, find_gpu
+from deploy.graph import Graph, TensorSignature, graph_signature, read_graph, resolve_shapes
+from deploy.machine import Backend, describe_environment, find_backend, find_gpu
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import sha256, write_bytes, write_json
-from sparsegpt_core.files.sidecar import read_sealed, sidecar_path
+from sparsegpt_core.files import read_verified, sha256, sidecar_path, write_bytes, write_json
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.progress import Progress, silent
 
@@ -62,7 +58,7 @@ class BuildResult:
         return {**asdict(self), "plan": str(self.plan)}
 
 
-def build(
+def build_engine(
     onnx_path: Path, plan_path: Path, settings: Optional[BuildSettings] = None, progress: Progress = silent
 ) -> BuildResult:
     """Build an engine and write it, with its sidecar beside it.
@@ -78,7 +74,7 @@ def build(
         ModelError: The backend cannot parse or build the graph.
         MissingDependencyError: No backend, or no Polygraphy.
     """
-    from export.audit.audit import audit_model  # loads onnx
+    from export.audit import audit_model
 
     settings = settings or BuildSettings()
     if os.path.realpath(plan_path) == os.path.realpath(onnx_path):
@@ -91,7 +87,7 @@ def build(
     compiled = compile_engine(
         backend, onnx_path, graph, profile, settings, capability if backend.is_rtx else None, progress
     )
-    inputs, outputs = signature(graph, profile)
+    inputs, outputs = graph_signature(graph, profile)
     chosen = None if backend.is_rtx else read_sparsity(compiled.sparsity).chosen
     result = BuildResult(
         plan=plan_path,
@@ -110,7 +106,7 @@ def build(
         outputs=outputs,
         onnx={"path": str(onnx_path), "sha256": sha256(onnx_path)},
         settings={**asdict(settings), "timing_cache": _text(settings.timing_cache), "shapes": profile},
-        environment=environment(),
+        environment=describe_environment(),
         build_log={"sparsity": compiled.sparsity, "warnings": compiled.warnings},
     )
     write_bytes(plan_path, compiled.plan)
@@ -124,7 +120,7 @@ def load_plan(path: Path) -> Tuple[bytes, Dict[str, Any]]:
     Raises:
         InputError: Plan or sidecar is missing or unreadable, or the SHA-256 is not the recorded one.
     """
-    return read_sealed(path, "plan", "Build it here: sparsegpt-trt build.")
+    return read_verified(path, "plan", "Build it here: sparsegpt-trt build.")
 
 
 def _compute_capability(backend: Backend, wanted: Optional[str]) -> Optional[str]:

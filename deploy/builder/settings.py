@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from deploy.graph.shapes import Shapes
-from deploy.machine.backends import BACKENDS
+from deploy.graph import Shapes
+from deploy.machine import BACKENDS
 from sparsegpt_core.errors import InputError
 
 HARDWARE = ("ampere-plus", "same-compute-capability")

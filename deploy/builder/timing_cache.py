@@ -8,8 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Optional
 
-from sparsegpt_core.files.atomic import write_bytes, write_json
-from sparsegpt_core.files.sidecar import read_sealed, sidecar_path
+from sparsegpt_core.files import read_verified, sidecar_path, write_bytes, write_json
 
 
 def load_timing_cache(path: Path) -> Optional[bytes]:
@@ -20,7 +19,7 @@ def load_timing_cache(path: Path) -> Optional[bytes]:
     """
     if not path.exists():
         return None
-    content, _ = read_sealed(path, "timing cache", "Delete it, and the next build measures anew.")
+    content, _ = read_verified(path, "timing cache", "Delete it, and the next build measures anew.")
     return content
 
 

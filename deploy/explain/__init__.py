@@ -1,1 +1,12 @@
-"""Room."""
+"""Says of each layer whether a sparse kernel runs it, what it gains, and why not.
+
+May import ``measure``, ``sessions``, ``builder``, ``graph``, ``machine`` and below.
+"""
+
+from deploy.explain.explanation import ExplainedLayer, Explanation
+from deploy.explain.from_plans import explain_plans
+from deploy.explain.layer_reasons import explain
+from deploy.explain.limits import ceiling, is_small
+from deploy.explain.plan_inspection import evidence_of_plan
+
+__all__ = ["ExplainedLayer", "Explanation", "ceiling", "evidence_of_plan", "explain", "explain_plans", "is_small"]

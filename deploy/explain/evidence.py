@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
-from deploy.builder.build_log import SparsityLog
-from deploy.builder.inspector import EngineLayer, node_names
+from deploy.builder import EngineLayer, SparsityLog, node_names
 from sparsegpt_core.reasons import Reason
 
 

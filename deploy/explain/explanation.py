@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
-from deploy.builder.build_log import SparsityLog
+from deploy.builder import SparsityLog
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
-    from deploy.measure.latency import Ratio
+    from deploy.measure import Ratio
 
 __all__ = ["ExplainedLayer", "Explanation", "verdict"]
 

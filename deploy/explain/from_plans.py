@@ -6,22 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
-from deploy.builder.engine_build import sidecar_path
 from deploy.explain.evidence import Evidence
 from deploy.explain.explanation import ExplainedLayer, Explanation
 from deploy.explain.layer_reasons import explain
 from deploy.explain.limits import is_small
-from deploy.graph.onnx_graph import read_graph
-from deploy.machine.environment import find_gpu
-from deploy.measure.latency import Ratio
+from deploy.graph import read_graph
+from deploy.machine import find_gpu
+from deploy.measure import Ratio
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import read_json, sha256
+from sparsegpt_core.files import read_json, sha256, sidecar_path
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
-    from export.audit.audit import AuditedLayer
-from deploy.explain.plan_inspection import plan_evidence
+    from export.audit import AuditedLayer
+from deploy.explain.plan_inspection import evidence_of_plan
 
 __all__ = ["explain_plans"]
 
@@ -49,7 +48,7 @@ def explain_plans(
         ModelError: This TensorRT or this GPU cannot load a plan.
         MissingDependencyError: onnx, the backend or PyCUDA is not installed.
     """
-    from export.audit.audit import audit_model  # loads onnx
+    from export.audit import audit_model
 
     graph, audit = read_graph(sparse), audit_model(sparse, NM(2, 4))
     found = _read_measured(measured, sparse) if measured else {}
@@ -58,7 +57,7 @@ def explain_plans(
     for arm, plan in (("B", plan_b), ("C", plan_c)):
         times = found.get("times", {}).get(arm, {})
         if plan:
-            evidence[arm] = plan_evidence(plan, graph.has_sparse_kernels, times, inspected)
+            evidence[arm] = evidence_of_plan(plan, graph.has_sparse_kernels, times, inspected)
             _check_plan(arm, plan, evidence[arm], sparse)
         else:
             evidence[arm] = Evidence(arm == "C", graph.has_sparse_kernels, times=times)

@@ -10,8 +10,8 @@ from deploy.explain.limits import ceiling, is_small
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
-    from deploy.measure.latency import Ratio
-    from export.audit.audit import AuditedLayer, AuditResult
+    from deploy.measure import Ratio
+    from export.audit import AuditedLayer, AuditResult
 from deploy.explain.explanation import ExplainedLayer, Explanation
 
 __all__ = ["explain"]

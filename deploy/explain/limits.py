@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from export.audit.audit import AuditedLayer
+    from export.audit import AuditedLayer
 
 __all__ = ["ceiling", "is_small"]
 

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, Tuple
 
-from deploy.builder.build_log import SparsityLog, count_memory_skips, read_sparsity
-from deploy.builder.engine_build import load_plan, sidecar_path
-from deploy.builder.inspector import EngineLayer
+from deploy.builder import EngineLayer, SparsityLog, count_memory_skips, load_plan, read_sparsity
 from deploy.explain.evidence import Evidence
-from deploy.machine.cuda import connect
-from deploy.sessions.engine import Engine
+from deploy.machine import connect
+from deploy.sessions import Engine
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.files import sidecar_path
 
-__all__ = ["plan_evidence"]
+__all__ = ["evidence_of_plan"]
 
 
-def plan_evidence(
+def evidence_of_plan(
     plan: Path,
     has_sparse_kernels: bool,
     times: Optional[Mapping[str, float]] = None,

@@ -1,1 +1,24 @@
-"""Room."""
+"""Reads what a builder must know of an ONNX graph: inputs, shapes, work per layer.
+
+May import ``machine``, ``export.audit`` and ``sparsegpt_core``'s torch-free modules.
+"""
+
+from deploy.graph.onnx_graph import Graph, InputShape, read_graph
+from deploy.graph.shapes import DEFAULT_BATCHES, ShapeRange, Shapes, parse_shapes, resolve_shapes
+from deploy.graph.signature import TensorSignature, graph_signature
+from deploy.graph.workload import Workload, read_workloads
+
+__all__ = [
+    "DEFAULT_BATCHES",
+    "Graph",
+    "InputShape",
+    "ShapeRange",
+    "Shapes",
+    "TensorSignature",
+    "Workload",
+    "graph_signature",
+    "parse_shapes",
+    "read_graph",
+    "read_workloads",
+    "resolve_shapes",
+]

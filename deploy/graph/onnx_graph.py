@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
-from deploy.machine.libraries import require
+from deploy.machine import require
 from sparsegpt_core.errors import ModelError
 
 InputShape = Tuple[Optional[int], ...]
@@ -48,7 +48,7 @@ def read_graph(path: Path) -> Graph:
         MissingDependencyError: onnx is not installed.
     """
     require("onnx")
-    from export.audit.model_files import load_model  # loads onnx, which takes longer than all of deploy
+    from export.audit import load_model
 
     model = load_model(path)
     weights = {weight.name for weight in model.graph.initializer}

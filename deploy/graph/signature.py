@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TensorSignature", "signature"]
+__all__ = ["TensorSignature", "graph_signature"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,9 @@ class TensorSignature:
     shapes: Optional[Tuple[Tuple[Optional[int], ...], ...]]
 
 
-def signature(graph: Graph, profile: Mapping[str, ShapeRange]) -> Tuple[List[TensorSignature], List[TensorSignature]]:
+def graph_signature(
+    graph: Graph, profile: Mapping[str, ShapeRange]
+) -> Tuple[List[TensorSignature], List[TensorSignature]]:
     """Describe the inputs and outputs of an engine.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from deploy.machine.libraries import require
+from deploy.machine import require
 from sparsegpt_core.errors import ModelError
 
 VALUE_BYTES = 2

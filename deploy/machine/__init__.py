@@ -1,1 +1,28 @@
-"""Room."""
+"""Knows what this machine has: GPU, driver, TensorRT, CUDA bindings.
+
+May import ``sparsegpt_core``'s torch-free modules.
+"""
+
+from deploy.machine.backends import BACKENDS, Backend, find_backend
+from deploy.machine.cuda import Buffer, connect, gpu_errors, pci_bus_id
+from deploy.machine.doctor import Check, check_machine
+from deploy.machine.environment import describe_environment, find_gpu
+from deploy.machine.libraries import INSTALL, require
+from deploy.machine.runtime_choice import find_runtime
+
+__all__ = [
+    "BACKENDS",
+    "INSTALL",
+    "Backend",
+    "Buffer",
+    "Check",
+    "check_machine",
+    "connect",
+    "describe_environment",
+    "find_backend",
+    "find_gpu",
+    "find_runtime",
+    "gpu_errors",
+    "pci_bus_id",
+    "require",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Check", "doctor"]
+__all__ = ["Check", "check_machine"]
 
 import contextlib
 import warnings
@@ -46,7 +46,7 @@ class Check:
     fix: str = ""
 
 
-def doctor() -> list[Check]:
+def check_machine() -> list[Check]:
     """Import every library this project can use, look for a GPU, and report on each."""
     with contextlib.suppress(SparseGPTError):
         find_backend()  # Polygraphy, imported below, keeps to the backend that it finds chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GPU", "environment", "find_gpu"]
+__all__ = ["GPU", "describe_environment", "find_gpu"]
 
 import ctypes
 import os
@@ -38,7 +38,7 @@ class GPU:
     compute_capability: str
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Describe this machine; what cannot be found out is None. Imports none of the libraries it names."""
     gpu = find_gpu()
     return {

@@ -1,1 +1,31 @@
-"""Room."""
+"""Measures latency, accuracy and output errors of sessions. Engines are timed here.
+
+May import ``sessions``, ``builder``, ``graph``, ``machine`` and below.
+"""
+
+from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Batch, Difference, compare_accuracy
+from deploy.measure.engine_timer import EngineTimer
+from deploy.measure.gpu_monitor import GPUMonitor
+from deploy.measure.latency import LatencyReport, Ratio, measure_latency
+from deploy.measure.layer_times import measure_layer_times
+from deploy.measure.output_errors import Outputs, compare_outputs, gives_logits
+from deploy.measure.timing import HostTimer, Regime
+
+__all__ = [
+    "AccuracyReport",
+    "ArmAccuracy",
+    "Batch",
+    "Difference",
+    "EngineTimer",
+    "GPUMonitor",
+    "HostTimer",
+    "LatencyReport",
+    "Outputs",
+    "Ratio",
+    "Regime",
+    "compare_accuracy",
+    "compare_outputs",
+    "gives_logits",
+    "measure_latency",
+    "measure_layer_times",
+]

@@ -12,11 +12,9 @@ from typing import Any, Callable, List, Optional, Tuple, Type
 
 import numpy.typing as npt
 
-from deploy.machine.cuda import connect, gpu_errors
+from deploy.machine import connect, gpu_errors
 from deploy.measure.timing import Regime
-from deploy.sessions.cuda_graph import CudaGraph
-from deploy.sessions.inference_stream import Lane
-from deploy.sessions.tensorrt_session import TensorRTSession
+from deploy.sessions import CudaGraph, InferenceStream, TensorRTSession
 from sparsegpt_core.errors import SparseGPTError
 
 _NS_PER_MS = 1e6
@@ -41,7 +39,7 @@ class EngineTimer:
         images, self._cuda, self._name = session.cast(images), connect(), session.name
         self.regime = replace(regime, batch=len(images))
         with contextlib.ExitStack() as cleanup:
-            self._lanes: List[Lane] = []
+            self._lanes: List[InferenceStream] = []
             for _ in range(regime.streams):
                 self._lanes.append(session.new_lane())
                 cleanup.callback(self._lanes[-1].close)
@@ -118,7 +116,7 @@ class EngineTimer:
         return float(self._end.time_since(self._start))
 
 
-def _with_transfers(lane: Lane) -> Callable[[], None]:
+def _with_transfers(lane: InferenceStream) -> Callable[[], None]:
     def work() -> None:
         lane.upload()
         lane.execute()

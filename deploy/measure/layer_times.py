@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["layer_times"]
+__all__ = ["measure_layer_times"]
 
 from typing import Any, Dict, List
 
 import numpy.typing as npt
 
-from deploy.machine.cuda import connect, gpu_errors
-from deploy.sessions.tensorrt_session import TensorRTSession
+from deploy.machine import connect, gpu_errors
+from deploy.sessions import TensorRTSession
 
 
-def layer_times(
+def measure_layer_times(
     session: TensorRTSession, images: npt.NDArray[Any], iterations: int = 20, warmup: int = 5
 ) -> Dict[str, List[float]]:
     """Time every layer.

@@ -86,7 +86,7 @@ def gives_logits(path: Path) -> bool:
     Raises:
         InputError: The file cannot be read.
     """
-    from export.audit.model_files import load_model  # onnx may not be there, and this module is imported all the same
+    from export.audit import load_model
 
     first = load_model(path).graph.output[0]
     return len(first.type.tensor_type.shape.dim) == 2

@@ -1,1 +1,17 @@
-"""Room."""
+"""Predicts what 2:4 weights would gain, before anything is pruned.
+
+May import ``benchmark``, ``explain``, ``measure`` and below.
+"""
+
+from deploy.predict.estimate import EstimatedPrediction, PredictedLayer, predict
+from deploy.predict.measured_trial import MeasuredPrediction, try_pruning
+from deploy.predict.profile import layers_without_gain
+
+__all__ = [
+    "EstimatedPrediction",
+    "MeasuredPrediction",
+    "PredictedLayer",
+    "layers_without_gain",
+    "predict",
+    "try_pruning",
+]

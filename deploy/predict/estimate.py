@@ -12,17 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
-from deploy.graph.onnx_graph import read_graph
-from deploy.graph.shapes import Shapes, resolve_shapes
-from deploy.graph.workload import Workload, read_workloads
+from deploy.graph import Shapes, Workload, read_graph, read_workloads, resolve_shapes
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
-    from export.audit.audit import AuditedLayer
-from deploy.explain.limits import ceiling, is_small
+    from export.audit import AuditedLayer
+from deploy.explain import ceiling, is_small
 
-__all__ = ["PredictedLayer", "Prediction", "predict"]
+__all__ = ["EstimatedPrediction", "PredictedLayer", "predict"]
 
 # FLOP per byte at which an A100's FP16 tensor cores (312 TFLOP/s) and memory (1.56 TB/s) take equally long; 150 to
 # 400 on other GPUs. INT8 doubles the one and halves the other, which leaves every share of the time as it is.
@@ -55,7 +53,7 @@ class PredictedLayer:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class EstimatedPrediction:
     """The estimate for a whole model at ``shapes``.
 
     ``eligible_share`` is the part of the estimated time that eligible layers take, ``ceiling`` the tensor cores'
@@ -93,7 +91,7 @@ class Prediction:
         return {"estimate": True, "note": _NOTE, **asdict(self), "verdict": self.verdict}
 
 
-def predict(path: Path, shapes: Optional[Shapes] = None) -> Prediction:
+def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
     """Estimate what 2:4 could gain.
 
     Args:
@@ -105,7 +103,7 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> Prediction:
         MissingDependencyError: onnx is not installed.
     """
     graph = read_graph(path)
-    from export.audit.audit import audit_model  # loads onnx
+    from export.audit import audit_model
 
     best = {name: shape for name, (_, shape, _) in resolve_shapes(graph.inputs, shapes).items()}
     workloads = read_workloads(graph.model, best)
@@ -115,10 +113,10 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> Prediction:
     layers = tuple(_predict_layer(layer, workloads.get(layer.name), total) for layer in audited.values())
     known = [(layer, times[layer.name]) for layer in layers if layer.share is not None]
     if not known:
-        return Prediction(str(path), best, layers, None, None, None)
+        return EstimatedPrediction(str(path), best, layers, None, None, None)
     share = sum(time for layer, time in known if layer.eligible) / total
     saved = sum(time * (1 - 1 / layer.gain) for layer, time in known if layer.gain)
-    return Prediction(str(path), best, layers, share, ceiling(share), total / (total - saved))
+    return EstimatedPrediction(str(path), best, layers, share, ceiling(share), total / (total - saved))
 
 
 def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: float) -> PredictedLayer:

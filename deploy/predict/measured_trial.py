@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Trial", "try_pruning"]
+__all__ = ["MeasuredPrediction", "try_pruning"]
 
 import tempfile
 from collections.abc import Mapping
@@ -12,24 +12,23 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
-from deploy.benchmark.measure_arms import EngineSettings, Measured, measure_engines
-from deploy.graph.onnx_graph import read_graph
-from deploy.graph.shapes import resolve_shapes
-from deploy.machine.libraries import require
+from deploy.benchmark import ArmMeasurements, EngineSettings, measure_engines
+from deploy.graph import read_graph, resolve_shapes
+from deploy.machine import require
 from deploy.predict.throwaway_pruning import magnitude_copy
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 
-_NOTE = "Measured on a throw-away copy pruned by magnitude: its outputs are worthless, its speed is that of any."
+_NOTE = "ArmMeasurements on a throw-away copy pruned by magnitude: its outputs are worthless, its speed is that of any."
 
 
 @dataclass(frozen=True)
-class Trial:
+class MeasuredPrediction:
     """What was measured, for a whole model at ``shapes``."""
 
     model: str
     shapes: Mapping[str, Tuple[int, ...]]
-    measured: Measured
+    measured: ArmMeasurements
 
     @property
     def verdict(self) -> str:
@@ -56,7 +55,9 @@ class Trial:
         }
 
 
-def try_pruning(path: Path, settings: Optional[EngineSettings] = None, progress: Progress = silent) -> Trial:
+def try_pruning(
+    path: Path, settings: Optional[EngineSettings] = None, progress: Progress = silent
+) -> MeasuredPrediction:
     """Prune a copy by magnitude and time its engines beside the dense one's, on noise.
 
     Args:
@@ -81,4 +82,4 @@ def try_pruning(path: Path, settings: Optional[EngineSettings] = None, progress:
         copy = Path(folder, "sparse.onnx")
         require("onnx").save(magnitude_copy(graph.model), str(copy), save_as_external_data=True)  # of any size
         measured = measure_engines(path, copy, images, name, settings, progress)
-    return Trial(str(path), {name: best}, measured)
+    return MeasuredPrediction(str(path), {name: best}, measured)

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 import numpy.typing as npt
 
-from deploy.machine.libraries import require
+from deploy.machine import require
 from sparsegpt_core.patterns import NM
 
 _SAME_AXES = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity", "QuantizeLinear"})
@@ -29,7 +29,7 @@ def magnitude_copy(model: Any, pattern: Optional[NM] = None) -> Any:
         pattern: 2:4 where None.
     """
     numpy_helper = require("onnx").numpy_helper
-    from export.audit.audit import audit_model  # loads onnx
+    from export.audit import audit_model
 
     pattern = pattern or NM(2, 4)
     copy = type(model)()

@@ -11,12 +11,9 @@ from typing import Any, Optional, SupportsInt, Tuple
 
 import numpy as np
 
-from deploy.builder.compiler import capturing_logger
-from deploy.builder.engine_build import load_plan
-from deploy.builder.inspector import EngineLayer, inspect_engine
-from deploy.graph.onnx_graph import InputShape
-from deploy.graph.shapes import ShapeRange
-from deploy.machine.backends import Backend, find_backend
+from deploy.builder import EngineLayer, capturing_logger, inspect_engine, load_plan
+from deploy.graph import InputShape, ShapeRange
+from deploy.machine import Backend, find_backend
 from sparsegpt_core.errors import InputError, ModelError
 
 # By name, since trt.nptype fails in old versions on new NumPy.

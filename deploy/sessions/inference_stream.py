@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Lane"]
+__all__ = ["InferenceStream"]
 
 import contextlib
 from types import ModuleType
@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Tuple
 import numpy as np
 import numpy.typing as npt
 
-from deploy.machine.cuda import Buffer, gpu_errors
+from deploy.machine import Buffer, gpu_errors
 from deploy.sessions.cuda_graph import CudaGraph
 from deploy.sessions.engine import Engine
 from sparsegpt_core.errors import InputError, ModelError
@@ -19,7 +19,7 @@ from sparsegpt_core.errors import InputError, ModelError
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, which cannot be captured
 
 
-class Lane:
+class InferenceStream:
     """One way through an engine; several of one engine can be under way at once.
 
     Memory is that of the profile's largest shape, and its addresses never change. ``upload``, ``execute`` and

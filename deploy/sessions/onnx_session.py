@@ -8,8 +8,8 @@ from typing import Any, Optional
 import numpy as np
 import numpy.typing as npt
 
-from deploy.graph.onnx_graph import InputShape
-from deploy.machine.libraries import require
+from deploy.graph import InputShape
+from deploy.machine import require
 from deploy.sessions.session import check_images
 from sparsegpt_core.errors import InputError, ModelError
 
@@ -37,7 +37,7 @@ class OnnxSession:
         if not path.is_file():
             raise InputError(f"no such ONNX file: {path}", "Give the path of a .onnx file.")
         require("onnx")
-        from export.audit.model_files import external_files, read_model  # loads onnx
+        from export.audit import external_files, read_model
 
         external_files(read_model(path), path)  # ONNX Runtime's own rules differ by version
         known = runtime.get_available_providers()

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from deploy.graph.onnx_graph import InputShape
+from deploy.graph import InputShape
 from sparsegpt_core.errors import InputError
 
 __all__ = ["Session", "check_images"]

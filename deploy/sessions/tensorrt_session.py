@@ -11,11 +11,10 @@ from typing import Any, Optional, Type
 import numpy as np
 import numpy.typing as npt
 
-from deploy.graph.onnx_graph import InputShape
-from deploy.machine.backends import Backend
-from deploy.machine.cuda import connect, gpu_errors
+from deploy.graph import InputShape
+from deploy.machine import Backend, connect, gpu_errors
 from deploy.sessions.engine import Engine
-from deploy.sessions.inference_stream import Lane
+from deploy.sessions.inference_stream import InferenceStream
 from deploy.sessions.session import check_images
 from sparsegpt_core.errors import InputError, ModelError
 
@@ -93,13 +92,13 @@ class TensorRTSession:
             )
         return images.astype(self._input.dtype, copy=False)
 
-    def new_lane(self) -> Lane:
+    def new_lane(self) -> InferenceStream:
         """Make another execution context with its own stream and memory; its maker closes it.
 
         Raises:
             InputError: Memory is full.
         """
-        return Lane(self._cuda, self._engine)
+        return InferenceStream(self._cuda, self._engine)
 
     def close(self) -> None:
         """Free the GPU's memory; the session is of no use then. A second call does nothing."""

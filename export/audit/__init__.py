@@ -1,1 +1,21 @@
-"""Room."""
+"""Reads an ONNX file and verifies the N:M pattern of each weight, without torch.
+
+May import ``sparsegpt_core``'s torch-free modules.
+"""
+
+from export.audit.audit import AuditedLayer, AuditResult, audit_model
+from export.audit.constant_values import Constants
+from export.audit.metadata import read_metadata, write_metadata
+from export.audit.model_files import external_files, load_model, read_model
+
+__all__ = [
+    "AuditResult",
+    "AuditedLayer",
+    "Constants",
+    "audit_model",
+    "external_files",
+    "load_model",
+    "read_metadata",
+    "read_model",
+    "write_metadata",
+]

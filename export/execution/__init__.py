@@ -1,1 +1,9 @@
-"""Room."""
+"""Runs ONNX graphs in ONNX Runtime on the CPU, and reads the activations inside them.
+
+May import ``writing``, ``audit`` and ``sparsegpt_core``.
+"""
+
+from export.execution.activation_observer import observer
+from export.execution.cpu_session import CpuSession, fits, tensor_types
+
+__all__ = ["CpuSession", "fits", "observer", "tensor_types"]

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, for the exporter's own checks."""
+"""ONNX Resources on the CPU, for the exporter's own checks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import onnx
 import onnxruntime
 from onnx.shape_inference import infer_shapes
 
-from export.writing.saving import save_model
+from export.writing import save_model
 from sparsegpt_core.errors import ModelError, first_line
 
-__all__ = ["Runtime", "fits", "tensor_types"]
+__all__ = ["CpuSession", "fits", "tensor_types"]
 
 Array = npt.NDArray[Any]
 
@@ -25,16 +25,16 @@ _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(d
 _LIMIT = 2_000_000_000  # bytes of weights: protobuf's 2 GiB less room for the graph
 
 
-class Runtime:
+class CpuSession:
     """A model, ready to run.
 
     Args:
         model: A file, or a model in memory of any size.
         name: What to call it in messages.
-        optimize: Let ONNX Runtime fuse nodes; without it every node computes what the file says.
+        optimize: Let ONNX Resources fuse nodes; without it every node computes what the file says.
 
     Raises:
-        ModelError: ONNX Runtime cannot load it.
+        ModelError: ONNX Resources cannot load it.
     """
 
     def __init__(self, model: Path | onnx.ModelProto, name: str, optimize: bool = True) -> None:
@@ -73,7 +73,7 @@ class Runtime:
 
     def _error(self, error: Exception) -> ModelError:
         return ModelError(
-            f"ONNX Runtime cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
+            f"ONNX Resources cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
         )
 
 

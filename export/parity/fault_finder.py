@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
-from export.audit.model_files import load_model
-from export.execution.cpu_session import Runtime, tensor_types
+from export.audit import load_model
+from export.execution import CpuSession, tensor_types
 
 __all__ = ["Fault", "find_fault", "torch_values"]
 
@@ -66,13 +66,13 @@ def find_fault(
         tolerance: The largest ``error`` that is normal for the file's precision.
 
     Raises:
-        ModelError: ONNX Runtime cannot run the parts.
+        ModelError: ONNX Resources cannot run the parts.
     """
     model = load_model(path)
     types = tensor_types(model)
     right = {**values, **{each.name: value for each, value in zip(model.graph.output, outputs, strict=True)}}
     cuts = [name for node in model.graph.node for name in node.output if name in right and name in types]
-    parts = Runtime(_cut(model, cuts, types), path.name, optimize=False)
+    parts = CpuSession(_cut(model, cuts, types), path.name, optimize=False)
     given = {*cuts, *(each.name for each in model.graph.input)}
     faults = [
         _judge(_responsible(model.graph, name, given), actual, right[name])

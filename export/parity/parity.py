@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from export.execution.cpu_session import Runtime
+from export.execution import CpuSession
 from export.parity.fault_finder import find_fault, torch_values
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError, first_line
-from sparsegpt_core.execution.devices import device_of
+from sparsegpt_core.execution import device_of
 
 __all__ = ["Parity", "check_parity"]
 
@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences of outputs between ONNX Runtime and PyTorch.
+    """Differences of outputs between ONNX Resources and PyTorch.
 
     ``max_abs`` and ``mean_abs`` are over all outputs, in their own unit; ``relative`` is the largest over the outputs
     of ‖difference‖ / ‖output‖. ``top1_agreement`` is of the first output, in percent of ``samples`` or, for maps, of
@@ -48,7 +48,7 @@ def check_parity(
 ) -> Parity:
     """Run both on the same images.
 
-    ONNX Runtime's CPU kernels compute most of an FP16 graph in FP32: the comparison shows what rounding the
+    ONNX Resources's CPU kernels compute most of an FP16 graph in FP32: the comparison shows what rounding the
     weights costs, not whether a value between the layers would overflow FP16.
 
     Args:
@@ -61,14 +61,14 @@ def check_parity(
     Raises:
         CheckFailedError: The outputs differ by more than the tolerance; names the node where they begin to.
         NumericsError: An output is NaN or infinite; names the node likewise.
-        ModelError: ONNX Runtime cannot run the file, or it is another model's.
+        ModelError: ONNX Resources cannot run the file, or it is another model's.
     """
     inputs = [images] if isinstance(images, Tensor) else list(images)
     name = name or path.name
     expected = _outputs(model, inputs)
     if not all(np.isfinite(each).all() for each in expected):
         raise NumericsError("the PyTorch model's outputs are not finite", "Check its weights, and --mean and --std.")
-    runtime = Runtime(path, str(path))
+    runtime = CpuSession(path, str(path))
     actual = [each.astype(np.float32) for each in runtime.run([each.cpu().numpy() for each in inputs])]
     if [each.shape for each in actual] != [each.shape for each in expected]:
         raise ModelError(

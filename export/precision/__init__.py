@@ -1,1 +1,10 @@
-"""Room."""
+"""Turns an FP32 graph into FP16, or into INT8 with Q/DQ nodes.
+
+May import ``execution``, ``writing``, ``audit`` and ``sparsegpt_core``.
+"""
+
+from export.precision.fp16 import fp16_overflows, fp16_underflows, to_fp16
+from export.precision.int8 import to_int8
+from export.precision.qdq_placement import plan
+
+__all__ = ["fp16_overflows", "fp16_underflows", "plan", "to_fp16", "to_int8"]

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from export.execution.cpu_session import Runtime, fits, tensor_types
+from export.execution import CpuSession, fits, tensor_types
 from export.precision.fp16_casts import replace, tidy_casts
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 
@@ -25,7 +25,7 @@ FP32_OPERATORS = (
     # Functions that leave the range at small arguments: exp(11.1) and 256² do.
     *("Exp", "Pow"),
 )
-"""What stays in FP32, beside what ONNX Runtime's converter knows to have no FP16 form."""
+"""What stays in FP32, beside what ONNX Resources's converter knows to have no FP16 form."""
 
 _LIMIT = float(np.finfo(np.float16).max)
 _LEAST = float(np.finfo(np.float16).smallest_subnormal)
@@ -35,7 +35,7 @@ _QDQ_OPSET = 19  # the first in which Q and DQ may have FP16 scales
 def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] = ()) -> onnx.ModelProto:
     """Return an FP16 copy of an FP32 graph, with or without Q/DQ.
 
-    ONNX Runtime's converter does the work. :data:`FP32_OPERATORS` stay in FP32, and so do the nodes that use a
+    ONNX Resources's converter does the work. :data:`FP32_OPERATORS` stay in FP32, and so do the nodes that use a
     weight beyond FP16's range. Zeros stay zero; other values too small for FP16 become its smallest number, 6e-8.
 
     Args:
@@ -81,7 +81,7 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
 def fp16_overflows(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str, float]:
     """Find the nodes that FP16 cannot serve: they take or give a value beyond 65504, on real inputs.
 
-    ONNX Runtime's CPU kernels compute FP16 graphs mostly in FP32 and would not notice, so the largest magnitude of
+    ONNX Resources's CPU kernels compute FP16 graphs mostly in FP32 and would not notice, so the largest magnitude of
     every tensor is taken in the FP32 graph.
 
     Args:
@@ -93,7 +93,7 @@ def fp16_overflows(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str
 
     Raises:
         NumericsError: A weight is NaN or infinite.
-        ModelError: ONNX Runtime cannot run the graph on these inputs.
+        ModelError: ONNX Resources cannot run the graph on these inputs.
     """
     loud = {**_loud_weights(model), **_loud_activations(model, inputs)}
     return _users(model.graph, loud)
@@ -145,7 +145,7 @@ def _loud_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[
         probed.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
         probed.graph.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
         probed.graph.output.append(helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
-    values = Runtime(probed, "the FP32 graph").run([each.cpu().numpy() for each in inputs])
+    values = CpuSession(probed, "the FP32 graph").run([each.cpu().numpy() for each in inputs])
     return {name: float(value) for name, value in zip(names, values, strict=True) if not value <= _LIMIT}
 
 

@@ -11,11 +11,11 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from export.audit.constant_values import Constants
-from export.precision.int8_weights import Int8Weight, carry_over, round_to_nearest
+from export.audit import Constants
+from export.precision.int8_weights import Int8GraphWeight, carry_over, round_to_nearest
 from export.precision.qdq_placement import Plan, output_axis, tensors_read
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.network import Int8Weight
 
 __all__ = ["to_int8"]
 
@@ -26,7 +26,7 @@ def to_int8(
     model: onnx.ModelProto,
     plan: Plan,
     scales: Mapping[str, float],
-    integers: Mapping[str, IntegerWeight] | None = None,
+    integers: Mapping[str, Int8Weight] | None = None,
     state: Mapping[str, Tensor] | None = None,
 ) -> onnx.ModelProto:
     """Return an INT8 copy of an FP32 graph: node names, interface, opset and notes stay.
@@ -37,7 +37,7 @@ def to_int8(
 
     Args:
         model: What ``plan`` was made from.
-        plan: See :func:`~export.precision.qdq_placement.plan`.
+        plan: See :func:`~export.precision.plan`.
         scales: The size of an integer step for each of ``plan.tensors``.
         integers: Weights that are on a grid already, by module; others are rounded to nearest.
         state: State dict of the network as it was exported; needed for ``integers`` alone.
@@ -70,7 +70,7 @@ class _Rewriting:
         graph: onnx.GraphProto,
         plan: Plan,
         scales: Mapping[str, float],
-        integers: Mapping[str, IntegerWeight],
+        integers: Mapping[str, Int8Weight],
         state: Mapping[str, Tensor],
     ) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -81,7 +81,7 @@ class _Rewriting:
         self._names = {*tensors_read(graph.node), *(output for node in graph.node for output in node.output)}
         self._names.update(each.name for each in (*graph.input, *graph.initializer))
         self._pairs: dict[str, str] = {}
-        self._weights: dict[tuple[str, int, str], tuple[str, Int8Weight]] = {}
+        self._weights: dict[tuple[str, int, str], tuple[str, Int8GraphWeight]] = {}
 
     def add(self, original: onnx.NodeProto) -> None:
         """Add a node, after the Q/DQ nodes that it is the first to read from."""
@@ -116,7 +116,7 @@ class _Rewriting:
             raise InputError(f"scale {self._scales[tensor]:g} of tensor {tensor} is no positive FP32 number")
         return scale
 
-    def _weight(self, node: onnx.NodeProto, name: str) -> tuple[str, Int8Weight]:
+    def _weight(self, node: onnx.NodeProto, name: str) -> tuple[str, Int8GraphWeight]:
         """Quantise the node's weight, once for all nodes that read it and take the same integers."""
         axis, module = output_axis(node), name.partition("#")[0]
         key = (node.input[1], axis, module if module in self._integers else "")
@@ -130,7 +130,7 @@ class _Rewriting:
             self._weights[key] = output, weight
         return self._weights[key]
 
-    def _int8_weight(self, weight: npt.NDArray[Any] | None, axis: int, module: str) -> Int8Weight:
+    def _int8_weight(self, weight: npt.NDArray[Any] | None, axis: int, module: str) -> Int8GraphWeight:
         if weight is None:
             raise InputError(f"{module} has no constant weight", "Give the graph that the plan was made from.")
         if module not in self._integers:

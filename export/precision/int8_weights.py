@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 
 from sparsegpt_core.errors import CheckFailedError, NumericsError
-from sparsegpt_core.network.integer_weight import IntegerWeight
-from sparsegpt_core.solvers.int8_rounding import grid_scales
+from sparsegpt_core.network import Int8Weight
+from sparsegpt_core.solvers import grid_scales
 
-__all__ = ["Int8Weight", "carry_over", "round_to_nearest"]
+__all__ = ["Int8GraphWeight", "carry_over", "round_to_nearest"]
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ _LEAST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
-class Int8Weight:
+class Int8GraphWeight:
     """A weight in the graph's layout: scale · integer, zero point 0.
 
     ``values`` are int8, of the weight's shape; ``scales`` (K,) are positive float32; ``shift`` (K,), None where
@@ -34,7 +34,7 @@ class Int8Weight:
     shift: Array | None = None
 
 
-def round_to_nearest(weight: Array, axis: int, name: str) -> Int8Weight:
+def round_to_nearest(weight: Array, axis: int, name: str) -> Int8GraphWeight:
     """Round to nearest, with a scale for each output channel that is chosen by error.
 
     Args:
@@ -50,10 +50,10 @@ def round_to_nearest(weight: Array, axis: int, name: str) -> Int8Weight:
     rows = torch.tensor(_rows(weight, axis))
     scales = grid_scales(rows, torch.ones(rows.shape[1])).clamp_min(_LEAST)
     values = (rows / scales[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-    return Int8Weight(_like(values.numpy(), weight, axis), scales.numpy())
+    return Int8GraphWeight(_like(values.numpy(), weight, axis), scales.numpy())
 
 
-def carry_over(integer: IntegerWeight, exported: torch.Tensor, weight: Array, axis: int, name: str) -> Int8Weight:
+def carry_over(integer: Int8Weight, exported: torch.Tensor, weight: Array, axis: int, name: str) -> Int8GraphWeight:
     """Turn a module's integers into those of its node, whose output channels the exporter may have multiplied.
 
     Folding a batch norm gives channel k the factor f_k of any sign: f_k is fitted to weight = f_k · exported, the
@@ -82,7 +82,7 @@ def carry_over(integer: IntegerWeight, exported: torch.Tensor, weight: Array, ax
         raise CheckFailedError(f"{name}: a pruned weight is not zero in INT8", "Quantise within the pruning mask.")
     signed = values * np.sign(factors)[:, None].astype(np.int8)
     scale = np.where(factors == 0, 1, np.abs(factors) * scales).astype(np.float32)
-    return Int8Weight(
+    return Int8GraphWeight(
         _like(signed, weight, axis), np.maximum(scale, np.float32(_LEAST)), (factors * shift).astype(np.float32)
     )
 

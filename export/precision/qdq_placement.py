@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from export.audit.constant_values import Constants
+from export.audit import Constants
 from sparsegpt_core.errors import ModelError
 
 __all__ = ["Plan", "output_axis", "plan", "tensors_read"]

@@ -11,10 +11,10 @@ from typing import Any
 
 import onnx
 
-from export.audit.model_files import external_files, read_model
+from export.audit import external_files, read_model
 from export.triton.config import TritonConfig, TritonSettings, make_config
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import atomic_path, write_text
+from sparsegpt_core.files import atomic_path, write_text
 
 __all__ = ["PlanSignature", "TritonModel", "write_repository"]
 

@@ -1,1 +1,9 @@
-"""Room."""
+"""Writes a PyTorch model as an ONNX file.
+
+May import ``audit`` and ``sparsegpt_core``.
+"""
+
+from export.writing.saving import save_model, staged_model
+from export.writing.writer import OPSET, export_model
+
+__all__ = ["OPSET", "export_model", "save_model", "staged_model"]

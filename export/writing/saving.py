@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnxscript import ir
 
-from sparsegpt_core.files.atomic import partial_folder
+from sparsegpt_core.files import partial_folder
 
 __all__ = ["save_model", "staged_model"]
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.onnx import ONNXProgram
 
-from export.audit.metadata import write_metadata
+from export.audit import write_metadata
 from export.writing.naming import INPUT, OUTPUT, name_nodes, name_values
 from export.writing.opset import to_opset_17
 from export.writing.saving import save_model
 from sparsegpt_core.errors import ModelError, first_line
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.execution import device_of
+from sparsegpt_core.network import eval_mode
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "export_model", "save_model"]
 

@@ -1,6 +1,7 @@
-"""One module a command: read options, call a library function, print what it returned.
+"""One module for each command: it reads options, calls a library function and prints the result.
 
-Command modules import nothing heavy at the top, so that ``verify`` starts at once and without torch.
+May import ``options``, ``run``, ``sweep`` and below. Heavy imports stand inside functions, so that ``verify`` starts at
+once and without torch.
 """
 
 from sparsegpt_cli.commands.benchmark import benchmark

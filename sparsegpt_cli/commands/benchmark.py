@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.options.engines import BuildOptions, EngineOptions
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import accuracy_table, advice_lines, explanation_table, latency_table
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.options import BuildOptions, EngineOptions
+from sparsegpt_cli.terminal import Console, accuracy_table, advice_lines, explanation_table, latency_table
 
 __all__ = ["benchmark"]
 
@@ -55,11 +54,11 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
 ) -> None:
     """Compare a dense with a sparse model, as engines or on ONNX Runtime: accuracy, latency interleaved, and why."""
-    from deploy.benchmark.gate import gate
-    from deploy.machine.runtime_choice import find_runtime
+    from deploy.benchmark import failed_gate
+    from deploy.machine import find_runtime
     from sparsegpt_cli.jobs.benchmarking import BenchmarkSettings, benchmark_files
     from sparsegpt_cli.jobs.datasets import DataOptions
-    from sparsegpt_core.files.atomic import write_json
+    from sparsegpt_core.files import write_json
 
     if out:
         o.require_free(out, dense, sparse)
@@ -84,7 +83,7 @@ def benchmark(
         lines += [explanation_table(result.explanation), *advice_lines(result.explanation.layers)]
     further = [timed.verdict for timed in result.timed[1:] if timed.verdict]
     console.result(content, [*lines, result.verdict, *further])
-    reason = gate(result, max_drop, min_speedup)
+    reason = failed_gate(result, max_drop, min_speedup)
     if reason:
         console.error(reason)
         raise typer.Exit(1)

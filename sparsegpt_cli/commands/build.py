@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.options.engines import BuildOptions
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.options import BuildOptions
+from sparsegpt_cli.terminal import Console
 
 __all__ = ["build"]
 
@@ -28,7 +28,7 @@ def build(
     building: BuildOptions = _BUILDING,
 ) -> None:
     """Build an engine, with a sidecar that says how."""
-    from deploy.builder.engine_build import build as run
+    from deploy.builder import build_engine as run
 
     settings = building.settings(
         sparse=sparse, backend=backend, compute_capability=compute_capability, timing_cache=timing_cache

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import table
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console, interval, table
 
 __all__ = ["demo"]
 
@@ -23,7 +22,9 @@ def demo(
     """Everything on handwritten digits, in a minute or two: train, prune, export, verify, build, compare, report."""
     from sparsegpt_cli.jobs.demonstration import run_demo
 
-    content = run_demo(out, epochs, console)
+    content = run_demo(out, epochs, console, console.seed)
+    for row in content["rows"]:
+        row["difference"] = interval(row["difference"])
     rows = [
         [row[key] for key in ("model", "top1", "difference", "sparse", "onnx", "engine")] for row in content["rows"]
     ]

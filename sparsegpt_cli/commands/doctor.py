@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import doctor_table
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console, doctor_table
 
 __all__ = ["doctor"]
 
@@ -22,13 +21,13 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what this machine can do, what is missing, and the command that adds it."""
-    from deploy.machine.doctor import doctor as run
-    from deploy.machine.environment import environment
+    from deploy.machine import check_machine as run
+    from deploy.machine import describe_environment
 
     checks = run()
     needed = [check.name for check in checks if not check.ok and not check.optional]
     console.result(
-        {"checks": [asdict(check) for check in checks], "environment": environment()},
+        {"checks": [asdict(check) for check in checks], "environment": describe_environment()},
         [
             doctor_table(checks),
             f"needed and missing: {', '.join(needed)}" if needed else "nothing that is needed is missing",

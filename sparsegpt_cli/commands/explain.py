@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import advice_lines, explanation_table
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console, advice_lines, explanation_table
 
 __all__ = ["explain"]
 
@@ -23,7 +22,7 @@ def explain(
     times: Annotated[Path | None, typer.Option(help="What benchmark --out wrote: each layer's time.")] = None,
 ) -> None:
     """Say of every layer whether it can run sparsely, whether it does, what it gains, and why not."""
-    from deploy.explain.from_plans import explain_plans
+    from deploy.explain import explain_plans
 
     explanation, unknown = explain_plans(model, plan_b, plan_c, times)
     console.result(

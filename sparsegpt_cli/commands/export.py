@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console
 
 __all__ = ["export"]
 
@@ -35,13 +35,12 @@ def export(
     """Export a checkpoint to ONNX; a pruned one must still obey its pattern in the file."""
     import torch
 
-    from calibration.sampling.batches import calibration_batches
+    from calibration.sampling import calibration_batches
     from export.exporter import TOLERANCE, Exporter
     from sparsegpt_cli.jobs.datasets import DataOptions, open_options
     from sparsegpt_cli.jobs.int8_graphs import Quantisation
     from sparsegpt_cli.jobs.models import ModelOptions, load_model
-    from sparsegpt_core.checkpoints.checkpoint import load_checkpoint
-    from sparsegpt_core.checkpoints.int8 import load_integers
+    from sparsegpt_core.checkpoints import load_checkpoint, load_int8
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import parse_pattern
 
@@ -54,11 +53,11 @@ def export(
     shape = _image(image) if image else tuple(noted.get("image", ()))
     if len(shape) != 3:
         raise InputError("the checkpoint does not note the image shape", "Give --image, for example 3x224x224.")
-    loaded = load_model(ModelOptions(model, weights, num_classes), checkpoint, shape, console)
+    loaded = load_model(ModelOptions(model, weights, num_classes), checkpoint, shape, console, seed=console.seed)
     if data:
         opened = open_options(DataOptions(data, data_root), noted)
         batches = calibration_batches(opened.training, samples or min(256, len(opened.training)), 32, console.seed)
-        images, quantisation = batches[0], Quantisation(batches, load_integers(weights))
+        images, quantisation = batches[0], Quantisation(batches, load_int8(weights))
     else:
         quantisation = None
         images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(console.seed))

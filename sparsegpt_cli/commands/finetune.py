@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
 
 __all__ = ["finetune"]
@@ -70,8 +70,7 @@ def finetune(
     device: o.Device = "auto",
 ) -> None:
     """Win back what pruning lost: a pruned checkpoint goes on learning with every zero held."""
-    from calibration.recovery.finetuning import finetune_settings
-    from calibration.recovery.reconstruction import ReconstructSettings
+    from calibration.recovery import ReconstructSettings, finetune_settings
     from sparsegpt_cli.jobs.datasets import DataOptions
     from sparsegpt_cli.jobs.finetuning import Blocks, Training, finetune_model
     from sparsegpt_cli.jobs.models import ModelOptions, pick_device

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.options.paths import require_free
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import advice_lines, explanation_table, latency_table, prediction_table
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.options import require_free
+from sparsegpt_cli.terminal import Console, advice_lines, explanation_table, latency_table, prediction_table
 
 __all__ = ["predict"]
 
@@ -37,10 +36,10 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="A JSON file, for prune-export --profile.")] = None,
 ) -> None:
     """Say what 2:4 could gain before anyone prunes, from a dense model alone."""
-    from deploy.graph.shapes import parse_shapes
-    from deploy.predict.measured_trial import Trial
+    from deploy.graph import parse_shapes
+    from deploy.predict import MeasuredPrediction
     from sparsegpt_cli.jobs.predicting import predict_file
-    from sparsegpt_core.files.atomic import write_json
+    from sparsegpt_core.files import write_json
 
     wanted = parse_shapes(shapes) if shapes else None
     if out:
@@ -52,7 +51,7 @@ def predict(
     if out:
         write_json(out, content)
     lines: list[Any]
-    if isinstance(found, Trial):
+    if isinstance(found, MeasuredPrediction):
         for warning in found.measured.warnings:
             console.warn(warning)
         explanation = found.measured.explanation

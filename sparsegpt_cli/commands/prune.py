@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import accuracy_table, layer_table, outputs_table
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console, accuracy_table, layer_table, outputs_table
 from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
@@ -37,7 +36,7 @@ def prune_export(
     from sparsegpt_cli.jobs.job import run_identity
     from sparsegpt_cli.jobs.pipeline import prune_export as run
     from sparsegpt_cli.jobs.pruning import prune as help_prune
-    from sparsegpt_cli.resume.unfinished_run import unfinished_run
+    from sparsegpt_cli.resume import open_unfinished_run
 
     o.require_free(out / "sparse.safetensors", of.weights)
     job = of.job(
@@ -54,7 +53,7 @@ def prune_export(
     if rank():  # under torchrun one process exports and reports, the others only help it prune
         help_prune(job)
         return
-    with unfinished_run(out, run_identity(job), console) as unfinished, console.progress() as progress:
+    with open_unfinished_run(out, run_identity(job), console) as unfinished, console.progress() as progress:
         content = run(job, out, progress, unfinished, console.say)
     for warning in content["warnings"]:
         console.warn(warning)
@@ -82,23 +81,22 @@ def prune(
     """Prune a model and write its weights."""
     from sparsegpt_cli.jobs.job import pruning_identity, pruning_metadata
     from sparsegpt_cli.jobs.pruning import prune as run
-    from sparsegpt_cli.resume.unfinished_run import LAYERS, unfinished_run
-    from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
-    from sparsegpt_core.checkpoints.int8 import save_integers
-    from sparsegpt_core.execution.memory import peak_memory
+    from sparsegpt_cli.resume import LAYERS, open_unfinished_run
+    from sparsegpt_core.checkpoints import save_checkpoint, save_int8
+    from sparsegpt_core.execution import peak_memory
 
     o.require_suffix(out, ".safetensors", of.weights)
     job = of.job(pruning, console, int8=int8)
     if rank():
         run(job)
         return
-    with unfinished_run(out, pruning_identity(job), console) as unfinished:
+    with open_unfinished_run(out, pruning_identity(job), console) as unfinished:
         with console.progress() as progress:
             pruned = run(job, progress, unfinished, unfinished / LAYERS)
         result = pruned.result
         save_checkpoint(out, job.model.module.state_dict(), pruning_metadata(job, result))
         if int8:
-            save_integers(out, result.integers)
+            save_int8(out, result.integers)
     for warning in pruned.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]

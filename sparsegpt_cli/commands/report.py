@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console
 
 __all__ = ["report"]
 

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.framework.config import ConfigFile
-from sparsegpt_cli.framework.session import Session
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import ConfigFile, Session, command
+from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
 
 __all__ = ["run"]
@@ -26,8 +24,7 @@ def run(
     ] = None,
 ) -> None:
     """Everything that a configuration says, in its order; what is done and unchanged is not done again."""
-    from sparsegpt_cli.run.runner import run_stages
-    from sparsegpt_cli.run.stages import FLOWS, resolve
+    from sparsegpt_cli.run import FLOWS, resolve, run_stages
     from sparsegpt_core.torchrun import world_size
 
     given = context.ensure_object(Session).config

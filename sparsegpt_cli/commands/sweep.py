@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.framework.config import ConfigFile
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import ConfigFile, command
+from sparsegpt_cli.terminal import Console
 
 __all__ = ["sweep"]
 
@@ -62,15 +61,14 @@ def sweep(
     del config  # its keys have become flags
     from sparsegpt_cli.jobs.datasets import DataOptions
     from sparsegpt_cli.jobs.models import pick_device
-    from sparsegpt_cli.options.sizes import parse_size
-    from sparsegpt_cli.sweep.evaluation import Judge
-    from sparsegpt_cli.sweep.grid import Grid
-    from sparsegpt_cli.sweep.runner import sweep as run
-    from sparsegpt_cli.terminal.sweep_summary import summary_table
+    from sparsegpt_cli.options import parse_size
+    from sparsegpt_cli.sweep import Evaluator, Grid
+    from sparsegpt_cli.sweep import sweep as run
+    from sparsegpt_cli.terminal import summary_table
 
     grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
     options = DataOptions(data, data_root, eval_data, image_size=image_size)
-    judge = Judge(options, eval_samples, console.seed, batch_size, str(pick_device(device)))
+    judge = Evaluator(options, eval_samples, console.seed, batch_size, str(pick_device(device)))
     limit = parse_size(memory_limit) if memory_limit else None
     swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
     total = len(swept.rows) + len(swept.failed)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console
 
 __all__ = ["train"]
 
@@ -43,7 +43,7 @@ def train(
     device: o.Device = "auto",
 ) -> None:
     """Train a dense baseline; the best epoch by a share held out of the training split is kept."""
-    from calibration.training.trainer import TrainSettings
+    from calibration.training import TrainSettings
     from sparsegpt_cli.jobs.datasets import DataOptions
     from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.jobs.training import train_model

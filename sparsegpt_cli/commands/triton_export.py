@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
-    from export.triton.repository import PlanSignature
+    from export.triton import PlanSignature
 
 __all__ = ["triton_export"]
 
@@ -37,8 +37,7 @@ def triton_export(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there of this version.")] = False,
 ) -> None:
     """Put a model into a repository for Triton Inference Server."""
-    from export.triton.config import TritonSettings
-    from export.triton.repository import write_repository
+    from export.triton import TritonSettings, write_repository
 
     settings = TritonSettings(
         name=name or model.stem,
@@ -72,8 +71,9 @@ def _signature(plan: Path) -> PlanSignature:
     """
     from onnx import TensorProto, helper
 
-    from deploy.builder.engine_build import load_plan, sidecar_path
-    from export.triton.repository import PlanSignature
+    from deploy.builder import load_plan
+    from export.triton import PlanSignature
+    from sparsegpt_core.files import sidecar_path
 
     _, record = load_plan(plan)
     try:

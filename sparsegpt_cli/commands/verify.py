@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsegpt_cli.framework.command import command
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import audit_table
+from sparsegpt_cli.framework import command
+from sparsegpt_cli.terminal import Console, audit_table
 
 __all__ = ["verify"]
 
@@ -28,7 +27,7 @@ def verify(
     ] = None,
 ) -> None:
     """Audit the pattern of every weight in an ONNX file, and say why a layer is not eligible."""
-    from export.audit.audit import audit_model
+    from export.audit import audit_model
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import NM, parse_pattern
 

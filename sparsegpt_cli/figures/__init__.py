@@ -1,1 +1,24 @@
-"""Room."""
+"""Charts that the report and the sweep share.
+
+May import ``calibration``, ``sparsegpt_core``.
+"""
+
+from sparsegpt_cli.figures.learning_curve import curve_path, draw_blocks, draw_epochs
+from sparsegpt_cli.figures.style import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, ZERO, chart_style, label, name_rows, svg
+
+__all__ = [
+    "ACCENT",
+    "INK",
+    "LINE",
+    "MUTED",
+    "PAPER",
+    "WIDTH",
+    "ZERO",
+    "chart_style",
+    "curve_path",
+    "draw_blocks",
+    "draw_epochs",
+    "label",
+    "name_rows",
+    "svg",
+]

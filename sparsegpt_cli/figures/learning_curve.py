@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from calibration.recovery.reconstruction import ReconstructResult
-from calibration.training.loop import Epoch
-from sparsegpt_cli.figures.style import ACCENT, MUTED, PAPER, name_rows, style
-from sparsegpt_cli.report.charts import ZERO
-from sparsegpt_core.files.atomic import atomic_path
+from calibration.recovery import ReconstructResult
+from calibration.training import Epoch
+from sparsegpt_cli.figures.style import ACCENT, MUTED, PAPER, ZERO, chart_style, name_rows
+from sparsegpt_core.files import atomic_path
 
 __all__ = ["curve_path", "draw_blocks", "draw_epochs"]
 
@@ -37,7 +36,7 @@ def draw_epochs(path: Path, history: Sequence[Epoch], dense_top1: float | None =
     Raises:
         InputError: The file cannot be written.
     """
-    with style():
+    with chart_style():
         figure = Figure(figsize=_SIZE, layout="constrained")
         left, right = figure.subplots(1, 2)
         losses = [(each.epoch, each.loss) for each in history if each.loss is not None]
@@ -62,7 +61,7 @@ def draw_blocks(path: Path, result: ReconstructResult) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    with style():
+    with chart_style():
         figure = Figure(figsize=(_SIZE[0], 1.4 + 0.25 * len(result.blocks)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         name_rows(left, [block.name for block in result.blocks])

@@ -13,10 +13,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "INK", "LINE", "MUTED", "PAPER", "WIDTH", "label", "name_rows", "style", "svg"]
+__all__ = ["ACCENT", "INK", "LINE", "MUTED", "PAPER", "WIDTH", "ZERO", "chart_style", "label", "name_rows", "svg"]
 
 WIDTH = 10.0  # inches; 960 CSS pixels
 LONGEST_LABEL = 40
+ZERO = 1e-12  # an error below this is drawn as none: a logarithmic axis cannot show it
 
 INK, MUTED, LINE, ACCENT, PAPER = "#1c2127", "#5d6671", "#d9dde3", "#1f5fbf", "#fefefe"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", PAPER: "--paper"}
@@ -36,7 +37,7 @@ def label(name: str) -> str:
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def chart_style() -> Iterator[None]:
     """Draw with matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The browser has its own fonts: what DejaVu lacks is not missing from the page.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal import Console
 
 if TYPE_CHECKING:
     from sparsegpt_cli.framework.config import Config

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.benchmark.measure_arms import EngineSettings
-from deploy.benchmark.on_engines import benchmark_engines
-from deploy.benchmark.on_onnxruntime import benchmark_onnx
-from deploy.benchmark.result import BenchmarkResult
-from export.audit.metadata import read_metadata
-from export.audit.model_files import load_model
+from deploy.benchmark import BenchmarkResult, EngineSettings, benchmark_engines, benchmark_onnx
+from export.audit import load_model, read_metadata
 from sparsegpt_cli.jobs.datasets import DataOptions, EvaluationBatches, open_options
 from sparsegpt_core.errors import DataError
-from sparsegpt_core.files.model_notes import check_noted
+from sparsegpt_core.files import check_model_notes
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["BenchmarkSettings", "benchmark_files"]
@@ -52,7 +48,7 @@ def benchmark_files(
         DataError: The data has no evaluation split.
         InputError: A file cannot be read, or does not take the images; or the GPU fails.
     """
-    opened = open_options(data, check_noted(read_metadata(load_model(dense)), dense))
+    opened = open_options(data, check_model_notes(read_metadata(load_model(dense)), dense))
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.data.splits import Data, EvaluationSplit, open_data, subset
+from calibration.data import Data, EvaluationSplit, open_data, subset
 from sparsegpt_core.errors import InputError
 
 __all__ = ["DataOptions", "EvaluationBatches", "open_options"]

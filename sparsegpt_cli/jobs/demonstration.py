@@ -5,21 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from calibration.training.trainer import TrainSettings
-from deploy.builder.engine_build import BuildResult, build
-from deploy.builder.settings import BuildSettings
-from export.audit.audit import audit_model
+from calibration.training import TrainSettings
+from deploy.builder import BuildResult, BuildSettings, build_engine
+from export.audit import audit_model
 from sparsegpt_cli.jobs.benchmarking import BenchmarkSettings, benchmark_files
 from sparsegpt_cli.jobs.datasets import DataOptions
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.models import ModelOptions, load, pick_device
 from sparsegpt_cli.jobs.pipeline import prune_export
 from sparsegpt_cli.jobs.training import train_model
+from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.report import render_report
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_cli.terminal.tables import interval
 from sparsegpt_core.errors import MissingDependencyError
-from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.files import write_json
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["run_demo"]
@@ -27,23 +25,24 @@ __all__ = ["run_demo"]
 _DATA = DataOptions("digits")
 
 
-def run_demo(out: Path, epochs: int, console: Console) -> dict[str, Any]:
+def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[str, Any]:
     """Train ``simple_cnn``, prune it both ways, export, verify, build engines, compare and report.
 
     Returns:
-        What ``demo --json`` prints: one row for each of dense, magnitude and sparse.
+        One row for each of dense, magnitude and sparse, with the difference to dense in percentage points; and the
+        paths of the files.
     """
     checkpoint = out / "simple_cnn.safetensors"
-    settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=0.03, seed=console.seed)
-    train_model("simple_cnn", _DATA, settings, checkpoint, console)
-    loaded, opened = load(ModelOptions(weights=checkpoint), _DATA, console)
+    settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=0.03, seed=seed)
+    train_model("simple_cnn", _DATA, settings, checkpoint, messages)
+    loaded, opened = load(ModelOptions(weights=checkpoint), _DATA, messages, seed)
     device = pick_device("cpu")
-    job = Job(loaded, opened, PruneSettings(), device, eval_samples=0, seed=console.seed, command="sparsegpt-trt demo")
-    with console.progress() as progress:
+    job = Job(loaded, opened, PruneSettings(), device, eval_samples=0, seed=seed, command="sparsegpt-trt demo")
+    with messages.progress() as progress:
         content = prune_export(job, out, progress)
         engines, notes = _engines(out, progress)
         benchmark = benchmark_files(
-            out / "dense.onnx", out / "sparse.onnx", _DATA, BenchmarkSettings(0, seed=console.seed), progress
+            out / "dense.onnx", out / "sparse.onnx", _DATA, BenchmarkSettings(0, seed=seed), progress
         )
     write_json(out / "benchmark.json", benchmark.to_json())
     report = render_report(out)
@@ -62,7 +61,7 @@ def _engines(out: Path, progress: Any) -> tuple[dict[str, BuildResult], list[str
     built = {}
     try:
         for name in ("dense", "sparse"):
-            built[name] = build(
+            built[name] = build_engine(
                 out / f"{name}.fp16.onnx", out / f"{name}.plan", BuildSettings(sparse=name == "sparse"), progress
             )
     except MissingDependencyError as error:
@@ -70,13 +69,13 @@ def _engines(out: Path, progress: Any) -> tuple[dict[str, BuildResult], list[str
     return built, sorted({engine.note for engine in built.values()})
 
 
-def _row(name: str, arm: dict[str, Any], out: Path, engine: BuildResult | None) -> dict[str, str]:
+def _row(name: str, arm: dict[str, Any], out: Path, engine: BuildResult | None) -> dict[str, Any]:
     path = out / f"{name}.onnx"
     audit = audit_model(path)
     return {
         "model": name,
         "top1": f"{arm['top1']:.2f}",
-        "difference": interval(arm.get("difference")),
+        "difference": arm.get("difference"),
         "sparse": f"{audit.sparse_layers} of {len(audit.layers)}",
         "onnx": f"{path.stat().st_size / 1e6:.2f} MB",
         "engine": f"{engine.bytes / 1e6:.2f} MB" if engine else "-",

@@ -10,23 +10,19 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from calibration.data.splits import Data
-from calibration.recovery.finetuning import finetune
-from calibration.recovery.reconstruction import ReconstructSettings, reconstruct
-from calibration.sampling.batches import calibration_batches, held_out_batches
-from calibration.training.distillation import Distillation
-from calibration.training.frozen_zeros import HeldZeros, noted_pruning
-from calibration.training.trainer import TrainSettings
-from calibration.training.unfinished_training import Unfinished
-from sparsegpt_cli.figures.learning_curve import curve_path, draw_blocks, draw_epochs
+from calibration.data import Data
+from calibration.recovery import ReconstructSettings, finetune, reconstruct
+from calibration.sampling import calibration_batches, held_out_batches
+from calibration.training import Distillation, FrozenZeros, TrainSettings, Unfinished, noted_pruning
+from sparsegpt_cli.figures import curve_path, draw_blocks, draw_epochs
 from sparsegpt_cli.jobs.datasets import DataOptions
 from sparsegpt_cli.jobs.models import LoadedModel, ModelOptions, load, load_model
 from sparsegpt_cli.jobs.training import data_key, evaluate_where_possible, require_labels, resume
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.messages import Messages
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution.devices import find_device
+from sparsegpt_core.execution import find_device
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import Progress
 
@@ -49,7 +45,7 @@ class Networks:
 
     def audit(self) -> None:
         """Raise ModelError where a pruned weight does not obey the pattern."""
-        HeldZeros(self.sparse.module, self.pruned, self.pattern)
+        FrozenZeros(self.sparse.module, self.pruned, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ def finetune_model(
     data: DataOptions,
     how: Training | Blocks,
     out: Path,
-    console: Console,
+    messages: Messages,
 ) -> dict[str, Any]:
     """Fine-tune a pruned checkpoint, evaluate it before and after, and write it, with a picture beside it.
 
@@ -171,7 +167,7 @@ def finetune_model(
         data: What to learn from, and to evaluate on.
         how: The method.
         out: The .safetensors file to write.
-        console: For messages and progress.
+        messages: Takes messages and progress.
 
     Returns:
         What ``finetune --json`` prints.
@@ -185,13 +181,13 @@ def finetune_model(
     started = time.perf_counter()
     if os.path.realpath(out) in {os.path.realpath(path) for path in (model.weights, dense) if path}:
         raise InputError(f"{out} would be overwritten", "Give --out another name: inputs are kept.")
-    networks = _load(model, dense, data, console)
+    networks = _load(model, dense, data, messages)
     how.check(networks)
     sparse, opened = networks.sparse, networks.data
     key = {"model": sparse.spec, "weights": sparse.weights_sha256, **data_key(opened), "method": how.method}
     key |= {"dense": networks.dense.weights_sha256 if networks.dense else None, **how.key()}
     curve = curve_path(out)
-    with resume(out, key, console) as unfinished, console.progress() as progress:
+    with resume(out, key, messages) as unfinished, messages.progress() as progress:
         before = {name: network for name, network in (("dense", networks.dense), ("before", sparse)) if network}
         evaluation = {
             name: evaluate_where_possible(each.module, opened, how.device, progress) for name, each in before.items()
@@ -221,14 +217,14 @@ def finetune_model(
     }
 
 
-def _load(model: ModelOptions, dense: Path | None, data: DataOptions, console: Console) -> Networks:
-    sparse, opened = load(model, data, console)
+def _load(model: ModelOptions, dense: Path | None, data: DataOptions, messages: Messages) -> Networks:
+    sparse, opened = load(model, data, messages)
     networks = Networks(sparse, None, opened, *noted_pruning(sparse.metadata))
     networks.audit()
     if dense is None:
         return networks
     checkpoint = load_checkpoint(dense)
     if sparse.metadata.get("source_sha256") not in (None, checkpoint.sha256):
-        console.warn(f"{dense} is not what was pruned; {model.weights} notes another")
+        messages.warn(f"{dense} is not what was pruned; {model.weights} notes another")
     options = ModelOptions(sparse.spec, dense, model.num_classes or sparse.metadata.get("num_classes"))
-    return replace(networks, dense=load_model(options, checkpoint, sparse.image, console, opened.num_classes))
+    return replace(networks, dense=load_model(options, checkpoint, sparse.image, messages, opened.num_classes))

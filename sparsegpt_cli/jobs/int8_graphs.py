@@ -11,13 +11,11 @@ import numpy.typing as npt
 import onnx
 from torch import Tensor
 
-from calibration.ranges.ranges import calibrate
-from calibration.ranges.thresholds import METHODS
-from export.execution.activation_observer import observer
+from calibration.ranges import METHODS, calibrate
+from export.execution import observer
 from export.exporter import ExportSettings
-from export.precision.int8 import to_int8
-from export.precision.qdq_placement import plan
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from export.precision import plan, to_int8
+from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Quantisation", "quantise_graph"]
@@ -36,7 +34,7 @@ class Quantisation:
     """
 
     batches: Sequence[Tensor]
-    integers: Mapping[str, IntegerWeight] = field(default_factory=dict)
+    integers: Mapping[str, Int8Weight] = field(default_factory=dict)
 
     def __call__(
         self, graph: onnx.ModelProto, state: Mapping[str, Tensor], settings: ExportSettings, progress: Progress
@@ -59,7 +57,7 @@ def quantise_graph(
         graph: FP32, below 2 GiB.
         quantisation: Images and rounded weights.
         state: The model's parameters by name.
-        method: How ranges are chosen, one of :data:`~calibration.ranges.thresholds.METHODS`; ``auto`` tries each for
+        method: How ranges are chosen, one of :data:`~calibration.ranges.METHODS`; ``auto`` tries each for
             all
             tensors, and for every tensor the one with the least error there, and takes what leaves the network's own
             outputs nearest on held-out images: errors of single tensors alone mislead.

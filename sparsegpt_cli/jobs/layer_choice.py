@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from calibration.evaluation.output_distance import Distance
+from calibration.evaluation import Distance
 
-__all__ = ["Measured"]
+__all__ = ["SelectionStep"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class SelectionStep:
     """A network with some layers left dense, and how far it is from the dense one on held-out images."""
 
     dense: int

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from calibration.data.splits import Data
+from calibration.data import Data
 from sparsegpt_cli.jobs.datasets import DataOptions, open_options
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from sparsegpt_core.checkpoints.fit import check_fit, load_into
+from sparsegpt_cli.messages import Messages
+from sparsegpt_core.checkpoints import Checkpoint, check_fit, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.execution.devices import find_device
+from sparsegpt_core.execution import find_device
 from sparsegpt_core.torchrun import local_rank, world_size
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -56,7 +55,7 @@ class LoadedModel:
         }
 
 
-def load(model: ModelOptions, data: DataOptions, console: Console) -> tuple[LoadedModel, Data]:
+def load(model: ModelOptions, data: DataOptions, messages: Messages, seed: int = 0) -> tuple[LoadedModel, Data]:
     """Open the data and load the model that shall see it.
 
     Normalisation is what the options say, else what the checkpoint was trained with, else the data set's own.
@@ -67,15 +66,16 @@ def load(model: ModelOptions, data: DataOptions, console: Console) -> tuple[Load
     """
     checkpoint = load_checkpoint(model.weights) if model.weights else None
     opened = open_options(data, checkpoint.metadata if checkpoint else {})
-    return load_model(model, checkpoint, opened.image_shape, console, opened.num_classes), opened
+    return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes, seed), opened
 
 
 def load_model(
     options: ModelOptions,
     checkpoint: Checkpoint | None,
     image: tuple[int, int, int],
-    console: Console,
+    messages: Messages,
     data_classes: int | None = None,
+    seed: int = 0,
 ) -> LoadedModel:
     """Build a model and load its weights; without weights they are random, which is said.
 
@@ -98,18 +98,18 @@ def load_model(
         )
     classes = options.num_classes or metadata.get("num_classes") or (None if ":" in spec else data_classes)
     if runs_code:
-        console.say(f"importing and running {spec}")
+        messages.say(f"importing and running {spec}")
     shape = ModelShape(image, classes)
     if checkpoint and ":" not in spec:
         with torch.device("meta"):  # the sizes that a file notes may be more than memory holds
             check_fit(build_model(spec, shape), checkpoint.state)
-    torch.manual_seed(console.seed)
+    torch.manual_seed(seed)
     module = build_model(spec, shape).float().eval()
     _check_inputs(spec, module)
     if checkpoint:
         load_into(module, checkpoint.state)
     else:
-        console.warn(f"no --weights: {spec} has random weights")
+        messages.warn(f"no --weights: {spec} has random weights")
     return LoadedModel(module, spec, image, options.weights, checkpoint.sha256 if checkpoint else None, metadata)
 
 

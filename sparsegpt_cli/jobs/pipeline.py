@@ -13,31 +13,25 @@ from typing import Any
 import onnxruntime
 import torch
 
-from calibration.sampling.batches import calibration_batches
-from deploy.machine.environment import environment
-from deploy.measure.accuracy import compare_accuracy
-from deploy.measure.output_errors import Outputs, compare_outputs, gives_logits
-from deploy.sessions.onnx_session import OnnxSession
-from export.execution.cpu_session import Runtime
+from calibration.sampling import calibration_batches
+from deploy.machine import describe_environment
+from deploy.measure import Outputs, compare_accuracy, compare_outputs, gives_logits
+from deploy.sessions import OnnxSession
+from export.execution import CpuSession
 from export.exporter import Exporter, arm_name
 from sparsegpt_cli.jobs.datasets import EvaluationBatches
 from sparsegpt_cli.jobs.int8_graphs import Quantisation
 from sparsegpt_cli.jobs.job import Job, model_metadata, pruning_identity, pruning_metadata
 from sparsegpt_cli.jobs.pruning import prune
 from sparsegpt_cli.report import render_report
-from sparsegpt_cli.resume.run_folder import staged, write_manifest
-from sparsegpt_cli.resume.stage_store import FinishedStages
-from sparsegpt_cli.resume.unfinished_run import LAYERS, STAGES
+from sparsegpt_cli.resume import LAYERS, STAGES, StageStore, staged, write_manifest
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
-from sparsegpt_core.checkpoints.int8 import save_integers
-from sparsegpt_core.execution.memory import peak_memory
-from sparsegpt_core.files.atomic import write_json
-from sparsegpt_core.network.integer_weight import IntegerWeight
-from sparsegpt_core.network.layer_plan import plan_layers
+from sparsegpt_core.checkpoints import save_checkpoint, save_int8
+from sparsegpt_core.execution import peak_memory
+from sparsegpt_core.files import write_json
+from sparsegpt_core.network import Int8Weight, plan_layers
 from sparsegpt_core.progress import Progress, silent, timed
-from sparsegpt_core.pruning.layer_store import run_key
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import prune_model, run_key
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.torchrun import world_size
 
@@ -89,7 +83,7 @@ class _Run:
         self._job, self._folder, self._progress, self._unfinished = job, folder, progress, unfinished
         self._metadata = model_metadata(job.model, job.data)
         self._images = calibration_batches(job.data.training, self._parity_samples(), _PARITY_SAMPLES, job.seed)[0]
-        self._stages = FinishedStages(folder, unfinished and unfinished / STAGES, self._keys())
+        self._stages = StageStore(folder, unfinished and unfinished / STAGES, self._keys())
         if self._stages.anew:
             say(f"start anew: {', '.join(self._stages.anew)}")
         self._seconds: dict[str, float] = {}
@@ -170,7 +164,7 @@ class _Run:
         checkpoint = self._folder / "sparse.safetensors"
         save_checkpoint(checkpoint, job.model.module.state_dict(), metadata)
         if job.int8:
-            save_integers(checkpoint, integers)
+            save_int8(checkpoint, integers)
         return {
             "files": files,
             "settings": {**asdict(pruned.settings), "pattern": str(job.settings.pattern)},
@@ -186,7 +180,7 @@ class _Run:
         pruned: Sequence[str],
         seconds: dict[str, float],
         warnings: list[str],
-        integers: Mapping[str, IntegerWeight] | None = None,
+        integers: Mapping[str, Int8Weight] | None = None,
     ) -> dict[str, Any]:
         """Write ``name.onnx`` and, unless it is only the baseline, the other precisions; return what they prove."""
         job = self._job
@@ -218,7 +212,7 @@ class _Run:
         return files
 
     def _compare(self, seconds: dict[str, float], warnings: list[str]) -> dict[str, Any] | None:
-        """Compare the files on the evaluation split, in ONNX Runtime, whose CPU kernels compute FP16 in FP32.
+        """Compare the files on the evaluation split, in ONNX Resources, whose CPU kernels compute FP16 in FP32.
 
         Returns:
             ``accuracy`` or ``outputs``; None without an evaluation split.
@@ -251,7 +245,7 @@ class _Run:
             for name, files in exported.items()
             for precision, file in files.items()
         }
-        runtime = {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU"}
+        runtime = {"runtime": f"ONNX Resources {onnxruntime.__version__}, CPU"}
         comparisons = {
             name: {**runtime, **compared[name]} if compared and name in compared else None
             for name in ("accuracy", "outputs")
@@ -279,11 +273,11 @@ class _Run:
             "peak_memory_bytes": peak_memory(job.device),
             "spilled_bytes": pruned["spilled_bytes"],
             "warnings": self._warnings,
-            "environment": environment(),
+            "environment": describe_environment(),
         }
 
 
 def _outputs(path: Path) -> Outputs:
     """Return what turns images into all outputs of a file by name."""
-    runtime = Runtime(path, path.name)
+    runtime = CpuSession(path, path.name)
     return lambda images: dict(zip(runtime.outputs, runtime.run([images]), strict=True))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.benchmark.measure_arms import EngineSettings
-from deploy.builder.settings import BuildSettings
-from deploy.graph.onnx_graph import read_graph
-from deploy.graph.shapes import Shapes
-from deploy.machine.runtime_choice import find_runtime
-from deploy.predict.estimate import Prediction, predict
-from deploy.predict.measured_trial import Trial, try_pruning
+from deploy.benchmark import EngineSettings
+from deploy.builder import BuildSettings
+from deploy.graph import Shapes, read_graph
+from deploy.machine import find_runtime
+from deploy.predict import EstimatedPrediction, MeasuredPrediction, predict, try_pruning
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["predict_file"]
@@ -18,7 +16,7 @@ __all__ = ["predict_file"]
 
 def predict_file(
     model: Path, shapes: Shapes | None = None, measure: bool | None = None, seed: int = 0, progress: Progress = silent
-) -> tuple[Prediction | Trial, str]:
+) -> tuple[EstimatedPrediction | MeasuredPrediction, str]:
     """Measure or estimate.
 
     Args:

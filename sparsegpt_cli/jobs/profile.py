@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from deploy.predict.profile import layers_without_gain
-from sparsegpt_cli.terminal.console import Console
+from deploy.predict import layers_without_gain
+from sparsegpt_cli.messages import Messages
 from sparsegpt_core.errors import InputError
 
 __all__ = ["idle_layers"]
@@ -15,13 +15,13 @@ __all__ = ["idle_layers"]
 _SHOWN = 8  # names in the message
 
 
-def idle_layers(profile: Path, model: nn.Module, console: Console) -> tuple[str, ...]:
+def idle_layers(profile: Path, model: nn.Module, messages: Messages) -> tuple[str, ...]:
     """Name the modules that gain nothing, and say so.
 
     Args:
         profile: What ``predict`` or ``explain`` wrote.
         model: The network to be pruned.
-        console: Told how many they are.
+        messages: Told how many they are.
 
     Raises:
         InputError: The profile is missing or damaged, or another network's.
@@ -34,5 +34,5 @@ def idle_layers(profile: Path, model: nn.Module, console: Console) -> tuple[str,
             f"{profile} is of another network: this one has no layer '{named[0]}'", "Predict with its own ONNX file."
         )
     shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
-    console.say(f"{profile}: {len(found)} layers stay dense, since 2:4 gains nothing there{shown and f': {shown}'}")
+    messages.say(f"{profile}: {len(found)} layers stay dense, since 2:4 gains nothing there{shown and f': {shown}'}")
     return found

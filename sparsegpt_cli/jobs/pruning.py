@@ -10,21 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calibration.evaluation.output_distance import Distance, distance, outputs_of
-from calibration.recovery.batch_norm import reestimate_batchnorm
-from calibration.sampling.augmentation import augmentation_for, black, with_views
-from calibration.sampling.batches import calibration_batches, held_out_batches
+from calibration.evaluation import Distance, distance, outputs_of
+from calibration.recovery import reestimate_batchnorm
+from calibration.sampling import augmentation_for, black, calibration_batches, held_out_batches, with_views
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.layer_choice import Measured
+from sparsegpt_cli.jobs.layer_choice import SelectionStep
 from sparsegpt_core.errors import DataError, InputError
-from sparsegpt_core.execution.distributed import World, join_world
-from sparsegpt_core.execution.resources import Runtime
-from sparsegpt_core.permutation.permute import PermutationResult
+from sparsegpt_core.execution import Resources, World, join_world
+from sparsegpt_core.permutation import PermutationResult
 from sparsegpt_core.progress import Progress, silent, timed
-from sparsegpt_core.pruning.channel_order import permute_model
-from sparsegpt_core.pruning.global_budget import global_quotas
-from sparsegpt_core.pruning.sequential import PruneResult, prune_model
-from sparsegpt_core.pruning.tradeoff import Tradeoff, fewest
+from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest, global_quotas, permute_model, prune_model
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
@@ -57,7 +52,7 @@ class Pruned:
     permutation: PermutationResult | None = None
     batch_norm: BatchNormChoice | None = None
     tradeoff: Tradeoff | None = None
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[SelectionStep, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what was done around the sweep; None for what was not asked for."""
@@ -100,7 +95,7 @@ class _Pruning:
         self._job, self._world, self._progress = job, world, progress
         self._model, self._seconds = job.model.module, dict[str, float]()
         self._warnings: list[str] = []
-        self._runtime = Runtime(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
+        self._runtime = Resources(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
         share = world.share_samples(job.calibration_samples, _CALIBRATION_BATCH)
         self._batches = self._view(self._draw(share), share.start)
         self._settings = replace(job.settings, hold_out=job.workflow.selects, integers=job.int8)
@@ -116,7 +111,7 @@ class _Pruning:
             with timed(self._seconds, "budget"):
                 quotas = global_quotas(self._model, self._batches, self._settings, self._progress, self._runtime)
             self._settings = replace(self._settings, quotas=quotas)
-        tradeoff, measured = None, list[Measured]()
+        tradeoff, measured = None, list[SelectionStep]()
         if workflow.selects:
             result, tradeoff, measured = self._select()
         else:
@@ -189,7 +184,7 @@ class _Pruning:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + value
         return result
 
-    def _select(self) -> tuple[PruneResult, Tradeoff, list[Measured]]:
+    def _select(self) -> tuple[PruneResult, Tradeoff, list[SelectionStep]]:
         """Leave layers dense, the most sensitive first, until the target is met; each time all is pruned anew."""
         workflow, dense = self._job.workflow, copy.deepcopy(self._model.state_dict())
         result = self._prune()
@@ -198,14 +193,14 @@ class _Pruning:
             raise InputError(
                 f"{self._settings.method} tells nothing of a layer's sensitivity", "Use --method sparsegpt."
             )
-        measured = [Measured(0, tradeoff.sparsity[0], self._distance())]
+        measured = [SelectionStep(0, tradeoff.sparsity[0], self._distance())]
 
         def attempt(count: int) -> None:
             nonlocal result
             self._model.load_state_dict(dense)
             self._settings = replace(self._settings, sensitive=tradeoff.names[:count])
             result = self._prune()
-            measured.append(Measured(count, tradeoff.sparsity[count], self._distance()))
+            measured.append(SelectionStep(count, tradeoff.sparsity[count], self._distance()))
 
         if workflow.sparsity_budget is not None:
             if count := tradeoff.for_sparsity(workflow.sparsity_budget):

@@ -12,18 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from calibration.data.splits import Data
-from calibration.evaluation.accuracy import evaluate
-from calibration.training.trainer import TrainSettings
-from calibration.training.trainer import train as run
-from calibration.training.unfinished_training import Unfinished
-from sparsegpt_cli.figures.learning_curve import curve_path, draw_epochs
+from calibration.data import Data
+from calibration.evaluation import evaluate
+from calibration.training import TrainSettings, Unfinished
+from calibration.training import train as run
+from sparsegpt_cli.figures import curve_path, draw_epochs
 from sparsegpt_cli.jobs.datasets import DataOptions, open_options
-from sparsegpt_cli.resume.lock import locked_file
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.messages import Messages
+from sparsegpt_cli.resume import locked_file
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from sparsegpt_core.checkpoints.fit import load_into
+from sparsegpt_core.checkpoints import load_checkpoint, load_into, save_checkpoint
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.zoo import ModelShape, build_model
@@ -36,7 +34,7 @@ def train_model(
     data: DataOptions,
     settings: TrainSettings,
     out: Path,
-    console: Console,
+    messages: Messages,
     weights: Path | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate on the evaluation split where there is one, and write the best epoch's weights.
@@ -58,13 +56,13 @@ def train_model(
     checkpoint = load_checkpoint(weights) if weights else None
     opened = open_options(data, checkpoint.metadata if checkpoint else {})
     require_labels(opened)
-    torch.manual_seed(console.seed)
+    torch.manual_seed(settings.seed)
     module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
     if checkpoint:
         load_into(module, checkpoint.state)
     key = {"model": spec, "weights": checkpoint.sha256 if checkpoint else None, **data_key(opened), **asdict(settings)}
     curve = curve_path(out)
-    with resume(out, key, console) as unfinished, console.progress() as progress:
+    with resume(out, key, messages) as unfinished, messages.progress() as progress:
         result = run(module, opened, settings, progress, unfinished, lambda history: draw_epochs(curve, history))
         evaluation = evaluate_where_possible(module, opened, settings.device, progress)
     metadata = {
@@ -108,7 +106,7 @@ def data_key(data: Data) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def resume(out: Path, key: Mapping[str, Any], console: Console) -> Iterator[Unfinished]:
+def resume(out: Path, key: Mapping[str, Any], messages: Messages) -> Iterator[Unfinished]:
     """Say whether work under way is gone on with, and give where it is kept, beside ``out``, to this process alone.
 
     Raises:
@@ -119,9 +117,9 @@ def resume(out: Path, key: Mapping[str, Any], console: Console) -> Iterator[Unfi
     with locked_file(out, "training"):
         state, changed = unfinished.load()
         if changed:
-            console.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
+            messages.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
         elif state:
-            console.say(f"going on with an unfinished training, after {state['done']} steps")
+            messages.say(f"going on with an unfinished training, after {state['done']} steps")
         yield unfinished
 
 

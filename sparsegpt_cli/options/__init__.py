@@ -1,6 +1,6 @@
 """Options of commands, in groups that several commands share.
 
-May import ``jobs``, and does so inside functions alone: ``--help`` must start at once.
+May import ``jobs``, ``framework`` and below, and only inside functions: ``--help`` must start at once.
 """
 
 from sparsegpt_cli.options.engines import BuildOptions, EngineOptions

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from deploy.benchmark.measure_arms import EngineSettings
-    from deploy.builder.settings import BuildSettings
+    from deploy.benchmark import EngineSettings
+    from deploy.builder import BuildSettings
 
 __all__ = ["BuildOptions", "EngineOptions"]
 
@@ -44,9 +44,9 @@ class BuildOptions:
         Raises:
             InputError: A value is out of range or cannot be read.
         """
-        from deploy.builder.settings import BuildSettings
-        from deploy.graph.shapes import parse_shapes
-        from sparsegpt_cli.options.sizes import parse_size
+        from deploy.builder import BuildSettings
+        from deploy.graph import parse_shapes
+        from sparsegpt_cli.options import parse_size
 
         sources = self.tactic_sources
         return BuildSettings(
@@ -77,8 +77,8 @@ class EngineOptions:
 
     def settings(self, build: BuildSettings) -> EngineSettings:
         """What the options mean, with engines built in this way."""
-        from deploy.benchmark.measure_arms import EngineSettings
-        from deploy.measure.timing import Regime
+        from deploy.benchmark import EngineSettings
+        from deploy.measure import Regime
 
         return EngineSettings(
             build=build,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsegpt_cli.jobs.job import Job
-    from sparsegpt_cli.terminal.console import Console
+    from sparsegpt_cli.terminal import Console
 from sparsegpt_cli.options.pruning import PruneOptions
 from sparsegpt_cli.options.shared import (
     TF32,
@@ -56,7 +56,7 @@ class JobOptions:
         from sparsegpt_cli.jobs.job import Job
         from sparsegpt_cli.jobs.models import ModelOptions, load, pick_device
         from sparsegpt_cli.jobs.profile import idle_layers
-        from sparsegpt_cli.options.sizes import parse_size
+        from sparsegpt_cli.options import parse_size
 
         # What can be wrong without reading a file is told first.
         settings, workflow, device = pruning.settings(), pruning.workflow(), pick_device(self.device)
@@ -65,6 +65,7 @@ class JobOptions:
             ModelOptions(self.model, self.weights, self.num_classes),
             DataOptions(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size, self.channels),
             console,
+            console.seed,
         )
         if pruning.profile:
             idle = idle_layers(pruning.profile, model.module, console)

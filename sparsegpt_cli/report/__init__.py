@@ -1,4 +1,7 @@
-"""The HTML report of a run: one file that opens from disk, with its charts inside and nothing to fetch."""
+"""Writes the HTML report of a run: one file, with its charts inside, that needs no network.
+
+May import ``figures``, ``messages`` and the packages below.
+"""
 
 from sparsegpt_cli.report.render import render_report
 

@@ -10,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from sparsegpt_cli.figures.style import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, label, name_rows, style, svg
+from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, ZERO, chart_style, label, name_rows, svg
 
 __all__ = ["LayerPoint", "accuracy_chart", "layer_charts", "tradeoff_chart"]
 
 ROWS = 40  # layers a chart: as many as fit on a printed page
-ZERO = 1e-12  # an error below this is nought: a logarithmic axis cannot show it
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def accuracy_chart(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
     Args:
         rows: (arm, difference, low, high), in percentage points.
     """
-    with style():
+    with chart_style():
         figure = Figure(figsize=(WIDTH * 0.7, 0.75 + 0.32 * len(rows)), layout="constrained")
         axes = figure.subplots()
         name_rows(axes, [name for name, *_ in rows])
@@ -69,7 +68,7 @@ def tradeoff_chart(foretold: Sequence[tuple[float, float]], measured: Sequence[t
         foretold: (sparsity, sum of the pruned layers' sensitivities), with one more layer dense each time.
         measured: (sparsity, disagreement in percent) of the networks that were tried; the last one was kept.
     """
-    with style():
+    with chart_style():
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
         left.plot(*_columns(foretold), "o-", color=MUTED, markersize=3.5, linewidth=1)
@@ -89,7 +88,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _layer_chart(layers: Sequence[LayerPoint], method: str, limits: tuple[float, float], salt: str) -> Markup:
-    with style():
+    with chart_style():
         figure = Figure(figsize=(WIDTH, 0.95 + 0.19 * len(layers)))
         figure.set_layout_engine("constrained", wspace=0.04)
         errors, sparsity = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))

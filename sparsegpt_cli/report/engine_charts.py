@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsegpt_cli.figures.style import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, name_rows, style, svg
+from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, chart_style, name_rows, svg
 
 __all__ = ["ArmTimes", "Gain", "arms_chart", "distribution_chart"]
 
@@ -53,7 +53,7 @@ def arms_chart(arms: Sequence[ArmTimes], gains: Sequence[Gain], noise: float | N
         gains: The ratios between them.
         noise: By what share the dense engine differs from itself; drawn as a band around 1.
     """
-    with style():
+    with chart_style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * max(len(arms), len(gains))))
         figure.set_layout_engine("constrained", wspace=0.04)
         left, *right = figure.subplots(1, 2 if gains else 1, width_ratios=(3, 2) if gains else None, squeeze=False)[0]
@@ -74,7 +74,7 @@ def distribution_chart(arms: Sequence[ArmTimes]) -> Markup:
     start, end = (start, end) if end > start else (start * 0.95, start * 1.05 or 1.0)
     counts = [np.histogram(s, BINS, (start, end))[0] / len(s) for s in samples]
     tallest = max(map(np.max, counts))
-    with style():
+    with chart_style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.62 * len(arms)), layout="constrained")
         axes = figure.subplots()
         name_rows(axes, [arm.name for arm in arms])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import read_json
+from sparsegpt_core.files import read_json
 from sparsegpt_core.text import printable
 
 __all__ = ["Fields"]

@@ -12,7 +12,7 @@ from sparsegpt_cli.report.engine_charts import arms_chart, distribution_chart
 from sparsegpt_cli.report.formats import FILTERS
 from sparsegpt_cli.report.reasons import advice
 from sparsegpt_cli.report.view import read_run
-from sparsegpt_core.files.atomic import write_text
+from sparsegpt_core.files import write_text
 
 __all__ = ["render_report"]
 

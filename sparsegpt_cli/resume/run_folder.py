@@ -10,8 +10,7 @@ from pathlib import Path
 
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import sha256, write_json
-from sparsegpt_core.files.manifest import MANIFEST
+from sparsegpt_core.files import MANIFEST, sha256, write_json
 
 __all__ = ["staged", "write_manifest"]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import read_json, sha256, write_json
+from sparsegpt_core.files import read_json, sha256, write_json
 
-__all__ = ["FinishedStages"]
+__all__ = ["StageStore"]
 
 Told = dict[str, Any]
 
 
-class FinishedStages:
+class StageStore:
     """The stages of one run: what each told, as JSON, and the files that it wrote.
 
     Files of stages that are not finished, or of another run, are removed at once.

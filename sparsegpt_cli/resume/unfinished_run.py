@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume.lock import locked
-from sparsegpt_cli.terminal.console import Console
 from sparsegpt_core.errors import InputError, SparseGPTError
-from sparsegpt_core.files.atomic import read_json, write_json
-from sparsegpt_core.permutation.order_store import ORDERS
+from sparsegpt_core.files import read_json, write_json
+from sparsegpt_core.permutation import ORDERS
 
-__all__ = ["LAYERS", "STAGES", "unfinished_run"]
+__all__ = ["LAYERS", "STAGES", "open_unfinished_run"]
 
 LAYERS = "layers"
 """The folder, in that of an unfinished run, for its layers."""
@@ -27,13 +27,13 @@ _ABOUT = "about.json"
 
 
 @contextlib.contextmanager
-def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> Iterator[Path]:
+def open_unfinished_run(out: Path, identity: Mapping[str, Any], messages: Messages) -> Iterator[Path]:
     """Give a folder beside ``out`` for what is finished; it goes once the run is over, and stays if it was cut off.
 
     Args:
         out: What the run will write.
         identity: What its results depend on, as JSON can hold it: of what has changed since, the user is told.
-        console: To say so.
+        messages: To say so.
 
     Raises:
         InputError: Another run is writing to ``out``, or the folder cannot be made.
@@ -41,7 +41,7 @@ def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> 
     folder = out.with_name(f"{out.name}.unfinished")
     with locked(folder, "run"):
         try:
-            _announce(folder, json.loads(json.dumps(identity, default=str)), console)
+            _announce(folder, json.loads(json.dumps(identity, default=str)), messages)
             yield folder
         except BaseException as error:
             # What the system has caused, such as a full disk, can be mended and gone on from; a wrong input cannot.
@@ -52,7 +52,7 @@ def unfinished_run(out: Path, identity: Mapping[str, Any], console: Console) -> 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
+def _announce(folder: Path, identity: dict[str, Any], messages: Messages) -> None:
     layers = sum(path.parent.name != ORDERS for path in folder.glob(f"{LAYERS}/*/*"))
     stages = sorted(path.stem for path in folder.glob(f"{STAGES}/*.json"))
     if layers or stages:
@@ -64,7 +64,9 @@ def _announce(folder: Path, identity: dict[str, Any], console: Console) -> None:
             name for name, value in identity.items() if not isinstance(before, dict) or before.get(name) != value
         ]
         if changed:
-            console.warn(f"an unfinished run was of other settings ({', '.join(changed)}): what they touch starts anew")
+            messages.warn(
+                f"an unfinished run was of other settings ({', '.join(changed)}): what they touch starts anew"
+            )
         else:
-            console.say(f"going on with an unfinished run: finished were {', '.join([*stages, f'{layers} layers'])}")
+            messages.say(f"going on with an unfinished run: finished were {', '.join([*stages, f'{layers} layers'])}")
     write_json(folder / _ABOUT, identity)

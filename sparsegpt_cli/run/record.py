@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sparsegpt_cli.framework.config import FOLDER
+from sparsegpt_cli.framework import FOLDER
 from sparsegpt_cli.run.stages import OUTPUTS, Stage
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import read_json, sha256, write_json
+from sparsegpt_core.files import read_json, sha256, write_json
 
 __all__ = ["RunRecord", "Stamps", "stamps"]
 

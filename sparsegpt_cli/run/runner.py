@@ -10,11 +10,11 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from sparsegpt_cli.framework.session import Session
-from sparsegpt_cli.resume.lock import locked
+from sparsegpt_cli.framework import Session
+from sparsegpt_cli.resume import locked
 from sparsegpt_cli.run.record import RunRecord, stamps
 from sparsegpt_cli.run.stages import Stage
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import SparseGPTError
 
 __all__ = ["Outcome", "run_stages"]

@@ -10,8 +10,7 @@ from typing import Any
 
 import typer
 
-from sparsegpt_cli.framework.config import FOLDER, Config, Text, flags_of
-from sparsegpt_cli.framework.session import ClickException, Session
+from sparsegpt_cli.framework import FOLDER, ClickException, Config, Session, Text, flags_of
 from sparsegpt_core.errors import InputError
 
 __all__ = ["FLOWS", "OUTPUTS", "Flow", "Stage", "resolve"]

@@ -1,5 +1,13 @@
 """A grid of pruning runs in a pool of processes: checkpoints × methods × patterns × calibration sizes × seeds.
 
-``grid`` says which cells there are, ``subjects`` what the checkpoints are, ``pool`` runs ``cell`` in processes,
-``store`` keeps what came of it, ``tables`` and ``pictures`` show it, and ``conductor`` has them play together.
+May import ``options``, ``jobs``, ``framework`` and below.
+
+``grid`` lists the cells and ``checkpoints`` loads their networks. ``process_pool`` runs each ``cell`` in a process, and
+``cell_store`` keeps its result. ``tables`` and ``pictures`` show the results. ``runner`` calls them in order.
 """
+
+from sparsegpt_cli.sweep.evaluation import Evaluator
+from sparsegpt_cli.sweep.grid import Grid
+from sparsegpt_cli.sweep.runner import sweep
+
+__all__ = ["Evaluator", "Grid", "sweep"]

@@ -13,19 +13,18 @@ from typing import Any
 
 import torch
 
-from calibration.data.splits import Data
-from calibration.sampling.batches import calibration_batches
+from calibration.data import Data
+from calibration.sampling import calibration_batches
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.models import LoadedModel
 from sparsegpt_cli.jobs.pruning import prune
 from sparsegpt_cli.sweep.checkpoints import Subject
-from sparsegpt_cli.sweep.evaluation import Judge
+from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import Cell
 from sparsegpt_cli.sweep.methods import CNN_SPARSEGPT, settings_for, workflow_for
 from sparsegpt_core.errors import ModelError, NumericsError, SparseGPTError, first_line
 from sparsegpt_core.patterns import parse_pattern
-from sparsegpt_core.pruning.research_project import cnn_sparsegpt
-from sparsegpt_core.pruning.results import LayerResult
+from sparsegpt_core.pruning import LayerResult, cnn_sparsegpt
 
 __all__ = ["Task", "compute"]
 
@@ -42,7 +41,7 @@ class Task:
 
     cell: Cell
     subject: Subject
-    judge: Judge
+    judge: Evaluator
     references: Path
     threads: int = 1
     memory_limit: int | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.files import write_json
 
 __all__ = ["Record", "Store", "digest"]
 

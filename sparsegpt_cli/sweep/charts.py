@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from sparsegpt_cli.figures.style import INK, LINE, MUTED
+from sparsegpt_cli.figures import INK, LINE, MUTED
 from sparsegpt_cli.sweep.methods import METHODS
-from sparsegpt_core.files.atomic import atomic_path
+from sparsegpt_core.files import atomic_path
 
 __all__ = ["STYLES", "WIDTH", "Panel", "legend", "panels_chart", "save", "shorten"]
 

@@ -13,21 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.data.splits import Data
+from calibration.data import Data
 from sparsegpt_cli.jobs.datasets import DataOptions, open_options
 from sparsegpt_cli.jobs.models import LoadedModel, ModelOptions, load_model
+from sparsegpt_cli.messages import SILENT, Messages
 from sparsegpt_cli.sweep.cell_store import digest
-from sparsegpt_cli.sweep.evaluation import Judge
+from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import checkpoint_name, slug
-from sparsegpt_cli.terminal.console import Console
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Subject", "load_subject", "open_subject"]
 
-_MUTE = Console(quiet=True)
 _PROBES = 64  # images of each split that stand for all of them
 
 
@@ -49,7 +48,7 @@ class Subject:
         """Where its dense outputs are kept."""
         return folder / f"{slug(self.name)}_{digest(self.identity)[:10]}.safetensors"
 
-    def load(self, judge: Judge) -> tuple[LoadedModel, Data]:
+    def load(self, judge: Evaluator) -> tuple[LoadedModel, Data]:
         """Load the network and its data, as :func:`load_subject` does.
 
         Raises:
@@ -60,7 +59,7 @@ class Subject:
             raise InputError(f"{self.weights} was changed while the sweep ran", "Start the sweep again.")
         return model, data
 
-    def keep_reference(self, judge: Judge, folder: Path, progress: Progress = silent) -> None:
+    def keep_reference(self, judge: Evaluator, folder: Path, progress: Progress = silent) -> None:
         """Compute the dense outputs and keep them.
 
         Raises:
@@ -83,7 +82,7 @@ class Subject:
         return outputs if kept.metadata.get("sha256") == _digest_of(outputs) else None
 
 
-def open_subject(weights: Path, judge: Judge, factories: Sequence[str], console: Console) -> Subject:
+def open_subject(weights: Path, judge: Evaluator, factories: Sequence[str], messages: Messages) -> Subject:
     """Read a checkpoint and its data; only ``factories`` are run where it names code.
 
     Raises:
@@ -91,7 +90,7 @@ def open_subject(weights: Path, judge: Judge, factories: Sequence[str], console:
         InputError: It names code that is none of ``factories``.
         DataError: The data cannot be read.
     """
-    model, data = load_subject(weights, judge.data, tuple(factories), console)
+    model, data = load_subject(weights, judge.data, tuple(factories), messages)
     split, indices = judge.images(data)
     identity = {
         "tool_version": __version__,
@@ -111,7 +110,7 @@ def open_subject(weights: Path, judge: Judge, factories: Sequence[str], console:
 
 @lru_cache(maxsize=1)
 def load_subject(
-    weights: Path, data: DataOptions, factories: tuple[str, ...] = (), console: Console = _MUTE
+    weights: Path, data: DataOptions, factories: tuple[str, ...] = (), messages: Messages = SILENT
 ) -> tuple[LoadedModel, Data]:
     """Load a checkpoint with its data; the same objects again where the last call was for the same.
 
@@ -126,7 +125,7 @@ def load_subject(
         raise ModelError(f"{weights} does not note what model it is of", "Use checkpoints of train or finetune.")
     opened = open_options(data, checkpoint.metadata)
     model = ModelOptions(named if named in factories else "", weights)
-    return load_model(model, checkpoint, opened.image_shape, console, opened.num_classes), opened
+    return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
 
 
 def _fingerprint(data: Data) -> str:

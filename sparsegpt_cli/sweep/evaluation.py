@@ -9,19 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calibration.data.splits import Data, EvaluationSplit, subset
-from calibration.data.stratified_draw import Indices
-from calibration.evaluation.output_distance import distance, outputs_of
-from deploy.measure.accuracy import compare_accuracy
+from calibration.data import Data, EvaluationSplit, Indices, subset
+from calibration.evaluation import distance, outputs_of
+from deploy.measure import compare_accuracy
 from sparsegpt_cli.jobs.datasets import DataOptions
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["Judge"]
+__all__ = ["Evaluator"]
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """The evaluation images: ``samples`` of them, drawn with ``seed``, or 0 for all; and where networks run."""
 
     data: DataOptions

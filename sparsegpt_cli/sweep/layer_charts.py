@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from sparsegpt_cli.figures.style import INK, LINE, name_rows
+from sparsegpt_cli.figures import INK, LINE, name_rows
 from sparsegpt_cli.sweep.charts import STYLES, WIDTH, legend
 from sparsegpt_cli.sweep.methods import METHODS
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sparsegpt_cli.figures.style import style
+from sparsegpt_cli.figures import chart_style
 from sparsegpt_cli.sweep.charts import Panel, panels_chart, save, shorten
 from sparsegpt_cli.sweep.grid import slug
 from sparsegpt_cli.sweep.layer_charts import heat_map, layer_chart
@@ -38,7 +38,7 @@ def draw(folder: Path, rows: Sequence[Row], layers: Sequence[Row]) -> list[Path]
         InputError: A file cannot be written.
     """
     written = []
-    with style():
+    with chart_style():
         for name, figure in _figures(rows, layers):
             written.append(folder / f"{name}.svg")
             save(figure, written[-1])

@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
-from deploy.machine.environment import environment
-from sparsegpt_cli.resume.lock import locked
+from deploy.machine import describe_environment
+from sparsegpt_cli.messages import Messages
+from sparsegpt_cli.resume import locked
 from sparsegpt_cli.sweep.cell import Task, compute
 from sparsegpt_cli.sweep.cell_store import Record, Store
 from sparsegpt_cli.sweep.checkpoints import Subject, load_subject, open_subject
-from sparsegpt_cli.sweep.evaluation import Judge
+from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import Cell, Grid, checkpoint_name
 from sparsegpt_cli.sweep.pictures import draw
 from sparsegpt_cli.sweep.process_pool import each_in_processes
 from sparsegpt_cli.sweep.tables import layer_rows, result_rows, write_tables
-from sparsegpt_cli.terminal.console import Console
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import DataError, InputError
-from sparsegpt_core.execution.memory import available_memory
-from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.execution import available_memory
+from sparsegpt_core.files import write_json
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.torchrun import world_size
 
@@ -55,7 +55,7 @@ class Swept:
 
 
 def sweep(
-    grid: Grid, judge: Judge, out: Path, console: Console, *, jobs: int = 1, memory_limit: int | None = None
+    grid: Grid, judge: Evaluator, out: Path, messages: Messages, *, jobs: int = 1, memory_limit: int | None = None
 ) -> Swept:
     """Compute the cells that are not there yet, and write tables and pictures of all.
 
@@ -63,7 +63,7 @@ def sweep(
         grid: The cells.
         judge: On what networks are judged.
         out: The folder. Every cell is in it as soon as it is finished.
-        console: Told of every cell.
+        messages: Told of every cell.
         jobs: Processes at a time; they share PyTorch's threads.
         memory_limit: Bytes for each of them; by default they share most of what is free.
 
@@ -72,7 +72,7 @@ def sweep(
     """
     if world_size() > 1:
         raise InputError("sweep runs on one machine and shares its cores itself", "Start it without torchrun.")
-    prepared = _Sweep(grid, judge, out, console, jobs, memory_limit)
+    prepared = _Sweep(grid, judge, out, messages, jobs, memory_limit)
     with locked(out, "sweep"):
         return prepared.run()
 
@@ -81,14 +81,14 @@ class _Sweep:
     """One run: its tasks, and where it keeps things."""
 
     def __init__(
-        self, grid: Grid, judge: Judge, out: Path, console: Console, jobs: int, memory_limit: int | None
+        self, grid: Grid, judge: Evaluator, out: Path, messages: Messages, jobs: int, memory_limit: int | None
     ) -> None:
-        self._judge, self._out, self._console, self._jobs = judge, out, console, jobs
+        self._judge, self._out, self._messages, self._jobs = judge, out, messages, jobs
         self._store = Store(out / "cells")
         self._dense = out / "dense"
         self._grid = grid
         subjects = {
-            checkpoint_name(path): open_subject(path, judge, grid.factories, console) for path in grid.checkpoints
+            checkpoint_name(path): open_subject(path, judge, grid.factories, messages) for path in grid.checkpoints
         }
         _check_samples(grid, subjects.values())
         if memory_limit is None and jobs > 1:
@@ -125,17 +125,17 @@ class _Sweep:
             if record and "result" in record:
                 self._records[task.cell] = record
         for path in self._store.damaged:
-            self._console.warn(f"{path} is damaged: that cell is computed again")
+            self._messages.warn(f"{path} is damaged: that cell is computed again")
         todo = [task for task in self._tasks if task.cell not in self._records]
-        self._console.say(f"{len(self._tasks)} cells, {len(self._records)} of them finished")
+        self._messages.say(f"{len(self._tasks)} cells, {len(self._records)} of them finished")
         changed = {name for task in todo for name in self._store.changed(task.cell.key, task.identity)}
         if changed:
             names = ", ".join(sorted(changed))
-            self._console.say(f"some are there of other settings ({names}): those stay, and are computed anew beside")
+            self._messages.say(f"some are there of other settings ({names}): those stay, and are computed anew beside")
         return todo
 
     def _compute(self, todo: Sequence[Task]) -> None:
-        with self._console.progress() as progress:
+        with self._messages.progress() as progress:
             self._judge_dense({task.subject.name: task.subject for task in todo}.values(), progress)
             done = len(self._tasks) - len(todo)
             progress("sweep", done, len(self._tasks))
@@ -144,7 +144,7 @@ class _Sweep:
                     outcome = outcome or _DIED
                     self._store.write(task.cell.key, task.identity, outcome)
                     self._records[task.cell] = outcome
-                    self._console.say(f"{task.cell}: {_brief(outcome)}")
+                    self._messages.say(f"{task.cell}: {_brief(outcome)}")
                     done += 1
                     progress("sweep", done, len(self._tasks))
 
@@ -154,13 +154,13 @@ class _Sweep:
             if subject.read_reference(self._dense) is not None:
                 continue
             if subject.reference(self._dense).exists():
-                self._console.warn(f"{subject.reference(self._dense)} is damaged: dense outputs are computed again")
+                self._messages.warn(f"{subject.reference(self._dense)} is damaged: dense outputs are computed again")
             subject.keep_reference(self._judge, self._dense, progress)
         load_subject.cache_clear()  # memory is the workers' from here on
 
     def _about(self) -> dict[str, Any]:
         grid = {name: [str(value) for value in values] for name, values in asdict(self._grid).items()}
-        return {"tool_version": __version__, "grid": grid, "jobs": self._jobs, "environment": environment()}
+        return {"tool_version": __version__, "grid": grid, "jobs": self._jobs, "environment": describe_environment()}
 
 
 def _check_samples(grid: Grid, subjects: Iterable[Subject]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from sparsegpt_core.files.atomic import atomic_path
+from sparsegpt_core.files import atomic_path
 from sparsegpt_core.patterns import parse_pattern
 
 if TYPE_CHECKING:

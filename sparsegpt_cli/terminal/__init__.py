@@ -1,1 +1,38 @@
-"""Room."""
+"""Prints on the terminal: messages, progress bars and tables.
+
+May import ``figures``, ``messages`` and the packages below.
+"""
+
+from sparsegpt_cli.terminal.console import Console, logged_warnings, report_error
+from sparsegpt_cli.terminal.sweep_summary import summary_table
+from sparsegpt_cli.terminal.tables import (
+    accuracy_table,
+    advice_lines,
+    audit_table,
+    doctor_table,
+    explanation_table,
+    interval,
+    latency_table,
+    layer_table,
+    outputs_table,
+    prediction_table,
+    table,
+)
+
+__all__ = [
+    "Console",
+    "accuracy_table",
+    "advice_lines",
+    "audit_table",
+    "doctor_table",
+    "explanation_table",
+    "interval",
+    "latency_table",
+    "layer_table",
+    "logged_warnings",
+    "outputs_table",
+    "prediction_table",
+    "report_error",
+    "summary_table",
+    "table",
+]

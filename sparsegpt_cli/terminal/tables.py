@@ -12,10 +12,10 @@ from rich.text import Text
 from sparsegpt_core.text import printable
 
 if TYPE_CHECKING:
-    from deploy.explain.explanation import ExplainedLayer, Explanation
-    from deploy.machine.doctor import Check
-    from deploy.predict.estimate import PredictedLayer, Prediction
-    from export.audit.audit import AuditResult
+    from deploy.explain import ExplainedLayer, Explanation
+    from deploy.machine import Check
+    from deploy.predict import EstimatedPrediction, PredictedLayer
+    from export.audit import AuditResult
 
 __all__ = [
     "accuracy_table",
@@ -142,7 +142,7 @@ def explanation_table(explanation: Explanation) -> Table:
     return table(left, ["groups", "B ms", "C ms", "gain"], rows)
 
 
-def prediction_table(prediction: Prediction) -> Table:
+def prediction_table(prediction: EstimatedPrediction) -> Table:
     """What every layer could gain, as estimated."""
     rows = [
         [

@@ -9,21 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.network.functional_calls import Call, watch_calls
-from sparsegpt_core.network.layers import Layer
+from sparsegpt_core.execution import device_of
+from sparsegpt_core.network import Call, Layer, record_calls
 from sparsegpt_core.progress import timed
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
-from sparsegpt_core.statistics.split_statistics import SplitStatistics
+from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 
-__all__ = ["Capture", "layer_calls"]
+__all__ = ["ForwardCapture", "layer_calls"]
 
 
 class _Stop(Exception):
     """Unwinds a forward pass; never leaves this module."""
 
 
-class Capture:
+class ForwardCapture:
     """Delivers the inputs of every layer by one forward pass for each layer and network.
 
     Args:
@@ -121,6 +119,6 @@ def layer_calls(
             if len(outputs) == calls:
                 raise _Stop
 
-    with contextlib.suppress(_Stop), torch.inference_mode(), watch_calls(before, after):
+    with contextlib.suppress(_Stop), torch.inference_mode(), record_calls(before, after):
         model(batch.to(device_of(model)))
     return list(zip(inputs, outputs, strict=True))

@@ -12,21 +12,18 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from sparsegpt_core.activations.spill_store import ActivationStore
-from sparsegpt_core.execution.parallel import each, workers
-from sparsegpt_core.network.inputs import tensors_of
-from sparsegpt_core.network.layers import Layer
-from sparsegpt_core.network.tracing import Program
+from sparsegpt_core.execution import each, workers
+from sparsegpt_core.network import Layer, Program, tensors_of
 from sparsegpt_core.progress import timed
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
-from sparsegpt_core.statistics.split_statistics import SplitStatistics
+from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 
-__all__ = ["Sweep", "Values"]
+__all__ = ["GraphWalk", "Values"]
 
 Values = dict[tuple[Node, bool], Any]
 """What is known of one chunk of samples: the value of a node in the dense (True) or the pruned (False) network."""
 
 
-class Sweep:
+class GraphWalk:
     """Delivers the statistics of one layer after the other, each with the layers before it pruned.
 
     The operations up to the next layer run chunk by chunk, so that most of their values never leave the cache;

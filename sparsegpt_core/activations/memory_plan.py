@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsegpt_core.execution.parallel import workers
-from sparsegpt_core.network.layers import Layer
-from sparsegpt_core.network.tracing import Program
+from sparsegpt_core.execution import workers
+from sparsegpt_core.network import Layer, Program
 
 _CHUNK_BYTES = {"cpu": 32 << 20}  # of a chunk's largest value: what an allocator reuses and a cache half holds
 _CHUNK_BYTES_ELSEWHERE = 1 << 30

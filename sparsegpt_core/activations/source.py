@@ -11,19 +11,15 @@ from typing import Protocol
 from torch import Tensor, nn
 from torch.fx import Node
 
-from sparsegpt_core.activations.forward_capture import Capture
-from sparsegpt_core.activations.graph_walk import Sweep
+from sparsegpt_core.activations.forward_capture import ForwardCapture
+from sparsegpt_core.activations.graph_walk import GraphWalk
 from sparsegpt_core.activations.memory_plan import _plan, _solve_bytes
 from sparsegpt_core.activations.spill_store import ActivationStore
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.execution.memory import available_memory, used_memory
-from sparsegpt_core.execution.resources import Runtime
-from sparsegpt_core.network.layers import Layer
-from sparsegpt_core.network.tracing import Program, trace
+from sparsegpt_core.execution import Resources, available_memory, device_of, used_memory
+from sparsegpt_core.network import Layer, Program, trace
 from sparsegpt_core.progress import timed
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
-from sparsegpt_core.statistics.split_statistics import SplitStatistics
+from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 
 __all__ = ["Source", "open_source"]
 
@@ -60,7 +56,7 @@ def open_source(
     *,
     first: int,
     dense: bool,
-    runtime: Runtime,
+    resources: Resources,
     seconds: dict[str, float],
     samples: int | None = None,
     admm_columns: int = 0,
@@ -74,7 +70,7 @@ def open_source(
         layers: Those that will be asked for, in running order.
         first: The index of the first sample in the whole calibration set.
         dense: Also deliver the dense network's outputs.
-        runtime: The resources.
+        resources: The resources.
         seconds: Gets the time of ``trace``, ``forward`` and ``statistics``.
         samples: How many there are in the whole calibration set, if layers that see few keep them as they are.
         admm_columns: The widest layers that ADMM will solve, which takes more memory.
@@ -86,11 +82,11 @@ def open_source(
     device = device_of(model)
     available = available_memory(device)
     program, why = None, "asked for"
-    if runtime.traced:
+    if resources.traced:
         with timed(seconds, "trace"):
             program, why = _try_to_trace(model, batches[0][:2].to(device), layers)
     if program is None:
-        capture = Capture(model, batches, first=first, dense=dense, seconds=seconds, fallback=why)
+        capture = ForwardCapture(model, batches, first=first, dense=dense, seconds=seconds, fallback=why)
         try:
             yield capture
         except BaseException:
@@ -99,20 +95,20 @@ def open_source(
         return
     solves = {layer.name: _solve_bytes(layer, samples, admm_columns, held_out) for layer in layers}
     plan = _plan(program, solves, batches, device)
-    limit = runtime.memory_limit or used_memory(device) + int(_DEFAULT_SHARE * available)
+    limit = resources.memory_limit or used_memory(device) + int(_DEFAULT_SHARE * available)
     taken = used_memory(device) + plan.working_bytes
     budget = int(_USABLE * limit) - taken
-    if budget < 0 and runtime.memory_limit:
+    if budget < 0 and resources.memory_limit:
         needed = taken / _USABLE
         raise InputError(
             f"a memory limit of {limit / _GIB:.2f} GiB is too small: "
             f"{plan.largest} needs about {needed / _GIB:.2f} GiB",
             "Raise --memory-limit, or --exclude that layer.",
         )
-    scratch = runtime.scratch or Path(tempfile.gettempdir())
+    scratch = resources.scratch or Path(tempfile.gettempdir())
     store: ActivationStore[tuple[Node, bool]] = ActivationStore(max(budget, 0), scratch, device)
     try:
-        yield Sweep(
+        yield GraphWalk(
             program,
             batches,
             chunk=plan.chunk,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sparsegpt_core.checkpoints.formats import _load_pickle, _load_safetensors, _save
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.files.manifest import recorded_digest
-from sparsegpt_core.network.modules import check_finite
+from sparsegpt_core.files import verified_digest
+from sparsegpt_core.network import check_finite
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -45,7 +45,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}", "Give a .safetensors or .pt file to --weights.")
-    digest = recorded_digest(path)
+    digest = verified_digest(path)
     if path.suffix == ".safetensors":
         state, metadata = _load_safetensors(path)
     else:

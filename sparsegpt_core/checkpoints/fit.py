@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.network.modules import check_finite
+from sparsegpt_core.network import check_finite
 
 __all__ = ["check_fit", "load_into"]
 

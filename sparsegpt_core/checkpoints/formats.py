@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.files.atomic import write_bytes
-from sparsegpt_core.files.model_notes import check_noted
+from sparsegpt_core.files import check_model_notes, write_bytes
 
 _KEY = "sparsegpt_trt"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -34,7 +33,7 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} is truncated or no safetensors file: {error}") from error
-    return tensors, check_noted(metadata, path)
+    return tensors, check_model_notes(metadata, path)
 
 
 def _load_pickle(path: Path) -> dict[str, Tensor]:

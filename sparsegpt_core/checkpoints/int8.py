@@ -8,16 +8,15 @@ from pathlib import Path
 
 from sparsegpt_core.checkpoints.formats import _load_safetensors, _save
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.files.atomic import sha256
-from sparsegpt_core.files.manifest import recorded_digest
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.files import sha256, verified_digest
+from sparsegpt_core.network import Int8Weight
 
-__all__ = ["load_integers", "save_integers"]
+__all__ = ["load_int8", "save_int8"]
 
-_PARTS = tuple(part.name for part in fields(IntegerWeight))
+_PARTS = tuple(part.name for part in fields(Int8Weight))
 
 
-def save_integers(weights: Path, integers: Mapping[str, IntegerWeight]) -> Path:
+def save_int8(weights: Path, integers: Mapping[str, Int8Weight]) -> Path:
     """Write a checkpoint's INT8 weights beside it, as ``NAME.int8.safetensors``, and return where.
 
     Raises:
@@ -29,7 +28,7 @@ def save_integers(weights: Path, integers: Mapping[str, IntegerWeight]) -> Path:
     return path
 
 
-def load_integers(weights: Path) -> dict[str, IntegerWeight]:
+def load_int8(weights: Path) -> dict[str, Int8Weight]:
     """Read the INT8 weights that were saved beside a checkpoint; none where there are none.
 
     Raises:
@@ -39,13 +38,13 @@ def load_integers(weights: Path) -> dict[str, IntegerWeight]:
     path = _integers_path(weights)
     if not path.is_file():
         return {}
-    recorded_digest(path)
+    verified_digest(path)
     tensors, metadata = _load_safetensors(path)
     if metadata.get("weights_sha256") != sha256(weights):
         raise ModelError(f"{path} belongs to other weights than {weights.name}", "Remove it, or prune again.")
     names = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
     try:
-        return {name: IntegerWeight(*(tensors[f"{name}.{part}"] for part in _PARTS)) for name in names}
+        return {name: Int8Weight(*(tensors[f"{name}.{part}"] for part in _PARTS)) for name in names}
     except KeyError as error:
         raise ModelError(f"{path} holds no {error.args[0]}", "Remove it, or prune again.") from error
 

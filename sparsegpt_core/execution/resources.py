@@ -11,11 +11,11 @@ import torch
 
 from sparsegpt_core.execution.distributed import ALONE, World
 
-__all__ = ["DEFAULT", "Runtime", "full_precision"]
+__all__ = ["DEFAULT", "Resources", "full_precision"]
 
 
 @dataclass(frozen=True)
-class Runtime:
+class Resources:
     """The resources of a pruning run."""
 
     memory_limit: int | None = None
@@ -33,7 +33,7 @@ class Runtime:
     or several processes, keep nothing."""
 
 
-DEFAULT = Runtime()
+DEFAULT = Resources()
 
 
 @contextlib.contextmanager

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from sparsegpt_core.execution.parallel import spans
 
-__all__ = ["in_halves", "with_smaller_batches"]
+__all__ = ["run_in_halves", "with_smaller_batches"]
 
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
 
-def in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+def run_in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """Run a network on a batch, on its halves where the GPU's memory is full; log a warning that says so.
 
     Args:
@@ -37,7 +37,7 @@ def in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     torch.cuda.empty_cache()
     half = -(-len(batch) // 2)
     _log.warning("the GPU's memory is full with batches of %d: halved to %d", len(batch), half)
-    return torch.cat([in_halves(run, part) for part in (batch[:half], batch[half:])])
+    return torch.cat([run_in_halves(run, part) for part in (batch[:half], batch[half:])])
 
 
 def with_smaller_batches(

@@ -1,1 +1,32 @@
-"""Room."""
+"""Writes files whole or not at all, and checks what is read against a recorded SHA-256.
+
+May import ``errors`` and ``text``, and never torch.
+"""
+
+from sparsegpt_core.files.atomic import (
+    atomic_path,
+    partial_folder,
+    read_json,
+    sha256,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from sparsegpt_core.files.manifest import MANIFEST, verified_digest
+from sparsegpt_core.files.model_notes import check_model_notes
+from sparsegpt_core.files.sidecar import read_verified, sidecar_path
+
+__all__ = [
+    "MANIFEST",
+    "atomic_path",
+    "check_model_notes",
+    "partial_folder",
+    "read_json",
+    "read_verified",
+    "sha256",
+    "sidecar_path",
+    "verified_digest",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

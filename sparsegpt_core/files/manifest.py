@@ -7,12 +7,12 @@ from pathlib import Path
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files.atomic import read_json, sha256
 
-__all__ = ["MANIFEST", "recorded_digest"]
+__all__ = ["MANIFEST", "verified_digest"]
 
 MANIFEST = "manifest.json"
 
 
-def recorded_digest(path: Path) -> str:
+def verified_digest(path: Path) -> str:
     """Return a file's SHA-256, after a look at the manifest in its folder, if there is one that names it.
 
     Raises:

@@ -7,12 +7,12 @@ from typing import Any
 
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["check_noted"]
+__all__ = ["check_model_notes"]
 
 _MOST_CLASSES, _LONGEST_SIDE, _LARGEST_MEAN = 100_000, 1 << 16, 1e6  # more is damage, and may not fit into memory
 
 
-def check_noted(noted: Any, source: object) -> dict[str, Any]:
+def check_model_notes(noted: Any, source: object) -> dict[str, Any]:
     """Return notes whose keys, where they are there, are what this program writes.
 
     Args:

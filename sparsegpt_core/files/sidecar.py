@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["read_sealed", "sidecar_path"]
+__all__ = ["read_verified", "sidecar_path"]
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_sealed(path: Path, kind: str, hint: str) -> Tuple[bytes, Dict[str, Any]]:
+def read_verified(path: Path, kind: str, hint: str) -> Tuple[bytes, Dict[str, Any]]:
     """Read a file and its sidecar.
 
     Args:

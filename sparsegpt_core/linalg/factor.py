@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.execution.parallel import each, spans
+from sparsegpt_core.execution import each, spans
 from sparsegpt_core.linalg.low_rank import Gram, LowRank, LowRankUpper, Upper
 
 __all__ = ["Factor", "inverse_factor"]

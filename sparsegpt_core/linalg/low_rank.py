@@ -8,7 +8,7 @@ from typing import Union
 import torch
 from torch import Tensor
 
-from sparsegpt_core.execution.parallel import spans
+from sparsegpt_core.execution import spans
 
 __all__ = ["Gram", "LowRank", "LowRankInverse", "LowRankUpper", "Upper", "width"]
 

@@ -1,1 +1,48 @@
-"""Room."""
+"""Looks at a network: its layers, its traced graph, and each weight as a matrix.
+
+May import ``linalg``, ``settings``, ``execution`` and below.
+"""
+
+from sparsegpt_core.network.functional_calls import Call, record_calls
+from sparsegpt_core.network.inputs import Batch, as_tensors, split_batches, tensors_of
+from sparsegpt_core.network.int8_weight import Int8Weight
+from sparsegpt_core.network.layer_plan import plan_layers
+from sparsegpt_core.network.layers import Layer
+from sparsegpt_core.network.modules import check_finite, eval_mode
+from sparsegpt_core.network.tracing import Program, export_graph, inputs_and_constants, trace
+from sparsegpt_core.network.weight_layout import (
+    ConvLayer,
+    PrunableLayer,
+    input_columns,
+    matrix_to_weight,
+    output_rows,
+    pad_input,
+    sampled_columns,
+    weight_to_matrix,
+)
+
+__all__ = [
+    "Batch",
+    "Call",
+    "ConvLayer",
+    "Int8Weight",
+    "Layer",
+    "Program",
+    "PrunableLayer",
+    "as_tensors",
+    "check_finite",
+    "eval_mode",
+    "export_graph",
+    "input_columns",
+    "inputs_and_constants",
+    "matrix_to_weight",
+    "output_rows",
+    "pad_input",
+    "plan_layers",
+    "record_calls",
+    "sampled_columns",
+    "split_batches",
+    "tensors_of",
+    "trace",
+    "weight_to_matrix",
+]

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from sparsegpt_core.network.weight_layout import PrunableLayer
 
-__all__ = ["Call", "watch_calls"]
+__all__ = ["Call", "record_calls"]
 
 _CONVOLUTIONS: dict[Any, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     torch.conv1d: nn.Conv1d,
@@ -58,7 +58,7 @@ class Call:
         return plain
 
 
-class watch_calls(TorchFunctionMode):
+class record_calls(TorchFunctionMode):
     """Within this context every convolution and linear call is announced before it runs.
 
     Args:

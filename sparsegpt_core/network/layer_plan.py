@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.execution.devices import device_of
+from sparsegpt_core.execution import device_of
 from sparsegpt_core.network.inputs import Batch, as_tensors
 from sparsegpt_core.network.layers import Layer, select_layers
 from sparsegpt_core.network.modules import eval_mode

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sparsegpt_core.errors import InputError, ModelError, first_line
-from sparsegpt_core.network.functional_calls import Call, watch_calls
-from sparsegpt_core.network.shift_targets import Absorber, watch_readers
+from sparsegpt_core.network.functional_calls import Call, record_calls
+from sparsegpt_core.network.shift_targets import ShiftTarget, record_readers
 from sparsegpt_core.network.weight_layout import PrunableLayer
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
@@ -31,7 +31,7 @@ class Layer:
     """A convolution or linear layer of a network; ``reason`` is None where it will be pruned.
 
     ``calls`` is how often one forward pass multiplies by its weight, and ``plain`` a layer that does what
-    those calls do, without what a subclass puts around them; None where there is no such call. ``absorber`` can
+    those calls do, without what a subclass puts around them; None where there is no such call. ``shift_target`` can
     shift the layer's outputs, and them alone; None where nothing can. ``single``: a sample gives it one vector.
     """
 
@@ -40,7 +40,7 @@ class Layer:
     calls: int
     reason: Reason | None
     plain: PrunableLayer | None = None
-    absorber: Absorber | None = None
+    shift_target: ShiftTarget | None = None
     single: bool = False
 
     @property
@@ -101,7 +101,7 @@ def select_layers(
     }
     for glob in (*include, *exclude):
         _check_glob(glob, list(modules))
-    order, calls, absorbers, single = _run(model, modules, sample)
+    order, calls, shift_targets, single = _run(model, modules, sample)
     first = next((name for name in order if isinstance(modules[name], _ConvNd)), None)
     last = next(reversed(order), None)
 
@@ -125,7 +125,7 @@ def select_layers(
             calls=len(calls[name]),
             reason=reason(name),
             plain=_common(calls[name]),
-            absorber=absorbers.get(name),
+            shift_target=shift_targets.get(name),
             single=name in single,
         )
         for name in names
@@ -134,7 +134,7 @@ def select_layers(
 
 def _run(
     model: nn.Module, modules: dict[str, nn.Module], sample: Tensor
-) -> tuple[Counter[str], dict[str, list[PrunableLayer]], dict[str, Absorber], set[str]]:
+) -> tuple[Counter[str], dict[str, list[PrunableLayer]], dict[str, ShiftTarget], set[str]]:
     """Run the network once.
 
     Returns:
@@ -154,7 +154,7 @@ def _run(
             calls[name].append(call.layer())
             inputs[name] = call.arguments["input"].shape
 
-    readers = watch_readers()
+    readers = record_readers()
 
     def follow(call: Call, output: Tensor) -> None:
         for name in owners.get(id(call.arguments["weight"]), []):
@@ -163,7 +163,7 @@ def _run(
 
     hooks = [m.register_forward_pre_hook(lambda *_, name=name: order.update([name])) for name, m in modules.items()]
     try:
-        with torch.inference_mode(), readers, watch_calls(note, follow):
+        with torch.inference_mode(), readers, record_calls(note, follow):
             model(sample)
     except torch.OutOfMemoryError:
         raise
@@ -177,8 +177,12 @@ def _run(
         for hook in hooks:
             hook.remove()
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    absorbers = {name: _absorber(name, calls, outputs, readers) for name in outputs}
-    found = {name: absorber for name, absorber in absorbers.items() if absorber and id(absorber.tensor) in own}
+    shift_targets = {name: _shift_target(name, calls, outputs, readers) for name in outputs}
+    found = {
+        name: shift_target
+        for name, shift_target in shift_targets.items()
+        if shift_target and id(shift_target.tensor) in own
+    }
     return order, calls, found, {name for name in inputs if _single(calls[name], inputs[name], len(sample))}
 
 
@@ -186,18 +190,18 @@ def _single(calls: Sequence[PrunableLayer], shape: torch.Size, samples: int) -> 
     return len(calls) == 1 and isinstance(calls[0], nn.Linear) and len(shape) == 2 and shape[0] == samples
 
 
-def _absorber(
-    name: str, calls: dict[str, list[PrunableLayer]], outputs: dict[str, Tensor], readers: watch_readers
-) -> Absorber | None:
+def _shift_target(
+    name: str, calls: dict[str, list[PrunableLayer]], outputs: dict[str, Tensor], readers: record_readers
+) -> ShiftTarget | None:
     """What shifts the outputs of a layer that runs once: its bias if it has one, else the mean of its batch norm."""
     if len(calls[name]) != 1:
         return None
     bias = calls[name][0].bias
     if bias is None:
         mean = readers.batch_norm_mean(outputs[name])
-        return None if mean is None else Absorber(mean, -1)
+        return None if mean is None else ShiftTarget(mean, -1)
     shared = any(bias is call.bias for other, made in calls.items() if other != name for call in made)
-    return None if shared else Absorber(bias, 1)
+    return None if shared else ShiftTarget(bias, 1)
 
 
 def _common(calls: Sequence[PrunableLayer]) -> PrunableLayer | None:

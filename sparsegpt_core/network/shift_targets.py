@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Absorber", "watch_readers"]
+__all__ = ["ShiftTarget", "record_readers"]
 
 
 @dataclass(frozen=True)
-class Absorber:
+class ShiftTarget:
     """A parameter or buffer (K,) to which ``sign`` times a shift of the layer's outputs is added."""
 
     tensor: Tensor
     sign: int
 
 
-class watch_readers(TorchFunctionMode):
+class record_readers(TorchFunctionMode):
     """Within this context note which operations read the outputs given to :meth:`follow`."""
 
     def __init__(self) -> None:

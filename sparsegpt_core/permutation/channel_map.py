@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["Ledger", "Member", "Space", "View", "arguments_of", "has_shape", "name_of", "shape_of"]
+__all__ = ["ChannelMap", "Member", "Space", "View", "arguments_of", "has_shape", "name_of", "shape_of"]
 
 _BATCH = 1_000_003  # stands for the open batch size: a prime that no other size will be confused with
 
@@ -67,7 +67,7 @@ class View:
 
 
 @dataclass
-class Ledger:
+class ChannelMap:
     """What is known so far: the views of activations, and which axes of ``constants`` follow which space.
 
     ``constants`` are the model's own parameters and buffers; ``pinned`` says by identity which of them must stay

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from sparsegpt_core.network.tracing import export_graph, inputs_and_constants
-from sparsegpt_core.permutation.channel_map import Ledger, Member, Space, View, has_shape, name_of
+from sparsegpt_core.network import export_graph, inputs_and_constants
+from sparsegpt_core.permutation.channel_map import ChannelMap, Member, Space, View, has_shape, name_of
 from sparsegpt_core.permutation.operator_rules import RULES
 
 __all__ = ["ChannelSpace", "find_spaces"]
@@ -47,14 +47,14 @@ def find_spaces(model: nn.Module, sample: Tensor) -> list[ChannelSpace]:
     exported = export_graph(model, sample)
     inputs, constants = inputs_and_constants(exported, model)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    ledger = Ledger({node: value for node, value in constants.items() if id(value) in own})
+    ledger = ChannelMap({node: value for node, value in constants.items() if id(value) in own})
     for node in inputs:
         ledger.refuse(node, "the network's input")
     _walk(ledger, exported.graph)
     return _spaces(ledger)
 
 
-def _walk(ledger: Ledger, graph: Graph) -> None:
+def _walk(ledger: ChannelMap, graph: Graph) -> None:
     for node in graph.nodes:
         if node.op == "output":
             ledger.refuse(node, "the network's output")
@@ -66,14 +66,14 @@ def _walk(ledger: Ledger, graph: Graph) -> None:
                 ledger.refuse(node, view)
 
 
-def _apply_rule(ledger: Ledger, node: Node) -> View | str:
+def _apply_rule(ledger: ChannelMap, node: Node) -> View | str:
     rule, read = RULES.get(name_of(node)), next((read for read in node.all_input_nodes if read in ledger.views), None)
     if rule is None or read is None:
         return f"{name_of(node)} may depend on the order"
     return rule(ledger, node, read)
 
 
-def _spaces(ledger: Ledger) -> list[ChannelSpace]:
+def _spaces(ledger: ChannelMap) -> list[ChannelSpace]:
     found: dict[Space, list[Member]] = {}
     for space, member in ledger.members.values():
         if id(member.tensor) in ledger.pinned:

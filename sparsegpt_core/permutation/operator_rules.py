@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from torch.fx import Node
 
-from sparsegpt_core.permutation.channel_map import Ledger, Space, View, arguments_of, has_shape, name_of, shape_of
+from sparsegpt_core.permutation.channel_map import ChannelMap, Space, View, arguments_of, has_shape, name_of, shape_of
 
 __all__ = ["RULES", "Rule"]
 
-Rule = Callable[[Ledger, Node, Node], "View | str"]
+Rule = Callable[[ChannelMap, Node, Node], "View | str"]
 
 
-def _multiply(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _multiply(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """A convolution or linear layer reads one space and starts another; a depthwise one passes it on."""
     arguments = arguments_of(node)
     weight, bias, groups = (arguments.get(key) for key in ("weight", "bias", "groups"))
@@ -42,7 +42,7 @@ def _multiply(ledger: Ledger, node: Node, read: Node) -> View | str:
     return out
 
 
-def _elementwise(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _elementwise(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """Operands, one or more, are broadcast: those that have the channels share their order."""
     rank = len(shape_of(node))
     operands = [operand for operand in node.all_input_nodes if has_shape(operand)]
@@ -65,7 +65,7 @@ def _elementwise(ledger: Ledger, node: Node, read: Node) -> View | str:
     return main
 
 
-def _channelwise(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _channelwise(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """Norms and PReLU have their vectors along the channels; group norm needs all of them in one group, or none."""
     arguments, view = arguments_of(node), ledger.along(read, 1)
     groups = arguments.get("num_groups", 1)
@@ -77,7 +77,7 @@ def _channelwise(ledger: Ledger, node: Node, read: Node) -> View | str:
     return view
 
 
-def _layer_norm(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _layer_norm(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """Over other axes it passes the channels; over them alone too, since a mean knows no order."""
     arguments = arguments_of(node)
     view, axes = ledger.views[read], len(arguments["normalized_shape"])
@@ -92,7 +92,7 @@ def _layer_norm(ledger: Ledger, node: Node, read: Node) -> View | str:
     return view
 
 
-def _spatial(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _spatial(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """Pooling, resizing and padding touch the last one to three axes."""
     view, digits = ledger.views[read], re.search(r"(\d)d", name_of(node))
     if digits:
@@ -103,7 +103,7 @@ def _spatial(ledger: Ledger, node: Node, read: Node) -> View | str:
     return f"{name_of(node)} of channels" if touched else view
 
 
-def _reduce(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _reduce(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """Means and the like over other axes."""
     arguments = arguments_of(node)
     view, rank = ledger.views[read], len(shape_of(read))
@@ -115,7 +115,7 @@ def _reduce(ledger: Ledger, node: Node, read: Node) -> View | str:
     return view if kept else replace(view, axis=view.axis - sum(axis < view.axis for axis in axes))
 
 
-def _reshape(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _reshape(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """The channels stay one axis, or become the slow part of one."""
     before, after, view = shape_of(read), shape_of(node), ledger.views[read]
     start = math.prod(before[: view.axis])
@@ -125,7 +125,7 @@ def _reshape(ledger: Ledger, node: Node, read: Node) -> View | str:
     return replace(view, axis=axis, block=after[axis] // view.space.size)
 
 
-def _permute(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _permute(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """Axes change places."""
     arguments, view, rank = arguments_of(node), ledger.views[read], len(shape_of(node))
     order = list(range(rank))
@@ -137,7 +137,7 @@ def _permute(ledger: Ledger, node: Node, read: Node) -> View | str:
     return replace(view, axis=order.index(view.axis))
 
 
-def _part(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _part(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """A slice along another axis."""
     view, dim = ledger.views[read], arguments_of(node)["dim"] % len(shape_of(read))
     if dim == view.axis and shape_of(node) != shape_of(read):
@@ -145,7 +145,7 @@ def _part(ledger: Ledger, node: Node, read: Node) -> View | str:
     return replace(view, axis=view.axis - (len(shape_of(node)) < len(shape_of(read)) and dim < view.axis))
 
 
-def _item(ledger: Ledger, node: Node, read: Node) -> View | str:
+def _item(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     """One of several outputs: pooled values and their indices, or normalised values."""
     view = ledger.views[read]
     return view if shape_of(read) == shape_of(node) else view.space.root().frozen or "one of several outputs"

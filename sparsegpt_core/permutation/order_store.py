@@ -9,18 +9,18 @@ from pathlib import Path
 from torch import Tensor
 
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation.order_search import Search
 
-__all__ = ["ORDERS", "FinishedOrders"]
+__all__ = ["ORDERS", "OrderStore"]
 
 ORDERS = "orders"
 """Their folder, beside those of finished layers."""
 
 
-class FinishedOrders:
+class OrderStore:
     """What came of the searches of one run.
 
     Args:

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from sparsegpt_core.errors import CheckFailedError, InputError
-from sparsegpt_core.execution.parallel import each, workers
-from sparsegpt_core.network.layers import Layer
-from sparsegpt_core.network.modules import check_finite, eval_mode
-from sparsegpt_core.network.weight_layout import weight_to_matrix
+from sparsegpt_core.execution import each, workers
+from sparsegpt_core.network import Layer, check_finite, eval_mode, weight_to_matrix
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation.channel_spaces import ChannelSpace, find_spaces
 from sparsegpt_core.permutation.order_search import Search, search_order
-from sparsegpt_core.permutation.order_store import FinishedOrders
+from sparsegpt_core.permutation.order_store import OrderStore
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["PermutationResult", "PermutedSpace", "apply_order", "inverse", "permute_channels"]
@@ -110,7 +108,7 @@ def permute_channels(
         costs = [result.space.size * sum(rows[layer.name].numel() for layer in scored) for result, scored in plan]
         share = seconds * workers(len(plan), sample.device) / max(1, sum(costs))
         lock, done = threading.Lock(), itertools.count(1)
-        kept = FinishedOrders(finished, pattern, seconds, seed)
+        kept = OrderStore(finished, pattern, seconds, seed)
 
         def search(index: int) -> PermutedSpace:
             result, scored = plan[index]

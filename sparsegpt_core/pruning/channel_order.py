@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from torch import nn
 
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.execution.resources import DEFAULT, Runtime, full_precision
-from sparsegpt_core.network.inputs import Batch, as_tensors
+from sparsegpt_core.execution import DEFAULT, Resources, device_of, full_precision
+from sparsegpt_core.network import Batch, as_tensors
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.permutation.order_store import ORDERS
-from sparsegpt_core.permutation.permute import PermutationResult, permute_channels
+from sparsegpt_core.permutation import ORDERS, PermutationResult, permute_channels
 from sparsegpt_core.progress import Progress, silent
-from sparsegpt_core.pruning.saliency import survey
+from sparsegpt_core.pruning.saliency import measure_saliencies
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["permute_model"]
@@ -25,7 +23,7 @@ def permute_model(
     batches: Sequence[Batch],
     settings: PruneSettings,
     progress: Progress = silent,
-    runtime: Runtime = DEFAULT,
+    resources: Resources = DEFAULT,
     *,
     limit: float = float("inf"),
     seed: int = 0,
@@ -34,10 +32,10 @@ def permute_model(
 
     Args:
         model: In float32.
-        batches: Calibration inputs, as :func:`~sparsegpt_core.pruning.sequential.prune_model` takes them.
+        batches: Calibration inputs, as :func:`~sparsegpt_core.pruning.prune_model` takes them.
         settings: Pattern, damping and layers.
         progress: Told of every layer surveyed and every group of channels searched.
-        runtime: Memory, scratch folder and processes.
+        resources: Memory, scratch folder and processes.
         limit: Seconds after which the searches are cut off; the survey before them is not.
         seed: Of the searches.
 
@@ -49,8 +47,8 @@ def permute_model(
     """
     if not isinstance(settings.pattern, NM):
         return None, "unstructured pruning does not care about the order of channels"
-    found = survey(model, batches, settings, progress, runtime)
-    with full_precision(runtime.tf32):
+    found = measure_saliencies(model, batches, settings, progress, resources)
+    with full_precision(resources.tf32):
         try:
             result = permute_channels(
                 model,
@@ -62,7 +60,7 @@ def permute_model(
                 seconds=limit,
                 seed=seed,
                 progress=progress,
-                finished=runtime.finished / ORDERS if runtime.finished and runtime.world.size == 1 else None,
+                finished=resources.finished / ORDERS if resources.finished and resources.world.size == 1 else None,
             )
         except ModelError as error:
             return None, str(error)

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.network import Int8Weight
 
-__all__ = ["FinishedLayers", "Outcome", "run_key"]
+__all__ = ["LayerOutcome", "LayerStore", "run_key"]
 
 _INTEGERS = "integers."
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LayerOutcome:
     """What came of one layer.
 
     ``weight`` is pruned, in the layer's shape; ``absorbed`` is what the parameter or buffer behind the layer becomes
@@ -32,12 +32,12 @@ class Outcome:
 
     weight: Tensor
     absorbed: Tensor | None = None
-    integers: IntegerWeight | None = None
+    integers: Int8Weight | None = None
     measured: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
-class FinishedLayers:
+class LayerStore:
     """The finished layers of one run.
 
     Args:
@@ -48,7 +48,7 @@ class FinishedLayers:
     def __init__(self, folder: Path | None, key: str) -> None:
         self._folder = folder / key if folder else None
 
-    def load(self, layer: str) -> Outcome | None:
+    def load(self, layer: str) -> LayerOutcome | None:
         """Return a layer's outcome; None where it is not finished, or its file is damaged."""
         path = self._path(layer)
         if path is None or not path.is_file():
@@ -60,12 +60,12 @@ class FinishedLayers:
                 measured["alphas"] = {float(alpha): rows for alpha, rows in measured["alphas"].items()}
             weight, absorbed = tensors.pop("weight"), tensors.pop("absorbed", None)
             parts = {name.removeprefix(_INTEGERS): tensor for name, tensor in tensors.items()}
-            integers = IntegerWeight(**parts) if parts else None
-            return Outcome(weight, absorbed, integers, measured, tuple(found.metadata["warnings"]))
+            integers = Int8Weight(**parts) if parts else None
+            return LayerOutcome(weight, absorbed, integers, measured, tuple(found.metadata["warnings"]))
         except (SparseGPTError, LookupError, TypeError, AttributeError, ValueError):
             return None  # it is computed again and written anew
 
-    def save(self, layer: str, outcome: Outcome) -> None:
+    def save(self, layer: str, outcome: LayerOutcome) -> None:
         """Keep a layer's outcome.
 
         Raises:
@@ -78,9 +78,7 @@ class FinishedLayers:
         if outcome.absorbed is not None:
             tensors["absorbed"] = outcome.absorbed
         if outcome.integers is not None:
-            tensors |= {
-                f"{_INTEGERS}{part.name}": getattr(outcome.integers, part.name) for part in fields(IntegerWeight)
-            }
+            tensors |= {f"{_INTEGERS}{part.name}": getattr(outcome.integers, part.name) for part in fields(Int8Weight)}
         save_checkpoint(path, tensors, {"measured": outcome.measured, "warnings": outcome.warnings})
 
     def _path(self, layer: str) -> Path | None:

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsegpt_core.network.modules import eval_mode
-from sparsegpt_core.network.weight_layout import matrix_to_weight, weight_to_matrix
+from sparsegpt_core.network import eval_mode, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.pruning.results import LayerResult
 from sparsegpt_core.reasons import Reason
-from sparsegpt_core.solvers.masks import keep_mask
+from sparsegpt_core.solvers import keep_mask
 
 __all__ = ["cnn_sparsegpt"]
 

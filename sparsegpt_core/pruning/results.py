@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.reasons import Reason
 
 __all__ = ["LayerResult", "PruneResult"]
@@ -58,7 +58,7 @@ class PruneResult:
     seconds: dict[str, float]
     warnings: tuple[str, ...]
     spilled_bytes: int = 0
-    integers: Mapping[str, IntegerWeight] = field(default_factory=dict)
+    integers: Mapping[str, Int8Weight] = field(default_factory=dict)
 
     @property
     def pruned(self) -> int:

@@ -8,25 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.activations.source import open_source
-from sparsegpt_core.execution.resources import DEFAULT, Runtime, full_precision
-from sparsegpt_core.linalg.factor import inverse_factor
-from sparsegpt_core.network.inputs import Batch, as_tensors
-from sparsegpt_core.network.layer_plan import plan_layers
-from sparsegpt_core.network.layers import Layer
-from sparsegpt_core.network.modules import eval_mode
-from sparsegpt_core.network.weight_layout import weight_to_matrix
+from sparsegpt_core.activations import open_source
+from sparsegpt_core.execution import DEFAULT, Resources, full_precision
+from sparsegpt_core.linalg import inverse_factor
+from sparsegpt_core.network import Batch, Layer, as_tensors, eval_mode, plan_layers, weight_to_matrix
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.statistics import LayerStatistics
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Saliencies", "measure_saliencies"]
 
 _POSITIONS = 20  # per column: a ranking of weights needs fewer than their update
 
 
 @dataclass(frozen=True)
-class Survey:
+class Saliencies:
     """The network's layers, and of those to prune the saliencies w² / [H_λ⁻¹]_jj (K, d) and the energy E‖W x‖².
 
     Of layers that share a weight only the first is there: it stands for all of them.
@@ -37,43 +33,43 @@ class Survey:
     energies: dict[str, float]
 
 
-def survey(
+def measure_saliencies(
     model: nn.Module,
     batches: Sequence[Batch],
     settings: PruneSettings,
     progress: Progress = silent,
-    runtime: Runtime = DEFAULT,
-) -> Survey:
+    resources: Resources = DEFAULT,
+) -> Saliencies:
     """Sweep over the dense network and weigh every weight of the layers to prune.
 
     Args:
         model: In float32; not changed.
-        batches: Calibration inputs, as :func:`~sparsegpt_core.pruning.sequential.prune_model` takes them.
+        batches: Calibration inputs, as :func:`~sparsegpt_core.pruning.prune_model` takes them.
         settings: Pattern, layers, damping and positions.
         progress: Told of every layer.
-        runtime: Memory, scratch folder and processes.
+        resources: Memory, scratch folder and processes.
 
     Raises:
         NumericsError: NaN or infinity in activations, or a Hessian that cannot be damped.
         InputError: The memory limit is too small.
     """
     tensors = as_tensors(batches)
-    first, total = runtime.world.place(sum(map(len, tensors)))
+    first, total = resources.world.place(sum(map(len, tensors)))
     positions = min(settings.positions_per_column or _POSITIONS, _POSITIONS)
-    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
-        result = Survey(plan_layers(model, tensors[0][:2], settings), {}, {})
+    with eval_mode(model), torch.no_grad(), full_precision(resources.tf32):
+        result = Saliencies(plan_layers(model, tensors[0][:2], settings), {}, {})
         todo = _first_uses(result.layers)
         progress("survey", 0, len(todo))
-        with open_source(model, tensors, todo, first=first, dense=False, runtime=runtime, seconds={}) as source:
+        with open_source(model, tensors, todo, first=first, dense=False, resources=resources, seconds={}) as source:
             for number, layer in enumerate(todo, 1):
                 statistics = LayerStatistics(
                     layer.pruned,
                     samples=total,
-                    centred=settings.bias and layer.absorber is not None,
+                    centred=settings.bias and layer.shift_target is not None,
                     positions_per_column=positions,
                 )
                 source.gather(layer, statistics)
-                runtime.world.add_up(statistics.sums())
+                resources.world.add_up(statistics.sums())
                 moments = statistics.moments(layer.name)
                 weight = weight_to_matrix(layer.pruned.weight.float())
                 factor = inverse_factor(

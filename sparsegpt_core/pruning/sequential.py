@@ -12,26 +12,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.activations.source import Source, open_source
+from sparsegpt_core.activations import Source, open_source
 from sparsegpt_core.errors import CheckFailedError, InputError
-from sparsegpt_core.execution.devices import device_of
-from sparsegpt_core.execution.resources import DEFAULT, Runtime, full_precision
-from sparsegpt_core.execution.smaller_batches import with_smaller_batches
-from sparsegpt_core.network.inputs import Batch, as_tensors, split_batches
-from sparsegpt_core.network.integer_weight import IntegerWeight
-from sparsegpt_core.network.layer_plan import plan_layers
-from sparsegpt_core.network.layers import Layer
-from sparsegpt_core.network.modules import check_finite, eval_mode
-from sparsegpt_core.network.weight_layout import matrix_to_weight, weight_to_matrix
+from sparsegpt_core.execution import DEFAULT, Resources, device_of, full_precision, with_smaller_batches
+from sparsegpt_core.network import (
+    Batch,
+    Int8Weight,
+    Layer,
+    as_tensors,
+    check_finite,
+    eval_mode,
+    matrix_to_weight,
+    plan_layers,
+    split_batches,
+    weight_to_matrix,
+)
 from sparsegpt_core.patterns import NM, Pattern, find_violations
 from sparsegpt_core.progress import Progress, silent, timed
-from sparsegpt_core.pruning.layer_store import FinishedLayers, Outcome, run_key
+from sparsegpt_core.pruning.layer_store import LayerOutcome, LayerStore, run_key
 from sparsegpt_core.pruning.results import LayerResult, PruneResult
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.solvers.layer_solver import Solution, solve
-from sparsegpt_core.solvers.masks import magnitude
-from sparsegpt_core.statistics.moments import Moments
-from sparsegpt_core.statistics.split_statistics import SplitStatistics
+from sparsegpt_core.solvers import Solution, magnitude, solve
+from sparsegpt_core.statistics import Moments, SplitStatistics
 
 __all__ = ["LayerResult", "PruneResult", "prune_model"]
 
@@ -41,7 +43,7 @@ def prune_model(
     batches: Sequence[Batch],
     settings: PruneSettings,
     progress: Progress = silent,
-    runtime: Runtime = DEFAULT,
+    resources: Resources = DEFAULT,
 ) -> PruneResult:
     """Prune a network in place.
 
@@ -50,7 +52,7 @@ def prune_model(
         batches: Inputs (N, C, H, W), or tuples of several, on any device; with several processes, this one's share.
         settings: Pattern, method and layers.
         progress: Told of every layer.
-        runtime: Memory, scratch folder and processes.
+        resources: Memory, scratch folder and processes.
 
     Raises:
         ModelError: Nothing can be pruned, or the model does not take the images.
@@ -61,17 +63,17 @@ def prune_model(
         raise InputError("pruning needs calibration images")
     check_finite(model.state_dict())
     tensors = as_tensors(batches)
-    with eval_mode(model), torch.no_grad(), full_precision(runtime.tf32):
+    with eval_mode(model), torch.no_grad(), full_precision(resources.tf32):
         layers = plan_layers(model, tensors[0][:2], settings)
-        folder = runtime.finished if runtime.world.size == 1 else None
-        about = {"settings": asdict(settings), "device": device_of(model), "tf32": runtime.tf32}
+        folder = resources.finished if resources.world.size == 1 else None
+        about = {"settings": asdict(settings), "device": device_of(model), "tf32": resources.tf32}
         key = run_key(model, tensors, about) if folder else ""
-        finished = FinishedLayers(folder, key)
+        finished = LayerStore(folder, key)
 
         def run(parts: Sequence[Tensor]) -> PruneResult:
-            return _Pruning(model, layers, settings, progress, runtime, finished).run(parts)
+            return _Pruning(model, layers, settings, progress, resources, finished).run(parts)
 
-        if runtime.world.size > 1:  # the others would not try again
+        if resources.world.size > 1:  # the others would not try again
             return run(tensors)
         result, warnings = with_smaller_batches(run, tensors)
         return replace(result, warnings=(*warnings, *result.warnings))
@@ -86,14 +88,14 @@ class _Pruning:
         layers: list[Layer],
         settings: PruneSettings,
         progress: Progress,
-        runtime: Runtime,
-        finished: FinishedLayers,
+        resources: Resources,
+        finished: LayerStore,
     ) -> None:
         self._model, self._layers, self._settings = model, layers, settings
-        self._progress, self._runtime, self._finished = progress, runtime, finished
+        self._progress, self._resources, self._finished = progress, resources, finished
         self._todo = [layer for layer in layers if layer.reason is None]
         self._changes: list[tuple[Tensor, Tensor]] = []  # parameters and buffers, and their new values
-        self._integers: dict[str, IntegerWeight] = {}
+        self._integers: dict[str, Int8Weight] = {}
         self._results: dict[str, LayerResult] = {}
         self._seconds: dict[str, float] = {}
         self._warnings: list[str] = []
@@ -103,7 +105,7 @@ class _Pruning:
         if self._settings.method == "magnitude":
             self._prune_all(None, 0)
         else:
-            first, samples = self._runtime.world.place(sum(map(len, batches)))
+            first, samples = self._resources.world.place(sum(map(len, batches)))
             held_out = self._settings.held_out(samples)
             with open_source(
                 self._model,
@@ -112,7 +114,7 @@ class _Pruning:
                 first=first,
                 samples=samples,
                 dense=self._settings.dense,
-                runtime=self._runtime,
+                resources=self._resources,
                 seconds=self._seconds,
                 admm_columns=self._settings.admm_columns if self._settings.mask in ("admm", "auto") else 0,
                 held_out=held_out > 0,
@@ -155,8 +157,8 @@ class _Pruning:
         weight = outcome.weight.to(parameter.device)
         _check(layer.name, weight, self._settings.pattern_for(layer.name))
         changes = [(parameter, weight)]
-        if layer.absorber and outcome.absorbed is not None:
-            changes.append((layer.absorber.tensor, outcome.absorbed.to(parameter.device)))
+        if layer.shift_target and outcome.absorbed is not None:
+            changes.append((layer.shift_target.tensor, outcome.absorbed.to(parameter.device)))
         if source is not None:
             for tensor, value in changes:
                 source.replace(tensor, value)
@@ -166,24 +168,24 @@ class _Pruning:
         self._warnings += outcome.warnings
         self._results[layer.name] = _result(layer, weight, **outcome.measured)
 
-    def _solve(self, layer: Layer, source: Source | None, samples: int) -> Outcome:
+    def _solve(self, layer: Layer, source: Source | None, samples: int) -> LayerOutcome:
         start = time.perf_counter()
         parameter, settings = layer.pruned.weight, self._settings
         settings = replace(settings, pattern=settings.pattern_for(layer.name))
         dense = weight_to_matrix(parameter.float())
         if source is None:
             sparse = magnitude(dense, settings.pattern)
-            return Outcome(matrix_to_weight(sparse, layer.shape).to(parameter.dtype), measured=_since(start))
+            return LayerOutcome(matrix_to_weight(sparse, layer.shape).to(parameter.dtype), measured=_since(start))
         moments, held_out = self._moments(layer, source, samples)
         with timed(self._seconds, "solve"):
-            solution = solve(dense, moments, settings, layer.name, self._runtime.world, held_out)
-        absorber, shift, integers = layer.absorber, solution.shift, solution.integers
+            solution = solve(dense, moments, settings, layer.name, self._resources.world, held_out)
+        shift_target, shift, integers = layer.shift_target, solution.shift, solution.integers
         if integers is not None:
             integers = replace(integers, values=matrix_to_weight(integers.values, layer.shape))
         absorbed = None
-        if absorber and shift is not None:
-            absorbed = absorber.tensor + absorber.sign * shift.to(absorber.tensor.dtype)
-        return Outcome(
+        if shift_target and shift is not None:
+            absorbed = shift_target.tensor + shift_target.sign * shift.to(shift_target.tensor.dtype)
+        return LayerOutcome(
             weight=matrix_to_weight(solution.matrix, layer.shape).to(parameter.dtype),
             absorbed=absorbed,
             integers=integers,
@@ -198,12 +200,12 @@ class _Pruning:
             self._settings.held_out(samples),
             as_rows=layer.few(samples),
             cross=source.compares(layer),
-            centred=self._settings.bias and layer.absorber is not None,
+            centred=self._settings.bias and layer.shift_target is not None,
             positions_per_column=self._settings.positions_per_column,
         )
         source.gather(layer, statistics)
         with timed(self._seconds, "statistics"):
-            self._runtime.world.add_up(statistics.sums())
+            self._resources.world.add_up(statistics.sums())
             return statistics.moments(layer.name)
 
     def _doubts(self, layer: Layer, moments: Moments, solution: Solution) -> tuple[str, ...]:

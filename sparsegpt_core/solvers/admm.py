@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsegpt_core.execution.parallel import each
-from sparsegpt_core.linalg.factor import Factor
-from sparsegpt_core.linalg.low_rank import Gram, LowRank, LowRankInverse
+from sparsegpt_core.execution import each
+from sparsegpt_core.linalg import Factor, Gram, LowRank, LowRankInverse
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.solvers.masks import project
 
-__all__ = ["Resolvents", "admm"]
+__all__ = ["Resolvents", "search_by_admm"]
 
 # In the units below A⁻¹ has a diagonal of ones whatever the layer, so that the same ρ suit all: measured on layers of
 # 288 to 4608 columns. Below 1 uncorrelated inputs (A = I) would not settle. It grows in few steps, as each needs an
@@ -55,7 +54,7 @@ class Resolvents:
         return cls(scale, rhos, tuple(each(inverse, rhos, hessian.device)), iterations)
 
 
-def admm(target: Tensor, resolvents: Resolvents, pattern: Pattern) -> Tensor:
+def search_by_admm(target: Tensor, resolvents: Resolvents, pattern: Pattern) -> Tensor:
     """Prune towards ``target`` by the alternating direction method of multipliers.
 
     Minimises tr[(Ŵ − W*) H_λ (Ŵ − W*)ᵀ] over the weights that obey ``pattern``, as ALPS does (Meng et al., 2024),
@@ -74,7 +73,8 @@ def admm(target: Tensor, resolvents: Resolvents, pattern: Pattern) -> Tensor:
         pattern: What to prune to; d must be a multiple of M for N:M.
 
     Returns:
-        Z S⁻¹ (K, d), exactly zero where pruned; :func:`~sparsegpt_core.solvers.refit.refit` makes the rest exact.
+        Z S⁻¹ (K, d), exactly zero where pruned;
+        :func:`~sparsegpt_core.solvers.refit.refit_weights` makes the rest exact.
     """
     goal = target * resolvents.scale
     sparse, multipliers = project(goal, pattern), torch.zeros_like(goal)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparsegpt_core.execution.parallel import spans
-from sparsegpt_core.linalg.low_rank import LowRankUpper, Upper
+from sparsegpt_core.execution import spans
+from sparsegpt_core.linalg import LowRankUpper, Upper
 
 __all__ = ["in_blocks"]
 

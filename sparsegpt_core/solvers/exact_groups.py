@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.linalg.low_rank import Upper
+from sparsegpt_core.linalg import Upper
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.solvers.column_blocks import in_blocks
 
-__all__ = ["exact_groups"]
+__all__ = ["prune_with_exact_groups"]
 
 _CHOICES = 1000  # per group, each of them a product
 
 
-def exact_groups(weight: Tensor, upper: Upper, pattern: NM, block_size: int = 128) -> Tensor:
+def prune_with_exact_groups(weight: Tensor, upper: Upper, pattern: NM, block_size: int = 128) -> Tensor:
     """Prune a weight matrix group by group of M columns, those behind absorbing the error.
 
     SparseGPT removes the weights with the smallest w_q² / U_qq², as if each went alone. Here every choice T of M − N
@@ -28,7 +28,7 @@ def exact_groups(weight: Tensor, upper: Upper, pattern: NM, block_size: int = 12
 
     Args:
         weight: (K, d); not changed.
-        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :func:`~sparsegpt_core.linalg.factor.inverse_factor`.
+        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :func:`~sparsegpt_core.linalg.inverse_factor`.
         pattern: N:M; d must be a multiple of M.
         block_size: Columns per block (lazy updates); rounded up to a multiple of M.
 

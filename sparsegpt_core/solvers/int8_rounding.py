@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsegpt_core.linalg.low_rank import Upper
+from sparsegpt_core.linalg import Upper
 from sparsegpt_core.solvers.column_blocks import in_blocks
 
 __all__ = ["grid_scales", "quantise"]
@@ -19,13 +19,13 @@ def quantise(sparse: Tensor, upper: Upper, scales: Tensor, bits: int = 8, block_
 
     OBQ with one shared factor (Frantar et al., 2022; GPTQ), on a mask: pruned columns absorb like the others and are
     then set back to zero, which is an error that the columns behind them absorb in turn. Around a refitted layer
-    (:func:`~sparsegpt_core.solvers.refit.refit`) the error against the dense target and that against the refitted
-    weights
-    differ by a constant, as the gradient is zero on the mask; so the loop starts there, where pruning costs it nothing.
+    (:func:`~sparsegpt_core.solvers.refit.refit_weights`) the error against the dense target
+    and that against the refitted weights differ by a constant, as the gradient is zero on the mask; so the loop starts
+    there, where pruning costs it nothing.
 
     Args:
         sparse: (K, d), refitted on its mask: what is zero stays zero; not changed.
-        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :func:`~sparsegpt_core.linalg.factor.inverse_factor`.
+        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :func:`~sparsegpt_core.linalg.inverse_factor`.
         scales: s (K,), positive.
         bits: Width of the symmetric integers: ±127 for 8.
         block_size: Columns per block (lazy updates).

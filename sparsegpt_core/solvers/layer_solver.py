@@ -10,18 +10,16 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from sparsegpt_core.execution.distributed import ALONE, World
-from sparsegpt_core.execution.parallel import each, spans
-from sparsegpt_core.linalg.factor import Factor, inverse_factor
-from sparsegpt_core.linalg.low_rank import Gram, LowRank, width
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.execution import ALONE, World, each, spans
+from sparsegpt_core.linalg import Factor, Gram, LowRank, inverse_factor, width
+from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers.admm import Resolvents
 from sparsegpt_core.solvers.int8_rounding import grid_scales, quantise
 from sparsegpt_core.solvers.masks import magnitude
 from sparsegpt_core.solvers.row_solver import Choice, Rows, Solver
-from sparsegpt_core.statistics.moments import Moments, pooled
+from sparsegpt_core.statistics import Moments, pooled
 
 __all__ = ["Solution", "solve"]
 
@@ -50,7 +48,7 @@ class Solution:
     sensitivity: float | None
     damping: float
     choices: dict[Choice, int]
-    integers: IntegerWeight | None = None
+    integers: Int8Weight | None = None
 
 
 def solve(
@@ -121,7 +119,7 @@ def solve(
 
 def _round(
     matrix: Tensor, moments: Moments, factor: Factor, blocks: Sequence[slice], root: float, world: World
-) -> IntegerWeight:
+) -> Int8Weight:
     """Round a refitted matrix (K, d) to INT8, each block of rows in one piece."""
     importance = moments.hessian.diagonal() + factor.shift
 
@@ -138,7 +136,7 @@ def _round(
     shift = torch.zeros_like(scales)
     if moments.mean is not None:  # H is centred and knows nothing of the mean
         shift = (matrix - values * scales[:, None]) @ moments.mean / root
-    return IntegerWeight(values.to(torch.int8), scales, shift)
+    return Int8Weight(values.to(torch.int8), scales, shift)
 
 
 def _taming_root(hessian: Gram) -> float:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.linalg.low_rank import Gram
+from sparsegpt_core.linalg import Gram
 
-__all__ = ["AFTER_ADMM", "refit"]
+__all__ = ["AFTER_ADMM", "refit_weights"]
 
 AFTER_ADMM = 8
 """Steps of conjugate gradients that do, whatever the width, where ADMM has come close to the optimum already."""
@@ -20,7 +20,7 @@ _ITERATIONS = 8  # in wider layers
 _TOLERANCE = 1e-3
 
 
-def refit(
+def refit_weights(
     start: Tensor,
     product: Tensor,
     hessian: Gram,
@@ -38,7 +38,7 @@ def refit(
     by conjugate gradients, where the rows share each product with H.
 
     Args:
-        start: (K, d), as :func:`~sparsegpt_core.solvers.sparsegpt.sparsegpt` leaves it; not changed.
+        start: (K, d), as :func:`~sparsegpt_core.solvers.sparsegpt.prune_with_sparsegpt` leaves it; not changed.
         product: W* H_λ (K, d).
         hessian: H (d, d).
         shift: (d,), what H_λ has more than H on its diagonal.

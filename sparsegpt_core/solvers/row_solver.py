@@ -9,15 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsegpt_core.linalg.factor import Factor
-from sparsegpt_core.linalg.low_rank import Gram
+from sparsegpt_core.linalg import Factor, Gram
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.solvers.admm import Resolvents, admm
-from sparsegpt_core.solvers.exact_groups import exact_groups
-from sparsegpt_core.solvers.refit import AFTER_ADMM, refit
-from sparsegpt_core.solvers.sparsegpt import sparsegpt
-from sparsegpt_core.statistics.moments import Moments
+from sparsegpt_core.solvers.admm import Resolvents, search_by_admm
+from sparsegpt_core.solvers.exact_groups import prune_with_exact_groups
+from sparsegpt_core.solvers.refit import AFTER_ADMM, refit_weights
+from sparsegpt_core.solvers.sparsegpt import prune_with_sparsegpt
+from sparsegpt_core.statistics import Moments
 
 __all__ = ["Choice", "Rows", "Solver"]
 
@@ -69,11 +68,11 @@ class Solver:
         if alpha:
             target = target + self.factor.solve(alpha * rows.gap)
         if mask == "admm" and self.resolvents is not None:
-            sparse = admm(target, self.resolvents, settings.pattern)
+            sparse = search_by_admm(target, self.resolvents, settings.pattern)
         elif mask == "exact" and isinstance(settings.pattern, NM):
-            sparse = exact_groups(target, upper, settings.pattern, settings.block_size)
+            sparse = prune_with_exact_groups(target, upper, settings.pattern, settings.block_size)
         else:
-            sparse = sparsegpt(target, upper, settings.pattern, settings.block_size)
+            sparse = prune_with_sparsegpt(target, upper, settings.pattern, settings.block_size)
         if not settings.refit:
             return sparse, sparse @ rows.hessian
         return self.refit(rows, sparse, alpha, AFTER_ADMM if mask == "admm" else None)
@@ -84,7 +83,7 @@ class Solver:
         """Return the best Ŵ on the mask of ``sparse``, and Ŵ H."""
         shift = self.factor.shift
         goal = rows.goal(alpha, shift)
-        sparse, residual = refit(sparse, goal, rows.hessian, shift, self.name, iterations=iterations)
+        sparse, residual = refit_weights(sparse, goal, rows.hessian, shift, self.name, iterations=iterations)
         return sparse, goal - residual - sparse * shift
 
     def choose(

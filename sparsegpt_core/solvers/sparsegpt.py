@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsegpt_core.linalg.low_rank import Upper
+from sparsegpt_core.linalg import Upper
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.solvers.column_blocks import in_blocks
 from sparsegpt_core.solvers.masks import keep_mask, ranks
 
-__all__ = ["sparsegpt"]
+__all__ = ["prune_with_sparsegpt"]
 
 _STEP = 16  # columns handled together where the pattern has no groups
 
 
-def sparsegpt(weight: Tensor, upper: Upper, pattern: Pattern, block_size: int = 128) -> Tensor:
+def prune_with_sparsegpt(weight: Tensor, upper: Upper, pattern: Pattern, block_size: int = 128) -> Tensor:
     """Prune a weight matrix and let the kept weights absorb the error.
 
     With (H + λI)⁻¹ = UᵀU the rows of U make column j's part of H⁻¹ valid once the columns before j are
@@ -25,7 +25,7 @@ def sparsegpt(weight: Tensor, upper: Upper, pattern: Pattern, block_size: int = 
 
     Args:
         weight: (K, d); not changed.
-        upper: V (d, d), upper triangular, H + λI = V Vᵀ, from :func:`~sparsegpt_core.linalg.factor.inverse_factor`.
+        upper: V (d, d), upper triangular, H + λI = V Vᵀ, from :func:`~sparsegpt_core.linalg.inverse_factor`.
         pattern: What to prune to; d must be a multiple of M for N:M.
         block_size: Columns per block (lazy updates); rounded up to a multiple of M.
 

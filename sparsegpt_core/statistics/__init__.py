@@ -1,1 +1,10 @@
-"""Room."""
+"""Sums a layer's inputs into its Hessian and the other moments that a solver needs.
+
+May import ``network``, ``linalg``, ``execution`` and below.
+"""
+
+from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.statistics.moments import Moments, pooled
+from sparsegpt_core.statistics.split_statistics import SplitStatistics
+
+__all__ = ["LayerStatistics", "Moments", "SplitStatistics", "pooled"]

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sparsegpt_core.network.weight_layout import ConvLayer
-from sparsegpt_core.statistics.displacements import Axis, displacements
+from sparsegpt_core.network import ConvLayer
+from sparsegpt_core.statistics.displacements import Axis, find_displacements
 
 __all__ = ["Maps", "axes_of", "cross_blocks", "gram_blocks", "map_of", "phase_maps"]
 
@@ -64,7 +64,7 @@ def phase_maps(parts: Sequence[Tensor], axes: tuple[Axis, ...]) -> Maps:
 def gram_blocks(maps: Maps, axes: tuple[Axis, ...]) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (t', t, block (C, C)) for the taps t ≤ t' whose block is not zero: Σ (what t' sees) (what t sees)ᵀ."""
     kernel = tuple(axis.kernel for axis in axes)
-    for displacement in displacements(axes):
+    for displacement in find_displacements(axes):
         left, right = (maps[phases] for phases in zip(*(axis.phases for axis in displacement.axes)))
         shifts = [axis.shift for axis in displacement.axes]
         sums = torch.stack([_product(_cut(right, box, shifts), _cut(left, box)) for box in displacement.boxes])

@@ -17,7 +17,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 
-__all__ = ["Axis", "Displacement", "Shared", "displacements"]
+__all__ = ["Axis", "Displacement", "Shared", "find_displacements"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Displacement:
 
 
 @functools.lru_cache(maxsize=256)
-def displacements(axes: tuple[Axis, ...]) -> tuple[Displacement, ...]:
+def find_displacements(axes: tuple[Axis, ...]) -> tuple[Displacement, ...]:
     """Return the displacements that, by symmetry, make the whole Gram matrix: those with t ≤ t'.
 
     Pairs of which one tap sees nothing but padding wherever the other sees pixels are in none: their block is 0.

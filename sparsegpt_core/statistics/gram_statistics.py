@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.network.weight_layout import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
+from sparsegpt_core.network import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
 from sparsegpt_core.statistics.correlations import Maps, axes_of, cross_blocks, gram_blocks, map_of, phase_maps
-from sparsegpt_core.statistics.displacements import Axis, displacements
+from sparsegpt_core.statistics.displacements import Axis, find_displacements
 from sparsegpt_core.statistics.lower_triangle import LowerTriangle
 from sparsegpt_core.statistics.moments import Moments, hardly_vary, no_inputs, not_finite
 
@@ -166,7 +166,7 @@ class LayerStatistics:
             return 0
         (rows, channels), taps = self._layer.weight.shape[:2], self._taps
         cross = 0 if self._cross is None else taps * channels * rows
-        shared = sum(d.positions for d in displacements(axes)) if taps > 1 else count
+        shared = sum(d.positions for d in find_displacements(axes)) if taps > 1 else count
         exact = shared * channels**2 + count * cross
         return self._drawn if self._drawn * (taps * (taps + 1) // 2 * channels**2 + cross) < exact else 0
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.linalg.low_rank import Gram, LowRank
+from sparsegpt_core.linalg import Gram, LowRank
 
 __all__ = ["Moments", "hardly_vary", "no_inputs", "not_finite", "pooled"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution.parallel import each, spans
-from sparsegpt_core.linalg.low_rank import LowRank
-from sparsegpt_core.network.weight_layout import PrunableLayer
+from sparsegpt_core.execution import each, spans
+from sparsegpt_core.linalg import LowRank
+from sparsegpt_core.network import PrunableLayer
 from sparsegpt_core.statistics.moments import Moments, hardly_vary, no_inputs, not_finite
 
 __all__ = ["RowStatistics"]

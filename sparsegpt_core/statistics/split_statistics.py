@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from sparsegpt_core.network.weight_layout import PrunableLayer
+from sparsegpt_core.network import PrunableLayer
 from sparsegpt_core.statistics.gram_statistics import LayerStatistics
 from sparsegpt_core.statistics.moments import Moments
 from sparsegpt_core.statistics.row_statistics import RowStatistics
@@ -22,7 +22,7 @@ class SplitStatistics:
         samples: How many samples there will be in the whole calibration set, over all devices.
         held_out: How many of them, the last, are held out; 0: none.
         as_rows: Whether to keep the one vector that each sample gives the layer, in place of sums.
-        positions_per_column, options: As :class:`~sparsegpt_core.statistics.gram_statistics.LayerStatistics` takes
+        positions_per_column, options: As :class:`~sparsegpt_core.statistics.LayerStatistics` takes
             them.
     """
 

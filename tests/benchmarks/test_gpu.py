@@ -12,13 +12,12 @@ import pytest
 
 from benchmarks.gpu import accuracy, engines, questions
 from benchmarks.gpu.page import LEAST, page
-from deploy.benchmark.measure_arms import EngineSettings
-from deploy.builder.engine_build import build
-from deploy.builder.settings import BuildSettings
-from deploy.machine.environment import find_gpu
-from deploy.sessions.onnx_session import OnnxSession
-from export.audit.audit import audit_model
-from sparsegpt_core.files.atomic import write_json
+from deploy.benchmark import EngineSettings
+from deploy.builder import BuildSettings, build_engine
+from deploy.machine import find_gpu
+from deploy.sessions import OnnxSession
+from export.audit import audit_model
+from sparsegpt_core.files import write_json
 from sparsegpt_core.patterns import NM, find_violations
 from tests.support.engines import builder, gpu  # noqa: F401 - fixtures
 from tests.support.fake_arms import classifier
@@ -35,7 +34,9 @@ def test_questions_are_what_they_say(name, tmp_path, monkeypatch):
     questions.write_graph(question, path, sparse=True)
     audit = audit_model(onnx.load(path), NM(2, 4))
     assert audit.eligible_layers == ELIGIBLE[name]
-    built = build(path, tmp_path / "sparse.plan", BuildSettings(backend="tensorrt-rtx", compute_capability="8.6"))
+    built = build_engine(
+        path, tmp_path / "sparse.plan", BuildSettings(backend="tensorrt-rtx", compute_capability="8.6")
+    )
     assert built.eligible_layers == ELIGIBLE[name]
     shape = (2, 64, 6, 6)
     dtype = np.float16 if question.precision == "fp16" else np.float32

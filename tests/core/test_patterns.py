@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM, Unstructured, find_violations, parse_pattern
-from sparsegpt_core.solvers.masks import keep_mask
+from sparsegpt_core.solvers import keep_mask
 from tests.support.strategies import brute_force_violations, patterns
 
 

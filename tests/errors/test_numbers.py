@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from calibration.evaluation.accuracy import logits_of, score
-from calibration.evaluation.output_distance import outputs_of
-from sparsegpt_cli.terminal.console import logged_warnings
-from sparsegpt_core.execution.smaller_batches import in_halves, with_smaller_batches
-from sparsegpt_core.pruning.sequential import prune_model
+from calibration.evaluation import logits_and_labels, outputs_of, score
+from sparsegpt_cli.terminal import logged_warnings
+from sparsegpt_core.execution import run_in_halves, with_smaller_batches
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from tests.support.error_rows import check, save_good
 from tests.support.error_rows.numbers import COMMANDS, ELSEWHERE, OOM, PRUNE
@@ -70,7 +69,7 @@ def test_halves_until_it_fits(caplog):
         return part * 2
 
     rows = torch.arange(11.0)[:, None]
-    assert torch.equal(in_halves(run, rows), rows * 2)
+    assert torch.equal(run_in_halves(run, rows), rows * 2)
     assert caplog.messages[0] == "the GPU's memory is full with batches of 11: halved to 6"
 
 
@@ -104,7 +103,7 @@ def test_evaluation_goes_on_with_halves(caplog):
 
 def test_a_training_step_is_not_cut():
     with pytest.raises(torch.OutOfMemoryError):
-        logits_of(Greedy(most=4), batch(), torch.zeros(8, dtype=torch.long), CPU)
+        logits_and_labels(Greedy(most=4), batch(), torch.zeros(8, dtype=torch.long), CPU)
 
 
 @pytest.fixture

@@ -1,20 +1,20 @@
-"""docs/errors.md: its rows are those that the tests try. ``python -m tests.errors.test_table`` writes it anew."""
+"""docs/errors.md lists the rows that the tests try. ``python -m tests.errors.test_table`` writes it."""
 
 from pathlib import Path
 
 import pytest
 
-from sparsegpt_core.files.atomic import write_text
+from sparsegpt_core.files import write_text
 from tests.support.error_rows import Row, data, files, numbers, onnx, weights
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "errors.md"
 MODULES = (weights, data, onnx, files, numbers)
 HEAD = """# Errors
-What a wrong input does. Written by `python -m tests.errors.test_table`; every row is a test. A line on standard error
-begins with `error:` (`warning:` where the exit status is 0), is continued as below, and is the only one; … stands for names,
-and for what a library says in its own words. With `--json` the same goes to standard output as `error` and `hint`. *Left*
-is what is new on disk afterwards. Files in the commands are called after what is wrong with them.
+What each wrong input does. `python -m tests.errors.test_table` writes this page; every row is a test. Standard error
+holds one line: `error:` (`warning:` where the exit status is 0) and then the text below. … stands for a name, or for a
+library's own words. With `--json`, standard output holds the same text as `error` and `hint`. *Left* lists what is new
+on disk afterwards. The file names in the commands say what is wrong with the file.
 """
 
 

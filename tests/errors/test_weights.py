@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from tests.support.error_rows import check, save_good, spoil
 from tests.support.error_rows.weights import ROWS
 

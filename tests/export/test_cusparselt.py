@@ -19,9 +19,9 @@ from torch.sparse._semi_structured_conversions import (
 from export import cusparselt as semi_structured
 from export.cusparselt import MatrixLayer, Obstacle, find_obstacle, to_semi_structured
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.network.weight_layout import matrix_to_weight, weight_to_matrix
+from sparsegpt_core.network import matrix_to_weight, weight_to_matrix
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.solvers.masks import keep_mask
+from sparsegpt_core.solvers import keep_mask
 
 
 def prune(model: nn.Module) -> nn.Module:

@@ -17,8 +17,8 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from export.audit.audit import audit_model
-from export.writing.writer import export_model
+from export.audit import audit_model
+from export.writing import export_model
 from sparsegpt_core.errors import ModelError
 from tests.support.exports import Shared, Undecided, exported_with_weights_beside, prepared
 from tests.support.paths import ROOT

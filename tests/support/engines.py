@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from deploy.benchmark.measure_arms import EngineSettings
-from deploy.machine.backends import Backend
+from deploy.benchmark import EngineSettings
+from deploy.machine import Backend
 from deploy.machine.environment import GPU
 from tests.support.fake_arms import Builder, Engine, classifier
 from tests.support.fake_gpu import FakeGPU

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.audit.audit import AuditedLayer
-from export.writing.saving import save_model
-from export.writing.writer import export_model
+from export.audit import AuditedLayer
+from export.writing import export_model, save_model
 from sparsegpt_core.reasons import Reason
 
 IMAGES = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from deploy.builder.engine_build import sidecar_path
+from sparsegpt_core.files import sidecar_path
 
 
 class DataType(enum.Enum):

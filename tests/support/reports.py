@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.benchmark.result import BenchmarkResult, Timed
-from deploy.builder.build_log import SparsityLog
-from deploy.builder.inspector import EngineLayer
+from deploy.benchmark import BenchmarkResult
+from deploy.benchmark.result import Timed
+from deploy.builder import EngineLayer, SparsityLog
+from deploy.explain import explain
 from deploy.explain.evidence import Evidence
-from deploy.explain.layer_reasons import explain
-from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference
-from deploy.measure.latency import ArmLatency, LatencyReport
-from deploy.measure.timing import Regime
-from export.audit.audit import AuditResult
+from deploy.measure import AccuracyReport, ArmAccuracy, Difference, LatencyReport, Regime
+from deploy.measure.latency import ArmLatency
+from export.audit import AuditResult
 from sparsegpt_cli.report import render, render_report
 from sparsegpt_core.reasons import Reason
 from tests.support.exports import audited

@@ -13,20 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from deploy.builder import compiler
-from deploy.builder.engine_build import load_plan
-from deploy.builder.settings import BuildSettings
+from deploy.builder import BuildSettings, compiler, load_plan
 from deploy.builder.timing_cache import load_timing_cache, save_timing_cache
-from deploy.machine.backends import Backend
+from deploy.machine import Backend
 from sparsegpt_cli.jobs.models import ModelOptions, load_model
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from sparsegpt_core.checkpoints.int8 import load_integers, save_integers
+from sparsegpt_cli.terminal import Console
+from sparsegpt_core.checkpoints import load_checkpoint, load_int8, save_checkpoint, save_int8
 from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
-from sparsegpt_core.files.atomic import read_json, write_json
-from sparsegpt_core.files.manifest import recorded_digest
-from sparsegpt_core.files.sidecar import sidecar_path
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.files import read_json, sidecar_path, verified_digest, write_json
+from sparsegpt_core.network import Int8Weight
 from tests.support.paths import ROOT
 
 
@@ -146,17 +141,15 @@ def weights(tmp_path) -> Path:
     """A checkpoint that a manifest names, with INT8 weights."""
     path = tmp_path / "sparse.safetensors"
     save_checkpoint(path, {"w": torch.ones(4, 4)}, {})
-    integers = save_integers(
-        path, {"w": IntegerWeight(torch.ones(4, 4, dtype=torch.int8), torch.ones(4), torch.zeros(4))}
-    )
-    files = {each.name: {"sha256": recorded_digest(each), "bytes": each.stat().st_size} for each in (path, integers)}
+    integers = save_int8(path, {"w": Int8Weight(torch.ones(4, 4, dtype=torch.int8), torch.ones(4), torch.zeros(4))})
+    files = {each.name: {"sha256": verified_digest(each), "bytes": each.stat().st_size} for each in (path, integers)}
     write_json(tmp_path / "manifest.json", {"files": files})
     return path
 
 
 def test_checkpoints_are_what_their_manifest_records(weights):
     assert load_checkpoint(weights).state["w"].shape == (4, 4)
-    assert load_integers(weights)
+    assert load_int8(weights)
     save_checkpoint(weights, {"w": torch.zeros(4, 4)}, {})
     said = refused(load_checkpoint, weights)
     assert "is not the file that manifest.json beside it records" in said
@@ -164,8 +157,8 @@ def test_checkpoints_are_what_their_manifest_records(weights):
 
 
 def test_integers_are_what_their_manifest_records(weights):
-    save_integers(weights, {"w": IntegerWeight(*(torch.zeros(4, 4),) * 3)})
-    assert "sparse.int8.safetensors is not the file that" in refused(load_integers, weights)
+    save_int8(weights, {"w": Int8Weight(*(torch.zeros(4, 4),) * 3)})
+    assert "sparse.int8.safetensors is not the file that" in refused(load_int8, weights)
 
 
 def test_the_command_tells_it_in_one_line(cli, weights, tmp_path):

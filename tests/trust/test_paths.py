@@ -15,26 +15,21 @@ import pytest
 import typer
 from onnx import helper, numpy_helper
 
-from deploy.builder.build_log import read_sparsity
+from deploy.builder import read_sparsity
 from deploy.builder.inspector import read_layers
-from deploy.graph.onnx_graph import read_graph
-from deploy.graph.shapes import resolve_shapes
-from deploy.graph.signature import signature
-from deploy.predict.estimate import predict
-from deploy.sessions.onnx_session import OnnxSession
-from export.audit.audit import audit_model
-from export.audit.constant_values import Constants
+from deploy.graph import graph_signature, read_graph, resolve_shapes
+from deploy.predict import predict
+from deploy.sessions import OnnxSession
+from export.audit import Constants, audit_model, read_model
 from export.audit.inlining import inlined
-from export.audit.model_files import read_model
-from export.triton.config import TritonSettings
-from export.triton.repository import write_repository
+from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
 from sparsegpt_cli.framework.config import load_config
 from sparsegpt_cli.framework.yaml_tree import read_tree
 from sparsegpt_cli.report.view import read_run
-from sparsegpt_cli.run.stages import resolve
+from sparsegpt_cli.run import resolve
 from sparsegpt_core.errors import InputError, SparseGPTError
-from sparsegpt_core.files.atomic import read_json
+from sparsegpt_core.files import read_json
 from tests.support.graphs import make_graph, make_model
 
 OPSET = 21  # that of make_model; functions of another one are not unfolded
@@ -211,7 +206,7 @@ def test_types_that_onnx_does_not_know(tmp_path, place):
 
 def describe(path: Path) -> None:
     graph = read_graph(path)
-    signature(graph, resolve_shapes(graph.inputs, None))
+    graph_signature(graph, resolve_shapes(graph.inputs, None))
 
 
 def test_names_that_are_no_text(tmp_path):

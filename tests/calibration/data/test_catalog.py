@@ -20,7 +20,7 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from calibration.data.splits import EvaluationSplit, TrainingSplit, open_data
+from calibration.data import EvaluationSplit, TrainingSplit, open_data
 from sparsegpt_core.errors import DataError
 
 Array = npt.NDArray[Any]

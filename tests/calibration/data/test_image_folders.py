@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import datasets, transforms
 from torchvision.transforms import functional
 
-from calibration.data.splits import open_data
+from calibration.data import open_data
 from sparsegpt_core.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -18,14 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchvision.transforms import functional
 
-from calibration.data import catalog
+from calibration.data import EvaluationSplit, TrainingSplit, catalog, open_data, subset
 from calibration.data import file_formats as formats
 from calibration.data import image_sources as images
 from calibration.data import splits as arrays
 from calibration.data import stratified_draw as draw
 from calibration.data.image_sources import ArrayImages, Samples
-from calibration.data.splits import EvaluationSplit, TrainingSplit, open_data, subset
-from calibration.sampling.batches import calibration_batches
+from calibration.sampling import calibration_batches
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError
 
 Array = npt.NDArray[Any]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torch import Tensor, nn
 
+from calibration.data import EvaluationSplit, open_data, subset
 from calibration.data.image_sources import ArrayImages, Samples
-from calibration.data.splits import EvaluationSplit, open_data, subset
-from calibration.evaluation.accuracy import evaluate
+from calibration.evaluation import evaluate
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from calibration.evaluation.output_distance import distance, outputs_of
+from calibration.evaluation import distance, outputs_of
 from sparsegpt_core.errors import InputError
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
+from calibration.ranges import METHODS, calibrate
 from calibration.ranges.histograms import BINS, Histogram
-from calibration.ranges.ranges import calibrate
-from calibration.ranges.thresholds import METHODS, thresholds
+from calibration.ranges.thresholds import find_thresholds
 from sparsegpt_core.errors import DataError, InputError, NumericsError
 
 RNG = np.random.default_rng(0)
@@ -77,13 +77,13 @@ def test_mse_finds_the_best_threshold_by_brute_force(shape):
     values = SHAPES[shape]
     peak = float(np.abs(values).max())
     best = min(true_error(values, peak * share) for share in np.linspace(0.01, 1, 200))
-    assert true_error(values, thresholds(histogram(values))["mse"]) <= 1.03 * best
+    assert true_error(values, find_thresholds(histogram(values))["mse"]) <= 1.03 * best
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_percentiles_are_those_of_all_values(shape):
     values = SHAPES[shape][:39_999]  # so that no percentile falls between two values
-    found, width = thresholds(histogram(values)), np.abs(values).max() / BINS
+    found, width = find_thresholds(histogram(values)), np.abs(values).max() / BINS
     assert found["max"] == np.abs(values).max()
     for percent in (99.9, 99.99):
         exact = np.percentile(np.abs(values), percent, method="inverted_cdf")
@@ -94,7 +94,7 @@ def test_percentiles_are_those_of_all_values(shape):
 def test_entropy_is_nvidias(shape, monkeypatch):
     monkeypatch.setattr("calibration.ranges.thresholds._STRIDE", 64)
     found = histogram(SHAPES[shape])
-    assert thresholds(found)["entropy"] == nvidia_entropy(found.counts, found.edges, 64)
+    assert find_thresholds(found)["entropy"] == nvidia_entropy(found.counts, found.edges, 64)
 
 
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False), min_size=1, max_size=50))

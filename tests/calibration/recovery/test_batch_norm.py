@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from calibration.recovery.batch_norm import reestimate_batchnorm
+from calibration.recovery import reestimate_batchnorm
 
 
 def network():

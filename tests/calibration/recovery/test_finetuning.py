@@ -13,13 +13,10 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from calibration.data.splits import Data, open_data
-from calibration.evaluation.accuracy import Evaluation
-from calibration.recovery.finetuning import finetune, finetune_settings
-from calibration.training.distillation import Distillation
-from calibration.training.frozen_zeros import HeldZeros, noted_pruning
-from calibration.training.trainer import TrainResult, TrainSettings, train
-from calibration.training.unfinished_training import Unfinished
+from calibration.data import Data, open_data
+from calibration.evaluation import Evaluation
+from calibration.recovery import finetune, finetune_settings
+from calibration.training import Distillation, FrozenZeros, TrainResult, TrainSettings, Unfinished, noted_pruning, train
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.patterns import NM, Pattern, Unstructured
 
@@ -242,18 +239,18 @@ def test_weights_that_break_the_pattern_are_refused(
     sparse: nn.Sequential, layers: tuple[str, ...], pattern: Pattern, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        HeldZeros(sparse, layers, pattern)
+        FrozenZeros(sparse, layers, pattern)
 
 
 def test_weights_that_obey_are_not(sparse: nn.Sequential) -> None:
     for pattern in (PATTERN, NM(2, 4), Unstructured(0.75), Unstructured(0.755)):
-        HeldZeros(sparse, PRUNED, pattern)
+        FrozenZeros(sparse, PRUNED, pattern)
 
 
 def test_a_network_that_is_one_layer_has_zeros_too() -> None:
     layer = nn.Linear(4, 3)
     layer.weight.data[:, 1:] = -0.0
-    HeldZeros(layer, ("",), NM(1, 4))
+    FrozenZeros(layer, ("",), NM(1, 4))
     assert not layer.weight[:, 1:].signbit().any()
 
 

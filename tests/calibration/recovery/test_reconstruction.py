@@ -16,21 +16,20 @@ from torch import Tensor, nn
 from torchvision.models import vgg16_bn
 from torchvision.ops import Conv2dNormActivation
 
-from calibration.data.splits import Data, open_data
-from calibration.evaluation.output_distance import distance, outputs_of
-from calibration.recovery.block_fitting import BlockData, ReconstructSettings, fit_block, in_order_of
+from calibration.data import Data, open_data
+from calibration.evaluation import distance, outputs_of
+from calibration.recovery import ReconstructResult, ReconstructSettings, reconstruct
+from calibration.recovery.block_fitting import BlockData, fit_block, in_order_of
 from calibration.recovery.blocks import find_blocks
-from calibration.recovery.reconstruction import BlockResult, ReconstructResult, reconstruct
-from calibration.sampling.batches import calibration_batches, held_out_batches
-from calibration.training.frozen_zeros import HeldZeros
-from calibration.training.trainer import TrainSettings, train
-from calibration.training.unfinished_training import Unfinished
-from sparsegpt_cli.figures.learning_curve import draw_blocks
+from calibration.recovery.reconstruction import BlockResult
+from calibration.sampling import calibration_batches, held_out_batches
+from calibration.training import FrozenZeros, TrainSettings, Unfinished, train
+from sparsegpt_cli.figures import draw_blocks
 from sparsegpt_core.errors import DataError, InputError, ModelError
-from sparsegpt_core.network.layer_plan import plan_layers
+from sparsegpt_core.network import plan_layers
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.permutation.permute import permute_channels
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.permutation import permute_channels
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -358,7 +357,7 @@ def test_a_block_without_nonlinearity_reaches_least_squares_on_its_kept_weights(
         layer.weight.mul_(kept)
     data = BlockData(inputs, inputs @ aim.T + 0.5)
     settings = ReconstructSettings(epochs=100, learning_rate=0.2)
-    zeros = HeldZeros(nn.Sequential(layer), ("0",), NM(2, 4))
+    zeros = FrozenZeros(nn.Sequential(layer), ("0",), NM(2, 4))
     _, error, _ = fit_block(layer, data, data, zeros, settings, lambda epoch: None)
     residual = 0.0
     for row in range(3):

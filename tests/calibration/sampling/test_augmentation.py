@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from calibration.sampling.augmentation import augmentation_for, black, crop_flip, with_views
+from calibration.sampling import augmentation_for, black, crop_flip, with_views
 
 
 def test_a_black_pixel_normalised() -> None:

@@ -14,14 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from calibration.data import Data, TrainingSplit, draw, open_data
 from calibration.data.image_sources import ArrayImages, Samples
-from calibration.data.splits import Data, TrainingSplit, open_data
-from calibration.data.stratified_draw import draw
-from calibration.evaluation.accuracy import Evaluation, evaluate
-from calibration.sampling.augmentation import augmentation_for, crop_flip
-from calibration.training.trainer import Epoch, TrainResult, TrainSettings, train
-from calibration.training.unfinished_training import Unfinished
-from sparsegpt_cli.figures.learning_curve import draw_epochs
+from calibration.evaluation import Evaluation, evaluate
+from calibration.sampling import augmentation_for, crop_flip
+from calibration.training import Epoch, TrainResult, TrainSettings, Unfinished, train
+from sparsegpt_cli.figures import draw_epochs
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
 
 

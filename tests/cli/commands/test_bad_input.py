@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 
 
 class Evil:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from deploy.machine.environment import find_gpu
-from sparsegpt_core.files.atomic import sha256, write_json
+from deploy.machine import find_gpu
+from sparsegpt_core.files import sha256, write_json
 
 pytestmark = pytest.mark.skipif(find_gpu() is not None, reason="a GPU is here")
 

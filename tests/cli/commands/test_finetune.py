@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.data.splits import open_data
+from calibration.data import open_data
+from calibration.training import Unfinished
 from calibration.training.trainer import score
-from calibration.training.unfinished_training import Unfinished
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from sparsegpt_core.files.atomic import sha256
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
+from sparsegpt_core.files import sha256
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from calibration.data.splits import open_data
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint
-from sparsegpt_core.checkpoints.fit import load_into
-from sparsegpt_core.files.atomic import sha256
+from calibration.data import open_data
+from sparsegpt_core.checkpoints import load_checkpoint, load_into
+from sparsegpt_core.files import sha256
 from sparsegpt_core.patterns import NM, find_violations
 from sparsegpt_core.zoo import ModelShape, build_model
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsegpt_cli.app import app
-from sparsegpt_cli.framework.config import flags_of
-from sparsegpt_cli.framework.session import ClickException, Session
+from sparsegpt_cli.framework import ClickException, Session, flags_of
 from sparsegpt_cli.framework.yaml_tree import Node, read_tree
 from sparsegpt_core.errors import InputError
 from tests.support.paths import ROOT

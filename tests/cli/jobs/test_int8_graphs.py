@@ -3,8 +3,8 @@ import onnxruntime
 import pytest
 import torch
 
-from calibration.ranges.thresholds import METHODS
-from export.writing.writer import export_model
+from calibration.ranges import METHODS
+from export.writing import export_model
 from sparsegpt_cli.jobs.int8_graphs import Quantisation, quantise_graph
 from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.exports import METADATA, prepared

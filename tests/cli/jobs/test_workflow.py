@@ -4,7 +4,7 @@ from math import prod
 import pytest
 
 from sparsegpt_cli.jobs.workflow import Workflow
-from sparsegpt_cli.options.pruning import PruneOptions
+from sparsegpt_cli.options import PruneOptions
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.settings import QUALITIES, PruneSettings, preset
 

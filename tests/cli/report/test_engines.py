@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.benchmark.on_engines import benchmark_engines
+from deploy.benchmark import benchmark_engines
 from sparsegpt_cli.report import render
 from sparsegpt_cli.report.benchmark import Benchmark, median_interval
 from sparsegpt_cli.report.engine_charts import ArmTimes, Gain, arms_chart, distribution_chart

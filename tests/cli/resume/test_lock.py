@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sparsegpt_cli.resume.lock import locked, locked_file
+from sparsegpt_cli.resume import locked, locked_file
 from sparsegpt_core.errors import InputError
 from tests.support.paths import ROOT
 

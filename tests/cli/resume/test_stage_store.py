@@ -11,9 +11,9 @@ from sparsegpt_cli.jobs import pipeline as pipeline
 from sparsegpt_cli.jobs.datasets import DataOptions
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.models import ModelOptions, load
-from sparsegpt_cli.resume.stage_store import FinishedStages
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_core.files.atomic import read_json
+from sparsegpt_cli.resume import StageStore
+from sparsegpt_cli.terminal import Console
+from sparsegpt_core.files import read_json
 from sparsegpt_core.settings import PruneSettings
 
 
@@ -42,20 +42,20 @@ def places(tmp_path):
 
 def test_a_stage_runs_once_and_tells_the_same_again(places):
     files, _ = places
-    told = FinishedStages(*places, {"a": "1"}).once("a", write(files, "a.onnx"))
+    told = StageStore(*places, {"a": "1"}).once("a", write(files, "a.onnx"))
     assert told == {"wrote": "a.onnx", "pair": [1, 2]}
-    assert FinishedStages(*places, {"a": "1"}).once("a", never) == told
+    assert StageStore(*places, {"a": "1"}).once("a", never) == told
 
 
 @pytest.mark.parametrize("keys", [{"a": "2", "b": "1"}, {"b": "1"}])
 def test_files_of_what_changed_or_is_no_longer_asked_for_go(places, keys):
     files, _ = places
-    stages = FinishedStages(*places, {"a": "1", "b": "1"})
+    stages = StageStore(*places, {"a": "1", "b": "1"})
     stages.once("a", write(files, "a.onnx"))
     stages.once("b", write(files, "b.onnx"))
     (files / "scratch").mkdir()
     (files / ".half-written").touch()
-    stages = FinishedStages(*places, keys)
+    stages = StageStore(*places, keys)
     assert [path.name for path in files.iterdir()] == ["b.onnx"]
     stages.once("b", never)
     assert stages.anew == [name for name in keys if name == "a"]
@@ -76,9 +76,9 @@ def damage_record(files, records):
 @pytest.mark.parametrize("harm", [damage_file, remove_file, damage_record])
 def test_a_damaged_stage_runs_again(places, harm):
     files, _ = places
-    FinishedStages(*places, {"a": "1"}).once("a", write(files, "a.onnx"))
+    StageStore(*places, {"a": "1"}).once("a", write(files, "a.onnx"))
     harm(*places)
-    ran = FinishedStages(*places, {"a": "1"}).once("a", write(files, "a.onnx"))
+    ran = StageStore(*places, {"a": "1"}).once("a", write(files, "a.onnx"))
     assert ran["wrote"] == (files / "a.onnx").read_text() == "a.onnx"
 
 
@@ -95,7 +95,7 @@ def job(digits_checkpoint):
 
 def test_only_what_a_change_touches_is_done_again(job, tmp_path, monkeypatch):
     done = []
-    once = FinishedStages.once
+    once = StageStore.once
 
     def note(self, name, run):
         def noted():
@@ -107,7 +107,7 @@ def test_only_what_a_change_touches_is_done_again(job, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise Killed
 
-    monkeypatch.setattr(FinishedStages, "once", note)
+    monkeypatch.setattr(StageStore, "once", note)
 
     def start(said=None, **changes):
         done.clear()

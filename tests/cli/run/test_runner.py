@@ -16,8 +16,9 @@ import typer
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.framework.config import load_config
-from sparsegpt_cli.run.stages import FLOWS, OUTPUTS, resolve
-from sparsegpt_core.files.atomic import sha256
+from sparsegpt_cli.run import FLOWS, resolve
+from sparsegpt_cli.run.stages import OUTPUTS
+from sparsegpt_core.files import sha256
 from tests.support.paths import ROOT
 
 GROUP = typer.main.get_command(app)

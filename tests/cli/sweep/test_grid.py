@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.accuracy.arms import _PLAIN
-from sparsegpt_cli.options.pruning import PruneOptions
+from sparsegpt_cli.options import PruneOptions
+from sparsegpt_cli.sweep import Grid
 from sparsegpt_cli.sweep.cell_store import Store, digest
-from sparsegpt_cli.sweep.grid import Cell, Grid, checkpoint_name
+from sparsegpt_cli.sweep.grid import Cell, checkpoint_name
 from sparsegpt_cli.sweep.methods import METHODS, settings_for, workflow_for
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM, parse_pattern

@@ -9,7 +9,7 @@ import pytest
 
 from sparsegpt_cli.sweep.methods import METHODS
 from sparsegpt_cli.sweep.pictures import draw
-from sparsegpt_cli.terminal.sweep_summary import summary_table
+from sparsegpt_cli.terminal import summary_table
 from tests.support.sweeps import tables
 
 

@@ -16,24 +16,22 @@ import pytest
 import torch
 from pyarrow import csv, parquet
 
-from calibration.data.splits import open_data
-from calibration.evaluation.accuracy import evaluate
-from calibration.evaluation.output_distance import distance, outputs_of
-from calibration.sampling.batches import calibration_batches
-from calibration.training.trainer import TrainSettings, train
+from calibration.data import open_data
+from calibration.evaluation import distance, evaluate, outputs_of
+from calibration.sampling import calibration_batches
+from calibration.training import TrainSettings, train
 from deploy.measure.accuracy import paired_difference
 from sparsegpt_cli.jobs.datasets import DataOptions
-from sparsegpt_cli.resume.lock import locked
+from sparsegpt_cli.resume import locked
+from sparsegpt_cli.sweep import Evaluator
 from sparsegpt_cli.sweep import runner as conductor
 from sparsegpt_cli.sweep.cell import Task
 from sparsegpt_cli.sweep.checkpoints import open_subject
-from sparsegpt_cli.sweep.evaluation import Judge
 from sparsegpt_cli.sweep.grid import Cell
-from sparsegpt_cli.terminal.console import Console
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from sparsegpt_core.checkpoints.fit import load_into
+from sparsegpt_cli.terminal import Console
+from sparsegpt_core.checkpoints import load_checkpoint, load_into, save_checkpoint
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import preset
 from tests.support.networks import tiny
 from tests.support.paths import ROOT
@@ -220,7 +218,7 @@ def test_another_checkpoint_of_that_name_is_another_cell(swept, inside, checkpoi
 
 def test_what_a_result_depends_on(checkpoints, tmp_path):
     def identity(weights=checkpoints[0], method="sparsegpt", **judge):
-        chosen = Judge(DataOptions("digits"), **judge)
+        chosen = Evaluator(DataOptions("digits"), **judge)
         cell = Cell("trained", method, "2:4", 16, 0)
         return Task(cell, open_subject(weights, chosen, (MODEL,), Console(quiet=True)), chosen, tmp_path).identity
 

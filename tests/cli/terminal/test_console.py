@@ -1,7 +1,7 @@
 """Progress where there is no terminal: a line now and then, with the time left."""
 
 import sparsegpt_cli.terminal.console
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal import Console
 
 
 def _lines(monkeypatch, capsys, calls: list[tuple[str, int, int]]) -> list[str]:

@@ -12,15 +12,14 @@ from torch import nn
 from sparsegpt_core.activations import source as sources
 from sparsegpt_core.activations.spill_store import ActivationStore
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.execution.resources import Runtime, full_precision
+from sparsegpt_core.execution import Resources, full_precision
+from sparsegpt_core.network import input_columns, matrix_to_weight, trace, weight_to_matrix
 from sparsegpt_core.network.layers import select_layers
-from sparsegpt_core.network.tracing import trace
-from sparsegpt_core.network.weight_layout import input_columns, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.solvers.masks import magnitude
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.solvers import magnitude
+from sparsegpt_core.statistics import LayerStatistics
 from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.networks import images
 
@@ -97,7 +96,7 @@ def made(kind):
 
 def pruned(network, batches, traced=True, settings=None, **resources):
     network = copy.deepcopy(network)
-    result = prune_model(network, batches, settings or PruneSettings(), runtime=Runtime(traced=traced, **resources))
+    result = prune_model(network, batches, settings or PruneSettings(), resources=Resources(traced=traced, **resources))
     return network, result
 
 
@@ -106,10 +105,10 @@ def gathered(network, batches, traced, exclude=(), device="cpu"):
     network, moments = copy.deepcopy(network).eval().to(device), {}
     selected = select_layers(network, batches[0].to(device), NM(2, 4), (), exclude)
     layers = [layer for layer in selected if layer.reason is None]
-    runtime = Runtime(traced=traced)
+    runtime = Resources(traced=traced)
     with (
         torch.no_grad(),
-        sources.open_source(network, batches, layers, first=0, dense=True, runtime=runtime, seconds={}) as source,
+        sources.open_source(network, batches, layers, first=0, dense=True, resources=runtime, seconds={}) as source,
     ):
         assert bool(source.fallback) is not traced
         for layer in layers:
@@ -205,7 +204,7 @@ def test_dense_target_is_the_dense_networks_output():
 
     with (
         torch.no_grad(),
-        sources.open_source(network, batches, layers, first=0, dense=True, runtime=Runtime(), seconds={}) as source,
+        sources.open_source(network, batches, layers, first=0, dense=True, resources=Resources(), seconds={}) as source,
     ):
         for layer in layers:
             seen[layer.name] = Recorder()

@@ -6,12 +6,10 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from sparsegpt_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from sparsegpt_core.checkpoints.fit import load_into
-from sparsegpt_core.checkpoints.int8 import load_integers, save_integers
+from sparsegpt_core.checkpoints import load_checkpoint, load_int8, load_into, save_checkpoint, save_int8
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
-from sparsegpt_core.files.atomic import atomic_path, read_json, sha256, write_json, write_text
-from sparsegpt_core.network.integer_weight import IntegerWeight
+from sparsegpt_core.files import atomic_path, read_json, sha256, write_json, write_text
+from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.zoo import ModelShape, build_model
 
 STATE = {"a": torch.randn(3, 4), "b.c": torch.arange(5)}
@@ -156,16 +154,16 @@ def test_json_refuses_nan_and_reports_damage(tmp_path):
 def test_integers_lie_beside_their_weights(tmp_path):
     path = tmp_path / "sparse.safetensors"
     save_checkpoint(path, STATE, {})
-    assert load_integers(path) == {}
-    weight = IntegerWeight(torch.tensor([[[3, -127]]], dtype=torch.int8), torch.tensor([0.5]), torch.tensor([0.25]))
-    assert save_integers(path, {"layer1.0.conv": weight}) == tmp_path / "sparse.int8.safetensors"
-    (loaded,) = load_integers(path).items()
+    assert load_int8(path) == {}
+    weight = Int8Weight(torch.tensor([[[3, -127]]], dtype=torch.int8), torch.tensor([0.5]), torch.tensor([0.25]))
+    assert save_int8(path, {"layer1.0.conv": weight}) == tmp_path / "sparse.int8.safetensors"
+    (loaded,) = load_int8(path).items()
     assert loaded[0] == "layer1.0.conv"
     assert all(torch.equal(getattr(loaded[1], part), value) for part, value in vars(weight).items())
 
     save_checkpoint(path, {"a": STATE["a"] + 1}, {})
     with pytest.raises(ModelError, match="belongs to other weights than sparse"):
-        load_integers(path)
+        load_int8(path)
 
 
 def write_and_die(path, writing):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sparsegpt_core.execution.distributed import World
+from sparsegpt_core.execution import World
 from tests.support.paths import ROOT
 
 _RUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sparsegpt_cli")

@@ -4,10 +4,9 @@ import psutil
 import pytest
 import torch
 
-from sparsegpt_cli.options.sizes import parse_size
+from sparsegpt_cli.options import parse_size
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution import memory
-from sparsegpt_core.execution.memory import available_memory, peak_memory, used_memory
+from sparsegpt_core.execution import available_memory, memory, peak_memory, used_memory
 
 CPU = torch.device("cpu")
 

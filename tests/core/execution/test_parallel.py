@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from sparsegpt_core.execution.parallel import each, spans, workers
+from sparsegpt_core.execution import each, spans, workers
 
 CPU = torch.device("cpu")
 

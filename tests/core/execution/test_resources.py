@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sparsegpt_core.execution.resources import full_precision
+from sparsegpt_core.execution import full_precision
 
 
 @pytest.mark.parametrize(("tf32", "precision"), [(False, "highest"), (True, "high")])

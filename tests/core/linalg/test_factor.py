@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.linalg import inverse_factor
 
 
 def random_hessian(columns=12, positions=40, seed=0):

@@ -8,15 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsegpt_core.linalg.factor import inverse_factor
-from sparsegpt_core.linalg.low_rank import LowRank, LowRankInverse, LowRankUpper
+from sparsegpt_core.linalg import LowRank, LowRankInverse, LowRankUpper, inverse_factor
 from sparsegpt_core.patterns import NM, Unstructured
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.solvers.exact_groups import exact_groups
-from sparsegpt_core.solvers.layer_solver import solve
-from sparsegpt_core.solvers.sparsegpt import sparsegpt
-from sparsegpt_core.statistics.split_statistics import SplitStatistics
+from sparsegpt_core.solvers import solve
+from sparsegpt_core.solvers.exact_groups import prune_with_exact_groups
+from sparsegpt_core.solvers.sparsegpt import prune_with_sparsegpt
+from sparsegpt_core.statistics import SplitStatistics
 
 COLUMNS = 600  # three blocks of the factorisation, the first of them short
 
@@ -61,7 +60,7 @@ def test_its_factor_is_that_of_the_whole(rank, columns, block, seed):
         torch.testing.assert_close(pulls(own_columns), pull, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("way", [sparsegpt, exact_groups])
+@pytest.mark.parametrize("way", [prune_with_sparsegpt, prune_with_exact_groups])
 def test_greedy_masks_are_those_of_the_whole(way):
     weight, whole = torch.randn(20, COLUMNS), root().T @ root()
     kept = way(weight, inverse_factor(LowRank(root())).upper, NM(2, 4))

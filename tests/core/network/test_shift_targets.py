@@ -6,10 +6,10 @@ import torch
 import torchvision
 from torch import nn
 
-from sparsegpt_core.execution.resources import Runtime
+from sparsegpt_core.execution import Resources
 from sparsegpt_core.network.layers import select_layers
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from tests.support.networks import images
 
@@ -41,15 +41,15 @@ class Readers(nn.Module):
         return self.head(self.stateless(self.unknown(x)).mean((2, 3)))
 
 
-def absorbers(network):
+def shift_targets(network):
     torch.manual_seed(0)
-    return {layer.name: layer.absorber for layer in select_layers(network.eval(), images()[0], NM(2, 4))}
+    return {layer.name: layer.shift_target for layer in select_layers(network.eval(), images()[0], NM(2, 4))}
 
 
 def test_a_bias_or_a_batch_norm_that_reads_nothing_else():
     network = Readers()
-    found = absorbers(network)
-    assert {name for name, absorber in found.items() if absorber} == {"stem", "alone", "biased", "head"}
+    found = shift_targets(network)
+    assert {name for name, shift_target in found.items() if shift_target} == {"stem", "alone", "biased", "head"}
     assert (found["alone"].tensor is network.norms[1].running_mean, found["alone"].sign) == (True, -1)
     assert (found["biased"].tensor is network.biased.bias, found["biased"].sign) == (True, 1)
 
@@ -66,7 +66,7 @@ def test_a_bias_or_a_batch_norm_that_reads_nothing_else():
 def test_usual_networks_absorb_everywhere(make, count):
     layers = select_layers(make().eval(), torch.randn(2, 3, 64, 64), NM(2, 4))
     assert len(layers) == count
-    assert all(layer.absorber for layer in layers)
+    assert all(layer.shift_target for layer in layers)
 
 
 @pytest.mark.parametrize("traced", [True, False])
@@ -87,8 +87,8 @@ def test_the_mean_of_every_output_is_kept(traced):
     )
     data = torch.cat(images())
     pruned, without = copy.deepcopy(dense), copy.deepcopy(dense)
-    result = prune_model(pruned, [data], PruneSettings(), runtime=Runtime(traced=traced))
-    prune_model(without, [data], PruneSettings(bias=False), runtime=Runtime(traced=traced))
+    result = prune_model(pruned, [data], PruneSettings(), resources=Resources(traced=traced))
+    prune_model(without, [data], PruneSettings(bias=False), resources=Resources(traced=traced))
     with torch.no_grad():
         for stop in (4, 6):  # behind the batch norm, behind the bias
             means = [network[:stop](data).mean((0, 2, 3)) for network in (dense, pruned, without)]

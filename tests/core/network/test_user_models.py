@@ -13,21 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploy.measure.output_errors import compare_outputs, gives_logits
-from export.audit.audit import audit_model
-from export.execution.cpu_session import Runtime as OnnxRuntime
-from export.parity.parity import check_parity
-from export.writing.writer import export_model, save_model
+from deploy.measure import compare_outputs, gives_logits
+from export.audit import audit_model
+from export.execution import CpuSession as OnnxRuntime
+from export.parity import check_parity
+from export.writing import export_model, save_model
 from sparsegpt_cli.jobs.models import ModelOptions, load_model
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
-from sparsegpt_core.execution.resources import Runtime
-from sparsegpt_core.network.inputs import Inputs, tensors_of
-from sparsegpt_core.network.layer_plan import plan_layers
+from sparsegpt_core.execution import Resources
+from sparsegpt_core.network import plan_layers, tensors_of
+from sparsegpt_core.network.inputs import Inputs
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
-from sparsegpt_core.pruning.channel_order import permute_model
-from sparsegpt_core.pruning.global_budget import global_quotas
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning import global_quotas, permute_model, prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -104,9 +102,9 @@ def test_several_inputs_prune_as_one_input_that_holds_them(traced: bool) -> None
     model = seeded(Guided)
     packed = Packed(copy.deepcopy(model))
     batches = guided_batches()
-    result = prune_model(model, batches, PruneSettings(), runtime=Runtime(traced=traced))
+    result = prune_model(model, batches, PruneSettings(), resources=Resources(traced=traced))
     flat = [torch.cat([each.flatten(1) for each in batch], 1) for batch in batches]
-    other = prune_model(packed, flat, PruneSettings(), runtime=Runtime(traced=traced))
+    other = prune_model(packed, flat, PruneSettings(), resources=Resources(traced=traced))
     assert bool(result.warnings) is not traced
     assert [layer.name for layer in result.layers if layer.status == "pruned"] == ["pose", "depth", "mix"]
     assert [f"inner.{layer.name}" for layer in result.layers] == [layer.name for layer in other.layers]
@@ -173,7 +171,7 @@ def test_an_input_too_few() -> None:
 @pytest.mark.parametrize("traced", [True, False])
 def test_a_weight_of_two_layers_is_pruned_once_over_all_uses(traced: bool) -> None:
     model, batches = seeded(Tied), [noise(4, 3, 8, 8)]
-    result = prune_model(model, batches, PruneSettings(), runtime=Runtime(traced=traced))
+    result = prune_model(model, batches, PruneSettings(), resources=Resources(traced=traced))
     layers = {layer.name: layer for layer in result.layers}
     assert [name for name, layer in layers.items() if layer.status == "pruned"] == [
         "first",

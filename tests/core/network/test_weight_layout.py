@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsegpt_core.network.weight_layout import input_columns, matrix_to_weight, weight_to_matrix
+from sparsegpt_core.network import input_columns, matrix_to_weight, weight_to_matrix
 
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

@@ -8,12 +8,13 @@ import torchvision
 from torch import nn
 
 from sparsegpt_core.errors import CheckFailedError, InputError, NumericsError
+from sparsegpt_core.network import weight_to_matrix
 from sparsegpt_core.network.layers import select_layers
-from sparsegpt_core.network.weight_layout import weight_to_matrix
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation import permute as permutation
-from sparsegpt_core.permutation.permute import apply_order, inverse, permute_channels
-from sparsegpt_core.solvers.masks import magnitude
+from sparsegpt_core.permutation import permute_channels
+from sparsegpt_core.permutation.permute import apply_order, inverse
+from sparsegpt_core.solvers import magnitude
 
 PATTERN = NM(2, 4)
 

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from benchmarks.kills import kill, whole_run
-from sparsegpt_cli.resume.unfinished_run import LAYERS, unfinished_run
-from sparsegpt_cli.terminal.console import Console
+from sparsegpt_cli.resume import LAYERS, open_unfinished_run
+from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution.resources import Runtime
+from sparsegpt_core.execution import Resources
 from sparsegpt_core.patterns import Unstructured
+from sparsegpt_core.pruning import PruneResult, prune_model
 from sparsegpt_core.pruning import sequential as sequential
-from sparsegpt_core.pruning.sequential import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
 
 EVERYTHING = PruneSettings(mask="auto", alpha=None, integers=True, include=("*",))
@@ -66,7 +66,7 @@ def prune(
             raise Killed
 
     model = network()
-    result = prune_model(model, images(), settings, progress, Runtime(finished=folder, **runtime))
+    result = prune_model(model, images(), settings, progress, Resources(finished=folder, **runtime))
     return model.state_dict(), result
 
 
@@ -134,13 +134,13 @@ def test_other_settings_weights_or_images_start_anew(tmp_path, solved, monkeypat
     prune(tmp_path, replace(EVERYTHING, damping=0.5))
     assert solved == layers
     solved.clear()
-    prune_model(network(), images(seed=2), EVERYTHING, runtime=Runtime(finished=tmp_path))
+    prune_model(network(), images(seed=2), EVERYTHING, resources=Resources(finished=tmp_path))
     assert solved == layers
     solved.clear()
     other = network()
     with torch.no_grad():
         next(other.parameters()).mul_(1.5)
-    prune_model(other, images(), EVERYTHING, runtime=Runtime(finished=tmp_path))
+    prune_model(other, images(), EVERYTHING, resources=Resources(finished=tmp_path))
     assert solved == layers
     solved.clear()
     monkeypatch.setattr("sparsegpt_core.pruning.layer_store.__version__", "9")
@@ -169,7 +169,7 @@ def finish_a_layer(folder: Path) -> None:
 
 
 def interrupt(out: Path, identity: dict[str, Any]) -> None:
-    with contextlib.suppress(Killed), unfinished_run(out, identity, Console()) as folder:
+    with contextlib.suppress(Killed), open_unfinished_run(out, identity, Console()) as folder:
         finish_a_layer(folder)
         raise Killed
     assert folder.is_dir()
@@ -177,16 +177,16 @@ def interrupt(out: Path, identity: dict[str, Any]) -> None:
 
 def test_a_run_locks_its_place_and_leaves_nothing_behind(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     out, console = tmp_path / "out", Console()
-    with unfinished_run(out, {"samples": 1}, console) as folder:
+    with open_unfinished_run(out, {"samples": 1}, console) as folder:
         finish_a_layer(folder)
-        with pytest.raises(InputError, match="another run writes to"), unfinished_run(out, {}, console):
+        with pytest.raises(InputError, match="another run writes to"), open_unfinished_run(out, {}, console):
             pass
     assert not list(tmp_path.iterdir())
-    with pytest.raises(Killed), unfinished_run(out, {"samples": 1}, console):
+    with pytest.raises(Killed), open_unfinished_run(out, {"samples": 1}, console):
         raise Killed
     assert not list(tmp_path.iterdir())  # nothing was finished, so nothing is kept
     interrupt(out, {"samples": 1})
-    with unfinished_run(out, {"samples": 1}, console):
+    with open_unfinished_run(out, {"samples": 1}, console):
         assert "finished were 1 layers" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -196,7 +196,7 @@ def test_a_run_that_failed_is_gone_on_from_where_that_helps(tmp_path, cause: Exc
     folder = tmp_path / "out.unfinished"
 
     def fail() -> None:
-        with unfinished_run(tmp_path / "out", {}, Console()):
+        with open_unfinished_run(tmp_path / "out", {}, Console()):
             finish_a_layer(folder)
             raise InputError("it failed") from cause
 
@@ -210,13 +210,16 @@ def test_what_changed_since_is_said(tmp_path, capsys: pytest.CaptureFixture[str]
     interrupt(tmp_path / "out", {"samples": 2, "seed": 0})
     assert "of other settings (samples)" in capsys.readouterr().err
     (tmp_path / "out.unfinished" / "about.json").write_text("[")
-    with unfinished_run(tmp_path / "out", {"seed": 0}, Console()):
+    with open_unfinished_run(tmp_path / "out", {"seed": 0}, Console()):
         assert "of other settings (seed)" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write to"), unfinished_run(tmp_path / "file" / "out", {}, Console()):
+    with (
+        pytest.raises(InputError, match="cannot write to"),
+        open_unfinished_run(tmp_path / "file" / "out", {}, Console()),
+    ):
         pass
 
 

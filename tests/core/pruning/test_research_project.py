@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sparsegpt_core.linalg.factor import inverse_factor
-from sparsegpt_core.network.weight_layout import weight_to_matrix
+from sparsegpt_core.linalg import inverse_factor
+from sparsegpt_core.network import weight_to_matrix
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
-from sparsegpt_core.pruning.research_project import cnn_sparsegpt
+from sparsegpt_core.pruning import cnn_sparsegpt
 from sparsegpt_core.reasons import Reason
-from sparsegpt_core.solvers.sparsegpt import sparsegpt
+from sparsegpt_core.solvers.sparsegpt import prune_with_sparsegpt
 
 
 def network() -> nn.Module:
@@ -96,7 +96,9 @@ def test_without_its_mistakes_it_is_sparsegpt(monkeypatch):
     images = torch.rand(30, 8, 6, 6, dtype=torch.float64)
     columns = F.unfold(images, 3).unflatten(1, (8, 9)).permute(2, 1, 0, 3).flatten(2).flatten(0, 1)
     hessian = columns @ columns.T / columns.shape[1]
-    expected = sparsegpt(weight_to_matrix(model[0].weight.detach()), inverse_factor(hessian, 0.01).upper, NM(2, 4))
+    expected = prune_with_sparsegpt(
+        weight_to_matrix(model[0].weight.detach()), inverse_factor(hessian, 0.01).upper, NM(2, 4)
+    )
     cnn_sparsegpt(model, [images], NM(2, 4), right_axis=True, right_update=True)
     torch.testing.assert_close(weight_to_matrix(model[0].weight.detach()), expected)
     assert find_violations(model[0].weight.detach().numpy(), NM(2, 4), axis=1).count == 0

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.pruning.sequential import LayerResult
-from sparsegpt_core.pruning.tradeoff import Tradeoff, fewest
+from sparsegpt_core.pruning import LayerResult, Tradeoff, fewest
 
 
 def layers():

@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.linalg import inverse_factor
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.solvers import admm as mask_search
-from sparsegpt_core.solvers.admm import Resolvents, admm
-from sparsegpt_core.solvers.exact_groups import exact_groups
-from sparsegpt_core.solvers.masks import keep_mask, magnitude
-from sparsegpt_core.solvers.refit import AFTER_ADMM, refit
-from sparsegpt_core.solvers.sparsegpt import sparsegpt
+from sparsegpt_core.solvers import keep_mask, magnitude
+from sparsegpt_core.solvers.admm import Resolvents, search_by_admm
+from sparsegpt_core.solvers.exact_groups import prune_with_exact_groups
+from sparsegpt_core.solvers.refit import AFTER_ADMM, refit_weights
+from sparsegpt_core.solvers.sparsegpt import prune_with_sparsegpt
 from tests.support.layers import layer
 from tests.support.oracle import greedy_obs, image_layer, relative_error
 from tests.support.strategies import patterns
@@ -21,11 +21,11 @@ from tests.support.strategies import patterns
 
 def fitted(sparse, weight, hessian, factor, iterations=None):
     goal = weight @ hessian + weight * factor.shift
-    return refit(sparse, goal, hessian, factor.shift, iterations=iterations)[0]
+    return refit_weights(sparse, goal, hessian, factor.shift, iterations=iterations)[0]
 
 
 def by_admm(weight, hessian, pattern):
-    return admm(weight, Resolvents.of(hessian, inverse_factor(hessian)), pattern)
+    return search_by_admm(weight, Resolvents.of(hessian, inverse_factor(hessian)), pattern)
 
 
 def explicit_admm(weight, damped, pattern, rhos, iterations):
@@ -100,8 +100,8 @@ def test_uncorrelated_inputs_keep_the_most_salient():
 def test_rows_know_nothing_of_each_other():
     weight, hessian = image_layer(rows=12, channels=8, images=16)
     resolvents = Resolvents.of(hessian, inverse_factor(hessian))
-    whole = admm(weight, resolvents, NM(2, 4))
-    parts = torch.cat([admm(part, resolvents, NM(2, 4)) for part in weight.split(5)])
+    whole = search_by_admm(weight, resolvents, NM(2, 4))
+    parts = torch.cat([search_by_admm(part, resolvents, NM(2, 4)) for part in weight.split(5)])
     assert float(((whole != 0) == (parts != 0)).float().mean()) > 0.999
     torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-4)
 
@@ -125,7 +125,7 @@ def test_beats_sparsegpt_on_images(pattern):
     weight, hessian = image_layer(channels=16)
     factor = inverse_factor(hessian)
     found = fitted(by_admm(weight, hessian, pattern), weight, hessian, factor)
-    greedy = fitted(sparsegpt(weight, factor.upper, pattern), weight, hessian, factor)
+    greedy = fitted(prune_with_sparsegpt(weight, factor.upper, pattern), weight, hessian, factor)
     assert relative_error(found, weight, hessian) < 0.93 * relative_error(greedy, weight, hessian)
 
 
@@ -140,18 +140,18 @@ def greedily(weight, hessian):
 
 def ours(way, weight, hessian):
     factor = inverse_factor(hessian)
-    if way is admm:
-        sparse = admm(weight, Resolvents.of(hessian, factor), NM(2, 4))
+    if way is search_by_admm:
+        sparse = search_by_admm(weight, Resolvents.of(hessian, factor), NM(2, 4))
     else:
         sparse = way(weight, factor.upper, NM(2, 4))
-    return fitted(sparse, weight, hessian, factor, AFTER_ADMM if way is admm else None)
+    return fitted(sparse, weight, hessian, factor, AFTER_ADMM if way is search_by_admm else None)
 
 
 @pytest.mark.parametrize(
     ("rectified", "bounds"),
     [
-        (False, {admm: 0.80, exact_groups: 1.02, sparsegpt: 1.08}),
-        (True, {admm: 0.93, exact_groups: 1.02, sparsegpt: 1.02}),
+        (False, {search_by_admm: 0.80, prune_with_exact_groups: 1.02, prune_with_sparsegpt: 1.08}),
+        (True, {search_by_admm: 0.93, prune_with_exact_groups: 1.02, prune_with_sparsegpt: 1.02}),
     ],
 )
 def test_errors_against_exact_greedy_obs(rectified, bounds):
@@ -168,7 +168,7 @@ def test_time_against_exact_greedy_obs(request):
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(1)
     layer = image_layer(rows=256)
-    ways = (admm, exact_groups, sparsegpt)
+    ways = (search_by_admm, prune_with_exact_groups, prune_with_sparsegpt)
     # Other work on the machine only adds: the best of some runs, taken in turns.
     runs = [
         [best_time(partial(greedily, *layer), 1), *(best_time(partial(ours, way, *layer), 25) for way in ways)]
@@ -176,7 +176,7 @@ def test_time_against_exact_greedy_obs(request):
     ]
     reference, *own = map(min, zip(*runs, strict=True))
     times = dict(zip(ways, own, strict=True))
-    assert times[sparsegpt] < reference / 50
+    assert times[prune_with_sparsegpt] < reference / 50
     assert max(own) < reference / 30
 
 

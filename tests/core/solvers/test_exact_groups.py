@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.linalg import inverse_factor
 from sparsegpt_core.patterns import NM
-from sparsegpt_core.solvers.exact_groups import exact_groups
-from sparsegpt_core.solvers.masks import magnitude
-from sparsegpt_core.solvers.sparsegpt import sparsegpt
+from sparsegpt_core.solvers import magnitude
+from sparsegpt_core.solvers.exact_groups import prune_with_exact_groups
+from sparsegpt_core.solvers.sparsegpt import prune_with_sparsegpt
 from tests.support.layers import layer
 from tests.support.oracle import image_layer, relative_error
 
@@ -36,7 +36,7 @@ def explicit(weight, damped, pattern):
 def test_equals_trying_every_choice(pattern, block_size):
     weight, hessian = layer(5, 24)
     factor = inverse_factor(hessian)
-    actual = exact_groups(weight, factor.upper, pattern, block_size)
+    actual = prune_with_exact_groups(weight, factor.upper, pattern, block_size)
     expected = explicit(weight, hessian + factor.shift.diag(), pattern)
     torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
 
@@ -44,7 +44,7 @@ def test_equals_trying_every_choice(pattern, block_size):
 def test_one_group_is_solved_exactly():
     weight, hessian = layer(20, 4)
     factor = inverse_factor(hessian, damping=0.0)
-    found = exact_groups(weight, factor.upper, NM(2, 4)) - weight
+    found = prune_with_exact_groups(weight, factor.upper, NM(2, 4)) - weight
     best = torch.full((20,), torch.inf, dtype=weight.dtype)
     for kept in itertools.combinations(range(4), 2):
         index = torch.tensor(kept)
@@ -57,17 +57,17 @@ def test_one_group_is_solved_exactly():
 def test_beats_sparsegpt_on_images():
     weight, hessian = image_layer()
     upper = inverse_factor(hessian).upper
-    exact, greedy = (prune(weight, upper, NM(2, 4)) for prune in (exact_groups, sparsegpt))
+    exact, greedy = (prune(weight, upper, NM(2, 4)) for prune in (prune_with_exact_groups, prune_with_sparsegpt))
     assert relative_error(exact, weight, hessian) < 0.97 * relative_error(greedy, weight, hessian)
 
 
 def test_a_matrix_that_obeys_already_is_left_alone():
     weight, hessian = layer(4, 8)
     sparse = magnitude(weight, NM(2, 4))
-    assert torch.equal(exact_groups(sparse, inverse_factor(hessian).upper, NM(2, 4)), sparse)
+    assert torch.equal(prune_with_exact_groups(sparse, inverse_factor(hessian).upper, NM(2, 4)), sparse)
 
 
 def test_too_many_choices_are_refused():
     weight, hessian = layer(2, 32)
     with pytest.raises(InputError, match="8:16"):
-        exact_groups(weight, inverse_factor(hessian).upper, NM(8, 16))
+        prune_with_exact_groups(weight, inverse_factor(hessian).upper, NM(8, 16))

@@ -3,11 +3,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.linalg import inverse_factor
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
-from sparsegpt_core.solvers.int8_rounding import grid_scales, quantise
-from sparsegpt_core.solvers.refit import refit
-from sparsegpt_core.solvers.sparsegpt import sparsegpt
+from sparsegpt_core.solvers import grid_scales
+from sparsegpt_core.solvers.int8_rounding import quantise
+from sparsegpt_core.solvers.refit import refit_weights
+from sparsegpt_core.solvers.sparsegpt import prune_with_sparsegpt
 from tests.support.layers import layer
 from tests.support.oracle import image_layer, relative_error
 
@@ -17,7 +18,7 @@ TWO_OF_FOUR = NM(2, 4)
 def refitted(weight, hessian, pattern=TWO_OF_FOUR):
     factor = inverse_factor(hessian)
     goal = weight @ hessian + weight * factor.shift
-    return refit(sparsegpt(weight, factor.upper, pattern), goal, hessian, factor.shift)[0], factor
+    return refit_weights(prune_with_sparsegpt(weight, factor.upper, pattern), goal, hessian, factor.shift)[0], factor
 
 
 def to_nearest(weight, scales, bits):

@@ -4,13 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.linalg.factor import inverse_factor
+from sparsegpt_core.linalg import inverse_factor
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.solvers.layer_solver import solve
-from sparsegpt_core.solvers.masks import magnitude
-from sparsegpt_core.solvers.sparsegpt import sparsegpt
-from sparsegpt_core.statistics.moments import Moments
+from sparsegpt_core.solvers import magnitude, solve
+from sparsegpt_core.solvers.sparsegpt import prune_with_sparsegpt
+from sparsegpt_core.statistics import Moments
 
 PLAIN = {"alpha": 0.0, "refit": False, "damping": 0.01, "mask": "adaptive"}
 
@@ -38,7 +37,7 @@ def plain(known):
 
 def test_plain_settings_are_sparsegpt_alone():
     weight, _, _, known = layer(6, 24)
-    expected = sparsegpt(weight, inverse_factor(known.hessian).upper, NM(2, 4))
+    expected = prune_with_sparsegpt(weight, inverse_factor(known.hessian).upper, NM(2, 4))
     for given_moments in (known, plain(known)):
         assert torch.equal(solve(weight, given_moments, PruneSettings(**PLAIN)).matrix, expected)
     without_cross = solve(weight, plain(known), PruneSettings(**PLAIN | {"alpha": 1.0}))
@@ -53,7 +52,7 @@ def test_refit_solves_for_the_shifted_target(alpha):
     damped = known.hessian + 0.01 * known.hessian.diagonal().mean() * torch.eye(24, dtype=weight.dtype)
     gap = (dense - pruned).T @ pruned / len(pruned)
     target = weight + alpha * weight @ gap @ damped.inverse()
-    start = sparsegpt(target, inverse_factor(known.hessian).upper, NM(2, 4))
+    start = prune_with_sparsegpt(target, inverse_factor(known.hessian).upper, NM(2, 4))
     assert torch.equal(matrix != 0, start != 0)
     for row, goal in zip(matrix, target @ damped, strict=True):
         kept = row.nonzero().flatten()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsegpt_core.patterns import NM, find_violations
-from sparsegpt_core.solvers.refit import refit
+from sparsegpt_core.solvers.refit import refit_weights
 from tests.support.layers import layer
 from tests.support.oracle import greedy_obs, image_layer, relative_error
 
@@ -52,7 +52,7 @@ def test_what_is_kept_is_the_optimum_on_the_mask():
     weight, damped = damped_layer(10, 40)
     sparse = greedy_obs(weight, damped, NM(2, 4))
     shift = torch.zeros(40, dtype=damped.dtype)
-    fitted, _ = refit(sparse, weight @ damped, damped, shift, direct=True)
+    fitted, _ = refit_weights(sparse, weight @ damped, damped, shift, direct=True)
     torch.testing.assert_close(sparse, fitted, rtol=1e-8, atol=1e-10)
 
 

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from sparsegpt_core.statistics.displacements import Axis, displacements
+from sparsegpt_core.statistics.displacements import Axis, find_displacements
 
 
 def axis(kernel, size=14, stride=1, dilation=1, padding=0):
@@ -14,14 +14,14 @@ def axis(kernel, size=14, stride=1, dilation=1, padding=0):
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_one_product_for_each_displacement(kernel, count, dilation):
     axes = tuple(axis(k, size=20, dilation=dilation, padding=k // 2) for k in kernel)
-    assert len(displacements(axes)) == count
+    assert len(find_displacements(axes)) == count
     # 'same' padding: no product is longer than the image.
-    assert all(d.positions <= 20 ** len(kernel) for d in displacements(axes))
+    assert all(d.positions <= 20 ** len(kernel) for d in find_displacements(axes))
 
 
 def test_without_padding_the_strips_cost_little():
     axes = (axis(3, size=58), axis(3, size=58))
-    assert sum(d.positions for d in displacements(axes)) < 13.5 * 56 * 56
+    assert sum(d.positions for d in find_displacements(axes)) < 13.5 * 56 * 56
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -30,7 +30,7 @@ def test_without_padding_the_strips_cost_little():
 def test_every_pair_sums_what_its_taps_see_and_nothing_else(stride, dilation, padding):
     one = axis(3, 9, stride, dilation, padding)
     seen = {}
-    for displacement in displacements((one,)):
+    for displacement in find_displacements((one,)):
         ((shared),) = displacement.axes
         for (t, u), cover in zip(displacement.pairs((3,)), displacement.covers, strict=True):
             parts = itertools.compress(shared.segments, cover)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.network.weight_layout import input_columns, output_rows
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.network import input_columns, output_rows
+from sparsegpt_core.statistics import LayerStatistics
 
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

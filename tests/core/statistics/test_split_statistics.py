@@ -2,11 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparsegpt_core.network.inputs import split_batches
-from sparsegpt_core.network.weight_layout import input_columns, output_rows
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
-from sparsegpt_core.statistics.moments import pooled
-from sparsegpt_core.statistics.split_statistics import SplitStatistics
+from sparsegpt_core.network import input_columns, output_rows, split_batches
+from sparsegpt_core.statistics import LayerStatistics, SplitStatistics, pooled
 
 LAYERS = [nn.Linear(12, 5), nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(4, 6, 3, 1, 1, bias=False), nn.Conv2d(8, 3, 1)]
 

@@ -9,19 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.benchmark import EngineSettings, benchmark_engines, failed_gate
 from deploy.benchmark.arms import open_arms
-from deploy.benchmark.gate import gate
-from deploy.benchmark.measure_arms import EngineSettings
-from deploy.benchmark.on_engines import benchmark_engines
-from deploy.builder.engine_build import load_plan
-from deploy.builder.settings import BuildSettings
-from deploy.machine.backends import Backend
-from deploy.machine.environment import find_gpu
-from deploy.machine.runtime_choice import find_runtime
-from deploy.measure.accuracy import compare_accuracy
-from deploy.measure.timing import Regime
-from deploy.predict.profile import layers_without_gain
-from deploy.sessions.onnx_session import OnnxSession
+from deploy.builder import BuildSettings, load_plan
+from deploy.machine import Backend, find_gpu, find_runtime
+from deploy.measure import Regime, compare_accuracy
+from deploy.predict import layers_without_gain
+from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError, ModelError
 from tests.support.engines import QUICK, batches
 from tests.support.fake_arms import KERNELS, Builder, classifier
@@ -96,8 +90,8 @@ def test_the_result(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.Mo
     assert found["models"].keys() == {"dense", "sparse"}
     assert list(dict.fromkeys(stage for stage, _, _ in stages)) == ["engines", "latency", "layers", "accuracy"]
     assert ("engines", 6, 6) in stages
-    assert gate(result, max_drop=0, min_speedup=1.9) is None
-    assert gate(result, min_speedup=2.1) == "the speed-up is 2.00, 2.1 is required"
+    assert failed_gate(result, max_drop=0, min_speedup=1.9) is None
+    assert failed_gate(result, min_speedup=2.1) == "the speed-up is 2.00, 2.1 is required"
 
 
 def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -> None:
@@ -283,7 +277,7 @@ def test_predict_measures_where_it_can(builder: Builder, pair, cli, tmp_path) ->
 @pytest.mark.skipif(find_gpu() is None, reason="there is no GPU")
 def test_on_a_real_gpu(tmp_path, cli) -> None:
     """The arms agree with ONNX Runtime, and every layer is explained."""
-    from deploy.predict.measured_trial import try_pruning
+    from deploy.predict import try_pruning
     from tests.support.engines import conv_net
 
     backend, why = find_runtime()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.builder.build_log import SparsityLog, count_memory_skips, read_sparsity
+from deploy.builder import SparsityLog, count_memory_skips, read_sparsity
 from tests.support.paths import ROOT
 
 LOGS = ROOT / "tests" / "data" / "build_logs"

@@ -15,12 +15,13 @@ import pytest
 from onnx import numpy_helper
 
 import deploy.machine.backends
+from deploy.builder import BuildResult, BuildSettings, build_engine, load_plan
 from deploy.builder.compiler import precision_flags, share_profiles
-from deploy.builder.engine_build import RTX_NOTE, BuildResult, build, load_plan, sidecar_path
-from deploy.builder.settings import BuildSettings
-from deploy.graph.onnx_graph import read_graph
-from deploy.machine.backends import find_backend
+from deploy.builder.engine_build import RTX_NOTE
+from deploy.graph import read_graph
+from deploy.machine import find_backend
 from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
+from sparsegpt_core.files import sidecar_path
 from tests.support.engines import conv_net
 
 RTX = {"backend": "tensorrt-rtx", "compute_capability": "8.6"}
@@ -43,7 +44,7 @@ def _rtx() -> None:
 
 def test_half_precision_build(half: Path) -> None:
     plan, stages = half.with_name("sparse.plan"), []
-    result = build(half, plan, BuildSettings(**RTX), lambda *step: stages.append(step))
+    result = build_engine(half, plan, BuildSettings(**RTX), lambda *step: stages.append(step))
     record = json.loads(half.with_name("sparse.plan.json").read_text())
     assert record == json.loads(json.dumps(result.to_json()))
     assert set(record) >= PROMISED
@@ -66,9 +67,9 @@ def test_half_precision_build(half: Path) -> None:
 def test_single_precision_is_built_with_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     onnx.save(conv_net(np.float32), str(tmp_path / "m.onnx"))
     settings = BuildSettings(**RTX, opt_level=1, workspace=1 << 30, tactic_sources=("jit_convolutions",))
-    result = build(tmp_path / "m.onnx", tmp_path / "m.plan", settings)
+    result = build_engine(tmp_path / "m.onnx", tmp_path / "m.plan", settings)
     assert ["FP32" in text for text in result.warnings] == [True]
-    dense = build(tmp_path / "m.onnx", tmp_path / "d.plan", BuildSettings(**RTX, sparse=False))
+    dense = build_engine(tmp_path / "m.onnx", tmp_path / "d.plan", BuildSettings(**RTX, sparse=False))
     assert dense.warnings == []
     assert dense.sparse_flag is False
     assert capfd.readouterr().out == ""  # standard output belongs to --json
@@ -79,19 +80,19 @@ def test_dense_weights_warn(tmp_path: Path) -> None:
     for weight in model.graph.initializer:
         weight.CopyFrom(numpy_helper.from_array(np.ones(tuple(weight.dims), np.float16), weight.name))
     onnx.save(model, str(tmp_path / "m.onnx"))
-    result = build(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX))
+    result = build_engine(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX))
     assert result.eligible_layers == 0
     assert any("changes nothing" in text for text in result.warnings)
 
 
 def test_compute_capability_defaults_to_ampere(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deploy.builder.engine_build.find_gpu", lambda: None)
-    assert build(half, half.with_name("p"), BuildSettings(backend="tensorrt-rtx")).compute_capability == "8.6"
+    assert build_engine(half, half.with_name("p"), BuildSettings(backend="tensorrt-rtx")).compute_capability == "8.6"
 
 
 def test_rtx_says_that_it_keeps_no_timing_cache(half: Path) -> None:
     cache = half.with_name("tactics.cache")
-    result = build(half, half.with_name("a.plan"), BuildSettings(**RTX, timing_cache=cache))
+    result = build_engine(half, half.with_name("a.plan"), BuildSettings(**RTX, timing_cache=cache))
     assert any("timing cache" in text for text in result.warnings)
     assert result.to_json()["settings"]["timing_cache"] == str(cache)
     assert not cache.exists()
@@ -99,11 +100,11 @@ def test_rtx_says_that_it_keeps_no_timing_cache(half: Path) -> None:
 
 def test_external_data_is_found(tmp_path: Path) -> None:
     onnx.save(conv_net(), str(tmp_path / "m.onnx"), save_as_external_data=True, location="m.bin", size_threshold=0)
-    assert build(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX)).eligible_layers == 2
+    assert build_engine(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(**RTX)).eligible_layers == 2
 
 
 def attempt(path: Path, **settings) -> BuildResult:
-    return build(path, path.with_name("out.plan"), BuildSettings(**{**RTX, **settings}))
+    return build_engine(path, path.with_name("out.plan"), BuildSettings(**{**RTX, **settings}))
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 50, None])
@@ -179,7 +180,7 @@ def test_compatibility_reaches_the_builder(half: Path, monkeypatch: pytest.Monke
 
 def test_the_model_is_not_overwritten(half: Path) -> None:
     with pytest.raises(InputError, match="overwrite"):
-        build(half, half, BuildSettings(**RTX))
+        build_engine(half, half, BuildSettings(**RTX))
 
 
 def test_load_plan_refuses_what_was_not_recorded(half: Path) -> None:

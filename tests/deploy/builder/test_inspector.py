@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.builder.inspector import EngineLayer, EngineTensor, inspect_engine, node_names, read_layers
+from deploy.builder import EngineLayer, inspect_engine, node_names
+from deploy.builder.inspector import EngineTensor, read_layers
 from sparsegpt_core.errors import InputError
 
 DENSE = "sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize128x32x64_stage1"

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from deploy.builder.build_log import SparsityLog, read_sparsity
-from deploy.builder.inspector import EngineLayer
+from deploy.builder import EngineLayer, SparsityLog, read_sparsity
+from deploy.explain import ExplainedLayer, Explanation, explain
 from deploy.explain.evidence import Evidence
-from deploy.explain.explanation import ExplainedLayer, Explanation
-from deploy.explain.layer_reasons import explain
-from deploy.measure.latency import Ratio
-from deploy.predict.profile import layers_without_gain
-from export.audit.audit import AuditedLayer, AuditResult
-from sparsegpt_core.files.atomic import write_json
+from deploy.measure import Ratio
+from deploy.predict import layers_without_gain
+from export.audit import AuditedLayer, AuditResult
+from sparsegpt_core.files import write_json
 from sparsegpt_core.reasons import Reason
 from tests.support.exports import audited
 from tests.support.paths import ROOT

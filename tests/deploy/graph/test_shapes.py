@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.graph.shapes import parse_shapes, resolve_shapes
+from deploy.graph import parse_shapes, resolve_shapes
 from sparsegpt_core.errors import InputError
 
 DYNAMIC = {"input": (None, 3, 8, 8)}

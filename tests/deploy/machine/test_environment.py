@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 import deploy
+from deploy.machine import INSTALL, check_machine, describe_environment, find_gpu, require
 from deploy.machine import doctor as doctor_module
-from deploy.machine.doctor import doctor
-from deploy.machine.environment import GPU, environment, find_gpu
-from deploy.machine.libraries import INSTALL, require
+from deploy.machine.environment import GPU
 from sparsegpt_core.errors import MissingDependencyError
 
 ROOM = Path(deploy.__file__).parent
@@ -33,7 +32,7 @@ def fake_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_environment_is_json() -> None:
-    found = json.loads(json.dumps(environment(), allow_nan=False))
+    found = json.loads(json.dumps(describe_environment(), allow_nan=False))
     assert found["python"] == sys.version.split()[0]
     assert found["memory_bytes"] > 1 << 28
     assert found["versions"]["numpy"]
@@ -43,7 +42,11 @@ def test_environment_is_json() -> None:
 def test_gpu_through_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_smi(tmp_path, "echo 'NVIDIA RTX A4000, 580.95.05, 8.6'; echo 'Other, 1, 7.5'", monkeypatch)
     assert find_gpu() == GPU("NVIDIA RTX A4000", "580.95.05", "8.6")
-    assert environment()["gpu"] == {"name": "NVIDIA RTX A4000", "driver": "580.95.05", "compute_capability": "8.6"}
+    assert describe_environment()["gpu"] == {
+        "name": "NVIDIA RTX A4000",
+        "driver": "580.95.05",
+        "compute_capability": "8.6",
+    }
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo", "true", "echo 'No devices were found'"])
@@ -97,7 +100,7 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(doctor_module, "find_gpu", lambda: None)
-    checks = {check.name: check for check in doctor()}
+    checks = {check.name: check for check in check_machine()}
     assert set(checks) == {*HEAVY, "cuda", "pynvml", "timm", "GPU"}
     assert checks["onnx"].ok
     assert checks["onnx"].fix == ""

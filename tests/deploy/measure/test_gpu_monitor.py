@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from deploy.machine.environment import find_gpu
-from deploy.measure.gpu_monitor import GPUMonitor
+from deploy.machine import find_gpu
+from deploy.measure import GPUMonitor
 
 
 class NVMLError(Exception):

@@ -17,9 +17,10 @@ from scipy.special import log_softmax
 from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from deploy.measure.accuracy import compare_accuracy, paired_difference
-from deploy.measure.latency import ArmLatency, LatencyReport, measure_latency
-from deploy.measure.timing import HostTimer, Regime, settle
+from deploy.measure import HostTimer, LatencyReport, Regime, compare_accuracy, measure_latency
+from deploy.measure.accuracy import paired_difference
+from deploy.measure.latency import ArmLatency
+from deploy.measure.timing import settle
 from sparsegpt_core.errors import DataError, InputError, NumericsError
 
 

@@ -16,15 +16,14 @@ from hypothesis.extra import numpy as arrays
 from onnx import helper, numpy_helper
 from torchvision.models import resnet18
 
-from deploy.explain.limits import ceiling
-from deploy.graph.workload import Workload, read_workloads
-from deploy.predict.estimate import Prediction, predict
-from deploy.predict.profile import layers_without_gain
+from deploy.explain import ceiling
+from deploy.graph import Workload, read_workloads
+from deploy.predict import EstimatedPrediction, layers_without_gain, predict
 from deploy.predict.throwaway_pruning import magnitude_copy, magnitude_mask
-from export.audit.audit import audit_model
-from export.writing.writer import export_model
+from export.audit import audit_model
+from export.writing import export_model
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import write_json
+from sparsegpt_core.files import write_json
 from sparsegpt_core.patterns import NM, find_violations
 from sparsegpt_core.reasons import Reason
 
@@ -57,7 +56,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prediction(resnet: Path) -> Prediction:
+def prediction(resnet: Path) -> EstimatedPrediction:
     return predict(resnet, (1, 4, 8))
 
 
@@ -90,12 +89,12 @@ def test_nodes_without_outputs_do_no_work() -> None:
     assert read_workloads(model_of(nodes, {"x": (1, 4, 8, 8)}, {}), {"x": (1, 4, 8, 8)}) == {}
 
 
-def test_flops_of_resnet18_are_those_known(prediction: Prediction) -> None:
+def test_flops_of_resnet18_are_those_known(prediction: EstimatedPrediction) -> None:
     per_image = sum(layer.flops or 0 for layer in prediction.layers) / 4
     assert per_image == pytest.approx(2 * 1.8141e9 * (64 / 224) ** 2, rel=0.01)  # He et al., 2015: 1.8e9 multiply-adds
 
 
-def test_resnet18(prediction: Prediction) -> None:
+def test_resnet18(prediction: EstimatedPrediction) -> None:
     layers = {layer.name: layer for layer in prediction.layers}
     assert len(layers) == 21
     stem, small, large = layers["conv1"], layers["layer1.0.conv1"], layers["layer4.1.conv2"]
@@ -143,7 +142,7 @@ def test_ceiling() -> None:
     assert [ceiling(share) for share in (0, 0.5, 1)] == [1, pytest.approx(4 / 3), 2]
 
 
-def test_the_profile_tells_what_to_leave_dense(prediction: Prediction, tmp_path: Path) -> None:
+def test_the_profile_tells_what_to_leave_dense(prediction: EstimatedPrediction, tmp_path: Path) -> None:
     write_json(tmp_path / "predict.json", prediction.to_json())
     content = json.loads((tmp_path / "predict.json").read_text())
     assert content["estimate"] is True

@@ -9,14 +9,9 @@ import pytest
 from onnxruntime import InferenceSession
 
 import deploy.sessions.onnx_session
-from deploy.machine.backends import Backend, find_backend
-from deploy.machine.environment import find_gpu
-from deploy.measure.engine_timer import EngineTimer
-from deploy.measure.latency import measure_latency
-from deploy.measure.layer_times import layer_times
-from deploy.measure.timing import Regime
-from deploy.sessions.onnx_session import OnnxSession
-from deploy.sessions.tensorrt_session import TensorRTSession
+from deploy.machine import Backend, find_backend, find_gpu
+from deploy.measure import EngineTimer, Regime, measure_latency, measure_layer_times
+from deploy.sessions import OnnxSession, TensorRTSession
 from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
 from tests.support.fake_gpu import DataType, FakeContext, FakeEngine, FakeGPU, write_plan
 
@@ -320,7 +315,7 @@ def test_three_arms_with_rebuilds(gpu: FakeGPU, session: TensorRTSession) -> Non
 def test_layers_are_timed_after_warming_up(gpu: FakeGPU, session: TensorRTSession) -> None:
     before = gpu.memory
     gpu.calls.clear()
-    assert layer_times(session, images(2), iterations=3, warmup=2) == {"conv": [0.5] * 3, "fused": [0.375] * 3}
+    assert measure_layer_times(session, images(2), iterations=3, warmup=2) == {"conv": [0.5] * 3, "fused": [0.375] * 3}
     assert gpu.names().count("execute") == 5
     assert gpu.memory == before
 
@@ -357,14 +352,13 @@ def test_on_a_real_gpu(tmp_path) -> None:
     """The engine's logits are ONNX Runtime's; every regime gives times, and graphs are captured."""
     import onnx
 
-    from deploy.builder.engine_build import build
-    from deploy.builder.settings import BuildSettings
+    from deploy.builder import BuildSettings, build_engine
     from tests.support.engines import conv_net
 
     pytest.importorskip("pycuda.driver", reason="engines run through PyCUDA")
     backend = find_backend()
     onnx.save(conv_net(), str(tmp_path / "m.onnx"))
-    build(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(backend=backend.name, shapes=(1, 4, 8)))
+    build_engine(tmp_path / "m.onnx", tmp_path / "m.plan", BuildSettings(backend=backend.name, shapes=(1, 4, 8)))
     inputs = np.random.default_rng(0).normal(size=(11, 3, 8, 8)).astype(np.float32)
     with TensorRTSession(tmp_path / "m.plan") as opened:
         np.testing.assert_allclose(opened.run(inputs), OnnxSession(tmp_path / "m.onnx").run(inputs), atol=0.05)
@@ -374,4 +368,4 @@ def test_on_a_real_gpu(tmp_path) -> None:
                 with EngineTimer(opened, inputs[:4], regime) as timed:
                     assert all(sample > 0 for sample in timed(5))
                     assert timed.regime.cuda_graph == graph, timed.regime.note
-        assert all(len(times) == 20 for times in layer_times(opened, inputs[:4]).values())
+        assert all(len(times) == 20 for times in measure_layer_times(opened, inputs[:4]).values())

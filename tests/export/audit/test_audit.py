@@ -12,8 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node as node
 from polygraphy.tools.sparse import SparsityPruner
 
-from export.audit.audit import audit_model
-from export.audit.metadata import read_metadata, write_metadata
+from export.audit import audit_model, read_metadata, write_metadata
 from sparsegpt_core.errors import CheckFailedError
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.reasons import Reason

@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node as node
 from onnx.reference import ReferenceEvaluator
 
-from export.audit.constant_values import Constants
+from export.audit import Constants
 from tests.support.graphs import make_graph, make_model
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 8, 3, 3)).astype(np.float32) * (np.arange(8) % 4 < 2)[:, None, None]

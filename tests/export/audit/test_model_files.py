@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.helper import make_node as node
 
-from export.audit.audit import audit_model
-from export.audit.metadata import write_metadata
-from export.audit.model_files import load_model
+from export.audit import audit_model, load_model, write_metadata
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.reasons import Reason
 from tests.support.graphs import make_graph, make_model

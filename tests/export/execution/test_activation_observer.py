@@ -5,8 +5,8 @@ import onnx
 import pytest
 import torch
 
-from export.execution.activation_observer import observer
-from export.writing.writer import export_model
+from export.execution import observer
+from export.writing import export_model
 from sparsegpt_core.errors import ModelError
 from tests.support.exports import prepared
 from tests.support.networks import Mixer

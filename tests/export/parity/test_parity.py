@@ -11,10 +11,10 @@ from onnx import TensorProto, helper
 from onnx.helper import make_node as node
 from torch import nn
 
+from export.parity import Parity, check_parity
 from export.parity.fault_finder import find_fault, torch_values
-from export.parity.parity import Parity, check_parity
-from export.precision.fp16 import to_fp16
-from export.writing.writer import export_model, save_model
+from export.precision import to_fp16
+from export.writing import export_model, save_model
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError
 from tests.support.exports import IMAGES, METADATA, prepared
 from tests.support.graphs import edited, make_graph, make_model

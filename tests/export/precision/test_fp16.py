@@ -12,11 +12,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node as node
 
-from export.audit.audit import audit_model
-from export.audit.metadata import read_metadata
-from export.execution.cpu_session import Runtime
-from export.precision.fp16 import fp16_overflows, fp16_underflows, to_fp16
-from export.writing.writer import export_model
+from export.audit import audit_model, read_metadata
+from export.execution import CpuSession
+from export.precision import fp16_overflows, fp16_underflows, to_fp16
+from export.writing import export_model
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 from tests.support.exports import IMAGES, METADATA, prepared
 from tests.support.graphs import edited, make_graph, make_model
@@ -50,7 +49,7 @@ def floating(proto: onnx.ModelProto, half: onnx.ModelProto) -> list[onnx.NodePro
 
 
 def run(proto: onnx.ModelProto, images=IMAGES) -> np.ndarray:
-    return Runtime(proto, "test").run([images.numpy()])[0].astype(np.float32)
+    return CpuSession(proto, "test").run([images.numpy()])[0].astype(np.float32)
 
 
 def close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:

@@ -13,17 +13,14 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 from torchvision.models.googlenet import Inception
 
-from calibration.ranges.ranges import calibrate
-from export.audit.audit import audit_model
-from export.audit.constant_values import Constants
-from export.audit.metadata import read_metadata
-from export.execution.activation_observer import observer
-from export.precision.int8 import to_int8
-from export.precision.qdq_placement import plan
-from export.writing.writer import export_model
+from calibration.ranges import calibrate
+from export.audit import Constants, audit_model, read_metadata
+from export.execution import observer
+from export.precision import plan, to_int8
+from export.writing import export_model
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError, NumericsError
-from sparsegpt_core.network.integer_weight import IntegerWeight
-from sparsegpt_core.solvers.int8_rounding import grid_scales
+from sparsegpt_core.network import Int8Weight
+from sparsegpt_core.solvers import grid_scales
 from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.exports import METADATA, prepared
 from tests.support.networks import Mixer
@@ -213,7 +210,7 @@ def test_same_inputs_same_bytes(resnet):
     assert quantised(resnet[1]).SerializeToString() == quantised(resnet[1]).SerializeToString()
 
 
-def on_the_grid(model: nn.Module, names: list[str]) -> tuple[nn.Module, dict[str, IntegerWeight]]:
+def on_the_grid(model: nn.Module, names: list[str]) -> tuple[nn.Module, dict[str, Int8Weight]]:
     """What a joint solver gives, coarser: integers of ±31 and a shift; and a network that computes with them."""
     generator = torch.Generator().manual_seed(0)
     other, integers = copy.deepcopy(model), {}
@@ -222,7 +219,7 @@ def on_the_grid(model: nn.Module, names: list[str]) -> tuple[nn.Module, dict[str
         scales = weight.flatten(1).abs().amax(1) / 31
         values = (weight / scales.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
         shift = torch.randn(len(weight), generator=generator) / 10
-        integers[name] = IntegerWeight(values, scales, shift)
+        integers[name] = Int8Weight(values, scales, shift)
         weight.copy_(values * scales.view(-1, *[1] * (weight.ndim - 1)))
 
         other.get_submodule(name).register_forward_hook(
@@ -265,7 +262,7 @@ def test_integers_that_do_not_fit(mixer):
     _, integers = on_the_grid(copy.deepcopy(model), ["conv"])
     state, good = model.state_dict(), integers["conv"]
     moved = {**state, "conv.weight": state["conv.weight"] + good.scales.view(-1, 1, 1, 1) / 10}
-    filled = IntegerWeight(torch.ones_like(good.values), good.scales, good.shift)
+    filled = Int8Weight(torch.ones_like(good.values), good.scales, good.shift)
     for changed, weight, message in (
         (moved, good, "conv: the graph's weight is not the module's"),
         ({"conv.weight": state["conv.weight"].flip(0)}, good, "conv: the graph's weight is not the module's"),
@@ -327,10 +324,9 @@ def test_what_cannot_be_quantised():
 
 
 def test_digits_lose_nothing(digits_checkpoint):
-    from calibration.data.splits import open_data
-    from calibration.sampling.batches import calibration_batches, held_out_batches
-    from sparsegpt_core.checkpoints.checkpoint import load_checkpoint
-    from sparsegpt_core.checkpoints.fit import load_into
+    from calibration.data import open_data
+    from calibration.sampling import calibration_batches, held_out_batches
+    from sparsegpt_core.checkpoints import load_checkpoint, load_into
 
     checkpoint, data = load_checkpoint(digits_checkpoint), open_data("digits")
     model = build_model("simple_cnn", ModelShape(data.image_shape, 10)).eval()
@@ -354,10 +350,9 @@ def test_digits_lose_nothing(digits_checkpoint):
 
 def test_tensorrt_rtx_builds_it(resnet, tmp_path: Path):
     pytest.importorskip("tensorrt_rtx", reason="engines are built for real, which needs tensorrt-rtx")
-    from deploy.builder.engine_build import build
-    from deploy.builder.settings import BuildSettings
+    from deploy.builder import BuildSettings, build_engine
 
     onnx.save(quantised(resnet[1], ("conv1", "fc")), str(tmp_path / "int8.onnx"))
     settings = BuildSettings(backend="tensorrt-rtx", compute_capability="8.6")
-    built = build(tmp_path / "int8.onnx", tmp_path / "int8.plan", settings)
+    built = build_engine(tmp_path / "int8.onnx", tmp_path / "int8.plan", settings)
     assert built.eligible_layers == audit_model(resnet[1]).eligible_layers

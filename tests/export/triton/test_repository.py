@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.builder.engine_build import build, sidecar_path
-from deploy.builder.settings import BuildSettings
-from export.triton.config import TritonSettings, make_config
-from export.triton.repository import write_repository
+from deploy.builder import BuildSettings, build_engine
+from export.triton import TritonSettings, write_repository
+from export.triton.config import make_config
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.files import sidecar_path
 
 Field = descriptor_pb2.FieldDescriptorProto
 
@@ -153,7 +153,7 @@ def test_the_whole_config(model: Path) -> None:
 
 def test_our_own_export_is_served_as_the_config_says(tmp_path: Path) -> None:
     """What a client would send by the config, ONNX Runtime takes, and gives what the config says."""
-    from export.writing.writer import export_model, save_model
+    from export.writing import export_model, save_model
     from sparsegpt_core.zoo import ModelShape, build_model
 
     shape = ModelShape((3, 32, 32))
@@ -363,7 +363,7 @@ def plan(model: Path) -> Path:
     """A plan of TensorRT-RTX, which Triton does not serve, recorded as one of TensorRT."""
     pytest.importorskip("tensorrt_rtx", reason="engines are built for real, which needs tensorrt-rtx")
     settings = BuildSettings(backend="tensorrt-rtx", compute_capability="8.6", shapes=(1, 4, 24))
-    plan = build(model, model.with_suffix(".plan"), settings).plan
+    plan = build_engine(model, model.with_suffix(".plan"), settings).plan
     edit(plan, backend="tensorrt")
     return plan
 

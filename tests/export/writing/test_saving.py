@@ -7,9 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.audit.audit import audit_model
-from export.audit.model_files import load_model
-from export.writing.saving import save_model, staged_model
+from export.audit import audit_model, load_model
+from export.writing import save_model, staged_model
 from sparsegpt_core.errors import CheckFailedError, InputError
 
 SMALL = 0  # bytes of weights that make a model "large"

@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from export.audit.audit import audit_model
-from export.audit.metadata import read_metadata
-from export.audit.model_files import load_model
-from export.writing.writer import INPUT, OUTPUT, export_model, save_model
+from export.audit import audit_model, load_model, read_metadata
+from export.writing import export_model, save_model
+from export.writing.writer import INPUT, OUTPUT
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.exports import METADATA, Echo, Undecided, prepared

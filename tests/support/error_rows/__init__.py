@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from sparsegpt_core.checkpoints.checkpoint import save_checkpoint
+from sparsegpt_core.checkpoints import save_checkpoint
 from sparsegpt_core.zoo import ModelShape, build_model
 
 ANYTHING = "…"

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["IntegerWeight"]
+__all__ = ["Int8Weight"]
 
 
 @dataclass(frozen=True)
-class IntegerWeight:
+class Int8Weight:
     """A weight on an INT8 grid: s_k · integer.
 
     ``values`` are int8, of the weight's own shape (K, ...); ``scales`` (K,) are positive; ``shift`` (K,) is what to
