@@ -1,7 +1,8 @@
-"""Where a job's messages and its progress go: a protocol that a terminal, a notebook or a log can implement."""
+"""What a job tells its caller: a protocol for messages and progress, and settings spelled as flags."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
@@ -9,7 +10,9 @@ from typing import Protocol
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.progress import silent as ignore_progress
 
-__all__ = ["SILENT", "Messages"]
+__all__ = ["SILENT", "Messages", "with_flags"]
+
+_SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 
 class Messages(Hashable, Protocol):
@@ -41,3 +44,20 @@ class _Silent:
 
 SILENT: Messages = _Silent()
 """Takes messages and shows none: for notebooks and tests."""
+
+
+def with_flags(text: str) -> str:
+    """Spell the settings that a library names in backticks as the flags of a command.
+
+    Example:
+        >>> with_flags("Raise `memory_limit`, or use `permute=False` or `mask=admm`.")
+        'Raise --memory-limit, or use --no-permute or --mask admm.'
+    """
+    return _SETTING.sub(lambda found: _flag(found[1], found[2]), text)
+
+
+def _flag(name: str, value: str | None) -> str:
+    flag = name.replace("_", "-")
+    if value == "False":
+        return f"--no-{flag}"
+    return f"--{flag}" if value in (None, "True") else f"--{flag} {value}"

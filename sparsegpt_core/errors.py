@@ -8,7 +8,8 @@
     ├── CheckFailedError       a stage broke what it promised (pattern lost, outputs differ, gate missed)
     └── MissingDependencyError an optional package is needed and not importable
 
-``str(error)`` is one line that says what is wrong; ``hint`` is one line that says how to mend it.
+``str(error)`` is one line that says what is wrong. ``hint`` is one line that says how to fix it. Both name a setting in
+backticks, as Python spells it: ```samples```, ```permute=False```. The command line shows it as its flag.
 """
 
 from __future__ import annotations

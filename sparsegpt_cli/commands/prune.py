@@ -11,6 +11,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import with_flags
 from sparsegpt_cli.terminal import Console, accuracy_table, layer_table, outputs_table
 from sparsegpt_core.torchrun import rank
 
@@ -107,6 +108,6 @@ def prune(
         "seconds": pruned.seconds,
         "peak_memory_bytes": peak_memory(job.device),
         "spilled_bytes": result.spilled_bytes,
-        "warnings": list(pruned.warnings),
+        "warnings": [with_flags(warning) for warning in pruned.warnings],
     }
     console.result(content, [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}"])

@@ -23,6 +23,7 @@ from sparsegpt_cli.jobs.datasets import EvaluationBatches
 from sparsegpt_cli.jobs.int8_graphs import Quantisation
 from sparsegpt_cli.jobs.job import Job, model_metadata, pruning_identity, pruning_metadata
 from sparsegpt_cli.jobs.pruning import prune
+from sparsegpt_cli.messages import with_flags
 from sparsegpt_cli.report import render_report
 from sparsegpt_cli.resume import LAYERS, STAGES, StageStore, staged, write_manifest
 from sparsegpt_core import __version__
@@ -272,7 +273,7 @@ class _Run:
             "seconds": {stage: round(value, 3) for stage, value in self._seconds.items()},
             "peak_memory_bytes": peak_memory(job.device),
             "spilled_bytes": pruned["spilled_bytes"],
-            "warnings": self._warnings,
+            "warnings": [with_flags(warning) for warning in self._warnings],
             "environment": describe_environment(),
         }
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from sparsegpt_cli.messages import with_flags
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.progress import Progress as ProgressHook
 from sparsegpt_core.progress import silent
@@ -44,16 +45,16 @@ class Console:
     def say(self, message: str) -> None:
         """Show a message on standard error."""
         if not self.quiet:
-            self._err.print(escape(message), highlight=False, soft_wrap=True)
+            self._err.print(escape(with_flags(message)), highlight=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Show a warning on standard error, even when quiet."""
         if not self._mute:
-            self._err.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
+            self._err.print(f"[yellow]warning:[/] {escape(with_flags(message))}", highlight=False, soft_wrap=True)
 
     def error(self, message: str) -> None:
         """Show why a check failed, on standard error."""
-        self._err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+        self._err.print(f"[bold red]error:[/] {escape(with_flags(message))}", highlight=False, soft_wrap=True)
 
     def result(self, content: dict[str, Any], lines: Sequence[str | Table]) -> None:
         """Show a result: ``content`` as JSON, or ``lines`` for people."""
@@ -151,8 +152,9 @@ def _clock(seconds: float) -> str:
 
 def report_error(error: SparseGPTError, as_json: bool) -> None:
     """Show an error as one line (two with a hint); as JSON on standard output too where asked for."""
+    message, hint = with_flags(str(error)), with_flags(error.hint)
     if as_json:
-        sys.stdout.write(json.dumps({"error": str(error), "hint": error.hint}) + "\n")
+        sys.stdout.write(json.dumps({"error": message, "hint": hint}) + "\n")
     console = _rich(sys.stderr)
-    hint = f" {escape(error.hint)}" if error.hint else ""
-    console.print(f"[bold red]error:[/] {escape(str(error).rstrip('.'))}.{hint}", highlight=False, soft_wrap=True)
+    line = f"[bold red]error:[/] {escape(message.rstrip('.'))}. {escape(hint)}".rstrip()
+    console.print(line, highlight=False, soft_wrap=True)
