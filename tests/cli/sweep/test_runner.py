@@ -378,7 +378,7 @@ def test_configurations(cli, monkeypatch):
         grids.append((len(grid.cells()), {cell.pattern for cell in grid.cells()}, jobs))
         return conductor.Swept([], [], [], 0)
 
-    monkeypatch.setattr(conductor, "sweep", capture)
+    monkeypatch.setattr("sparsegpt_cli.sweep.sweep", capture)
     for name in ("digits", "fashion-mnist"):
         assert cli("sweep", ROOT / "configs" / f"sweep-{name}.yaml").code == 0
     assert cli("sweep", ROOT / "configs/sweep-fashion-mnist.yaml", "--patterns", "2:4", "--jobs", 7).code == 0
