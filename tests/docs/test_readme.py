@@ -34,3 +34,14 @@ def test_links_lead_somewhere():
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_the_map_of_the_house_names_what_exists():
+    text = (ROOT / "docs" / "house.md").read_text()
+    paths = re.findall(r"`((?:sparsegpt_core|calibration|export|deploy|sparsegpt_cli)/[\w/]+(?:\.py)?/?)`", text)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for package in ("sparsegpt_core", "calibration", "export", "deploy", "sparsegpt_cli"):
+        section = text[text.index(f"## `{package}`") :].partition("\n## ")[0]
+        rooms = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
+        assert [room for room in rooms if f"`{room}`" not in section] == []
