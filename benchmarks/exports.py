@@ -23,7 +23,7 @@ from torchvision.models import detection
 from calibration.recovery import reestimate_batchnorm
 from deploy.builder import BuildSettings, build_engine
 from export.exporter import Exporter, ExportSettings
-from sparsegpt_cli.jobs.int8_graphs import Quantisation
+from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.files import read_json, write_json, write_text
 from sparsegpt_core.pruning import prune_model
@@ -111,7 +111,7 @@ def attempt(name: str) -> dict[str, Any]:
         reestimate_batchnorm(model.eval(), batches)
         result = prune_model(model, batches, SETTINGS)
         pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
-        exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, EXPORT, quantise=Quantisation(batches))
+        exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, EXPORT, quantise=Int8Quantiser(batches))
     except SparseGPTError as error:
         return {"model": name, "error": str(error)}
     files = {precision: _write(exporter, precision) for precision in PRECISIONS}

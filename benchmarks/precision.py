@@ -25,7 +25,7 @@ from calibration.evaluation import distance
 from calibration.sampling import calibration_batches
 from deploy.sessions import OnnxSession
 from export.exporter import Exporter
-from sparsegpt_cli.jobs.int8_graphs import Quantisation
+from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_core.files import read_json, write_json, write_text
 from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.pruning import prune_model
@@ -77,7 +77,7 @@ def _logits(
     integers: Mapping[str, Int8Weight] | None = None,
 ) -> dict[str, Tensor]:
     """The logits (N, classes) of the model's file in each precision."""
-    quantisation = Quantisation(batches, integers or {})
+    quantisation = Int8Quantiser(batches, integers or {})
     exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantise=quantisation)
     found, path = {}, Path()
     with tempfile.TemporaryDirectory() as folder:

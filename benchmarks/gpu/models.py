@@ -17,7 +17,7 @@ from benchmarks.trained import DATA_ROOT, load_trained
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import calibration_batches
 from export.exporter import Exporter, ExportSettings
-from sparsegpt_cli.jobs.int8_graphs import Quantisation
+from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_core.files import atomic_path, write_json
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.pruning import PruneResult, prune_model
@@ -81,7 +81,7 @@ def _write(
 ) -> None:
     pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
     for arm, model, layers, integers in (("dense", dense, [], {}), ("sparse", sparse, pruned, result.integers)):
-        quantisation = Quantisation(batches, integers)
+        quantisation = Int8Quantiser(batches, integers)
         exporter = Exporter(model, batches[0], {}, NM(2, 4), layers, EXPORT, quantise=quantisation)
         for precision in PRECISIONS:
             exporter.write(out / f"{name}.{arm}.{precision}.onnx", precision)

@@ -3,7 +3,7 @@
 May import ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
-from export.execution.activation_observer import observer
+from export.execution.activation_observer import observe_activations
 from export.execution.cpu_session import CpuSession, fits, tensor_types
 
-__all__ = ["CpuSession", "fits", "observer", "tensor_types"]
+__all__ = ["CpuSession", "fits", "observe_activations", "tensor_types"]

@@ -11,12 +11,12 @@ import onnxruntime
 
 from sparsegpt_core.errors import ModelError, first_line
 
-__all__ = ["observer"]
+__all__ = ["observe_activations"]
 
 Array = npt.NDArray[Any]
 
 
-def observer(model: onnx.ModelProto, names: Iterable[str]) -> Callable[[Array], dict[str, Array]]:
+def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callable[[Array], dict[str, Array]]:
     """Load a graph once, to look at some of its tensors on batch after batch.
 
     Args:

@@ -1,4 +1,4 @@
-"""ONNX Resources on the CPU, for the exporter's own checks."""
+"""ONNX Runtime on the CPU, for the exporter's own checks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class CpuSession:
     Args:
         model: A file, or a model in memory of any size.
         name: What to call it in messages.
-        optimize: Let ONNX Resources fuse nodes; without it every node computes what the file says.
+        optimize: Let ONNX Runtime fuse nodes; without it every node computes what the file says.
 
     Raises:
-        ModelError: ONNX Resources cannot load it.
+        ModelError: ONNX Runtime cannot load it.
     """
 
     def __init__(self, model: Path | onnx.ModelProto, name: str, optimize: bool = True) -> None:
@@ -73,7 +73,7 @@ class CpuSession:
 
     def _error(self, error: Exception) -> ModelError:
         return ModelError(
-            f"ONNX Resources cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
+            f"ONNX Runtime cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
         )
 
 

@@ -66,7 +66,7 @@ def find_fault(
         tolerance: The largest ``error`` that is normal for the file's precision.
 
     Raises:
-        ModelError: ONNX Resources cannot run the parts.
+        ModelError: ONNX Runtime cannot run the parts.
     """
     model = load_model(path)
     types = tensor_types(model)

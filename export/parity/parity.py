@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences of outputs between ONNX Resources and PyTorch.
+    """Differences of outputs between ONNX Runtime and PyTorch.
 
     ``max_abs`` and ``mean_abs`` are over all outputs, in their own unit; ``relative`` is the largest over the outputs
     of ‖difference‖ / ‖output‖. ``top1_agreement`` is of the first output, in percent of ``samples`` or, for maps, of
@@ -48,7 +48,7 @@ def check_parity(
 ) -> Parity:
     """Run both on the same images.
 
-    ONNX Resources's CPU kernels compute most of an FP16 graph in FP32: the comparison shows what rounding the
+    ONNX Runtime's CPU kernels compute most of an FP16 graph in FP32: the comparison shows what rounding the
     weights costs, not whether a value between the layers would overflow FP16.
 
     Args:
@@ -61,7 +61,7 @@ def check_parity(
     Raises:
         CheckFailedError: The outputs differ by more than the tolerance; names the node where they begin to.
         NumericsError: An output is NaN or infinite; names the node likewise.
-        ModelError: ONNX Resources cannot run the file, or it is another model's.
+        ModelError: ONNX Runtime cannot run the file, or it is another model's.
     """
     inputs = [images] if isinstance(images, Tensor) else list(images)
     name = name or path.name

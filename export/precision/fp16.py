@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ FP32_OPERATORS = (
     # Functions that leave the range at small arguments: exp(11.1) and 256² do.
     *("Exp", "Pow"),
 )
-"""What stays in FP32, beside what ONNX Resources's converter knows to have no FP16 form."""
+"""What stays in FP32, beside what ONNX Runtime's converter knows to have no FP16 form."""
 
 _LIMIT = float(np.finfo(np.float16).max)
 _LEAST = float(np.finfo(np.float16).smallest_subnormal)
@@ -35,7 +36,7 @@ _QDQ_OPSET = 19  # the first in which Q and DQ may have FP16 scales
 def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] = ()) -> onnx.ModelProto:
     """Return an FP16 copy of an FP32 graph, with or without Q/DQ.
 
-    ONNX Resources's converter does the work. :data:`FP32_OPERATORS` stay in FP32, and so do the nodes that use a
+    ONNX Runtime's converter does the work. :data:`FP32_OPERATORS` stay in FP32, and so do the nodes that use a
     weight beyond FP16's range. Zeros stay zero; other values too small for FP16 become its smallest number, 6e-8.
 
     Args:
@@ -60,11 +61,7 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
     copy.CopyFrom(model)
     weights = {tensor.name for tensor in model.graph.initializer}  # the converter would cast what value_info types
     replace(copy.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
-    logger = logging.getLogger("onnxruntime.transformers.float16")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values moved into FP16's range: fp16_underflows counts them
+    with _quiet_converter():
         converted: onnx.ModelProto = convert_float_to_float16(
             copy,
             keep_io_types=io_dtype == "fp32",
@@ -72,7 +69,6 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS],
             node_block_list=sorted(blocked),
         )
-    logger.setLevel(level)
     tidy_casts(converted.graph, {node.name for node in model.graph.node})
     OnnxModel.graph_topological_sort(converted.graph)  # the converter appends its casts at the end
     return converted
@@ -81,7 +77,7 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
 def fp16_overflows(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str, float]:
     """Find the nodes that FP16 cannot serve: they take or give a value beyond 65504, on real inputs.
 
-    ONNX Resources's CPU kernels compute FP16 graphs mostly in FP32 and would not notice, so the largest magnitude of
+    ONNX Runtime's CPU kernels compute FP16 graphs mostly in FP32 and would not notice, so the largest magnitude of
     every tensor is taken in the FP32 graph.
 
     Args:
@@ -93,7 +89,7 @@ def fp16_overflows(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str
 
     Raises:
         NumericsError: A weight is NaN or infinite.
-        ModelError: ONNX Resources cannot run the graph on these inputs.
+        ModelError: ONNX Runtime cannot run the graph on these inputs.
     """
     loud = {**_loud_weights(model), **_loud_activations(model, inputs)}
     return _users(model.graph, loud)
@@ -107,6 +103,20 @@ def fp16_underflows(model: onnx.ModelProto) -> dict[str, int]:
         if count := int(np.count_nonzero((value > 0) & (value < _LEAST))):
             counts[name] = count
     return counts
+
+
+@contextlib.contextmanager
+def _quiet_converter() -> Iterator[None]:
+    """Silence the converter's reports of values moved into FP16's range: fp16_underflows counts them."""
+    logger = logging.getLogger("onnxruntime.transformers.float16")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _require_convertible(model: onnx.ModelProto) -> None:

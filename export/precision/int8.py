@@ -13,7 +13,7 @@ from torch import Tensor
 
 from export.audit import Constants
 from export.precision.int8_weights import Int8GraphWeight, carry_over, round_to_nearest
-from export.precision.qdq_placement import Plan, output_axis, tensors_read
+from export.precision.qdq_placement import Int8Plan, output_axis, tensors_read
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network import Int8Weight
 
@@ -24,7 +24,7 @@ _OPSET = 13  # the first with a scale for each channel
 
 def to_int8(
     model: onnx.ModelProto,
-    plan: Plan,
+    plan: Int8Plan,
     scales: Mapping[str, float],
     integers: Mapping[str, Int8Weight] | None = None,
     state: Mapping[str, Tensor] | None = None,
@@ -37,7 +37,7 @@ def to_int8(
 
     Args:
         model: What ``plan`` was made from.
-        plan: See :func:`~export.precision.plan`.
+        plan: See :func:`~export.precision.plan_int8`.
         scales: The size of an integer step for each of ``plan.tensors``.
         integers: Weights that are on a grid already, by module; others are rounded to nearest.
         state: State dict of the network as it was exported; needed for ``integers`` alone.
@@ -68,7 +68,7 @@ class _Rewriting:
     def __init__(
         self,
         graph: onnx.GraphProto,
-        plan: Plan,
+        plan: Int8Plan,
         scales: Mapping[str, float],
         integers: Mapping[str, Int8Weight],
         state: Mapping[str, Tensor],

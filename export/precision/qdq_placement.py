@@ -17,7 +17,7 @@ import onnx
 from export.audit import Constants
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["Plan", "output_axis", "plan", "tensors_read"]
+__all__ = ["Int8Plan", "output_axis", "plan_int8", "tensors_read"]
 
 _POOLS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool")
 _FUSED = {"Add", "Clip", "Concat", "HardSigmoid", "HardSwish", "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid"}
@@ -29,7 +29,7 @@ _NO_NODE: Read = ("", -1)  # reads the graph's outputs, and what nodes in bodies
 
 
 @dataclass(frozen=True)
-class Plan:
+class Int8Plan:
     """What of a graph becomes INT8.
 
     ``layers`` are the names of the nodes with an INT8 weight, in the graph's order. ``reads`` are the inputs that
@@ -47,7 +47,7 @@ class Plan:
         return tuple(dict.fromkeys(self.ranges.values()))
 
 
-def plan(model: onnx.ModelProto, exclude: Collection[str] = ()) -> Plan:
+def plan_int8(model: onnx.ModelProto, exclude: Collection[str] = (), ends: bool = True) -> Int8Plan:
     """Decide which layers become INT8 and which tensors get a Q/DQ pair.
 
     Pairs stand at the data input of every such layer; at one operand of a residual Add, whose other operand is a
@@ -57,6 +57,7 @@ def plan(model: onnx.ModelProto, exclude: Collection[str] = ()) -> Plan:
     Args:
         model: An FP32 graph, its nodes in topological order, batch norm folded.
         exclude: Nodes that stay in FP32; a module's name stands for all of its calls.
+        ends: Whether the first and the last layer become INT8. Where no other layer is left, they do in any case.
 
     Raises:
         ModelError: The graph is quantised already, or nothing is left to quantise.
@@ -70,13 +71,15 @@ def plan(model: onnx.ModelProto, exclude: Collection[str] = ()) -> Plan:
         raise ModelError(
             "no Conv, Gemm or MatMul with a constant FP32 weight is left to quantise", "Exclude fewer layers."
         )
+    if not ends:
+        outer = [_name(layers[0]), _name(layers[-1])]
+        layers = [node for node in layers if not _is_excluded(_name(node), outer)] or layers
     convolutions = {node.output[0] for node in layers if node.op_type == "Conv"}
     readers = _readers(graph)
     reads = {(node.output[0], 0) for node in layers}
     reads.update(_residuals(graph, convolutions, readers, constants))
     reads.update(_poolings(graph, convolutions, readers, reads))
-    names = tuple(node.name or node.output[0] for node in layers)
-    return Plan(names, frozenset(reads), _ranges(graph, reads))
+    return Int8Plan(tuple(_name(node) for node in layers), frozenset(reads), _ranges(graph, reads))
 
 
 def output_axis(node: onnx.NodeProto) -> int:
@@ -100,6 +103,10 @@ def _is_layer(node: onnx.NodeProto, constants: Constants) -> bool:
         return False
     weight = constants.value(node.input[1])
     return weight is not None and weight.dtype == np.float32 and (node.op_type == "Conv" or weight.ndim == 2)
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return str(node.name or node.output[0])
 
 
 def _is_excluded(name: str, exclude: Collection[str]) -> bool:

@@ -38,7 +38,7 @@ def export(
     from calibration.sampling import calibration_batches
     from export.exporter import TOLERANCE, Exporter
     from sparsegpt_cli.jobs.datasets import DataOptions, open_options
-    from sparsegpt_cli.jobs.int8_graphs import Quantisation
+    from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
     from sparsegpt_cli.jobs.models import ModelOptions, load_model
     from sparsegpt_core.checkpoints import load_checkpoint, load_int8
     from sparsegpt_core.errors import InputError
@@ -57,7 +57,7 @@ def export(
     if data:
         opened = open_options(DataOptions(data, data_root), noted)
         batches = calibration_batches(opened.training, samples or min(256, len(opened.training)), 32, console.seed)
-        images, quantisation = batches[0], Quantisation(batches, load_int8(weights))
+        images, quantisation = batches[0], Int8Quantiser(batches, load_int8(weights))
     else:
         quantisation = None
         images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(console.seed))

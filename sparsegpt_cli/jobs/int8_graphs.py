@@ -1,4 +1,4 @@
-"""INT8 graphs: which tensors, which ranges, and the network as a whole as their judge."""
+"""Turns FP32 graphs into INT8: calibrates the activations' ranges and judges them by the network's outputs."""
 
 from __future__ import annotations
 
@@ -12,85 +12,94 @@ import onnx
 from torch import Tensor
 
 from calibration.ranges import METHODS, calibrate
-from export.execution import observer
+from export.execution import observe_activations
 from export.exporter import ExportSettings
-from export.precision import plan, to_int8
+from export.precision import plan_int8, to_int8
 from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["Quantisation", "quantise_graph"]
+__all__ = ["Int8Quantiser", "quantise_model"]
 
-_HELD_OUT = 4  # every which batch judges activation ranges
+_JUDGING_BATCH_EVERY = 4  # one batch in four judges the activations' ranges
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Quantisation:
-    """What INT8 files are made by.
-
-    ``batches`` (N, C, H, W) give the activations' ranges, every fourth of them judging; ``integers`` are weights that
-    the sweep has rounded, all others are rounded to nearest.
-    """
+class Int8Quantiser:
+    """Turns FP32 graphs into INT8. :class:`~export.exporter.Exporter` calls it."""
 
     batches: Sequence[Tensor]
-    integers: Mapping[str, Int8Weight] = field(default_factory=dict)
+    """Images (N, C, H, W) for the activations' ranges."""
+    int8_weights: Mapping[str, Int8Weight] = field(default_factory=dict)
+    """Weights that pruning has rounded, by module. All others are rounded to nearest."""
 
     def __call__(
-        self, graph: onnx.ModelProto, state: Mapping[str, Tensor], settings: ExportSettings, progress: Progress
+        self, model: onnx.ModelProto, state: Mapping[str, Tensor], settings: ExportSettings, progress: Progress
     ) -> onnx.ModelProto:
-        """Put a graph on INT8, as :class:`~export.exporter.Exporter` asks for it."""
-        return quantise_graph(graph, self, state, settings.ranges, settings.int8_ends, progress)
+        """Return the INT8 form of an FP32 graph."""
+        return quantise_model(model, self, state, settings.ranges, settings.int8_ends, progress)
 
 
-def quantise_graph(
-    graph: onnx.ModelProto,
-    quantisation: Quantisation,
+def quantise_model(
+    model: onnx.ModelProto,
+    quantiser: Int8Quantiser,
     state: Mapping[str, Tensor],
     method: str = "auto",
     ends: bool = False,
     progress: Progress = silent,
 ) -> onnx.ModelProto:
-    """Put a graph on INT8 by explicit Q/DQ.
+    """Return an INT8 copy of an FP32 graph, with explicit Q/DQ nodes.
+
+    The ranges are fitted to some of the images and judged on the others. Every fourth batch is held out; of two or
+    three batches the last one, and of a single batch the second half of its images. A single image serves for both.
 
     Args:
-        graph: FP32, below 2 GiB.
-        quantisation: Images and rounded weights.
-        state: The model's parameters by name.
-        method: How ranges are chosen, one of :data:`~calibration.ranges.METHODS`; ``auto`` tries each for
-            all
-            tensors, and for every tensor the one with the least error there, and takes what leaves the network's own
-            outputs nearest on held-out images: errors of single tensors alone mislead.
-        ends: Whether the first and the last layer are quantised too.
-        progress: Told of the calibration of ranges.
+        model: The FP32 graph.
+        quantiser: The images and the rounded weights.
+        state: The network's parameters by name.
+        method: How ranges are chosen: one of :data:`~calibration.ranges.METHODS` for all tensors, or ``auto``.
+            ``auto`` builds one graph with each method, and one in which each tensor has the method with its least
+            error. It returns the graph whose outputs on held-out images are nearest to the FP32 graph's.
+        ends: Whether the first and the last layer are quantised too. A network with no other layer has them
+            quantised in any case.
+        progress: Receives the progress of the calibration.
 
     Raises:
-        SparseGPTError: As placement, calibration and quantisation raise it.
+        SparseGPTError: Placement, calibration or quantisation failed.
     """
-    chosen = plan(graph)
-    if not ends:
-        chosen = plan(graph, exclude=(chosen.layers[0], chosen.layers[-1]))
-    batches = [batch.cpu().numpy() for batch in quantisation.batches]
-    judging = batches[_HELD_OUT - 1 :: _HELD_OUT] or batches[-1:]
-    fitting = [batch for index, batch in enumerate(batches) if index % _HELD_OUT != _HELD_OUT - 1]
-    ranges = calibrate(observer(graph, chosen.tensors), fitting, judging, method, progress)
+    plan = plan_int8(model, ends=ends)
+    fit, held_out = _split([batch.cpu().numpy() for batch in quantiser.batches])
+    ranges = calibrate(observe_activations(model, plan.tensors), fit, held_out, method, progress)
 
     def quantised(each: str) -> onnx.ModelProto:
         own = ranges if each == method else {name: replace(found, method=each) for name, found in ranges.items()}
         scales = {name: found.scale for name, found in own.items()}
-        return to_int8(graph, chosen, scales, quantisation.integers, state)
+        return to_int8(model, plan, scales, quantiser.int8_weights, state)
 
     if method != "auto":
         return quantised(method)
-    expected = _outputs(graph, judging)
+    expected = _outputs(model, held_out)
     trials = (quantised(each) for each in ("auto", *METHODS))
-    return min(trials, key=lambda trial: _error(_outputs(trial, judging), expected))
+    return min(trials, key=lambda trial: _squared_error(_outputs(trial, held_out), expected))
 
 
-def _outputs(graph: onnx.ModelProto, batches: Sequence[Array]) -> list[Array]:
-    observe = observer(graph, [output.name for output in graph.graph.output])
+def _split(batches: list[Array]) -> tuple[list[Array], list[Array]]:
+    """Return the batches that ranges are fitted to, and the held-out ones that judge them."""
+    if len(batches) == 1:
+        (images,) = batches
+        middle = (len(images) + 1) // 2
+        return ([images[:middle]], [images[middle:]]) if len(images) > 1 else (batches, batches)
+    held_out = batches[_JUDGING_BATCH_EVERY - 1 :: _JUDGING_BATCH_EVERY]
+    if not held_out:
+        return batches[:-1], batches[-1:]
+    return [batch for index, batch in enumerate(batches, 1) if index % _JUDGING_BATCH_EVERY], held_out
+
+
+def _outputs(model: onnx.ModelProto, batches: Sequence[Array]) -> list[Array]:
+    observe = observe_activations(model, [output.name for output in model.graph.output])
     return [output for batch in batches for output in observe(batch).values()]
 
 
-def _error(outputs: Sequence[Array], expected: Sequence[Array]) -> float:
+def _squared_error(outputs: Sequence[Array], expected: Sequence[Array]) -> float:
     return sum(float(np.square(a - b).sum()) for a, b in zip(outputs, expected, strict=True))

@@ -20,7 +20,7 @@ from deploy.sessions import OnnxSession
 from export.execution import CpuSession
 from export.exporter import Exporter, arm_name
 from sparsegpt_cli.jobs.datasets import EvaluationBatches
-from sparsegpt_cli.jobs.int8_graphs import Quantisation
+from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_cli.jobs.job import Job, model_metadata, pruning_identity, pruning_metadata
 from sparsegpt_cli.jobs.pruning import prune
 from sparsegpt_cli.messages import with_flags
@@ -190,7 +190,7 @@ class _Run:
         if job.int8 and name != "magnitude":
             precisions.append("int8")
             batches = calibration_batches(job.data.training, job.calibration_samples, _PARITY_SAMPLES, job.seed)
-            quantisation = Quantisation(batches, integers or {})
+            quantisation = Int8Quantiser(batches, integers or {})
         self._progress(f"export {name}", 0, len(precisions))
         with timed(seconds, "export"):
             exporter = Exporter(
@@ -213,7 +213,7 @@ class _Run:
         return files
 
     def _compare(self, seconds: dict[str, float], warnings: list[str]) -> dict[str, Any] | None:
-        """Compare the files on the evaluation split, in ONNX Resources, whose CPU kernels compute FP16 in FP32.
+        """Compare the files on the evaluation split, in ONNX Runtime, whose CPU kernels compute FP16 in FP32.
 
         Returns:
             ``accuracy`` or ``outputs``; None without an evaluation split.
@@ -246,7 +246,7 @@ class _Run:
             for name, files in exported.items()
             for precision, file in files.items()
         }
-        runtime = {"runtime": f"ONNX Resources {onnxruntime.__version__}, CPU"}
+        runtime = {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU"}
         comparisons = {
             name: {**runtime, **compared[name]} if compared and name in compared else None
             for name in ("accuracy", "outputs")

@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 
-from export.execution import observer
+from export.execution import observe_activations
 from export.writing import export_model
 from sparsegpt_core.errors import ModelError
 from tests.support.exports import prepared
@@ -34,31 +34,31 @@ def test_tensors_are_pytorchs(mixer):
         logits = model(torch.from_numpy(IMAGES))
     for hook in hooks:
         hook.remove()
-    observe = observer(proto, names)
+    observe = observe_activations(proto, names)
     found = observe(IMAGES)
     assert list(found) == names
     for actual, expected in zip(found.values(), (seen[0], seen[2], torch.from_numpy(IMAGES), logits), strict=True):
         np.testing.assert_allclose(actual, expected.numpy(), atol=1e-5)
     np.testing.assert_allclose(observe(IMAGES[:2])["logits"], logits[:2].numpy(), atol=1e-5)
     assert proto.SerializeToString() == before
-    assert list(observer(proto, ["input", "input"])(IMAGES)) == ["input"]
+    assert list(observe_activations(proto, ["input", "input"])(IMAGES)) == ["input"]
 
 
 def test_what_cannot_be_observed(mixer, capfd):
     proto = mixer[1]
     with pytest.raises(ModelError, match="no tensor 'nowhere'"):
-        observer(proto, ["nowhere"])
+        observe_activations(proto, ["nowhere"])
     with pytest.raises(ModelError, match="cannot run the graph") as caught:
-        observer(proto, ["logits"])(IMAGES[:, :1])
+        observe_activations(proto, ["logits"])(IMAGES[:, :1])
     assert "\n" not in str(caught.value)
     two = onnx.ModelProto()
     two.CopyFrom(proto)
     two.graph.input.add(name="other")
     with pytest.raises(ModelError, match="2 inputs"):
-        observer(two, ["logits"])
+        observe_activations(two, ["logits"])
     broken = onnx.ModelProto()
     broken.CopyFrom(proto)
     broken.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ModelError, match="cannot load the graph"):
-        observer(broken, ["logits"])
+        observe_activations(broken, ["logits"])
     assert capfd.readouterr() == ("", "")

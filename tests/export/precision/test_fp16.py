@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 
 import numpy as np
 import onnx
@@ -249,3 +250,15 @@ def test_a_graph_that_does_not_fit_into_one_message(proto, monkeypatch):
     assert fp16_overflows(proto, [IMAGES * 1e6]) == pytest.approx(expected[1])
     assert to_fp16(proto) == expected[2]
     assert all(tensor.raw_data for tensor in proto.graph.initializer)
+
+
+def test_a_failed_conversion_restores_the_converters_logger(proto, monkeypatch):
+    def fail(*_args, **_options):
+        raise RuntimeError("no conversion")
+
+    monkeypatch.setattr("onnxruntime.transformers.float16.convert_float_to_float16", fail)
+    logger = logging.getLogger("onnxruntime.transformers.float16")
+    before = logger.level
+    with pytest.raises(RuntimeError, match="no conversion"):
+        to_fp16(proto)
+    assert logger.level == before

@@ -15,8 +15,8 @@ from torchvision.models.googlenet import Inception
 
 from calibration.ranges import calibrate
 from export.audit import Constants, audit_model, read_metadata
-from export.execution import observer
-from export.precision import plan, to_int8
+from export.execution import observe_activations
+from export.precision import plan_int8, to_int8
 from export.writing import export_model
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError, NumericsError
 from sparsegpt_core.network import Int8Weight
@@ -29,7 +29,7 @@ FUSED = ("Relu", "Clip", "Add", "MaxPool", "Concat")
 
 
 def quantised(proto: onnx.ModelProto, exclude=(), **options) -> onnx.ModelProto:
-    planned = plan(proto, exclude)
+    planned = plan_int8(proto, exclude)
     return to_int8(proto, planned, dict.fromkeys(planned.tensors, 0.05), **options)
 
 
@@ -81,7 +81,7 @@ def mixer():
 
 def test_residual_stages_are_int8_from_end_to_end(resnet):
     _, proto = resnet
-    planned = plan(proto, ("conv1", "fc"))
+    planned = plan_int8(proto, ("conv1", "fc"))
     wiring = Wiring(quantised(proto, ("conv1", "fc")))
     stages = [node for node in wiring.layers if node.name not in ("conv1", "fc")]
     assert tuple(node.name for node in stages) == planned.layers
@@ -185,7 +185,7 @@ def test_linear_layers_and_second_calls(mixer):
     assert len(integers) == 5  # "shared" is called twice and stored once
     assert not any(value.ndim > 1 and value.dtype == np.float32 for value in stored.values())
     assert read_metadata(result) == METADATA
-    assert plan(proto, ["shared"]).layers == ("conv", "mlp.0", "mlp.2", "head")
+    assert plan_int8(proto, ["shared"]).layers == ("conv", "mlp.0", "mlp.2", "head")
 
 
 @pytest.mark.parametrize("fixture", ["resnet", "mixer"])
@@ -232,9 +232,11 @@ def on_the_grid(model: nn.Module, names: list[str]) -> tuple[nn.Module, dict[str
 def test_integers_of_a_solver_pass_the_folded_batch_norm(mixer, which):
     model, proto = copy.deepcopy(mixer[0]), mixer[1]
     other, integers = on_the_grid(model, which)
-    planned = plan(proto, {layer.name for layer in audit_model(proto).layers} - {*which, "shared#2"})
+    planned = plan_int8(proto, {layer.name for layer in audit_model(proto).layers} - {*which, "shared#2"})
     batch = images((4, 8, 8))
-    ranges = {name: np.abs(found).max() / 127 for name, found in observer(proto, planned.tensors)(batch).items()}
+    ranges = {
+        name: np.abs(found).max() / 127 for name, found in observe_activations(proto, planned.tensors)(batch).items()
+    }
     result = to_int8(proto, planned, ranges, integers, model.state_dict())
     onnx.checker.check_model(result, full_check=True)
     with torch.inference_mode():
@@ -308,14 +310,14 @@ def test_foreign_graphs_of_old_opsets(opset):
 def test_what_cannot_be_quantised():
     proto = gemm()
     with pytest.raises(ModelError, match="quantised already"):
-        plan(quantised(proto))
+        plan_int8(quantised(proto))
     with pytest.raises(ModelError, match="no Conv, Gemm or MatMul"):
-        plan(proto, ["input_scale", "output", ""])
+        plan_int8(proto, ["input_scale", "output", ""])
     with pytest.raises(ModelError, match="opset 12"):
         quantised(gemm(12))
     with pytest.raises(NumericsError, match=r"weight of .* NaN"):
         quantised(gemm(weight=np.full((4, 4), np.nan, dtype=np.float32)))
-    planned = plan(proto)
+    planned = plan_int8(proto)
     for scale in (0, -1, np.nan, np.inf, 1e-60, 1e60):
         with pytest.raises(InputError, match=r"scale .* of tensor input is no positive"):
             to_int8(proto, planned, dict.fromkeys(planned.tensors, scale))
@@ -336,8 +338,8 @@ def test_digits_lose_nothing(digits_checkpoint):
         [batch.numpy() for batch in batches]
         for batches in (calibration_batches(data.training, 64, 32, 0), held_out_batches(data.training, 64, 64, 32, 0))
     )
-    planned = plan(proto, ["conv1", "fc2"])
-    ranges = calibrate(observer(proto, planned.tensors), fit, held_out)
+    planned = plan_int8(proto, ["conv1", "fc2"])
+    ranges = calibrate(observe_activations(proto, planned.tensors), fit, held_out)
     result = to_int8(proto, planned, {name: found.scale for name, found in ranges.items()})
     batches = list(data.evaluation.batches(100))
     correct = [
