@@ -61,7 +61,7 @@ def benchmark(
     from sparsegpt_core.files import write_json
 
     if out:
-        o.require_free(out, dense, sparse)
+        o.require_free(out, dense, sparse, data, eval_data)
     data_options = DataOptions(data, data_root, eval_data, mean, std, image_size, channels)
     settings = BenchmarkSettings(eval_samples, batch_size, tuple(dict.fromkeys(batch or ())), rounds, console.seed)
     on_engines = engines.settings(building.settings())

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.options import BuildOptions
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["build"]
 
-_BUILDING = BuildOptions()
+_BUILDING = o.BuildOptions()
 
 
 @command
@@ -25,7 +25,7 @@ def build(
     backend: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
     compute_capability: Annotated[str | None, typer.Option(help="Target GPU, such as 8.6 (tensorrt-rtx only).")] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="A timing cache to read and extend.")] = None,
-    building: BuildOptions = _BUILDING,
+    building: o.BuildOptions = _BUILDING,
 ) -> None:
     """Build an engine, with a sidecar that says how."""
     from deploy.builder import build_engine as run
@@ -33,8 +33,12 @@ def build(
     settings = building.settings(
         sparse=sparse, backend=backend, compute_capability=compute_capability, timing_cache=timing_cache
     )
+    plan = out or model.with_suffix(".plan")
+    o.require_free(plan, model, timing_cache)
+    if timing_cache:
+        o.require_free(timing_cache, model)
     with console.progress() as progress:
-        result = run(model, out or model.with_suffix(".plan"), settings, progress)
+        result = run(model, plan, settings, progress)
     for warning in result.warnings:
         console.warn(warning)
     chosen = "unknown" if result.chosen_layers is None else result.chosen_layers

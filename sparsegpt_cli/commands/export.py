@@ -44,7 +44,7 @@ def export(
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import parse_pattern
 
-    o.require_suffix(out, ".onnx")
+    o.require_suffix(out, ".onnx", weights, data)
     if precision not in TOLERANCE:
         raise InputError(f"unknown precision '{precision}'", f"Use {', '.join(TOLERANCE)}.")
     settings = options.settings()

@@ -75,7 +75,7 @@ def finetune(
     from sparsegpt_cli.jobs.finetuning import Blocks, Training, finetune_model
     from sparsegpt_cli.jobs.models import ModelOptions, pick_device
 
-    o.require_suffix(out, ".safetensors")
+    o.require_suffix(out, ".safetensors", weights, dense, data, eval_data)
     if method not in _METHODS:
         raise InputError(f"unknown method '{method}'", f"Use {' or '.join(_METHODS)}.")
     either = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.options import require_free
 from sparsegpt_cli.terminal import Console, advice_lines, explanation_table, latency_table, prediction_table
 
 __all__ = ["predict"]
@@ -43,7 +43,7 @@ def predict(
 
     wanted = parse_shapes(shapes) if shapes else None
     if out:
-        require_free(out, model)
+        o.require_free(out, model)
     with console.progress() as progress:
         found, how = predict_file(model, wanted, measure, console.seed, progress)
     console.say(how)

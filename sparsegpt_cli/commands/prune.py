@@ -39,7 +39,8 @@ def prune_export(
     from sparsegpt_cli.jobs.pruning import prune as help_prune
     from sparsegpt_cli.resume import open_unfinished_run
 
-    o.require_free(out / "sparse.safetensors", of.weights)
+    for name in ("sparse.safetensors", "sparse.int8.safetensors"):
+        o.require_free(out / name, of.weights)
     job = of.job(
         pruning,
         console,
@@ -87,6 +88,7 @@ def prune(
     from sparsegpt_core.execution import peak_memory
 
     o.require_suffix(out, ".safetensors", of.weights)
+    o.require_free(out.with_suffix(".int8.safetensors"), of.weights)
     job = of.job(pruning, console, int8=int8)
     if rank():
         run(job)

@@ -48,7 +48,7 @@ def train(
     from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.jobs.training import train_model
 
-    o.require_suffix(out, ".safetensors")
+    o.require_suffix(out, ".safetensors", weights, data, eval_data)
     settings = TrainSettings(
         epochs=epochs,
         batch_size=batch_size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -173,14 +172,12 @@ def finetune_model(
         What ``finetune --json`` prints.
 
     Raises:
-        InputError: The method needs the dense network, or ``out`` is a file that is read.
+        InputError: The method needs the dense network.
         DataError: The method needs labels, or more images.
         ModelError: The checkpoint is not of a pruned network or breaks its pattern, or something does not fit it.
         NumericsError: The loss diverged.
     """
     started = time.perf_counter()
-    if os.path.realpath(out) in {os.path.realpath(path) for path in (model.weights, dense) if path}:
-        raise InputError(f"{out} would be overwritten", "Give --out another name: inputs are kept.")
     networks = _load(model, dense, data, messages)
     how.check(networks)
     sparse, opened = networks.sparse, networks.data

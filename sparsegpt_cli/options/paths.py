@@ -1,4 +1,4 @@
-"""Output paths that may be written."""
+"""Checks of output paths, before any work is done."""
 
 from __future__ import annotations
 
@@ -9,25 +9,47 @@ from sparsegpt_core.errors import InputError
 
 __all__ = ["require_free", "require_suffix"]
 
+Input = Path | str | None
 
-def require_suffix(path: Path, suffix: str, *inputs: Path | None) -> None:
-    """Refuse an output path with another ending, or that :func:`require_free` refuses.
+
+def require_suffix(path: Path, suffix: str, *inputs: Input) -> None:
+    """Refuse an output path with another suffix, or one that :func:`require_free` refuses.
+
+    Args:
+        path: The file to write.
+        suffix: The only suffix allowed, such as ``.onnx``.
+        inputs: As for :func:`require_free`.
 
     Raises:
-        InputError: The path ends otherwise, is a directory, or one of the inputs.
+        InputError: The path has another suffix, is a folder, or is one of the inputs.
+
+    Example:
+        >>> require_suffix(Path("model.pt"), ".onnx")
+        Traceback (most recent call last):
+        sparsegpt_core.errors.InputError: model.pt does not end in .onnx
     """
     if path.suffix != suffix:
         raise InputError(f"{path} does not end in {suffix}", f"For example {path.with_suffix(suffix)}.")
     require_free(path, *inputs)
 
 
-def require_free(path: Path, *inputs: Path | None) -> None:
-    """Refuse, before any work is done, an output path that cannot be written or that is read.
+def require_free(path: Path, *inputs: Input) -> None:
+    """Refuse an output path that is a folder or one of the command's inputs.
+
+    Args:
+        path: The file to write.
+        inputs: Files that the command reads, and data sets as ``--data`` names them; None where one is not given.
 
     Raises:
-        InputError: The path is a directory, or one of the inputs under whatever name.
+        InputError: The path is a folder or one of the inputs, perhaps through a link.
+
+    Example:
+        >>> require_free(Path("images.npz"), None, "npz:images.npz")
+        Traceback (most recent call last):
+        sparsegpt_core.errors.InputError: images.npz would be overwritten
     """
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a directory", "Give the path of a file.")
-    if os.path.realpath(path) in {os.path.realpath(each) for each in inputs if each}:
-        raise InputError(f"{path} would be overwritten", "Give --out another name: inputs are kept.")
+    files = (Path(each.partition(":")[2]).expanduser() if isinstance(each, str) else each for each in inputs if each)
+    if os.path.realpath(path) in map(os.path.realpath, files):
+        raise InputError(f"{path} would be overwritten", "Give another output path: inputs are never overwritten.")

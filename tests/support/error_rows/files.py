@@ -36,7 +36,7 @@ PLAIN = [
     Row("a link to itself", "prune-export --weights good.safetensors --out loop.npz", "loop.npz is not a folder. Give --out a folder, or a name that is free."),
     Row("a folder that cannot be", f"{PREDICT} /proc/none/x.json", "cannot write /proc/none/x.json: No such file or directory. Give a folder you may write to, with space left."),
     Row("another ending", f"{PRUNE} x.pt", "x.pt does not end in .safetensors. For example x.safetensors."),
-    Row("the file that is read", f"{PRUNE} good.safetensors", "good.safetensors would be overwritten. Give --out another name: inputs are kept."),
+    Row("the file that is read", f"{PRUNE} good.safetensors", "good.safetensors would be overwritten. Give another output path: inputs are never overwritten."),
 ]
 SHUT = [
     Row("no permission", "verify shut.onnx", "cannot read shut.onnx: Permission denied. Give the path of an .onnx file."),

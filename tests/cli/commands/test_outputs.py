@@ -1,0 +1,49 @@
+"""No command overwrites one of its inputs."""
+
+import pytest
+
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("a.safetensors", "train --model simple_cnn --epochs 1 --weights {file} --out {file}"),
+        ("a.safetensors", "train --model simple_cnn --epochs 1 --data npz:{file} --out {file}"),
+        ("a.safetensors", "prune --weights {file} --out {file}"),
+        ("a.int8.safetensors", "prune --int8 --weights {file} --out {folder}/a.safetensors"),
+        ("sparse.safetensors", "prune-export --weights {file} --out {folder}"),
+        ("sparse.int8.safetensors", "prune-export --int8 --weights {file} --out {folder}"),
+        ("a.safetensors", "finetune --weights {file} --out {file}"),
+        ("a.safetensors", "finetune --weights other.safetensors --dense {file} --out {file}"),
+        ("a.onnx", "export --weights {file} --out {file}"),
+        ("a.onnx", "build {file} --out {file}"),
+        ("a.onnx", "build {file} --timing-cache {file}"),
+        ("a.cache", "build a.onnx --timing-cache {file} --out {file}"),
+        ("a.onnx", "predict {file} --estimate --out {file}"),
+        ("a.onnx", "benchmark {file} b.onnx --out {file}"),
+        ("a.onnx", "benchmark b.onnx {file} --out {file}"),
+        ("a.npz", "benchmark a.onnx b.onnx --eval-data npz:{file} --out {file}"),
+    ],
+)
+def test_inputs_are_never_overwritten(cli, digits_checkpoint, tmp_path, name, command):
+    checkpoint = load_checkpoint(digits_checkpoint)
+    save_checkpoint(tmp_path / "saved.safetensors", checkpoint.state, checkpoint.metadata)
+    file = (tmp_path / "saved.safetensors").rename(tmp_path / name)
+    before = file.read_bytes()
+    outcome = cli(*command.format(file=file, folder=tmp_path).split(), "--quiet")
+    assert outcome.code == 1
+    assert (
+        outcome.err == f"error: {file} would be overwritten. Give another output path: inputs are never overwritten.\n"
+    )
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_input_is_found_through_a_link(cli, digits_checkpoint, tmp_path):
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(digits_checkpoint)
+    before = digits_checkpoint.read_bytes()
+    outcome = cli("train", "--model", "simple_cnn", "--epochs", 1, "--weights", digits_checkpoint, "--out", link)
+    assert "link.safetensors would be overwritten" in outcome.err
+    assert digits_checkpoint.read_bytes() == before
