@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import with_views
-from sparsegpt_core.activations import open_source
+from sparsegpt_core.activations import LayerDemand, open_source
 from sparsegpt_core.execution import DEFAULT
 from sparsegpt_core.network import eval_mode, matrix_to_weight, plan_layers, weight_to_matrix
 from sparsegpt_core.patterns import Pattern
@@ -68,17 +68,18 @@ def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> 
     settings = PruneSettings(pattern=pattern, **_PLAIN)
     with eval_mode(model), torch.no_grad():
         layers = [layer for layer in plan_layers(model, batches[0][:2], settings) if layer.reason is None]
-        with open_source(model, batches, layers, first=0, dense=False, resources=DEFAULT, seconds={}) as source:
+        demand = LayerDemand(layers, sum(map(len, batches)))
+        with open_source(model, batches, demand, DEFAULT, {}) as source:
             pruned = []
             for layer in layers:
                 statistics = LayerStatistics(
-                    layer.pruned,
-                    samples=sum(map(len, batches)),
+                    layer.prunable,
+                    samples=demand.samples,
                     positions_per_column=settings.positions_per_column,
                 )
                 source.gather(layer, statistics)
-                matrix = solve(weight_to_matrix(layer.pruned.weight), statistics.moments(), settings).matrix
-                pruned.append((layer.pruned.weight, matrix_to_weight(matrix, layer.shape)))
+                matrix = solve(weight_to_matrix(layer.prunable.weight), statistics.moments(), settings).matrix
+                pruned.append((layer.prunable.weight, matrix_to_weight(matrix, layer.shape)))
         for weight, value in pruned:
             weight.copy_(value)
 

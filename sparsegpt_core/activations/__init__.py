@@ -3,6 +3,7 @@
 May import ``statistics``, ``network``, ``execution`` and below.
 """
 
+from sparsegpt_core.activations.demand import LayerDemand
 from sparsegpt_core.activations.source import Source, open_source
 
-__all__ = ["Source", "open_source"]
+__all__ = ["LayerDemand", "Source", "open_source"]

@@ -1,4 +1,4 @@
-"""Where layers get their inputs from: the sweep over the traced network, or forward passes that stop at the layer."""
+"""Where layers get their inputs from: a walk over the traced network, or forward passes that stop at the layer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Protocol
 from torch import Tensor, nn
 from torch.fx import Node
 
+from sparsegpt_core.activations.demand import LayerDemand
 from sparsegpt_core.activations.forward_capture import ForwardCapture
 from sparsegpt_core.activations.graph_walk import GraphWalk
-from sparsegpt_core.activations.memory_plan import _plan, _solve_bytes
+from sparsegpt_core.activations.memory_plan import plan_memory
 from sparsegpt_core.activations.spill_store import ActivationStore
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.execution import Resources, available_memory, device_of, used_memory
@@ -24,100 +25,95 @@ from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 __all__ = ["Source", "open_source"]
 
 _GIB = 1 << 30
-_DEFAULT_SHARE = 0.8  # of what is free, where no limit is given
-_USABLE = 0.9  # of a limit: the rest is for what an allocator cannot use
+_DEFAULT_FREE_FRACTION = 0.8  # of the free memory that a run takes without a limit
+_USABLE_FRACTION = 0.9  # of a limit; an allocator cannot use the rest
 
 
 class Source(Protocol):
     """Delivers the inputs of one layer after the other, in running order."""
 
     fallback: str
-    """Why every layer costs a forward pass of its own; empty where the sweep is used."""
+    """Why every layer costs a forward pass of its own. Empty: it does not."""
 
     @property
     def spilled_bytes(self) -> int:
-        """What was written to disk so far."""
+        """Bytes written to disk so far."""
 
     def compares(self, layer: Layer) -> bool:
-        """Tell whether the layer's inputs in the dense network may differ from those in the pruned one."""
+        """Return whether the layer's inputs in the dense network may differ from those in the pruned one."""
 
     def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
-        """Add all inputs of the layer."""
+        """Add all inputs of the layer, and its dense outputs where they were asked for and differ."""
 
-    def replace(self, parameter: Tensor, value: Tensor) -> None:
-        """Go on with this value of a parameter or buffer in the pruned network."""
+    def set_value(self, tensor: Tensor, value: Tensor) -> None:
+        """Use ``value`` in place of a parameter or buffer of the pruned network from here on."""
 
 
 @contextlib.contextmanager
 def open_source(
     model: nn.Module,
     batches: Sequence[Tensor],
-    layers: Sequence[Layer],
-    *,
-    first: int,
-    dense: bool,
+    demand: LayerDemand,
     resources: Resources,
     seconds: dict[str, float],
-    samples: int | None = None,
-    admm_columns: int = 0,
-    held_out: bool = False,
 ) -> Iterator[Source]:
     """Trace the network, or fall back to forward passes that stop at the layer.
 
     Args:
         model: In eval mode.
         batches: Calibration samples (N, C, H, W) of this process.
-        layers: Those that will be asked for, in running order.
-        first: The index of the first sample in the whole calibration set.
-        dense: Also deliver the dense network's outputs.
-        resources: The resources.
-        seconds: Gets the time of ``trace``, ``forward`` and ``statistics``.
-        samples: How many there are in the whole calibration set, if layers that see few keep them as they are.
-        admm_columns: The widest layers that ADMM will solve, which takes more memory.
-        held_out: Whether moments will be gathered over held-out samples too.
+        demand: The layers, and what is asked for.
+        resources: Memory limit, scratch folder, and whether to trace.
+        seconds: Receives the time of ``trace``, ``forward`` and ``statistics``.
 
     Raises:
         InputError: The memory limit is too small.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from sparsegpt_core.execution import DEFAULT
+        >>> from sparsegpt_core.network import plan_layers
+        >>> from sparsegpt_core.settings import PruneSettings
+        >>> from sparsegpt_core.statistics import LayerStatistics
+        >>> model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(72, 2)).eval()
+        >>> batches = [torch.randn(5, 4, 3, 3)]
+        >>> layers = [layer for layer in plan_layers(model, batches[0], PruneSettings()) if layer.reason is None]
+        >>> statistics = LayerStatistics(layers[0].prunable)
+        >>> with torch.no_grad(), open_source(model, batches, LayerDemand(layers, 5), DEFAULT, {}) as source:
+        ...     source.gather(layers[0], statistics)
+        >>> layers[0].name, statistics.moments().positions
+        ('1', 45)
     """
     device = device_of(model)
     available = available_memory(device)
     program, why = None, "asked for"
     if resources.traced:
         with timed(seconds, "trace"):
-            program, why = _try_to_trace(model, batches[0][:2].to(device), layers)
+            program, why = _try_to_trace(model, batches[0][:2].to(device), demand.layers)
     if program is None:
-        capture = ForwardCapture(model, batches, first=first, dense=dense, seconds=seconds, fallback=why)
+        capture = ForwardCapture(model, batches, demand, seconds, why)
         try:
             yield capture
         except BaseException:
             capture.restore()
             raise
         return
-    solves = {layer.name: _solve_bytes(layer, samples, admm_columns, held_out) for layer in layers}
-    plan = _plan(program, solves, batches, device)
-    limit = resources.memory_limit or used_memory(device) + int(_DEFAULT_SHARE * available)
+    plan = plan_memory(program, demand, batches, device)
+    limit = resources.memory_limit or used_memory(device) + int(_DEFAULT_FREE_FRACTION * available)
     taken = used_memory(device) + plan.working_bytes
-    budget = int(_USABLE * limit) - taken
+    budget = int(_USABLE_FRACTION * limit) - taken
     if budget < 0 and resources.memory_limit:
-        needed = taken / _USABLE
+        needed = taken / _USABLE_FRACTION
         raise InputError(
             f"a memory limit of {limit / _GIB:.2f} GiB is too small: "
-            f"{plan.largest} needs about {needed / _GIB:.2f} GiB",
-            "Raise --memory-limit, or --exclude that layer.",
+            f"{plan.largest_layer} needs about {needed / _GIB:.2f} GiB",
+            "Raise `memory_limit`, or `exclude` that layer.",
         )
     scratch = resources.scratch or Path(tempfile.gettempdir())
     store: ActivationStore[tuple[Node, bool]] = ActivationStore(max(budget, 0), scratch, device)
     try:
-        yield GraphWalk(
-            program,
-            batches,
-            chunk=plan.chunk,
-            first=first,
-            dense=dense,
-            store=store,
-            device=device,
-            seconds=seconds,
-        )
+        yield GraphWalk(program, batches, demand, plan.chunk_samples, store, device, seconds)
     finally:
         store.close()
 

@@ -40,9 +40,9 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings) -> lis
         for layer in layers
     ]
     reached = [layer for layer in layers if layer.reason is not Reason.NOT_REACHED]
-    dense = {id(layer.plain.weight): layer.reason for layer in reached if layer.plain and layer.reason}
+    dense = {id(layer.common_call.weight): layer.reason for layer in reached if layer.common_call and layer.reason}
     layers = [
-        replace(layer, reason=layer.reason or dense.get(id(layer.plain.weight))) if layer.plain else layer
+        replace(layer, reason=layer.reason or dense.get(id(layer.common_call.weight))) if layer.common_call else layer
         for layer in layers
     ]
     if all(layer.reason for layer in layers):
@@ -54,5 +54,5 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings) -> lis
         )
     for layer in layers:
         if layer.reason is None:
-            _ = layer.pruned  # raises where there is nothing to prune
+            _ = layer.prunable  # raises where there is nothing to prune
     return layers

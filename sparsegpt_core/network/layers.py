@@ -23,25 +23,29 @@ from sparsegpt_core.reasons import Reason
 __all__ = ["Layer", "select_layers"]
 
 
-_WIDE, _FEW = 2048, 4  # columns, and how many of them a position must have, before it pays to keep the positions
+# Keeping the positions themselves is cheaper than the Hessian in layers at least so wide, with so few positions.
+_MIN_COLUMNS, _MIN_COLUMNS_PER_POSITION = 2048, 4
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer of a network; ``reason`` is None where it will be pruned.
-
-    ``calls`` is how often one forward pass multiplies by its weight, and ``plain`` a layer that does what
-    those calls do, without what a subclass puts around them; None where there is no such call. ``shift_target`` can
-    shift the layer's outputs, and them alone; None where nothing can. ``single``: a sample gives it one vector.
-    """
+    """A convolution or linear layer of a network."""
 
     name: str
+    """Name of the module in the network, such as ``layer1.0.conv1``."""
     module: nn.Module
+    """The network's own module."""
     calls: int
+    """Calls that multiply by the weight in one forward pass."""
     reason: Reason | None
-    plain: PrunableLayer | None = None
+    """Why the layer stays dense. None: it will be pruned."""
+    common_call: PrunableLayer | None = None
+    """What every call computes, without the code of a subclass around it. None: no call uses the stored weight, or
+    the calls differ."""
     shift_target: ShiftTarget | None = None
-    single: bool = False
+    """The tensor that can shift the outputs of this layer alone. None: there is no such tensor."""
+    one_vector_per_sample: bool = False
+    """Whether the layer is linear and reads one vector of each sample."""
 
     @property
     def kind(self) -> str:
@@ -49,17 +53,17 @@ class Layer:
         return type(self.module).__name__
 
     @property
-    def pruned(self) -> PrunableLayer:
-        """What is pruned in it: ``plain``, whose weight is the network's own parameter.
+    def prunable(self) -> PrunableLayer:
+        """The plain layer to prune: what every call computes. Its weight is the network's own parameter.
 
         Raises:
             ModelError: No call multiplies by the weight as it is stored.
         """
-        if self.plain is None:
+        if self.common_call is None:
             raise ModelError(
                 f"{self.name}: the weight is computed by a parametrization", "Remove it, or --exclude the layer."
             )
-        return self.plain
+        return self.common_call
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,10 +71,11 @@ class Layer:
         weight = self.module.weight
         return tuple(weight.shape) if isinstance(weight, Tensor) else ()
 
-    def few(self, samples: int) -> bool:
-        """Tell whether so many samples give the layer far fewer positions than it has columns."""
+    def keeps_positions(self, samples: int) -> bool:
+        """Return whether statistics of ``samples`` samples keep the positions themselves, not their Hessian (d, d)."""
         columns = math.prod(self.shape[1:])
-        return self.single and columns >= _WIDE and _FEW * samples <= columns
+        enough = columns >= max(_MIN_COLUMNS, _MIN_COLUMNS_PER_POSITION * samples)
+        return self.one_vector_per_sample and enough
 
 
 def select_layers(
@@ -101,7 +106,7 @@ def select_layers(
     }
     for glob in (*include, *exclude):
         _check_glob(glob, list(modules))
-    order, calls, shift_targets, single = _run(model, modules, sample)
+    order, calls, shift_targets, one_vector = _run(model, modules, sample)
     first = next((name for name in order if isinstance(modules[name], _ConvNd)), None)
     last = next(reversed(order), None)
 
@@ -124,9 +129,9 @@ def select_layers(
             modules[name],
             calls=len(calls[name]),
             reason=reason(name),
-            plain=_common(calls[name]),
+            common_call=_common(calls[name]),
             shift_target=shift_targets.get(name),
-            single=name in single,
+            one_vector_per_sample=name in one_vector,
         )
         for name in names
     ]
@@ -183,10 +188,10 @@ def _run(
         for name, shift_target in shift_targets.items()
         if shift_target and id(shift_target.tensor) in own
     }
-    return order, calls, found, {name for name in inputs if _single(calls[name], inputs[name], len(sample))}
+    return order, calls, found, {name for name in inputs if _one_vector(calls[name], inputs[name], len(sample))}
 
 
-def _single(calls: Sequence[PrunableLayer], shape: torch.Size, samples: int) -> bool:
+def _one_vector(calls: Sequence[PrunableLayer], shape: torch.Size, samples: int) -> bool:
     return len(calls) == 1 and isinstance(calls[0], nn.Linear) and len(shape) == 2 and shape[0] == samples
 
 

@@ -133,7 +133,7 @@ def _program(exported: ExportedProgram, model: nn.Module, layers: Sequence[Layer
     inputs, constants = inputs_and_constants(exported, model)
     sites = {}
     for layer in layers:
-        node = next((n for n, value in constants.items() if value is layer.pruned.weight), None)
+        node = next((n for n, value in constants.items() if value is layer.prunable.weight), None)
         users = [] if node is None else list(node.users)
         if node is None or len(users) != layer.calls or not all(_multiplies(user, node) for user in users):
             raise ModelError(f"the traced graph does not use the weight of {layer.name} as the network does")

@@ -151,7 +151,7 @@ def inverse(order: Tensor) -> Tensor:
 def _plan(spaces: Sequence[ChannelSpace], layers: Sequence[Layer]) -> list[tuple[PermutedSpace, list[Layer]]]:
     """The spaces that layers to prune read, each with those by which its orders are judged."""
     # Layers that share a weight count once.
-    named = {id(layer.pruned.weight): layer for layer in reversed(layers) if layer.reason is None}
+    named = {id(layer.prunable.weight): layer for layer in reversed(layers) if layer.reason is None}
     plan = []
     for space in spaces:
         readers = [
@@ -170,7 +170,7 @@ def _plan(spaces: Sequence[ChannelSpace], layers: Sequence[Layer]) -> list[tuple
 
 def _rows(layer: Layer, saliencies: Mapping[str, Tensor], energies: Mapping[str, float]) -> Tensor:
     """The layer's saliencies (K·R·S, C), relative to its energy."""
-    matrix, expected = saliencies.get(layer.name), weight_to_matrix(layer.pruned.weight).shape
+    matrix, expected = saliencies.get(layer.name), weight_to_matrix(layer.prunable.weight).shape
     if matrix is None or matrix.shape != expected:
         found = "missing" if matrix is None else f"of shape {tuple(matrix.shape)}"
         raise InputError(f"{layer.name}: its saliencies are {found}", f"Give a matrix of shape {tuple(expected)}.")

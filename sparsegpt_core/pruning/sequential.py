@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.activations import Source, open_source
+from sparsegpt_core.activations import LayerDemand, Source, open_source
 from sparsegpt_core.errors import CheckFailedError, InputError
 from sparsegpt_core.execution import DEFAULT, Resources, device_of, full_precision, with_smaller_batches
 from sparsegpt_core.network import (
@@ -29,11 +29,12 @@ from sparsegpt_core.network import (
 )
 from sparsegpt_core.patterns import NM, Pattern, find_violations
 from sparsegpt_core.progress import Progress, silent, timed
+from sparsegpt_core.pruning.layer_moments import gather_moments
 from sparsegpt_core.pruning.layer_store import LayerOutcome, LayerStore, run_key
 from sparsegpt_core.pruning.results import LayerResult, PruneResult
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers import Solution, magnitude, solve
-from sparsegpt_core.statistics import Moments, SplitStatistics
+from sparsegpt_core.statistics import Moments
 
 __all__ = ["LayerResult", "PruneResult", "prune_model"]
 
@@ -103,25 +104,23 @@ class _Pruning:
     def run(self, batches: Sequence[Tensor]) -> PruneResult:
         spilled = 0
         if self._settings.method == "magnitude":
-            self._prune_all(None, 0)
+            self._prune_all(None, None)
         else:
             first, samples = self._resources.world.place(sum(map(len, batches)))
             held_out = self._settings.held_out(samples)
-            with open_source(
-                self._model,
-                split_batches(batches, first, samples - held_out),
-                self._todo,
-                first=first,
+            demand = LayerDemand(
+                layers=self._todo,
                 samples=samples,
-                dense=self._settings.dense,
-                resources=self._resources,
-                seconds=self._seconds,
-                admm_columns=self._settings.admm_columns if self._settings.mask in ("admm", "auto") else 0,
-                held_out=held_out > 0,
-            ) as source:
+                first_sample=first,
+                held_out_samples=held_out,
+                wants_dense=self._settings.dense,
+                widest_admm_columns=self._settings.admm_columns if self._settings.mask in ("admm", "auto") else 0,
+            )
+            split = split_batches(batches, first, samples - held_out)
+            with open_source(self._model, split, demand, self._resources, self._seconds) as source:
                 if source.fallback:
                     self._warnings.append(f"one forward pass for each layer: {source.fallback}")
-                self._prune_all(source, samples)
+                self._prune_all(source, demand)
                 spilled = source.spilled_bytes
         for tensor, value in self._changes:
             tensor.copy_(value)
@@ -135,24 +134,24 @@ class _Pruning:
             integers=self._integers,
         )
 
-    def _prune_all(self, source: Source | None, samples: int) -> None:
+    def _prune_all(self, source: Source | None, demand: LayerDemand | None) -> None:
         owners: dict[int, str] = {}
         self._progress("prune", 0, len(self._todo))
         for layer in self._todo:
-            owner = owners.setdefault(id(layer.pruned.weight), layer.name)
+            owner = owners.setdefault(id(layer.prunable.weight), layer.name)
             if owner == layer.name:
-                self._prune(layer, source, samples)
+                self._prune(layer, source, demand)
             else:  # the same parameter under another name
                 if owner in self._integers:
                     self._integers[layer.name] = self._integers[owner]
                 self._results[layer.name] = replace(self._results[owner], name=layer.name, kind=layer.kind)
             self._progress("prune", len(self._results), len(self._todo))
 
-    def _prune(self, layer: Layer, source: Source | None, samples: int) -> None:
-        parameter = layer.pruned.weight
+    def _prune(self, layer: Layer, source: Source | None, demand: LayerDemand | None) -> None:
+        parameter = layer.prunable.weight
         outcome = self._finished.load(layer.name)
         if outcome is None:
-            outcome = self._solve(layer, source, samples)
+            outcome = self._solve(layer, source, demand)
             self._finished.save(layer.name, outcome)
         weight = outcome.weight.to(parameter.device)
         _check(layer.name, weight, self._settings.pattern_for(layer.name))
@@ -161,22 +160,30 @@ class _Pruning:
             changes.append((layer.shift_target.tensor, outcome.absorbed.to(parameter.device)))
         if source is not None:
             for tensor, value in changes:
-                source.replace(tensor, value)
+                source.set_value(tensor, value)
         self._changes += changes
         if outcome.integers is not None:
             self._integers[layer.name] = outcome.integers
         self._warnings += outcome.warnings
         self._results[layer.name] = _result(layer, weight, **outcome.measured)
 
-    def _solve(self, layer: Layer, source: Source | None, samples: int) -> LayerOutcome:
+    def _solve(self, layer: Layer, source: Source | None, demand: LayerDemand | None) -> LayerOutcome:
         start = time.perf_counter()
-        parameter, settings = layer.pruned.weight, self._settings
+        parameter, settings = layer.prunable.weight, self._settings
         settings = replace(settings, pattern=settings.pattern_for(layer.name))
         dense = weight_to_matrix(parameter.float())
-        if source is None:
+        if source is None or demand is None:
             sparse = magnitude(dense, settings.pattern)
             return LayerOutcome(matrix_to_weight(sparse, layer.shape).to(parameter.dtype), measured=_since(start))
-        moments, held_out = self._moments(layer, source, samples)
+        moments, held_out = gather_moments(
+            layer,
+            source,
+            demand,
+            centred=settings.bias and layer.shift_target is not None,
+            positions_per_column=settings.positions_per_column,
+            world=self._resources.world,
+            seconds=self._seconds,
+        )
         with timed(self._seconds, "solve"):
             solution = solve(dense, moments, settings, layer.name, self._resources.world, held_out)
         shift_target, shift, integers = layer.shift_target, solution.shift, solution.integers
@@ -192,21 +199,6 @@ class _Pruning:
             measured=self._describe(moments, held_out, solution) | _since(start),
             warnings=self._doubts(layer, moments, solution),
         )
-
-    def _moments(self, layer: Layer, source: Source, samples: int) -> tuple[Moments, Moments | None]:
-        statistics = SplitStatistics(
-            layer.pruned,
-            samples,
-            self._settings.held_out(samples),
-            as_rows=layer.few(samples),
-            cross=source.compares(layer),
-            centred=self._settings.bias and layer.shift_target is not None,
-            positions_per_column=self._settings.positions_per_column,
-        )
-        source.gather(layer, statistics)
-        with timed(self._seconds, "statistics"):
-            self._resources.world.add_up(statistics.sums())
-            return statistics.moments(layer.name)
 
     def _doubts(self, layer: Layer, moments: Moments, solution: Solution) -> tuple[str, ...]:
         columns = math.prod(layer.shape[1:])

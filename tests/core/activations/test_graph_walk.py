@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparsegpt_core.activations import LayerDemand
 from sparsegpt_core.activations import source as sources
 from sparsegpt_core.activations.spill_store import ActivationStore
 from sparsegpt_core.errors import InputError, ModelError
@@ -105,18 +106,19 @@ def gathered(network, batches, traced, exclude=(), device="cpu"):
     network, moments = copy.deepcopy(network).eval().to(device), {}
     selected = select_layers(network, batches[0].to(device), NM(2, 4), (), exclude)
     layers = [layer for layer in selected if layer.reason is None]
+    demand = LayerDemand(layers, sum(map(len, batches)), wants_dense=True)
     runtime = Resources(traced=traced)
     with (
         torch.no_grad(),
-        sources.open_source(network, batches, layers, first=0, dense=True, resources=runtime, seconds={}) as source,
+        sources.open_source(network, batches, demand, runtime, {}) as source,
     ):
         assert bool(source.fallback) is not traced
         for layer in layers:
-            statistics = LayerStatistics(layer.plain, cross=source.compares(layer))
+            statistics = LayerStatistics(layer.prunable, cross=source.compares(layer))
             source.gather(layer, statistics)
             moments[layer.name] = statistics.moments(layer.name)
             matrix = magnitude(weight_to_matrix(layer.module.weight), NM(2, 4))
-            source.replace(layer.module.weight, matrix_to_weight(matrix, layer.shape))
+            source.set_value(layer.module.weight, matrix_to_weight(matrix, layer.shape))
     return moments
 
 
@@ -188,6 +190,7 @@ def test_dense_target_is_the_dense_networks_output():
     network, batches = made(Tangle).eval().requires_grad_(False), images()
     dense = copy.deepcopy(network)
     layers = [layer for layer in select_layers(network, batches[0], NM(2, 4)) if layer.reason is None]
+    demand = LayerDemand(layers, sum(map(len, batches)), wants_dense=True)
     seen = {}
 
     class Recorder:
@@ -204,12 +207,12 @@ def test_dense_target_is_the_dense_networks_output():
 
     with (
         torch.no_grad(),
-        sources.open_source(network, batches, layers, first=0, dense=True, resources=Resources(), seconds={}) as source,
+        sources.open_source(network, batches, demand, Resources(), {}) as source,
     ):
         for layer in layers:
             seen[layer.name] = Recorder()
             source.gather(layer, seen[layer.name])
-            source.replace(layer.module.weight, layer.module.weight * (layer.module.weight > 0))
+            source.set_value(layer.module.weight, layer.module.weight * (layer.module.weight > 0))
     assert seen["twice"].y[0][1] is not None  # its second call sees what the first one put out
     assert len(seen["twice"].x) == 2 * len(batches)
     network.twice.weight.mul_(network.twice.weight > 0)

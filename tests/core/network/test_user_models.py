@@ -198,7 +198,7 @@ def test_layers_that_share_a_weight_stay_dense_together(glob: str) -> None:
     assert torch.equal(model.first.weight, before)
 
 
-def test_a_shared_weight_is_surveyed_once() -> None:
+def test_saliencies_of_a_shared_weight_are_measured_once() -> None:
     model, batches = seeded(Tied), [noise(4, 3, 8, 8)]
     quotas = global_quotas(model, batches, PruneSettings(Unstructured(0.5)))
     assert set(quotas) == {"first", "between", "twice"}

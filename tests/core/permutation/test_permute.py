@@ -57,12 +57,12 @@ def todo(network, sample):
 
 def squares(layers):
     """A stand-in for saliencies: w²."""
-    return {layer.name: weight_to_matrix(layer.pruned.weight).square() for layer in layers if layer.reason is None}
+    return {layer.name: weight_to_matrix(layer.prunable.weight).square() for layer in layers if layer.reason is None}
 
 
 def lost(layer):
     """The part of a layer's w² that 2:4 pruning by magnitude takes away."""
-    matrix = weight_to_matrix(layer.pruned.weight)
+    matrix = weight_to_matrix(layer.prunable.weight)
     return float(1 - magnitude(matrix, PATTERN).square().sum() / matrix.square().sum())
 
 

@@ -1,0 +1,28 @@
+"""What a solver asks of a source of layer inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparsegpt_core.network import Layer
+
+__all__ = ["LayerDemand"]
+
+
+@dataclass(frozen=True)
+class LayerDemand:
+    """What a solver asks of a source of layer inputs."""
+
+    layers: Sequence[Layer]
+    """Layers whose inputs are gathered, in running order."""
+    samples: int
+    """Samples in the whole calibration set, over all processes."""
+    first_sample: int = 0
+    """Index of this process's first sample in the whole calibration set."""
+    held_out_samples: int = 0
+    """Samples, the last of the whole calibration set, that get moments of their own."""
+    wants_dense: bool = False
+    """Whether the dense network's outputs are delivered too."""
+    widest_admm_columns: int = 0
+    """Columns of the widest layer that ADMM will solve, which takes more memory. 0: it solves no layer."""
