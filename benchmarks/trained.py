@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calibration.data import TrainingSplit, open_data, subset
+from calibration.data import TrainingSplit, open_data, subset_indices
 from calibration.evaluation import outputs_of
 from sparsegpt_core.checkpoints import load_checkpoint, load_into
 from sparsegpt_core.zoo import ModelShape, build_model
@@ -43,7 +43,7 @@ def load_trained(path: Path, data_root: Path, judged: int) -> Trained:
     split = data.evaluation
     if split is None or split.labels is None:
         sys.exit("error: the data has no labelled evaluation split")
-    indices = subset(split, judged, 0)
+    indices = subset_indices(split, judged, 0)
     images = [torch.from_numpy(batch) for batch, _ in split.batches(_BATCH, indices)]
     labels = torch.from_numpy(split.labels[indices])
     return Trained(noted["model"], checkpoint.sha256, model, data.training, images, labels, outputs_of(model, images))

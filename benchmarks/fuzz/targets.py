@@ -16,7 +16,7 @@ import typer
 from benchmarks.fuzz.mutate import mutate_bytes, mutate_json, mutate_lines
 from benchmarks.fuzz.mutate_onnx import mutate_onnx
 from benchmarks.fuzz.mutate_tensors import mutate_safetensors
-from calibration.training import noted_pruning
+from calibration.training import parse_pruning_metadata
 from deploy.builder import count_memory_skips, load_plan, read_sparsity
 from deploy.builder.inspector import read_layers
 from deploy.builder.timing_cache import load_timing_cache
@@ -119,7 +119,7 @@ def _triton(path: Path) -> None:
 def _checkpoint(path: Path) -> None:
     checkpoint = load_checkpoint(path)
     opened = open_options(DataOptions("digits"), checkpoint.metadata)
-    noted_pruning(checkpoint.metadata)
+    parse_pruning_metadata(checkpoint.metadata)
     load_model(ModelOptions("", path), checkpoint, opened.image_shape, _QUIET, opened.num_classes)
 
 

@@ -3,7 +3,16 @@
 May import ``sparsegpt_core``'s torch-free modules, and never torch.
 """
 
-from calibration.data.splits import Batch, Data, EvaluationSplit, TrainingSplit, open_data, subset
-from calibration.data.stratified_draw import Indices, draw
+from calibration.data.splits import Batch, Data, EvaluationSplit, TrainingSplit, open_data, subset_indices
+from calibration.data.stratified_draw import Indices, draw_indices
 
-__all__ = ["Batch", "Data", "EvaluationSplit", "Indices", "TrainingSplit", "draw", "open_data", "subset"]
+__all__ = [
+    "Batch",
+    "Data",
+    "EvaluationSplit",
+    "Indices",
+    "TrainingSplit",
+    "draw_indices",
+    "open_data",
+    "subset_indices",
+]

@@ -20,7 +20,7 @@ from calibration.data.file_formats import (
     read_pickle,
 )
 from calibration.data.image_sources import ArrayImages, PaddedImages, Samples
-from calibration.data.stratified_draw import draw
+from calibration.data.stratified_draw import draw_indices
 from sparsegpt_core.errors import DataError, MissingDependencyError
 
 __all__ = ["DataSet", "open_set"]
@@ -119,7 +119,7 @@ def _digits(root: Optional[Path]) -> DataSet:
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
     held_out = np.zeros(len(labels), dtype=bool)
-    held_out[draw(len(labels), len(labels) // 3, seed=0, labels=labels)] = True
+    held_out[draw_indices(len(labels), len(labels) // 3, seed=0, labels=labels)] = True
     return DataSet(
         training=Samples(ArrayImages(images[~held_out]), labels[~held_out]),
         evaluation=Samples(ArrayImages(images[held_out]), labels[held_out]),

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from calibration.data.catalog import DataSet, open_set
 from calibration.data.image_sources import Samples, overlap
-from calibration.data.stratified_draw import Indices, Labels, draw
+from calibration.data.stratified_draw import Indices, Labels, draw_indices
 from sparsegpt_core.errors import DataError
 
-__all__ = ["Batch", "Data", "EvaluationSplit", "TrainingSplit", "open_data", "subset"]
+__all__ = ["Batch", "Data", "EvaluationSplit", "TrainingSplit", "open_data", "subset_indices"]
 
 Batch = tuple[npt.NDArray[np.float32], Optional[Labels]]
 """Normalised images (N, C, H, W) and their classes (N,), None where they are unknown."""
@@ -120,7 +120,7 @@ def open_data(
     )
 
 
-def subset(split: Union[TrainingSplit, EvaluationSplit], limit: Optional[int], seed: int) -> Indices:
+def subset_indices(split: Union[TrainingSplit, EvaluationSplit], limit: Optional[int], seed: int) -> Indices:
     """Return the sorted indices of a seeded draw of ``limit`` samples, of all where there are no more.
 
     Where labels are known every class gets its share.
@@ -129,7 +129,7 @@ def subset(split: Union[TrainingSplit, EvaluationSplit], limit: Optional[int], s
         DataError: ``limit`` is below 1.
     """
     count = len(split) if limit is None else min(limit, len(split))
-    return np.sort(draw(len(split), count, seed, split.labels))
+    return np.sort(draw_indices(len(split), count, seed, split.labels))
 
 
 def _evaluated_on(data: DataSet, other: DataSet) -> DataSet:

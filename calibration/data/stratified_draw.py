@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from sparsegpt_core.errors import DataError, InputError
 
-__all__ = ["Indices", "Labels", "draw"]
+__all__ = ["Indices", "Labels", "draw_indices"]
 
 Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
 
 
-def draw(total: int, count: int, seed: int, labels: Optional[npt.NDArray[Any]] = None) -> Indices:
+def draw_indices(total: int, count: int, seed: int, labels: Optional[npt.NDArray[Any]] = None) -> Indices:
     """Draw ``count`` of ``total`` indices at random, without replacement, in random order.
 
     With labels it is a systematic sample of the shuffled samples sorted by class, so that every class

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from calibration.data import Batch, EvaluationSplit, TrainingSplit, subset
+from calibration.data import Batch, EvaluationSplit, TrainingSplit, subset_indices
 from sparsegpt_core.errors import DataError, ModelError, NumericsError
 from sparsegpt_core.execution import find_device, run_in_halves
 from sparsegpt_core.network import eval_mode
@@ -50,7 +50,7 @@ def evaluate(
         split: Labelled samples.
         batch_size: Samples per forward pass.
         device: Where to compute, such as ``cpu`` or ``cuda:0``; the model is moved there.
-        limit: Use a seeded subset of this many samples, the one :func:`~calibration.data.subset` gives.
+        limit: Use a seeded subset of this many samples, the one :func:`~calibration.data.subset_indices` gives.
         seed: Chooses the subset.
         progress: Called with ``"evaluate"`` and counts of samples.
 
@@ -60,7 +60,7 @@ def evaluate(
         NumericsError: A logit is NaN.
         InputError: The device is not there.
     """
-    indices = subset(split, limit, seed)
+    indices = subset_indices(split, limit, seed)
     return score(model, split.batches(batch_size, indices), len(indices), find_device(device), progress)
 
 

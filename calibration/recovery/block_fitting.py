@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from calibration.training import FrozenZeros, autocast, autocast_dtype, require
+from calibration.training import FrozenZeros, autocast, autocast_dtype, check_setting
 
 __all__ = ["BlockData", "ReconstructSettings", "fast", "fit_block", "in_order_of"]
 
@@ -37,10 +37,10 @@ class ReconstructSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "positive")
-        require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        check_setting("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        check_setting("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        check_setting("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "positive")
+        check_setting("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,15 +3,15 @@
 May import ``data`` and ``sparsegpt_core``.
 """
 
-from calibration.sampling.augmentation import AUGMENTATIONS, augmentation_for, black, crop_flip, with_views
+from calibration.sampling.augmentation import AUGMENTATIONS, augmentation_for, crop_flip, normalised_black, with_views
 from calibration.sampling.batches import calibration_batches, held_out_batches
 
 __all__ = [
     "AUGMENTATIONS",
     "augmentation_for",
-    "black",
     "calibration_batches",
     "crop_flip",
     "held_out_batches",
+    "normalised_black",
     "with_views",
 ]

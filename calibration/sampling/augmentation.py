@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AUGMENTATIONS", "augmentation_for", "black", "crop_flip", "with_views"]
+__all__ = ["AUGMENTATIONS", "augmentation_for", "crop_flip", "normalised_black", "with_views"]
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 
@@ -20,7 +20,7 @@ def augmentation_for(spec: str) -> str:
     return "crop" if spec in ("digits", "mnist") else "crop-flip"
 
 
-def black(mean: Sequence[float], std: Sequence[float]) -> list[float]:
+def normalised_black(mean: Sequence[float], std: Sequence[float]) -> list[float]:
     """Return what a black pixel is, once normalised: one value for each channel."""
     return [-m / s for m, s in zip(mean, std, strict=True)]
 

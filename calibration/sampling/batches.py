@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.data import TrainingSplit, draw
+from calibration.data import TrainingSplit, draw_indices
 
 __all__ = ["calibration_batches", "held_out_batches"]
 
@@ -33,7 +33,7 @@ def calibration_batches(
         DataError: More samples are asked for than exist, or an image cannot be used.
     """
     _check(split)
-    indices = draw(len(split), samples, seed, split.labels)[share]
+    indices = draw_indices(len(split), samples, seed, split.labels)[share]
     return [torch.from_numpy(images) for images, _ in split.batches(batch_size, indices)]
 
 
@@ -55,11 +55,11 @@ def held_out_batches(split: TrainingSplit, samples: int, count: int, batch_size:
         DataError: More samples are asked for than exist, or an image cannot be used.
     """
     _check(split)
-    others = np.setdiff1d(np.arange(len(split)), draw(len(split), samples, seed, split.labels))
+    others = np.setdiff1d(np.arange(len(split)), draw_indices(len(split), samples, seed, split.labels))
     if not len(others):
         return []
     labels = None if split.labels is None else split.labels[others]
-    indices = others[draw(len(others), min(count, len(others)), seed, labels)]
+    indices = others[draw_indices(len(others), min(count, len(others)), seed, labels)]
     return [torch.from_numpy(images) for images, _ in split.batches(batch_size, indices)]
 
 

@@ -4,11 +4,11 @@ May import ``evaluation``, ``sampling``, ``data`` and ``sparsegpt_core``.
 """
 
 from calibration.training.distillation import Distillation
-from calibration.training.frozen_zeros import FrozenZeros, noted_pruning
+from calibration.training.frozen_zeros import FrozenZeros, parse_pruning_metadata
 from calibration.training.loop import Epoch, copy_state
 from calibration.training.mixed_precision import autocast, autocast_dtype, reproducible
-from calibration.training.settings import TrainSettings, require
-from calibration.training.trainer import AfterEpoch, TrainResult, ignore, train
+from calibration.training.settings import TrainSettings, check_setting
+from calibration.training.trainer import AfterEpoch, TrainResult, ignore_history, train
 from calibration.training.unfinished_training import Unfinished
 
 __all__ = [
@@ -21,10 +21,10 @@ __all__ = [
     "Unfinished",
     "autocast",
     "autocast_dtype",
+    "check_setting",
     "copy_state",
-    "ignore",
-    "noted_pruning",
+    "ignore_history",
+    "parse_pruning_metadata",
     "reproducible",
-    "require",
     "train",
 ]

@@ -1,4 +1,4 @@
-"""One training under way: a model with all that changes from step to step."""
+"""One training: a model, and the state that changes from step to step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from calibration.data import Data, Indices
 from calibration.evaluation import Evaluation, logits_and_labels
-from calibration.sampling import augmentation_for, black, crop_flip
+from calibration.sampling import augmentation_for, crop_flip, normalised_black
 from calibration.training.distillation import Distillation
 from calibration.training.frozen_zeros import FrozenZeros
 from calibration.training.mixed_precision import autocast, autocast_dtype
@@ -27,40 +27,49 @@ from sparsegpt_core.progress import Progress
 
 __all__ = ["Epoch", "Loop", "copy_state"]
 
-_COUNTERS = ("done", "position", "losses", "seconds", "order", "best_state")
+_SAVED_ATTRIBUTES = ("done", "position", "losses", "seconds", "order", "best_state")
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the history: mean training loss, last learning rate, validation top-1 in percent.
+    """One epoch of the history.
 
-    Fine-tuning's begins with an epoch 0, before any step: it has no training loss.
+    Example:
+        >>> good, better = Epoch(1, 0.9, 0.05, 80.0, 0.7, 1.5), Epoch(2, 0.8, 0.01, 80.0, 0.6, 1.5)
+        >>> max(good, better, key=lambda epoch: epoch.quality).epoch
+        2
     """
 
     epoch: int
+    """Counted from 1; 0 is the validation before the first step, which fine-tuning adds."""
     loss: float | None
+    """Mean training loss; None for epoch 0."""
     learning_rate: float
+    """Learning rate of the last step; 0 for epoch 0."""
     validation_top1: float
+    """Top-1 accuracy on the validation images, in percent."""
     validation_loss: float
+    """Mean cross-entropy on the validation images, in nats."""
     seconds: float
+    """Duration of the training steps."""
 
     @property
     def quality(self) -> tuple[float, float]:
-        """What makes an epoch the best: the highest top-1, of equals the lowest loss."""
+        """Sort key of the best epoch: the highest top-1, then the lowest validation loss."""
         return self.validation_top1, -self.validation_loss
 
 
 class Loop:
-    """A model with all that changes from step to step.
+    """A model, its optimiser, and the state that changes from step to step.
 
     Args:
-        model: On the device.
-        data: What to learn from.
+        model: On ``device``.
+        data: Labelled training images.
         settings: How to train.
         device: Where to compute.
-        total: The steps of all epochs.
-        distillation: What a teacher adds to the loss.
-        zeros: What every step leaves at zero.
+        total: Steps of all epochs together.
+        distillation: The teacher, if there is one.
+        zeros: Weights that stay zero after every step.
     """
 
     def __init__(
@@ -76,7 +85,7 @@ class Loop:
         self.model, self.split, self.settings, self.device, self.total = model, data.training, settings, device, total
         self.distillation = distillation
         self.augment = augmentation_for(data.spec) if settings.augment == "auto" else settings.augment
-        self.background = black(data.mean, data.std)
+        self.background = normalised_black(data.mean, data.std)
         self.dtype = autocast_dtype(settings.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.optimizer = _optimizer(model, settings)
@@ -85,26 +94,26 @@ class Loop:
         self.scheduler = _scheduler(self.optimizer, settings, total)
         self.average = _average(model, settings.ema) if settings.ema else None
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.done, self.position = 0, 0  # steps altogether, and in this epoch
-        self.losses, self.seconds = 0.0, 0.0  # of this epoch
+        self.done, self.position = 0, 0  # steps in total, and in this epoch
+        self.losses, self.seconds = 0.0, 0.0  # sums over this epoch
         self.order = torch.empty(0, dtype=torch.long)
         self.history: list[Epoch] = []
         self.best_state: dict[str, Tensor] = {}
 
     @property
     def learned(self) -> nn.Module:
-        """What is validated and kept: the average of the weights, where there is one."""
+        """The network to validate and keep: the averaged one if ``ema`` is set."""
         return self.average.module if self.average else self.model
 
     def epoch(self, indices: Indices, steps: int, progress: Progress, unfinished: Unfinished | None) -> float:
-        """Run one epoch over ``indices`` in random order, or the rest of one; return the mean loss."""
+        """Run one epoch over ``indices`` in random order, or finish an interrupted one; return its mean loss."""
         self.model.train(self.settings.mode == "train")
-        if not self.position:
+        if not self.position:  # a new epoch, not an interrupted one
             self.order = torch.randperm(len(indices), generator=self.generator)
         size = self.settings.batch_size
-        rest = indices[self.order[self.position * size : steps * size].numpy()]
+        remaining = indices[self.order[self.position * size : steps * size].numpy()]
         started = time.perf_counter()
-        for images, labels in self.split.batches(size, rest):
+        for images, labels in self.split.batches(size, remaining):
             self.losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
             self.done, self.position = self.done + 1, self.position + 1
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
@@ -114,7 +123,7 @@ class Loop:
         return self.losses / steps
 
     def close_epoch(self, number: int, loss: float | None, validation: Evaluation) -> None:
-        """Note what came of an epoch, and its weights if they are the best."""
+        """Add an epoch to the history, and keep its weights if they are the best so far."""
         before = max((epoch.quality for epoch in self.history), default=None)
         rate = self.optimizer.param_groups[0]["lr"] if number else 0.0
         self.history.append(Epoch(number, loss, rate, validation.top1, validation.loss, self.seconds))
@@ -124,13 +133,13 @@ class Loop:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of ``best_state``: of equals the first."""
+        """The epoch of ``best_state``; the first one among equals."""
         return max(self.history, key=lambda epoch: epoch.quality).epoch
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+        """Return everything that the remaining steps depend on."""
         return {
-            **{name: getattr(self, name) for name in _COUNTERS},
+            **{name: getattr(self, name) for name in _SAVED_ATTRIBUTES},
             **{name: part.state_dict() for name, part in self._parts().items()},
             "history": [asdict(epoch) for epoch in self.history],
             "generator": self.generator.get_state(),
@@ -139,8 +148,8 @@ class Loop:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
-        for name in _COUNTERS:
+        """Continue from a state that :meth:`state` returned."""
+        for name in _SAVED_ATTRIBUTES:
             setattr(self, name, state[name])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
@@ -151,21 +160,22 @@ class Loop:
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def step(self, images: Tensor, labels: Tensor) -> float:
-        """Take one step; return its loss."""
+        """Take one step on images (N, C, H, W) and labels (N,); return its loss."""
         if self.augment != "none":
             images = crop_flip(images, self.background, self.augment == "crop-flip", self.generator)
         loss = self._loss(images, labels)
         if not math.isfinite(loss.item()):
             raise NumericsError(
                 f"the training loss is {loss.item()} after {self.done} steps",
-                "Use a smaller --learning-rate, or --precision fp32.",
+                "Lower `learning_rate`, or use `precision=fp32`.",
             )
+        # The scaler keeps FP16 gradients from underflow; it is disabled in other precisions.
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # else FP16 gradients overflowed and the step was left out
+        if self.scaler.get_scale() >= scale:  # else FP16 gradients overflowed and the step was skipped
             self.scheduler.step()
             if self.average:
                 self.average.update_parameters(self.model)
@@ -178,17 +188,22 @@ class Loop:
         if self.distillation is None:
             return loss
         with autocast(self.device, self.dtype), torch.no_grad():
-            taught, _ = logits_and_labels(self.distillation.teacher, images, labels, self.device)
-        return self.distillation.loss(loss, logits.float(), taught.float())
+            teacher_logits, _ = logits_and_labels(self.distillation.teacher, images, labels, self.device)
+        return self.distillation.loss(loss, logits.float(), teacher_logits.float())
 
     def _parts(self) -> dict[str, Any]:
-        """What has a state dict of its own."""
+        """The parts that have a state dict."""
         names = ("model", "optimizer", "scheduler", "scaler", "average")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of a model's state dict, on the CPU and in contiguous order."""
+    """Return a copy of a model's state dict, on the CPU and contiguous.
+
+    Example:
+        >>> {name: tuple(tensor.shape) for name, tensor in copy_state(nn.Linear(3, 2)).items()}
+        {'weight': (2, 3), 'bias': (2,)}
+    """
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
@@ -205,12 +220,12 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
 def _scheduler(optimizer: Optimizer, settings: TrainSettings, total: int) -> LRScheduler:
     if settings.schedule == "cosine":
         return CosineAnnealingLR(optimizer, total)
-    # One step more than there are: the schedule refuses a single one.
+    # One step more than needed: OneCycleLR does not accept a total of 1.
     return OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1, cycle_momentum=False)
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average that starts short: after t steps its decay is at most (1 + t) / (10 + t)."""
+    """An exponential moving average whose decay after t steps is at most (1 + t) / (10 + t)."""
 
     def update(averages: Any, values: Any, count: Any) -> None:
         steps = int(count)

@@ -1,4 +1,4 @@
-"""What training computes in, and how it is made to repeat itself."""
+"""The precision that training computes in, and reproducible random numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ __all__ = ["autocast", "autocast_dtype", "reproducible"]
 
 
 def autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
-    """Return what to autocast to under a precision's name, None for FP32; ``auto`` is what the device does fastest."""
+    """Return the dtype to autocast to, or None for FP32.
+
+    Args:
+        name: ``fp32``, ``bf16``, ``fp16``, or ``auto``: the fastest one on the device.
+        device: The device that computes.
+
+    Example:
+        >>> autocast_dtype("bf16", torch.device("cpu"))
+        torch.bfloat16
+    """
     if name != "auto":
         return PRECISIONS[name]
     if device.type == "cuda":
@@ -24,13 +33,27 @@ def autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """Return the context that computes in ``dtype`` where it may."""
+    """Return a context that computes in ``dtype`` where autocast allows it; None disables autocast.
+
+    Example:
+        >>> with autocast(torch.device("cpu"), torch.bfloat16):
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.bfloat16
+    """
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 @contextlib.contextmanager
 def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed what layers such as dropout draw from, have cuDNN repeat itself, and put both back."""
+    """Seed torch's random numbers and make cuDNN deterministic; restore both on exit.
+
+    Example:
+        >>> with reproducible(7, torch.device("cpu")):
+        ...     first = torch.rand(3)
+        >>> with reproducible(7, torch.device("cpu")):
+        ...     torch.equal(first, torch.rand(3))
+        True
+    """
     deterministic = torch.backends.cudnn.deterministic
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""How to train: the optimiser and its schedule, the arithmetic, and what is made of the data."""
+"""Training settings: the optimiser, its schedule, the precision, and the augmentation."""
 
 from __future__ import annotations
 
@@ -9,57 +9,67 @@ import torch
 
 from calibration.sampling import AUGMENTATIONS
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution import find_device
 
-__all__ = ["PRECISIONS", "TrainSettings", "require"]
+__all__ = ["PRECISIONS", "TrainSettings", "check_setting"]
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The dtype of autocast by the name of a precision; None: no autocast."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train.
+    """How to train. Nothing here touches the device: :func:`~calibration.training.train` checks that it exists.
 
     Raises:
-        InputError: A value is out of range, or the device is not there.
+        InputError: A value is out of range.
+
+    Example:
+        >>> TrainSettings(epochs=2, optimizer="adamw", learning_rate=1e-3).schedule
+        'one-cycle'
     """
 
     epochs: int = 10
+    """Passes over the training images."""
     batch_size: int = 128
+    """Images per step."""
     learning_rate: float = 0.05
-    """The largest of the schedule."""
+    """The highest learning rate of the schedule."""
     momentum: float = 0.9
-    """Of SGD; AdamW has PyTorch's own."""
+    """Momentum of SGD. AdamW keeps PyTorch's default betas."""
     weight_decay: float = 5e-4
+    """Weight decay of every parameter."""
     optimizer: str = "sgd"
     """``sgd`` (with Nesterov momentum) or ``adamw``."""
     schedule: str = "one-cycle"
     """``one-cycle`` (up for 30 % of the steps, then down) or ``cosine`` (down)."""
     precision: str = "auto"
-    """``fp32``, ``bf16``, ``fp16``, or ``auto``: what the device computes fastest."""
+    """``fp32``, ``bf16``, ``fp16``, or ``auto``: the fastest one on the device."""
     label_smoothing: float = 0.0
+    """Share of the target probability that is spread over all classes."""
     ema: float = 0.0
-    """Decay of the weights' exponential moving average, which is then what is validated and kept; 0: none."""
+    """Decay of the weights' exponential moving average, which is validated and kept in place of the weights; 0: off."""
     mode: str = "train"
-    """``train``, or ``eval``: with the running statistics of batch norms and without dropout, as it will be used."""
+    """``train``, or ``eval``: batch norms use their running statistics, and dropout is off."""
     augment: str = "auto"
-    """``none``, ``crop``, ``crop-flip``, or ``auto``: what suits the data."""
+    """``none``, ``crop``, ``crop-flip``, or ``auto``: the one that suits the data set."""
     validation: float = 0.1
-    """The share of the training split that is held out to choose the best epoch; no seed changes which it is."""
+    """Share of the training split that chooses the best epoch. It does not depend on ``seed``."""
     seed: int = 0
+    """Seed of the image order, the augmentation and dropout."""
     device: str = "cpu"
+    """A PyTorch device, such as ``cpu`` or ``cuda:0``."""
 
     def __post_init__(self) -> None:
-        require("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "positive")
+        check_setting("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        check_setting("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        check_setting("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "positive")
         # Nesterov momentum is not defined without momentum.
-        require("momentum", self.momentum, 0 < self.momentum < 1, "between 0 and 1")
-        require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
-        require("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
-        require("ema", self.ema, 0 <= self.ema < 1, "from 0 to below 1")
-        require("validation", self.validation, 0 < self.validation < 1, "between 0 and 1")
-        require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        check_setting("momentum", self.momentum, 0 < self.momentum < 1, "between 0 and 1")
+        check_setting("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        check_setting("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
+        check_setting("ema", self.ema, 0 <= self.ema < 1, "from 0 to below 1")
+        check_setting("validation", self.validation, 0 < self.validation < 1, "between 0 and 1")
+        check_setting("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         choices = {
             "optimizer": ("sgd", "adamw"),
             "schedule": ("one-cycle", "cosine"),
@@ -68,11 +78,26 @@ class TrainSettings:
             "augment": ("auto", *AUGMENTATIONS),
         }
         for name, known in choices.items():
-            require(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
-        find_device(self.device)
+            check_setting(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
 
 
-def require(name: str, value: object, condition: bool, wanted: str) -> None:
-    """Raise :class:`~sparsegpt_core.errors.InputError` unless the condition holds."""
-    if not condition:
-        raise InputError(f"{name} is {value}", f"It must be {wanted}.")
+def check_setting(name: str, value: object, valid: bool, requirement: str) -> None:
+    """Raise an error that names a setting, unless its value is valid.
+
+    Args:
+        name: The setting, as Python spells it.
+        value: Its value.
+        valid: Whether the value may be used.
+        requirement: The valid values, to follow "It must be".
+
+    Raises:
+        InputError: The value is not valid.
+
+    Example:
+        >>> check_setting("epochs", 3, 3 >= 1, "at least 1")
+        >>> check_setting("epochs", 0, 0 >= 1, "at least 1")
+        Traceback (most recent call last):
+        sparsegpt_core.errors.InputError: `epochs` is 0
+    """
+    if not valid:
+        raise InputError(f"`{name}` is {value}", f"It must be {requirement}.")

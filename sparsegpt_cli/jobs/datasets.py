@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.data import Data, EvaluationSplit, open_data, subset
+from calibration.data import Data, EvaluationSplit, open_data, subset_indices
 from sparsegpt_core.errors import InputError
 
 __all__ = ["DataOptions", "EvaluationBatches", "open_options"]
@@ -63,7 +63,7 @@ class EvaluationBatches:
 
     def __init__(self, split: EvaluationSplit, samples: int, batch_size: int, seed: int) -> None:
         self._split, self._batch_size = split, batch_size
-        self._indices = subset(split, samples or None, seed)
+        self._indices = subset_indices(split, samples or None, seed)
 
     def __len__(self) -> int:
         return -(-len(self._indices) // self._batch_size)

@@ -12,7 +12,7 @@ from torch import nn
 from calibration.data import Data
 from calibration.recovery import ReconstructSettings, finetune, reconstruct
 from calibration.sampling import calibration_batches, held_out_batches
-from calibration.training import Distillation, FrozenZeros, TrainSettings, Unfinished, noted_pruning
+from calibration.training import Distillation, FrozenZeros, TrainSettings, Unfinished, parse_pruning_metadata
 from sparsegpt_cli.figures import curve_path, draw_blocks, draw_epochs
 from sparsegpt_cli.jobs.datasets import DataOptions
 from sparsegpt_cli.jobs.models import LoadedModel, ModelOptions, load, load_model
@@ -216,7 +216,7 @@ def finetune_model(
 
 def _load(model: ModelOptions, dense: Path | None, data: DataOptions, messages: Messages) -> Networks:
     sparse, opened = load(model, data, messages)
-    networks = Networks(sparse, None, opened, *noted_pruning(sparse.metadata))
+    networks = Networks(sparse, None, opened, *parse_pruning_metadata(sparse.metadata))
     networks.audit()
     if dense is None:
         return networks

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calibration.evaluation import Distance, distance, outputs_of
 from calibration.recovery import reestimate_batchnorm
-from calibration.sampling import augmentation_for, black, calibration_batches, held_out_batches, with_views
+from calibration.sampling import augmentation_for, calibration_batches, held_out_batches, normalised_black, with_views
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.layer_choice import SelectionStep
 from sparsegpt_core.errors import DataError, InputError
@@ -139,7 +139,7 @@ class _Pruning:
         if augmentation == "none":
             self._warnings.append(f"no views: whether images of {data.spec} may be shifted is not known")
             return batches
-        edges = black(data.mean, data.std)
+        edges = normalised_black(data.mean, data.std)
         return with_views(batches, views, edges, augmentation == "crop-flip", self._job.seed, first)
 
     def _hold_out(self) -> None:

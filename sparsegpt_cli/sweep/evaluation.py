@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calibration.data import Data, EvaluationSplit, Indices, subset
+from calibration.data import Data, EvaluationSplit, Indices, subset_indices
 from calibration.evaluation import distance, outputs_of
 from deploy.measure import compare_accuracy
 from sparsegpt_cli.jobs.datasets import DataOptions
@@ -77,4 +77,4 @@ class Evaluator:
         """
         if data.evaluation is None:
             raise DataError(f"{data.spec} has no evaluation split to judge on", "Name one with --eval-data.")
-        return data.evaluation, subset(data.evaluation, self.samples or None, self.seed)
+        return data.evaluation, subset_indices(data.evaluation, self.samples or None, self.seed)

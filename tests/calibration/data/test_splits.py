@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchvision.transforms import functional
 
-from calibration.data import EvaluationSplit, TrainingSplit, catalog, open_data, subset
+from calibration.data import EvaluationSplit, TrainingSplit, catalog, open_data, subset_indices
 from calibration.data import file_formats as formats
 from calibration.data import image_sources as images
 from calibration.data import splits as arrays
@@ -99,32 +99,32 @@ def test_draws_are_distinct_reproducible_and_proportional(data: st.DataObject) -
     total = len(labels)
     count = data.draw(st.integers(1, total))
     seed = data.draw(st.integers(0, 2**32 - 1))
-    drawn = draw.draw(total, count, seed, labels)
+    drawn = draw.draw_indices(total, count, seed, labels)
     assert len(set(drawn.tolist())) == count
     assert drawn.min() >= 0
     assert drawn.max() < total
-    np.testing.assert_array_equal(drawn, draw.draw(total, count, seed, labels))
+    np.testing.assert_array_equal(drawn, draw.draw_indices(total, count, seed, labels))
     share = np.bincount(labels, minlength=5) * count / total
     assert (abs(np.bincount(labels[drawn], minlength=5) - share) < 1).all()
 
 
 def test_a_draw_is_the_same_with_every_release_of_numpy() -> None:
-    assert draw.draw(10, 4, seed=3).tolist() == [2, 4, 7, 3]
+    assert draw.draw_indices(10, 4, seed=3).tolist() == [2, 4, 7, 3]
 
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 0), (-1, 0), (11, 0), (5, -1), (5, 2**32)])
 def test_impossible_draws_are_refused(count: int, seed: int) -> None:
     with pytest.raises(InputError):
-        draw.draw(10, count, seed)
+        draw.draw_indices(10, count, seed)
 
 
 def test_a_subset_is_sorted_and_never_larger_than_the_split() -> None:
     split = split_of(50)
-    chosen = subset(split, 20, seed=1)
+    chosen = subset_indices(split, 20, seed=1)
     assert chosen.tolist() == sorted(set(chosen.tolist()))
     assert len(chosen) == 20
-    assert subset(split, 20, seed=2).tolist() != chosen.tolist()
-    assert subset(split, None, seed=1).tolist() == subset(split, 99, seed=1).tolist() == list(range(50))
+    assert subset_indices(split, 20, seed=2).tolist() != chosen.tolist()
+    assert subset_indices(split, None, seed=1).tolist() == subset_indices(split, 99, seed=1).tolist() == list(range(50))
 
 
 def test_calibration_draws_from_the_training_split_alone() -> None:

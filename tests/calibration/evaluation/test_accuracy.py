@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torch import Tensor, nn
 
-from calibration.data import EvaluationSplit, open_data, subset
+from calibration.data import EvaluationSplit, open_data, subset_indices
 from calibration.data.image_sources import ArrayImages, Samples
 from calibration.evaluation import evaluate
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
@@ -52,7 +52,7 @@ def test_a_limit_takes_the_subset_that_everyone_takes() -> None:
     logits, labels = rng.standard_normal((200, 3)), rng.integers(0, 3, 200)
     split = split_of(logits, labels)
     result = evaluate(nn.Flatten(), split, limit=50, seed=7)
-    chosen = subset(split, 50, 7)
+    chosen = subset_indices(split, 50, 7)
     assert result.samples == 50
     assert result.top1 == pytest.approx(100 * accuracy_score(labels[chosen], logits[chosen].argmax(axis=1)))
     assert evaluate(nn.Flatten(), split, limit=500).samples == 200

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from calibration.data import Data, open_data
 from calibration.evaluation import Evaluation
 from calibration.recovery import finetune, finetune_settings
-from calibration.training import Distillation, FrozenZeros, TrainResult, TrainSettings, Unfinished, noted_pruning, train
+from calibration.training import (
+    Distillation,
+    FrozenZeros,
+    TrainResult,
+    TrainSettings,
+    Unfinished,
+    parse_pruning_metadata,
+    train,
+)
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.patterns import NM, Pattern, Unstructured
 
@@ -227,12 +235,12 @@ def test_defaults_go_by_the_optimiser() -> None:
 @pytest.mark.parametrize(
     ("layers", "pattern", "message"),
     [
-        (("3", "9"), PATTERN, "has no 9"),
-        (("3", "2"), PATTERN, "has no 2"),
-        (("0",), PATTERN, r"0: a weight of shape \(16, 1, 3, 3\) cannot be 1:4"),
-        (("1",), PATTERN, r"1: a weight of shape \(16,\) cannot be 1:4"),
-        (("3", "8"), NM(1, 8), "3: .* of 288 groups hold too many"),
-        (("3", "8"), Unstructured(0.8), "75.0 % of the weights are zero, though noted as pruned to 0.8"),
+        (("3", "9"), PATTERN, "has no layer 9"),
+        (("3", "2"), PATTERN, "has no layer 2"),
+        (("0",), PATTERN, r"0 is not pruned to 1:4: a weight of shape \(16, 1, 3, 3\) cannot be 1:4"),
+        (("1",), PATTERN, r"1 is not pruned to 1:4: a weight of shape \(16,\) cannot be 1:4"),
+        (("3", "8"), NM(1, 8), "3 is not pruned to 1:8: .* of 288 groups have too many"),
+        (("3", "8"), Unstructured(0.8), "not pruned to 0.8: 75.0 % of the weights are zero"),
     ],
 )
 def test_weights_that_break_the_pattern_are_refused(
@@ -258,12 +266,12 @@ def test_a_network_that_is_one_layer_has_zeros_too() -> None:
     "metadata",
     [{}, {"pattern": "2:4"}, {"pruned": ["a"]}, {"pruned": [], "pattern": "2:4"}, {"pruned": "a", "pattern": 2}],
 )
-def test_a_checkpoint_that_notes_no_pruning_is_refused(metadata: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match="does not note which layers are pruned"):
-        noted_pruning(metadata)
+def test_metadata_without_pruned_layers_is_refused(metadata: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="does not list pruned layers"):
+        parse_pruning_metadata(metadata)
 
 
-def test_what_a_checkpoint_notes() -> None:
-    assert noted_pruning({"pruned": ["a", "b"], "pattern": "2:4"}) == (("a", "b"), NM(2, 4))
+def test_metadata_gives_the_pruned_layers_and_the_pattern() -> None:
+    assert parse_pruning_metadata({"pruned": ["a", "b"], "pattern": "2:4"}) == (("a", "b"), NM(2, 4))
     with pytest.raises(InputError, match="5:4"):
-        noted_pruning({"pruned": ["a"], "pattern": "5:4"})
+        parse_pruning_metadata({"pruned": ["a"], "pattern": "5:4"})

@@ -226,7 +226,7 @@ def test_nothing_to_judge_by_or_to_reconstruct_is_an_error(
 ) -> None:
     with pytest.raises(DataError, match="no images are left"):
         run(sparse, trained, (images[0], []))
-    with pytest.raises(ModelError, match="groups hold too many non-zeros"):
+    with pytest.raises(ModelError, match="groups have too many non-zeros"):
         run(copy.deepcopy(trained), trained, images)
     with pytest.raises(ModelError, match="fails on images"):
         run(sparse, trained, ([torch.zeros(4, 3, 8, 8)], images[1]))

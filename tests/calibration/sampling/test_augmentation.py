@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from calibration.sampling import augmentation_for, black, crop_flip, with_views
+from calibration.sampling import augmentation_for, crop_flip, normalised_black, with_views
 
 
 def test_a_black_pixel_normalised() -> None:
-    assert black([0.5, 0.2], [0.25, 0.1]) == [-2, -2]
+    assert normalised_black([0.5, 0.2], [0.25, 0.1]) == [-2, -2]
 
 
 def test_each_image_is_followed_by_its_own_views() -> None:

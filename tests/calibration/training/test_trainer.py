@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from calibration.data import Data, TrainingSplit, draw, open_data
+from calibration.data import Data, TrainingSplit, draw_indices, open_data
 from calibration.data.image_sources import ArrayImages, Samples
 from calibration.evaluation import Evaluation, evaluate
 from calibration.sampling import augmentation_for, crop_flip
@@ -120,7 +120,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert not path.exists()
 
 
-def test_what_is_kept_is_of_use_only_for_the_same_training(tmp_path: Path) -> None:
+def test_a_saved_state_is_used_only_for_the_same_training(tmp_path: Path) -> None:
     path = tmp_path / "net.unfinished"
     Unfinished(path, {"epochs": 3, "mean": (0.5,)}, seconds=0).keep(lambda: {"done": 7})
     assert Unfinished(path, {"epochs": 3, "mean": [0.5]}).load() == ({"done": 7}, ())
@@ -161,7 +161,7 @@ def test_the_model_is_left_with_its_best_epoch(digits: Data, monkeypatch: pytest
 def test_validation_is_a_stratified_share_of_the_training_split(digits: Data, seed: int, ema: float) -> None:
     """Whatever the seed the same one, and of the averaged weights where there are such."""
     model, result = train_small(digits, epochs=1, seed=seed, ema=ema)
-    held_out = draw(1198, 120, 0, digits.training.labels)
+    held_out = draw_indices(1198, 120, 0, digits.training.labels)
     ((images, labels),) = digits.training.batches(120, held_out)
     with torch.no_grad():
         correct = model.eval()(torch.from_numpy(images)).argmax(1) == torch.as_tensor(labels)
@@ -213,11 +213,11 @@ def test_progress_counts_steps(digits: Data) -> None:
     assert steps == [("train", done, 4) for done in range(5)]
 
 
-def test_the_history_is_told_after_every_epoch(digits: Data) -> None:
-    told: list[list[int]] = []
+def test_the_history_is_reported_after_every_epoch(digits: Data) -> None:
+    reported: list[list[int]] = []
     settings = TrainSettings(epochs=2, batch_size=500)
-    train(small_net(), digits, settings, after_epoch=lambda history: told.append([each.epoch for each in history]))
-    assert told == [[1], [1, 2]]
+    train(small_net(), digits, settings, after_epoch=lambda history: reported.append([each.epoch for each in history]))
+    assert reported == [[1], [1, 2]]
 
 
 def test_the_same_history_makes_the_same_picture(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_fewer_samples_than_a_batch_still_train(digits: Data) -> None:
 def test_a_loss_that_is_not_finite_is_an_error(digits: Data) -> None:
     with pytest.raises(NumericsError, match="training loss is") as error:
         train_small(digits, learning_rate=1e30)
-    assert "--learning-rate" in error.value.hint
+    assert "`learning_rate`" in error.value.hint
 
 
 def test_data_that_cannot_be_trained_on_is_refused(digits: Data) -> None:
@@ -284,13 +284,22 @@ def test_data_that_cannot_be_trained_on_is_refused(digits: Data) -> None:
         {"validation": 0.0},
         {"validation": 1.0},
         {"seed": -1},
-        {"device": "toaster"},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
-    with pytest.raises(InputError, match=name if name != "device" else "toaster"):
+    with pytest.raises(InputError, match=f"`{name}`"):
         TrainSettings(**wrong)
+
+
+def test_settings_do_not_touch_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: pytest.fail("allocated"))
+    assert TrainSettings(device="cuda:99").device == "cuda:99"
+
+
+def test_training_refuses_a_device_that_does_not_exist(digits: Data) -> None:
+    with pytest.raises(InputError, match="'toaster' cannot be used"):
+        train_small(digits, device="toaster")
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(2, 20), st.integers(2, 20), st.booleans(), st.integers(0, 99))

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_no_pruned_network_is_refused(cli, digits_checkpoint, tm
     outcome = cli("finetune", "--weights", digits_checkpoint, "--out", tmp_path / "fine.safetensors")
     assert outcome.code == 1
     assert len(outcome.err.strip().splitlines()) == 1
-    assert "does not note which layers are pruned" in outcome.err
+    assert "does not list pruned layers" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +155,7 @@ def test_a_weight_that_breaks_the_pattern_is_refused(finetune, sparse, tmp_path)
     save_checkpoint(tmp_path / "broken.safetensors", checkpoint.state, checkpoint.metadata)
     outcome = finetune(weights=tmp_path / "broken.safetensors")
     assert outcome.code == 1
-    assert outcome.json["error"].startswith("conv2: 1 of 4608 groups hold too many non-zeros, though noted as")
+    assert outcome.json["error"].startswith("conv2 is not pruned to 2:4: 1 of 4608 groups have too many non-zeros")
 
 
 def test_inputs_are_not_overwritten(cli, sparse):
