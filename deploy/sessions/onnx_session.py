@@ -11,7 +11,7 @@ import numpy.typing as npt
 from deploy.graph import InputShape
 from deploy.machine import require
 from deploy.sessions.session import check_images
-from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.errors import InputError, ModelError, first_line
 
 __all__ = ["OnnxSession"]
 
@@ -38,19 +38,13 @@ class OnnxSession:
             raise InputError(f"no such ONNX file: {path}", "Give the path of a .onnx file.")
         require("onnx")
         from export.audit import external_files, read_model
+        from export.onnxruntime_session import open_session
 
         external_files(read_model(path), path)  # ONNX Runtime's own rules differ by version
         known = runtime.get_available_providers()
         if provider not in known:  # ONNX Runtime itself would quietly take the CPU
             raise InputError(f"this ONNX Runtime has no {provider}", f"It has {', '.join(known)}.")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised, so they need not be logged too
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self._session = runtime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # ONNX Runtime's errors share no public base
-            raise ModelError(f"ONNX Runtime cannot load {path}: {error}", "Export the model again.") from error
+        self._session = open_session(str(path), str(path), threads=threads, provider=provider)
         if provider not in self._session.get_providers():
             raise InputError(
                 f"{provider} does not start, and ONNX Runtime has fallen back on the CPU for {path}",
@@ -88,7 +82,7 @@ class OnnxSession:
         try:
             (logits,) = self._session.run([self._output], {self.input_name: images.astype(self._dtype, copy=False)})
         except Exception as error:
-            raise InputError(f"{self.name} cannot run images of shape {images.shape}: {error}") from error
+            raise InputError(f"{self.name} cannot run images of shape {images.shape}: {first_line(error)}") from error
         if logits.ndim != 2 or len(logits) != batch:
             raise InputError(f"{self.name} gives {logits.shape}, not ({batch}, classes)", "It is no classifier.")
         return np.asarray(logits[:count], dtype=np.float32)

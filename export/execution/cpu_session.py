@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,92 +10,92 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx.shape_inference import infer_shapes
 
-from export.writing import save_model
+from export.onnxruntime_session import open_session
+from export.writing import fits_in_protobuf, save_model
 from sparsegpt_core.errors import ModelError, first_line
 
-__all__ = ["CpuSession", "fits", "tensor_types"]
+__all__ = ["CpuSession", "tensor_types"]
 
 Array = npt.NDArray[Any]
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_LIMIT = 2_000_000_000  # bytes of weights: protobuf's 2 GiB less room for the graph
 
 
 class CpuSession:
-    """A model, ready to run.
+    """A model that is ready to run.
 
     Args:
         model: A file, or a model in memory of any size.
-        name: What to call it in messages.
-        optimize: Let ONNX Runtime fuse nodes; without it every node computes what the file says.
+        name: The model's name in messages.
+        optimize: Whether ONNX Runtime may fuse nodes. Without it, every node computes what the file says.
 
     Raises:
-        ModelError: ONNX Runtime cannot load it.
+        ModelError: ONNX Runtime cannot load the model.
+
+    Example:
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> session = CpuSession(export_model(nn.Conv2d(1, 2, 1).eval(), (1, 4, 4)), "conv")
+        >>> session.inputs, session.outputs
+        (['input'], ['logits'])
+        >>> session.run([np.zeros((3, 1, 4, 4), np.float32)])[0].shape
+        (3, 2, 4, 4)
     """
 
     def __init__(self, model: Path | onnx.ModelProto, name: str, optimize: bool = True) -> None:
         self._name = name
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal: errors are raised as well
-        if not optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            if isinstance(model, Path):
-                self._session = _session(str(model), options)
-            elif fits(model):
-                self._session = _session(model.SerializeToString(), options)
-            else:
-                with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder, "model.onnx")
-                    save_model(model, path)
-                    self._session = _session(str(path), options)
-        except Exception as error:  # onnxruntime's own exception classes share no public base
-            raise self._error(error) from error
+        if isinstance(model, Path):
+            self._session = open_session(str(model), name, optimize=optimize)
+        elif fits_in_protobuf(model):
+            self._session = open_session(model.SerializeToString(), name, optimize=optimize)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "model.onnx")
+                save_model(model, path)
+                self._session = open_session(str(path), name, optimize=optimize)
         self.inputs = [each.name for each in self._session.get_inputs()]
         self.outputs = [each.name for each in self._session.get_outputs()]
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Return all outputs; floating inputs are given the type that the graph wants.
+    def run(self, inputs: Sequence[Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Run the model. Floating-point inputs are cast to the type that the graph wants.
+
+        Args:
+            inputs: One array for each input of the graph.
+            outputs: The names of the outputs to return; None for all.
 
         Raises:
             ModelError: The inputs do not fit the model.
         """
         try:
             feeds = {each.name: _typed(value, each.type) for each, value in zip(self._session.get_inputs(), inputs)}
-            outputs: list[Array] = self._session.run(None, feeds)
-        except Exception as error:
-            raise self._error(error) from error
-        return outputs
-
-    def _error(self, error: Exception) -> ModelError:
-        return ModelError(
-            f"ONNX Runtime cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
-        )
-
-
-def fits(model: onnx.ModelProto) -> bool:
-    """Say whether the model is small enough for what takes one message, such as shape inference."""
-    size: int = sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-    )
-    return size < _LIMIT
+            values: list[Array] = self._session.run(outputs, feeds)
+        except Exception as error:  # ONNX Runtime's error classes share no public base
+            raise ModelError(
+                f"ONNX Runtime cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
+            ) from error
+        return values
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the element types of the graph's inputs and of all that its nodes compute, as far as they are known."""
-    if fits(model):  # the exporter notes most types; shape inference, within its limit, the rest
+    """Return the element types of the graph's inputs and of its nodes' outputs, where they are known.
+
+    Returns:
+        Values of ``onnx.TensorProto.DataType`` by tensor name.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> tensor_types(export_model(nn.ReLU(), (1, 4, 4)))  # 1 is FLOAT
+        {'input': 1, 'logits': 1}
+    """
+    if fits_in_protobuf(model):  # shape inference takes one message; it adds the types that the exporter left out
         model = infer_shapes(model)
     computed = {name for node in model.graph.node for name in node.output}
-    noted = [each for each in (*model.graph.value_info, *model.graph.output) if each.name in computed]
-    return {each.name: each.type.tensor_type.elem_type for each in (*model.graph.input, *noted)}
-
-
-def _session(model: str | bytes, options: Any) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    typed = [each for each in (*model.graph.value_info, *model.graph.output) if each.name in computed]
+    return {each.name: each.type.tensor_type.elem_type for each in (*model.graph.input, *typed)}
 
 
 def _typed(value: Array, kind: str) -> Array:

@@ -12,8 +12,9 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from export.execution import CpuSession, fits, tensor_types
+from export.execution import CpuSession, tensor_types
 from export.precision.fp16_casts import replace, tidy_casts
+from export.writing import fits_in_protobuf
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 
 __all__ = ["FP32_OPERATORS", "fp16_overflows", "fp16_underflows", "to_fp16"]
@@ -65,7 +66,7 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
         converted: onnx.ModelProto = convert_float_to_float16(
             copy,
             keep_io_types=io_dtype == "fp32",
-            disable_shape_infer=not fits(model),
+            disable_shape_infer=not fits_in_protobuf(model),
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS],
             node_block_list=sorted(blocked),
         )

@@ -1,8 +1,9 @@
-"""Write ONNX files of any size: beyond protobuf's 2 GiB the weights lie in a file of their own."""
+"""Writes ONNX files of any size. Weights beyond protobuf's 2 GiB go into a second file."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,37 +13,79 @@ from onnxscript import ir
 
 from sparsegpt_core.files import partial_folder
 
-__all__ = ["save_model", "staged_model"]
+__all__ = ["fits_in_protobuf", "save_model", "staged_model"]
 
-_LIMIT = 2_000_000_000  # bytes of weights: protobuf's 2 GiB less room for the graph
+_MAX_WEIGHT_BYTES = 2_000_000_000  # protobuf's limit of 2 GiB less room for the graph
 
 
-def save_model(model: onnx.ModelProto, path: Path, limit: int = _LIMIT) -> None:
-    """Write ``model`` to ``path``, with its weights in ``NAME.onnx.data`` beside it where they are large.
+def fits_in_protobuf(model: onnx.ModelProto, limit: int | None = None) -> bool:
+    """Return whether the model fits in one protobuf message of 2 GiB, as shape inference needs.
 
     Args:
-        model: As it is; nothing in it is changed.
-        path: Where to; an older model there stays until the new one is complete.
-        limit: Bytes of weights that one file may hold.
+        model: The model, with its weights in memory.
+        limit: The largest number of bytes of weights; None for protobuf's.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> model = export_model(nn.Linear(8, 4), (1, 1, 8))
+        >>> fits_in_protobuf(model), fits_in_protobuf(model, limit=100)
+        (True, False)
+    """
+    size: int = sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
+    return size <= (_MAX_WEIGHT_BYTES if limit is None else limit)
+
+
+def save_model(model: onnx.ModelProto, path: Path, limit: int | None = None) -> None:
+    """Write a model, with its weights in ``NAME.onnx.data`` next to it where they are large.
+
+    Args:
+        model: The model; it is not changed.
+        path: The file to write. An older model in its place stays until the new one is complete.
+        limit: The largest number of bytes of weights in one file; None for protobuf's.
 
     Raises:
         InputError: The files cannot be written.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> save_model(export_model(nn.Linear(8, 4), (1, 1, 8)), Path("linear.onnx"), limit=100)
+        >>> sorted(path.name for path in Path().glob("linear.*"))
+        ['linear.onnx', 'linear.onnx.data']
     """
     with staged_model(model, path, limit):
         pass
 
 
 @contextlib.contextmanager
-def staged_model(model: onnx.ModelProto, path: Path, limit: int = _LIMIT) -> Iterator[Path]:
-    """Write ``model`` to a folder beside ``path``, for checks; move it to ``path`` when they pass.
+def staged_model(model: onnx.ModelProto, path: Path, limit: int | None = None) -> Iterator[Path]:
+    """Write a model to a temporary folder next to ``path`` for checks, and move it to ``path`` when they pass.
 
     Args:
-        model: As it is; nothing in it is changed.
-        path: Where it shall be in the end; the file given has the same name.
-        limit: Bytes of weights that one file may hold.
+        model: The model; it is not changed.
+        path: The final place of the file.
+        limit: The largest number of bytes of weights in one file; None for protobuf's.
+
+    Yields:
+        The temporary file, which has the same name.
 
     Raises:
         InputError: The files cannot be written.
+
+    Example:
+        >>> import onnx
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> with staged_model(export_model(nn.Linear(8, 4), (1, 1, 8)), Path("staged.onnx")) as staged:
+        ...     onnx.checker.check_model(str(staged))
+        ...     Path("staged.onnx").exists()
+        False
+        >>> Path("staged.onnx").exists()
+        True
     """
     with partial_folder(path) as folder:
         staged = folder / path.name
@@ -51,13 +94,11 @@ def staged_model(model: onnx.ModelProto, path: Path, limit: int = _LIMIT) -> Ite
         _move(staged, path)
 
 
-def _write(model: onnx.ModelProto, path: Path, limit: int) -> None:
-    graph = ir.from_proto(model)
-    size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value is not None)
-    if size > limit:
-        ir.save(graph, path, external_data=_data(path).name, size_threshold_bytes=1024)
-    else:
+def _write(model: onnx.ModelProto, path: Path, limit: int | None) -> None:
+    if fits_in_protobuf(model, limit):
         onnx.save(model, str(path))
+    else:
+        ir.save(ir.from_proto(model), path, external_data=_data(path).name, size_threshold_bytes=1024)
 
 
 def _move(staged: Path, path: Path) -> None:
@@ -65,12 +106,12 @@ def _move(staged: Path, path: Path) -> None:
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())
     if _data(staged).exists():
-        path.unlink(missing_ok=True)  # killed here, there is no model: better than an old one that reads new weights
+        path.unlink(missing_ok=True)  # a kill here leaves no model, which is safer than an old one with new weights
         _data(staged).replace(_data(path))
         staged.replace(path)
     else:
         staged.replace(path)
-        _data(path).unlink(missing_ok=True)  # of an older, larger model
+        _data(path).unlink(missing_ok=True)  # the weights of an older, larger model
 
 
 def _data(path: Path) -> Path:

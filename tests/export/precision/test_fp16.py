@@ -245,7 +245,7 @@ def test_what_cannot_be_converted(proto):
 def test_a_graph_that_does_not_fit_into_one_message(proto, monkeypatch):
     """Beyond 2 GiB a graph goes through files, and the types are those that the exporter noted."""
     expected = run(proto), fp16_overflows(proto, [IMAGES * 1e6]), to_fp16(proto)
-    monkeypatch.setattr("export.execution.cpu_session._LIMIT", 100)
+    monkeypatch.setattr("export.writing.saving._MAX_WEIGHT_BYTES", 100)
     np.testing.assert_array_equal(run(proto), expected[0])
     assert fp16_overflows(proto, [IMAGES * 1e6]) == pytest.approx(expected[1])
     assert to_fp16(proto) == expected[2]
