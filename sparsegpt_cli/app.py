@@ -18,6 +18,7 @@ from sparsegpt_cli.framework import ClickException, Session
 from sparsegpt_cli.terminal import logged_warnings, report_error
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
+from sparsegpt_core.progress import WARNINGS
 from sparsegpt_core.torchrun import world_size
 
 __all__ = ["app", "main"]
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     session = Session(as_json="--json" in arguments)
     try:
         _check_packages()
-        with _terminable(), logged_warnings("sparsegpt_core.execution.smaller_batches"):
+        with _terminable(), logged_warnings(WARNINGS):
             code = app(arguments, standalone_mode=False, obj=session) or 0
         if code == _INTERRUPTED:  # some versions of Typer raise, others return this
             raise KeyboardInterrupt

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Callable
 
-__all__ = ["Progress", "silent", "timed"]
+__all__ = ["WARNINGS", "Progress", "silent", "timed"]
+
+WARNINGS = logging.getLogger("sparsegpt_core.warnings")
+"""Takes the warnings of code that cannot return them; the command line shows them."""
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``: once with ``done=0``, then after every step."""

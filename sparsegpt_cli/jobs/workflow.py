@@ -40,7 +40,7 @@ class Workflow:
         if self.batch_norm not in BATCH_NORMS:
             raise InputError(f"unknown batch norm '{self.batch_norm}'", f"Use {', '.join(BATCH_NORMS)}.")
         if not self.permute_seconds > 0:
-            raise InputError(f"{self.permute_seconds:g} seconds are no time to permute in", "Use --no-permute.")
+            raise InputError(f"`permute_seconds` is {self.permute_seconds:g}, not above 0", "120 suits nearly always.")
         if self.max_disagreement is not None and not 0 <= self.max_disagreement <= 100:
             raise InputError(f"a disagreement of {self.max_disagreement:g} % is impossible", "For example 0.5.")
         if self.sparsity_budget is not None and not 0 < self.sparsity_budget < 1:

@@ -20,6 +20,12 @@ __all__ = ["PruneOptions"]
 _MOST_DISAGREEMENT = 0.5  # percent of held-out images
 
 
+def _above_zero(value: float) -> float:
+    if not value > 0:
+        raise typer.BadParameter(f"{value:g} is not above 0.")
+    return value
+
+
 @dataclass(frozen=True)
 class PruneOptions:
     """What the command line says about pruning; None leaves it to ``quality``."""
@@ -58,12 +64,15 @@ class PruneOptions:
     permute: Annotated[
         bool | None, typer.Option("--permute/--no-permute", help="Order channels first, so that N:M loses less.")
     ] = None
-    permute_seconds: Annotated[float, typer.Option(min=0, help="Where the search for orders is cut off.")] = 120
+    permute_seconds: Annotated[
+        float, typer.Option(callback=_above_zero, help="Stop the search for channel orders after so long; above 0.")
+    ] = 120
     views: Annotated[
         int | None, typer.Option(min=0, help="Shifted and mirrored copies of each calibration image. By --quality.")
     ] = None
     batch_norm: Annotated[
-        str | None, typer.Option(help="keep the running statistics, estimate new ones, or auto: what is closer.")
+        str | None,
+        typer.Option(help="keep the trained statistics, new ones, or auto: the closer to the dense network."),
     ] = None
     global_budget: Annotated[
         bool, typer.Option("--global-budget", help="Share a fraction of zeros among layers, not the same for each.")
@@ -111,7 +120,7 @@ class PruneOptions:
         from sparsegpt_core.patterns import parse_pattern
         from sparsegpt_core.settings import preset
 
-        given: dict[str, Any] = {name: getattr(self, name) for name in ("mask", "refit", "bias")}
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("mask", "refit", "bias", "damping")}
         given = {name: value for name, value in given.items() if value is not None}
         if self.alpha is not None:
             given["alpha"] = _alpha(self.alpha)
@@ -119,7 +128,6 @@ class PruneOptions:
             self.quality,
             pattern=parse_pattern(self.pattern),
             method=self.method,
-            damping=self.damping,
             positions_per_column=self.positions_per_column,
             include=tuple(self.include or ()),
             exclude=tuple(self.exclude or ()),

@@ -86,9 +86,9 @@ def _rich(stream: Any) -> RichConsole:
 
 
 @contextlib.contextmanager
-def logged_warnings(name: str) -> Iterator[None]:
-    """Show the warnings that a module logs meanwhile, each once."""
-    logger, handler = logging.getLogger(name), _Shown(logging.WARNING)
+def logged_warnings(logger: logging.Logger) -> Iterator[None]:
+    """Show each warning that reaches a logger inside the context once."""
+    handler = _Shown(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield

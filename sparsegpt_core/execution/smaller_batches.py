@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -10,12 +9,11 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution.parallel import spans
+from sparsegpt_core.progress import WARNINGS
 
 __all__ = ["run_in_halves", "with_smaller_batches"]
 
 Result = TypeVar("Result")
-
-_log = logging.getLogger(__name__)
 
 
 def run_in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
@@ -36,7 +34,7 @@ def run_in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     # Out of the except clause, where the error no longer holds what the network had computed.
     torch.cuda.empty_cache()
     half = -(-len(batch) // 2)
-    _log.warning("the GPU's memory is full with batches of %d: halved to %d", len(batch), half)
+    WARNINGS.warning("the GPU's memory is full with batches of %d: halved to %d", len(batch), half)
     return torch.cat([run_in_halves(run, part) for part in (batch[:half], batch[half:])])
 
 

@@ -13,7 +13,7 @@ _MOST_CLASSES, _LONGEST_SIDE, _LARGEST_MEAN = 100_000, 1 << 16, 1e6  # more is d
 
 
 def check_model_notes(noted: Any, source: object) -> dict[str, Any]:
-    """Return notes whose keys, where they are there, are what this program writes.
+    """Return the metadata, whose known keys must have the values that this program writes; null counts as absent.
 
     Args:
         noted: From JSON.
@@ -25,10 +25,11 @@ def check_model_notes(noted: Any, source: object) -> dict[str, Any]:
     hint = "The file is damaged, or from another program."
     if not isinstance(noted, dict):
         raise ModelError(f"what {source} notes is no JSON object", hint)
-    wrong = next((key for key, fits in _KINDS.items() if noted.get(key) is not None and not fits(noted[key])), None)
+    given = {key: value for key, value in noted.items() if value is not None or key not in _KINDS}
+    wrong = next((key for key, fits in _KINDS.items() if key in given and not fits(given[key])), None)
     if wrong:
-        raise ModelError(f"{source} notes {str(noted[wrong])[:60]!r} as its {wrong}", hint)
-    return noted
+        raise ModelError(f"{source} notes {str(given[wrong])[:60]!r} as its {wrong}", hint)
+    return given
 
 
 def _number(value: Any) -> bool:

@@ -114,6 +114,25 @@ def test_pruning_without_torch_says_how_to_install_it(program, tmp_path):
     assert "Traceback" not in outcome.err
 
 
+def test_a_warning_that_is_logged_is_shown(cli, tmp_path, monkeypatch):
+    """Evaluation cannot return that it halved its batches: it logs the warning."""
+    (tmp_path / "greedy.py").write_text(
+        "import torch\n"
+        "class Greedy(torch.nn.Sequential):\n"
+        "    def forward(self, images):\n"
+        "        if not self.training and len(images) > 100:\n"
+        "            raise torch.OutOfMemoryError('CUDA out of memory')\n"
+        "        return super().forward(images)\n"
+        "def make():\n"
+        "    return Greedy(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    outcome = cli("train", "--model", "greedy:make", "--epochs", 1, "--out", "x.safetensors")
+    assert outcome.code == 0, outcome.err
+    assert "warning: the GPU's memory is full with batches of" in outcome.err
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_make_knows_its_targets():
     done = subprocess.run(["make", "-n", "demo", "test"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,7 +1,5 @@
 """Numbers that go wrong, and machines that lack something."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torch import nn
 from calibration.evaluation import logits_and_labels, outputs_of, score
 from sparsegpt_cli.terminal import logged_warnings
 from sparsegpt_core.execution import run_in_halves, with_smaller_batches
+from sparsegpt_core.progress import WARNINGS
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from tests.support.error_rows import check, save_good
@@ -151,11 +150,10 @@ def test_a_fault_of_ours_shows_where(failing):
 
 
 def test_each_warning_that_is_logged_is_shown_once(capsys):
-    logger = logging.getLogger("sparsegpt_core.execution.smaller_batches")
-    with logged_warnings(logger.name):
+    with logged_warnings(WARNINGS):
         for message in ("halved", "halved", "halved again"):
-            logger.warning(message)
-    logger.warning("of nobody's command")
+            WARNINGS.warning(message)
+    WARNINGS.warning("logged outside every command")
     assert capsys.readouterr().err == "warning: halved\nwarning: halved again\n"
 
 

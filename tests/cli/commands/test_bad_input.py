@@ -174,3 +174,16 @@ def test_other_commands(cli, inputs, tmp_path, arguments, message):
     assert len(outcome.err.strip().splitlines()) == 1
     assert message in outcome.err
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_null_in_the_metadata_counts_as_absent(cli, digits_checkpoint, tmp_path):
+    checkpoint = load_checkpoint(digits_checkpoint)
+    weights, out = tmp_path / "null.safetensors", tmp_path / "x.onnx"
+    save_checkpoint(weights, checkpoint.state, {**checkpoint.metadata, "image": None, "pruned": None, "pattern": None})
+    outcome = cli("export", "--weights", weights, "--out", out, "--quiet")
+    assert outcome.err == (
+        "error: the checkpoint does not note the image shape. Give --image, for example 3x224x224.\n"
+    )
+    outcome = cli("export", "--weights", weights, "--out", out, "--image", "1x8x8", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["sparse_layers"] == 0

@@ -53,6 +53,18 @@ def test_nonsense_is_refused(options):
         Workflow(**options)
 
 
+def test_a_search_of_no_seconds_is_a_usage_error(cli, digits_checkpoint, tmp_path):
+    outcome = cli("prune", "--weights", digits_checkpoint, "--out", tmp_path / "x.safetensors", "--permute-seconds", 0)
+    assert outcome.code == 2
+    assert outcome.err == "error: Invalid value for '--permute-seconds': 0 is not above 0. See --help.\n"
+
+
+def test_an_option_that_is_not_given_leaves_the_preset(monkeypatch):
+    monkeypatch.setitem(QUALITIES, "fast", {"damping": 0.5})
+    assert PruneOptions(quality="fast").settings().damping == 0.5
+    assert PruneOptions(quality="fast", damping=0.1).settings().damping == 0.1
+
+
 def test_views_are_calibrated_on(cli, digits_checkpoint, tmp_path):
     def errors(content):
         return [layer["relative_error"] for layer in content["layers"]]
