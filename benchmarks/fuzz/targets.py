@@ -20,7 +20,7 @@ from calibration.training import parse_pruning_metadata
 from deploy.builder import count_memory_skips, load_plan, read_sparsity
 from deploy.builder.inspector import read_layers
 from deploy.builder.timing_cache import load_timing_cache
-from deploy.explain import evidence_of_plan
+from deploy.explain.plan_inspection import evidence_of_plan
 from deploy.graph import graph_signature, read_graph, resolve_shapes
 from deploy.predict import layers_without_gain, predict
 from export.audit import audit_model, read_metadata

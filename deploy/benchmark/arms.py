@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, List, Optional
 
 from deploy.builder import BuildResult, BuildSettings, build_engine
+from deploy.graph import OnnxFile
 from deploy.machine import find_backend
 from deploy.sessions import TensorRTSession
 from sparsegpt_core.errors import InputError
@@ -31,8 +32,8 @@ class Arms:
 
 @contextlib.contextmanager
 def open_arms(
-    dense: Path,
-    sparse: Path,
+    dense: OnnxFile,
+    sparse: OnnxFile,
     settings: BuildSettings,
     rebuilds: int = 1,
     plans: Optional[Path] = None,

@@ -6,18 +6,17 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Optional, Tuple
+from typing import Any, ContextManager, Dict, Optional, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from deploy.benchmark.arms import Arms, open_arms
 from deploy.builder import BuildResult, BuildSettings
-from deploy.explain import Explanation, evidence_of_plan, explain
-from deploy.graph import read_graph
+from deploy.explain import Explanation, evidence_of_build, explain
+from deploy.graph import OnnxFile
 from deploy.machine import describe_environment, pci_bus_id
 from deploy.measure import EngineTimer, GPUMonitor, LatencyReport, Ratio, Regime, measure_latency, measure_layer_times
-from sparsegpt_core.patterns import NM
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["ArmMeasurements", "EngineSettings", "measure_engines"]
@@ -76,8 +75,8 @@ class ArmMeasurements:
 
 
 def measure_engines(
-    dense: Path,
-    sparse: Path,
+    dense: Union[Path, OnnxFile],
+    sparse: Union[Path, OnnxFile],
     images: npt.NDArray[Any],
     input_name: str,
     settings: Optional[EngineSettings] = None,
@@ -97,41 +96,43 @@ def measure_engines(
         InputError: A file, the images or a setting does not fit, or the GPU fails.
         MissingDependencyError: A backend, Polygraphy or PyCUDA is not installed.
     """
-    settings = settings or EngineSettings()
-    with _open(dense, sparse, images, input_name, settings, progress) as arms:
-        return _measure(arms, sparse, images, settings, progress)
+    settings, dense, sparse = settings or EngineSettings(), OnnxFile.of(dense), OnnxFile.of(sparse)
+    with open_timed_arms(dense, sparse, images, input_name, settings, progress) as arms:
+        return measure_open_arms(arms, sparse, images, settings, progress)
 
 
-def _open(
-    dense: Path, sparse: Path, images: npt.NDArray[Any], input_name: str, settings: EngineSettings, progress: Progress
+def open_timed_arms(
+    dense: OnnxFile,
+    sparse: OnnxFile,
+    images: npt.NDArray[Any],
+    input_name: str,
+    settings: EngineSettings,
+    progress: Progress,
 ) -> ContextManager[Arms]:
     shapes = settings.build.shapes or {input_name: (images.shape, images.shape, images.shape)}
     return open_arms(dense, sparse, replace(settings.build, shapes=shapes), settings.rebuilds, settings.plans, progress)
 
 
-def _measure(
-    arms: Arms, sparse: Path, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress
+def measure_open_arms(
+    arms: Arms, sparse: OnnxFile, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress
 ) -> ArmMeasurements:
-    from export.audit import audit_model
-
     latency, gpu = _time(arms, images, settings, progress)
     times, engines = {}, {arm: arms.sessions[arm][0] for arm in ("B", "C")}
     progress("layers", 0, len(engines))
     for arm, session in engines.items():
         times[arm] = {name: float(np.median(taken)) for name, taken in measure_layer_times(session, images).items()}
         progress("layers", len(times), len(engines))
-    graph = read_graph(sparse)
     evidence = {
-        arm: evidence_of_plan(arms.builds[arm][0].plan, graph.has_sparse_kernels, times[arm]) for arm in engines
+        arm: evidence_of_build(arms.builds[arm][0], session.engine, sparse.graph.has_sparse_kernels, times[arm])
+        for arm, session in engines.items()
     }
     speedup = {"A_to_C": latency.speedup("A", "C"), "B_to_C": latency.speedup("B", "C")}
-    audit = audit_model(graph.model, NM(2, 4))
     return ArmMeasurements(
         builds=arms.builds,
         latency=latency,
         speedup=speedup,
         layer_times=times,
-        explanation=explain(audit, evidence["C"], evidence["B"], speedup["A_to_C"], latency.noise, len(images)),
+        explanation=explain(sparse.audit, evidence["C"], evidence["B"], speedup["A_to_C"], latency.noise, len(images)),
         gpu=gpu,
         environment=describe_environment(),
         warnings=tuple(_warnings(arms, latency, gpu)),

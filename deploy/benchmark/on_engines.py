@@ -10,11 +10,11 @@ from typing import Any, Dict, List, Optional
 
 import numpy.typing as npt
 
-from deploy.benchmark.measure_arms import EngineSettings, _measure, _open, measure_engines
+from deploy.benchmark.measure_arms import EngineSettings, measure_engines, measure_open_arms, open_timed_arms
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import latency_images, peek
 from deploy.builder import BuildResult
-from deploy.graph import DEFAULT_BATCHES, resolve_shapes
+from deploy.graph import DEFAULT_BATCHES, OnnxFile, resolve_shapes
 from deploy.measure import Batch, compare_accuracy
 from deploy.sessions import OnnxSession, Session
 from sparsegpt_core.errors import InputError
@@ -51,8 +51,9 @@ def benchmark_engines(
     images, *further = _timed_images(references, first, settings)
     for session in references.values():
         session.run(images)  # a misfit shows before engines are built
-    with _open(dense, sparse, images, references["dense"].input_name, settings, progress) as arms:
-        measured = _measure(arms, sparse, images, settings, progress)
+    dense_file, sparse_file, input_name = OnnxFile(dense), OnnxFile(sparse), references["dense"].input_name
+    with open_timed_arms(dense_file, sparse_file, images, input_name, settings, progress) as arms:
+        measured = measure_open_arms(arms, sparse_file, images, settings, progress)
         sessions: Dict[str, Session] = {**references, **{arm: group[0] for arm, group in arms.sessions.items()}}
         runs = {name: session.run for name, session in sessions.items()}
         accuracy = compare_accuracy(runs, batches, progress=progress, total=total)
@@ -60,14 +61,14 @@ def benchmark_engines(
     for each in further:
         plans = settings.plans and settings.plans / f"batch-{len(each)}"
         own = replace(settings, plans=plans)
-        timed.append(measure_engines(dense, sparse, each, references["dense"].input_name, own, progress))
+        timed.append(measure_engines(dense_file, sparse_file, each, input_name, own, progress))
     sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
     return BenchmarkResult(
         runtime=measured.runtime,
         accuracy=accuracy,
         timed=[Timed(found.latency, found.speedup, found.explanation.verdict, found.warnings) for found in timed],
         verdict=f"{sentence} On engines: {measured.explanation.verdict}",
-        models=describe_models(dense, sparse),
+        models=describe_models(dense_file, sparse_file),
         environment=measured.environment,
         explanation=measured.explanation,
         layer_times=measured.layer_times,

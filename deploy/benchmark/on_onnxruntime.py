@@ -10,6 +10,7 @@ from typing import Optional
 
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import latency_images, peek
+from deploy.graph import OnnxFile
 from deploy.machine import describe_environment, require
 from deploy.measure import Batch, HostTimer, compare_accuracy, measure_latency
 from deploy.sessions import OnnxSession
@@ -79,6 +80,6 @@ def benchmark_onnx(
         accuracy=accuracy,
         timed=timed,
         verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
-        models=describe_models(dense, sparse),
+        models=describe_models(OnnxFile(dense), OnnxFile(sparse)),
         environment=describe_environment(),
     )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from typing import Any, Optional, Tuple
 
+from deploy.explain import Explanation
+from deploy.graph import OnnxFile
 from deploy.measure import AccuracyReport, ArmAccuracy, Difference, LatencyReport, Ratio
-from sparsegpt_core.files import sha256
-
-if TYPE_CHECKING:
-    from deploy.explain import Explanation
 
 __all__ = ["BenchmarkResult", "Timed", "accuracy_sentence", "describe_models"]
 
@@ -99,9 +96,10 @@ class BenchmarkResult:
         }
 
 
-def describe_models(dense: Path, sparse: Path) -> dict[str, dict[str, str]]:
+def describe_models(dense: OnnxFile, sparse: OnnxFile) -> dict[str, dict[str, str]]:
     """Return the path and the SHA-256 of both files."""
-    return {name: {"path": str(path), "sha256": sha256(path)} for name, path in (("dense", dense), ("sparse", sparse))}
+    files = {"dense": dense, "sparse": sparse}
+    return {name: {"path": str(file.path), "sha256": file.sha256} for name, file in files.items()}
 
 
 def accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:

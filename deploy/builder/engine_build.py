@@ -9,16 +9,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 from deploy.builder.build_log import count_memory_skips, read_sparsity
 from deploy.builder.compiler import Compiled, compile_engine, known_compute_capabilities
 from deploy.builder.settings import BuildSettings
-from deploy.graph import Graph, TensorSignature, graph_signature, read_graph, resolve_shapes
+from deploy.graph import Graph, OnnxFile, TensorSignature, graph_signature, resolve_shapes
 from deploy.machine import Backend, describe_environment, find_backend, find_gpu
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files import read_verified, sha256, sidecar_path, write_bytes, write_json
-from sparsegpt_core.patterns import NM
+from sparsegpt_core.files import read_verified, sidecar_path, write_bytes, write_json
 from sparsegpt_core.progress import Progress, silent
 
 RTX_NOTE = "TensorRT-RTX parses and builds this graph; it does not show whether sparse kernels are used."
@@ -59,12 +58,15 @@ class BuildResult:
 
 
 def build_engine(
-    onnx_path: Path, plan_path: Path, settings: Optional[BuildSettings] = None, progress: Progress = silent
+    model: Union[Path, OnnxFile],
+    plan_path: Path,
+    settings: Optional[BuildSettings] = None,
+    progress: Progress = silent,
 ) -> BuildResult:
     """Build an engine and write it, with its sidecar beside it.
 
     Args:
-        onnx_path: The model, a typed ONNX: FP32, FP16, or Q/DQ INT8.
+        model: The ONNX file: FP32, FP16, or Q/DQ INT8.
         plan_path: Where the plan goes; the sidecar is ``sidecar_path(plan_path)``.
         settings: Flags of the build; None for the defaults.
         progress: Told of the stages ``parse`` and ``build``.
@@ -74,18 +76,16 @@ def build_engine(
         ModelError: The backend cannot parse or build the graph.
         MissingDependencyError: No backend, or no Polygraphy.
     """
-    from export.audit import audit_model
-
-    settings = settings or BuildSettings()
-    if os.path.realpath(plan_path) == os.path.realpath(onnx_path):
-        raise InputError(f"the plan would overwrite its own model {onnx_path}", "Give the plan another path.")
-    graph = read_graph(onnx_path)
+    file, settings = OnnxFile.of(model), settings or BuildSettings()
+    if os.path.realpath(plan_path) == os.path.realpath(file.path):
+        raise InputError(f"the plan would overwrite its own model {file.path}", "Give the plan another path.")
+    graph = file.graph
     profile = resolve_shapes(graph.inputs, settings.shapes)
-    eligible = audit_model(graph.model, NM(2, 4)).eligible_layers
+    eligible = file.audit.eligible_layers
     backend = find_backend(settings.backend)
     capability = _compute_capability(backend, settings.compute_capability)
     compiled = compile_engine(
-        backend, onnx_path, graph, profile, settings, capability if backend.is_rtx else None, progress
+        backend, file.path, graph, profile, settings, capability if backend.is_rtx else None, progress
     )
     inputs, outputs = graph_signature(graph, profile)
     chosen = None if backend.is_rtx else read_sparsity(compiled.sparsity).chosen
@@ -104,7 +104,7 @@ def build_engine(
         sha256=hashlib.sha256(compiled.plan).hexdigest(),
         inputs=inputs,
         outputs=outputs,
-        onnx={"path": str(onnx_path), "sha256": sha256(onnx_path)},
+        onnx={"path": str(file.path), "sha256": file.sha256},
         settings={**asdict(settings), "timing_cache": _text(settings.timing_cache), "shapes": profile},
         environment=describe_environment(),
         build_log={"sparsity": compiled.sparsity, "warnings": compiled.warnings},

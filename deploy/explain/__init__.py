@@ -3,10 +3,20 @@
 May import ``measure``, ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 """
 
+from deploy.explain.evidence import Evidence
 from deploy.explain.explanation import ExplainedLayer, Explanation
 from deploy.explain.from_plans import explain_plans
 from deploy.explain.layer_reasons import explain
 from deploy.explain.limits import ceiling, is_small
-from deploy.explain.plan_inspection import evidence_of_plan
+from deploy.explain.plan_inspection import evidence_of_build
 
-__all__ = ["ExplainedLayer", "Explanation", "ceiling", "evidence_of_plan", "explain", "explain_plans", "is_small"]
+__all__ = [
+    "Evidence",
+    "ExplainedLayer",
+    "Explanation",
+    "ceiling",
+    "evidence_of_build",
+    "explain",
+    "explain_plans",
+    "is_small",
+]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from deploy.builder import SparsityLog
+from deploy.measure import Ratio
 from sparsegpt_core.reasons import Reason
-
-if TYPE_CHECKING:
-    from deploy.measure import Ratio
 
 __all__ = ["ExplainedLayer", "Explanation", "verdict"]
 

@@ -10,17 +10,16 @@ from deploy.explain.evidence import Evidence
 from deploy.explain.explanation import ExplainedLayer, Explanation
 from deploy.explain.layer_reasons import explain
 from deploy.explain.limits import is_small
-from deploy.graph import read_graph
+from deploy.explain.plan_inspection import evidence_of_plan
+from deploy.graph import OnnxFile
 from deploy.machine import find_gpu
 from deploy.measure import Ratio
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files import read_json, sha256, sidecar_path
-from sparsegpt_core.patterns import NM
+from sparsegpt_core.files import read_json, sidecar_path
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
     from export.audit import AuditedLayer
-from deploy.explain.plan_inspection import evidence_of_plan
 
 __all__ = ["explain_plans"]
 
@@ -48,19 +47,18 @@ def explain_plans(
         ModelError: This TensorRT or this GPU cannot load a plan.
         MissingDependencyError: onnx, the backend or PyCUDA is not installed.
     """
-    from export.audit import audit_model
-
-    graph, audit = read_graph(sparse), audit_model(sparse, NM(2, 4))
-    found = _read_measured(measured, sparse) if measured else {}
+    file = OnnxFile(sparse)
+    audit, has_sparse_kernels = file.audit, file.graph.has_sparse_kernels
+    found = _read_measured(measured, file) if measured else {}
     inspected = find_gpu() is not None
     evidence: Dict[str, Evidence] = {}
     for arm, plan in (("B", plan_b), ("C", plan_c)):
         times = found.get("times", {}).get(arm, {})
         if plan:
-            evidence[arm] = evidence_of_plan(plan, graph.has_sparse_kernels, times, inspected)
-            _check_plan(arm, plan, evidence[arm], sparse)
+            evidence[arm] = evidence_of_plan(plan, has_sparse_kernels, times, inspected)
+            _check_plan(arm, plan, evidence[arm], file)
         else:
-            evidence[arm] = Evidence(arm == "C", graph.has_sparse_kernels, times=times)
+            evidence[arm] = Evidence(arm == "C", has_sparse_kernels, times=times)
     explanation = explain(
         audit, evidence["C"], evidence["B"], found.get("speedup"), found.get("noise", 0.0), found.get("batch")
     )
@@ -70,22 +68,22 @@ def explain_plans(
     return explanation, [note for note, holds in known.items() if not holds]
 
 
-def _check_plan(arm: str, plan: Path, evidence: Evidence, sparse: Path) -> None:
+def _check_plan(arm: str, plan: Path, evidence: Evidence, sparse: OnnxFile) -> None:
     if evidence.sparse_flag != (arm == "C"):
         raise InputError(
             f"{plan} was built with the sparse flag {'on' if evidence.sparse_flag else 'off'}",
             f"--plan-{arm.lower()} needs build --{'sparse' if arm == 'C' else 'no-sparse'}.",
         )
     built_from = read_json(sidecar_path(plan)).get("onnx")
-    if not isinstance(built_from, dict) or built_from.get("sha256") != sha256(sparse):
-        raise InputError(f"{plan} was not built from {sparse} as it is now", "Build the plan again.")
+    if not isinstance(built_from, dict) or built_from.get("sha256") != sparse.sha256:
+        raise InputError(f"{plan} was not built from {sparse.path} as it is now", "Build the plan again.")
 
 
-def _read_measured(path: Path, sparse: Path) -> Dict[str, Any]:
+def _read_measured(path: Path, sparse: OnnxFile) -> Dict[str, Any]:
     content = read_json(path)
     try:
-        if content["models"]["sparse"]["sha256"] != sha256(sparse):
-            raise InputError(f"{path} measured another file than {sparse}", "Run the benchmark again.")
+        if content["models"]["sparse"]["sha256"] != sparse.sha256:
+            raise InputError(f"{path} measured another file than {sparse.path}", "Run the benchmark again.")
         times = {
             arm: {name: float(time) for name, time in layers.items()} for arm, layers in content["layer_times"].items()
         }

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from deploy.explain.evidence import Evidence
+from deploy.explain.explanation import ExplainedLayer, Explanation
 from deploy.explain.limits import ceiling, is_small
+from deploy.measure import Ratio
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
-    from deploy.measure import Ratio
     from export.audit import AuditedLayer, AuditResult
-from deploy.explain.explanation import ExplainedLayer, Explanation
 
 __all__ = ["explain"]
 

@@ -3,6 +3,7 @@
 May import ``machine``, ``export.audit`` and ``sparsegpt_core``'s torch-free modules.
 """
 
+from deploy.graph.onnx_file import OnnxFile
 from deploy.graph.onnx_graph import Graph, InputShape, read_graph
 from deploy.graph.shapes import DEFAULT_BATCHES, ShapeRange, Shapes, parse_shapes, resolve_shapes
 from deploy.graph.signature import TensorSignature, graph_signature
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_BATCHES",
     "Graph",
     "InputShape",
+    "OnnxFile",
     "ShapeRange",
     "Shapes",
     "TensorSignature",

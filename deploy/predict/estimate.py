@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
-from deploy.graph import Shapes, Workload, read_graph, read_workloads, resolve_shapes
-from sparsegpt_core.patterns import NM
+from deploy.explain import ceiling, is_small
+from deploy.graph import OnnxFile, Shapes, Workload, read_workloads, resolve_shapes
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
     from export.audit import AuditedLayer
-from deploy.explain import ceiling, is_small
 
 __all__ = ["EstimatedPrediction", "PredictedLayer", "predict"]
 
@@ -102,12 +101,11 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
         InputError: The file is missing or no ONNX model, or the shapes do not fit it.
         MissingDependencyError: onnx is not installed.
     """
-    graph = read_graph(path)
-    from export.audit import audit_model
-
+    file = OnnxFile(path)
+    graph = file.graph
     best = {name: shape for name, (_, shape, _) in resolve_shapes(graph.inputs, shapes).items()}
     workloads = read_workloads(graph.model, best)
-    audited = {layer.name: layer for layer in audit_model(graph.model, NM(2, 4)).layers}  # names need not be unique
+    audited = {layer.name: layer for layer in file.audit.layers}  # names need not be unique
     times = {name: _seconds(workload) for name, workload in workloads.items()}
     total = sum(times.values())
     layers = tuple(_predict_layer(layer, workloads.get(layer.name), total) for layer in audited.values())

@@ -13,7 +13,7 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 
 from deploy.benchmark import ArmMeasurements, EngineSettings, measure_engines
-from deploy.graph import read_graph, resolve_shapes
+from deploy.graph import OnnxFile, resolve_shapes
 from deploy.machine import require
 from deploy.predict.throwaway_pruning import magnitude_copy
 from sparsegpt_core.errors import InputError
@@ -69,7 +69,8 @@ def try_pruning(
         InputError: The file is missing or no such model, a setting does not fit it, or the GPU fails.
         MissingDependencyError: onnx, a backend, Polygraphy or PyCUDA is not installed.
     """
-    settings, graph = settings or EngineSettings(), read_graph(path)
+    settings, file = settings or EngineSettings(), OnnxFile(path)
+    graph = file.graph
     if not graph.has_sparse_kernels:
         raise InputError(
             f"{path} is FP32, for which there are no sparse kernels", "Give the FP16 or INT8 file, or --estimate."
@@ -81,5 +82,5 @@ def try_pruning(
     with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as folder:
         copy = Path(folder, "sparse.onnx")
         require("onnx").save(magnitude_copy(graph.model), str(copy), save_as_external_data=True)  # of any size
-        measured = measure_engines(path, copy, images, name, settings, progress)
+        measured = measure_engines(file, copy, images, name, settings, progress)
     return MeasuredPrediction(str(path), {name: best}, measured)

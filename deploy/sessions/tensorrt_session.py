@@ -22,7 +22,7 @@ from sparsegpt_core.errors import InputError, ModelError
 class TensorRTSession:
     """A classifier from a plan, run by the TensorRT that built it. Close it, or use it in a ``with``.
 
-    ``batches`` are the smallest, best and largest batch of the engine's profile.
+    ``engine`` is the open engine; ``batches`` are the smallest, best and largest batch of its profile.
 
     Args:
         plan_path: The plan, with its sidecar beside it: one image input (FP32, FP16 or INT8), logits as its first
@@ -37,13 +37,13 @@ class TensorRTSession:
 
     def __init__(self, plan_path: Path, backend: Optional[Backend] = None) -> None:
         self._cuda = connect()
-        self._engine = Engine(plan_path, backend)
-        self.name, self.backend = self._engine.name, self._engine.backend
-        if len(self._engine.inputs) != 1 or not self._engine.outputs:
-            names = ", ".join(tensor.name for tensor in self._engine.inputs)
+        self.engine = Engine(plan_path, backend)
+        self.name, self.backend = self.engine.name, self.engine.backend
+        if len(self.engine.inputs) != 1 or not self.engine.outputs:
+            names = ", ".join(tensor.name for tensor in self.engine.inputs)
             raise ModelError(f"{self.name} needs exactly one input, it has: {names}", "Give an image classifier.")
-        self._input = self._engine.inputs[0]
-        low, best, high = self._engine.profile(self._input.name)
+        self._input = self.engine.inputs[0]
+        low, best, high = self.engine.profile(self._input.name)
         self.batches = low[0], best[0], high[0]
         self._lane = self.new_lane()
 
@@ -98,12 +98,12 @@ class TensorRTSession:
         Raises:
             InputError: Memory is full.
         """
-        return InferenceStream(self._cuda, self._engine)
+        return InferenceStream(self._cuda, self.engine)
 
     def close(self) -> None:
         """Free the GPU's memory; the session is of no use then. A second call does nothing."""
         self._lane.close()
-        self._engine.close()
+        self.engine.close()
 
     def _run_one(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         lane, batch = self._lane, max(len(images), self.batches[0])

@@ -30,7 +30,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path) -> FakeGPU:
     ):
         monkeypatch.setitem(sys.modules, name, module)
     fake.trt.LayerInformationFormat = SimpleNamespace(JSON=1)
-    fake.trt.Runtime.deserialize_cuda_engine = lambda self, plan: Engine(fake, self.logger, plan.decode()[-1])
+
+    def deserialize(runtime, plan):
+        fake.note("deserialize")
+        return Engine(fake, runtime.logger, plan.decode()[-1])
+
+    fake.trt.Runtime.deserialize_cuda_engine = deserialize
     backend, found = Backend("tensorrt", fake.trt, "10.9.0"), GPU("Fake A100", "580", "8.0")
     for module in ("benchmark.arms", "builder.engine_build", "sessions.engine", "machine.runtime_choice"):
         monkeypatch.setattr(f"deploy.{module}.find_backend", lambda name="auto": backend)

@@ -21,8 +21,7 @@ import pytest
 from deploy.benchmark import BenchmarkResult
 from deploy.benchmark.result import Timed
 from deploy.builder import EngineLayer, SparsityLog
-from deploy.explain import explain
-from deploy.explain.evidence import Evidence
+from deploy.explain import Evidence, explain
 from deploy.measure import AccuracyReport, ArmAccuracy, Difference, LatencyReport, Regime
 from deploy.measure.latency import ArmLatency
 from export.audit import AuditResult

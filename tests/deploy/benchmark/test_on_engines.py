@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ import pytest
 from deploy.benchmark import EngineSettings, benchmark_engines, failed_gate
 from deploy.benchmark.arms import open_arms
 from deploy.builder import BuildSettings, load_plan
+from deploy.graph import OnnxFile
 from deploy.machine import Backend, find_gpu, find_runtime
 from deploy.measure import Regime, compare_accuracy
 from deploy.predict import layers_without_gain
@@ -142,6 +145,30 @@ def test_every_batch_has_engines_at_their_best_there(builder: Builder, pair, tmp
     assert (tmp_path / "plans" / "batch-2" / "C1.plan").is_file()
 
 
+def test_each_file_is_read_hashed_and_audited_once(builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    counted = ("export.audit.load_model", "export.audit.audit_model", "deploy.graph.onnx_file.sha256")
+    for name in counted:
+        count_calls(monkeypatch, name, calls)
+    benchmark_engines(*pair, batches(), EngineSettings(batches=(8, 2), rounds=2, rebuilds=2))
+    assert len(builder.asked) == 12
+    assert Counter(calls) == dict.fromkeys(counted, 2)
+
+
+def test_each_engine_is_deserialised_once(gpu, builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    count_calls(monkeypatch, "deploy.builder.engine_build.read_verified", read)
+    benchmark_engines(*pair, batches(), EngineSettings(rounds=2, rebuilds=2))
+    assert gpu.names().count("deserialize") == len(builder.asked) == 6
+    assert len(read) == 6  # opening an engine reads its plan and sidecar; explaining it reads neither again
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[str]) -> None:
+    module, _, function = name.rpartition(".")
+    original = getattr(importlib.import_module(module), function)
+    monkeypatch.setattr(name, lambda *given, **named: calls.append(name) or original(*given, **named))
+
+
 def test_a_fixed_batch_is_kept_to(builder: Builder, tmp_path) -> None:
     fixed = classifier(tmp_path / "dense.onnx", np.ones((4, 64)), batch=4)
     assert benchmark_engines(fixed, fixed, batches(), QUICK).timed[0].latency.regime.batch == 4
@@ -173,7 +200,7 @@ def test_rtx_is_given_no_timing_cache(builder: Builder, pair, gpu: FakeGPU, monk
     for module in ("benchmark.arms", "builder.engine_build", "sessions.engine"):
         monkeypatch.setattr(f"deploy.{module}.find_backend", lambda name="auto": backend)
     monkeypatch.setattr("deploy.builder.engine_build.known_compute_capabilities", lambda _: ["8.0"])
-    with open_arms(*pair, BuildSettings()) as arms:
+    with open_arms(*map(OnnxFile, pair), BuildSettings()) as arms:
         assert {asked[2] for asked in builder.asked} == {None}
         assert not any(build.warnings for group in arms.builds.values() for build in group)
 

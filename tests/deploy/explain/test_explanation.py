@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.builder import EngineLayer, SparsityLog, read_sparsity
-from deploy.explain import ExplainedLayer, Explanation, explain
-from deploy.explain.evidence import Evidence
+from deploy.explain import Evidence, ExplainedLayer, Explanation, explain
 from deploy.measure import Ratio
 from deploy.predict import layers_without_gain
 from export.audit import AuditedLayer, AuditResult
