@@ -1,4 +1,4 @@
-"""The data sets that a ``--data`` spec can name, found on disk and read as they are. No torch."""
+"""The data sets that a spec can name: where they are on disk, and their usual normalisation. No torch."""
 
 from __future__ import annotations
 
@@ -33,17 +33,20 @@ _FASHION_CLASSES = (
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """What a spec holds, before normalisation.
-
-    ``mean`` and ``std`` are the usual constants, on the scale 0..1, one for each channel or one for all.
-    """
+    """A data set before normalisation."""
 
     training: Samples
+    """Samples to train and calibrate on."""
     evaluation: Optional[Samples] = None
+    """Samples to measure on."""
     num_classes: Optional[int] = None
+    """Number of classes; None if unknown."""
     class_names: Optional[tuple[str, ...]] = None
+    """Names of the classes; None if unknown."""
     mean: tuple[float, ...] = (0.0,)
+    """The usual mean on the scale 0..1: one value, or one for each channel."""
     std: tuple[float, ...] = (1.0,)
+    """The usual standard deviation on the scale 0..1: one value, or one for each channel."""
 
 
 def open_set(
@@ -58,14 +61,14 @@ def open_set(
     Args:
         spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``
             or ``npz:PATH``.
-        root: The folder to look in for named sets; None looks in /usr/share/datasets, ./data and ~/data.
-        image_size: Height and width, in pixels: images of an ``imagefolder`` are cropped to it (224 by default), those
-            of named sets get black edges.
-        channels: 3 repeats grey images of named sets.
-        like: The shape (C, H, W) of a model's images, which stands in for the two where the set can be fitted to it.
+        root: The folder with the named data sets. None searches /usr/share/datasets, ./data and ~/data.
+        image_size: Height and width in pixels. Images of an ``imagefolder`` are cropped to it (224 by default); those
+            of named sets get a black border.
+        channels: 3 repeats the grey images of named sets.
+        like: The shape (C, H, W) of a model's images. It replaces ``image_size`` and ``channels`` if the data fits.
 
     Raises:
-        DataError: The spec is unknown, the data is missing or damaged, or cannot be fitted to the size.
+        DataError: The spec is unknown, or the data is missing, damaged or does not fit the size.
         MissingDependencyError: scikit-learn is not installed (``digits``).
     """
     if spec in _NAMED:
@@ -84,7 +87,7 @@ def open_set(
 
 
 def _padded(data: DataSet, size: Optional[int], channels: Optional[int], like: Optional[Sequence[int]]) -> DataSet:
-    """Give a named set the size and channels that are asked for, or else those of ``like`` where they can be had."""
+    """Give a named set the requested size and channels, or those of ``like`` if its images fit."""
     own = data.training.images.shape
     if like and size is None and all(have <= want for have, want in zip(own[1:], like[1:])):
         height, width = like[1:]
@@ -103,19 +106,19 @@ def _padded(data: DataSet, size: Optional[int], channels: Optional[int], like: O
 
 
 def _of_shape(data: DataSet, size: Optional[int], channels: Optional[int]) -> DataSet:
-    """Refuse a size or channels that the set does not have."""
+    """Refuse a size or channels that differ from those of the images."""
     own = data.training.images.shape
     if channels not in (None, own[0]) or (size is not None and (size, size) != own[1:]):
-        raise DataError(f"--image-size and --channels do not fit images of shape {own}", "Leave them out.")
+        raise DataError(f"`image_size` and `channels` do not fit images of shape {own}", "Leave them out.")
     return data
 
 
 def _digits(root: Optional[Path]) -> DataSet:
-    """scikit-learn's own copy of the UCI digits, 8 × 8; a third of every class is for evaluation."""
+    """scikit-learn's copy of the UCI digits, 8 × 8. A third of each class is the evaluation split."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingDependencyError("the data 'digits' comes with scikit-learn", "pip install scikit-learn") from error
+        raise MissingDependencyError("the data 'digits' needs scikit-learn", "pip install scikit-learn") from error
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
     held_out = np.zeros(len(labels), dtype=bool)
@@ -190,16 +193,16 @@ def _cifar_names(path: Path, key: str) -> tuple[str, ...]:
 
 def _npz(path: Path) -> DataSet:
     samples = read_npz(path)
-    # The largest label is all that is known of the classes.
+    # The file does not name its classes; the largest label gives their number.
     return DataSet(samples, num_classes=None if samples.labels is None else int(samples.labels.max()) + 1)
 
 
 def _image_folder(folder: Path, size: int) -> DataSet:
-    """PATH/train with PATH/val or PATH/test; or one folder for each class; or images without labels."""
+    """PATH/train with PATH/val or PATH/test, or one folder for each class, or images without labels."""
     inside = class_folders(folder)
     if inside and set(inside) <= {"val", "test"}:
-        hint = f"Name the split itself: imagefolder:{folder / inside[0]}."
-        raise DataError(f"{folder} holds no training images", hint)
+        hint = f"Name the split: imagefolder:{folder / inside[0]}."
+        raise DataError(f"{folder} contains no training images", hint)
     training = folder / "train" if "train" in inside else folder
     held_out = [name for name in ("val", "test") if name in inside and "train" in inside]
     names = class_folders(training)
@@ -214,19 +217,21 @@ def _image_folder(folder: Path, size: int) -> DataSet:
 
 
 def _find_idx(spec: str, root: Optional[Path], folders: Sequence[str], hint: str) -> Path:
-    # The file names of MNIST and Fashion-MNIST are the same: only a root that is given may hold them directly.
+    # MNIST and Fashion-MNIST have the same file names: only an explicit root may contain them directly.
     places = (*folders, ".") if root else folders
     return _find(spec, root, places, hint, lambda path: idx_path(path, "train-images-idx3-ubyte") is not None)
 
 
 def _find(spec: str, root: Optional[Path], folders: Sequence[str], hint: str, found: Callable[[Path], bool]) -> Path:
-    """Return the first of the ``folders`` under the roots where ``found`` says yes."""
+    """Return the first of the ``folders`` under the roots for which ``found`` returns True."""
     roots = (root,) if root else _DEFAULT_ROOTS
     tried = [place.expanduser() / folder for place in roots for folder in folders]
     for path in tried:
         if found(path):
             return path
-    raise DataError(f"data '{spec}' not found in {', '.join(map(str, tried))}", f"{hint}, or give --data-root FOLDER.")
+    raise DataError(
+        f"data '{spec}' not found in {', '.join(map(str, tried))}", f"{hint}, or give its folder as `data_root`."
+    )
 
 
 _NAMED = {

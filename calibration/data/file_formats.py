@@ -1,4 +1,4 @@
-"""The files that data sets come in: idx (MNIST), CIFAR's pickles, npz, folders of images. No torch."""
+"""Readers of data set files: idx (MNIST), CIFAR's pickles, npz, folders of images. No torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".ti
 
 
 def idx_path(folder: Path, name: str) -> Optional[Path]:
-    """Return ``folder/name`` or ``folder/name.gz``, whichever exists, else None."""
+    """Return ``folder/name`` or else ``folder/name.gz``; None if neither exists."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
@@ -43,19 +43,19 @@ def read_idx(folder: Path, name: str) -> Samples:
 
 
 def read_npz(path: Path) -> Samples:
-    """Read ``images`` (N, C, H, W) and, if they are there, ``labels`` (N,).
+    """Read the array ``images`` (N, C, H, W) and, if it exists, ``labels`` (N,).
 
     Raises:
         DataError: The file is missing, damaged, pickled, or its arrays have the wrong shape or type.
     """
     with _reading(path), path.open("rb") as file:
-        file.peek(1)  # raises what is_zipfile would keep to itself
+        file.peek(1)  # raises read errors that is_zipfile hides
         if not zipfile.is_zipfile(file):
-            raise DataError("it is truncated or no npz file", "Write numpy.savez(path, images=...).")
+            raise DataError("it is not an npz file, or is truncated", "Write numpy.savez(path, images=...).")
         file.seek(0)
         arrays = np.load(file, allow_pickle=False)
         if "images" not in arrays:
-            raise DataError(f"no array 'images', but {sorted(arrays)}", "Write numpy.savez(path, images=...).")
+            raise DataError(f"it has no array 'images', only {sorted(arrays)}", "Write numpy.savez(path, images=...).")
         return Samples(ArrayImages(arrays["images"]), arrays.get("labels"))
 
 
@@ -63,7 +63,7 @@ def read_cifar(paths: Sequence[Path], label_key: str) -> Samples:
     """Read CIFAR's batches ("python version") as one set of (N, 3, 32, 32).
 
     Raises:
-        DataError: A file is missing, damaged, holds anything but plain arrays, or lacks its keys.
+        DataError: A file is missing, damaged, lacks a key, or contains anything except plain arrays.
     """
     images: list[npt.NDArray[Any]] = []
     labels: list[int] = []
@@ -80,17 +80,17 @@ def read_cifar(paths: Sequence[Path], label_key: str) -> Samples:
 
 
 def read_pickle(path: Path) -> Any:
-    """Unpickle one of CIFAR's files: dicts, lists, strings, numbers and byte arrays, nothing that runs.
+    """Unpickle a CIFAR file. Only dicts, lists, strings, numbers and byte arrays are allowed, so that no code can run.
 
     Raises:
-        DataError: The file is missing, damaged, or holds anything else.
+        DataError: The file is missing, damaged, or contains anything else.
     """
     with _reading(path), path.open("rb") as file:
         return _CifarUnpickler(file, encoding="latin1").load()
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Return the names of the folders in ``folder``, sorted, hidden ones left out.
+    """Return the sorted names of the folders in ``folder``, without hidden ones.
 
     Raises:
         DataError: ``folder`` is not a readable folder.
@@ -100,19 +100,21 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def read_folder(folder: Path, classes: Sequence[str], size: int) -> Samples:
-    """List the images below ``folder``: one folder for each class, or unlabelled where there are no classes.
+    """Find the images below ``folder``: one folder for each class, or unlabelled images if ``classes`` is empty.
 
     Args:
-        folder: Where to look; folders in it that are not in ``classes`` are an error.
+        folder: Folder to search. A folder in it that is not in ``classes`` is an error.
         classes: The class names in the order of their numbers; may be empty.
-        size: Height and width to bring the images to, in pixels.
+        size: Height and width of the images after resizing, in pixels.
 
     Raises:
-        DataError: There are no images, or a folder is none of the classes.
+        DataError: There are no images, or a folder is not one of the classes.
     """
     unknown = sorted(set(class_folders(folder)) - set(classes))
     if unknown:
-        raise DataError(f"{folder}: folder '{unknown[0]}' is none of the classes", "Name both splits' folders alike.")
+        raise DataError(
+            f"{folder}: folder '{unknown[0]}' is not one of the classes", "Give both splits the same folder names."
+        )
     files = [_image_files(folder / name) for name in classes] or [_image_files(folder)]
     labels = np.repeat(np.arange(len(files)), [len(found) for found in files])
     with _reading(folder):
@@ -120,7 +122,7 @@ def read_folder(folder: Path, classes: Sequence[str], size: int) -> Samples:
 
 
 def _image_files(folder: Path) -> list[str]:
-    """The image files in ``folder`` and below, in sorted order; links are followed."""
+    """The image files in ``folder`` and below, sorted. Links are followed."""
     found = []
     with _reading(folder):
         for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
@@ -131,14 +133,14 @@ def _image_files(folder: Path) -> list[str]:
 
 
 def _refuse(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # a split may lack a class
+    if not isinstance(error, FileNotFoundError):  # a class may be missing from a split
         raise error
 
 
 def _check_link(folder: Path) -> None:
-    """Refuse a link to a folder around it, below which there is no end."""
+    """Refuse a link to one of its parent folders: the search would not end."""
     if folder.is_symlink() and os.path.realpath(folder) in {os.path.realpath(each) for each in folder.parents}:
-        raise DataError(f"{folder} links to a folder that it lies in", "Take the link away.")
+        raise DataError(f"{folder} links to its own parent folder", "Remove the link.")
 
 
 def _idx_array(folder: Path, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
@@ -149,38 +151,38 @@ def _idx_array(folder: Path, name: str, dimensions: int) -> npt.NDArray[np.uint8
     with _reading(path):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         if content[:4] != bytes((0, 0, 8, dimensions)):
-            raise DataError(f"not an idx file of bytes in {dimensions} dimensions")
+            raise DataError(f"it is not an idx file of bytes in {dimensions} dimensions")
         start = 4 + 4 * dimensions
         shape = [int(size) for size in np.frombuffer(content[4:start], dtype=">u4")]
         if len(content) - start != math.prod(shape):
-            raise DataError(f"{len(content) - start} bytes of data where shape {shape} needs {math.prod(shape)}")
+            raise DataError(f"it has {len(content) - start} bytes of data, but shape {shape} needs {math.prod(shape)}")
         return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
 class _CifarUnpickler(pickle.Unpickler):
-    """An unpickler that knows byte arrays and no other class or function."""
+    """An unpickler that allows byte arrays and no other class or function."""
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         super().__init__(file, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what rebuilds an array of bytes, refuse everything else."""
+        """Return the functions that rebuild an array of bytes; refuse all others."""
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
             return _byte_dtype()
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np.empty(0).__reduce__()[0]
-        raise DataError(f"it holds {module}.{name}, which no CIFAR file does", "Do not trust this file.")
+        raise DataError(f"it contains {module}.{name}, which no CIFAR file does", "Do not trust this file.")
 
 
 def _byte_dtype() -> Callable[..., np.dtype[Any]]:
-    """A new function each time, so that no pickle can change the next one's."""
+    """A new function for each call, so that a pickle cannot change the function of the next one."""
 
     def dtype(code: str, align: int = 0, copy: int = 0) -> np.dtype[Any]:
         if code != "u1":
-            raise DataError(f"it holds an array of dtype '{code}', not of bytes")
-        # NumPy 2.4 deprecates the integers that the files hold for booleans.
+            raise DataError(f"it contains an array of dtype '{code}', not of bytes")
+        # NumPy 2.4 deprecates integers in place of booleans, which these files contain.
         return np.dtype(code, align=bool(align), copy=bool(copy))
 
     return dtype
@@ -188,7 +190,7 @@ def _byte_dtype() -> Callable[..., np.dtype[Any]]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a wrong file makes a reader raise into one line that names the file."""
+    """Turn any exception of a reader into one line that names the file."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Where pixels come from: arrays in memory, or files decoded when they are asked for. No torch."""
+"""Sources of images: arrays in memory, or files that are decoded when they are read. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsegpt_core.errors import DataError, MissingDependencyError
 
 __all__ = ["ArrayImages", "FileImages", "Images", "PaddedImages", "Samples", "overlap"]
 
-_LONGEST = 100  # times the shorter side, which is resized to: beyond, a small file takes gigabytes
+_MAX_ASPECT_RATIO = 100  # above it, resizing the shorter side could turn a small file into gigabytes
 
 
 class Images(Protocol):
@@ -29,7 +29,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Union[Indices, Sequence[int]]) -> npt.NDArray[Any]:
-        """Return the images (N, C, H, W) at ``indices``: uint8 in 0..255, or floats to be taken as they are."""
+        """Return the images (N, C, H, W) at ``indices``: uint8 in 0..255, or floats on their own scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,9 @@ class ArrayImages:
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or 0 in self.array.shape:
-            raise DataError(f"images have shape {self.array.shape}", "Images are (N, C, H, W), none of them 0.")
+            raise DataError(f"images have shape {self.array.shape}", "Give images (N, C, H, W) with no dimension of 0.")
         if self.array.dtype != np.uint8 and self.array.dtype.kind != "f":
-            raise DataError(f"images have dtype {self.array.dtype}", "Store uint8 in 0..255, or floats.")
+            raise DataError(f"images have dtype {self.array.dtype}", "Give uint8 in 0..255, or floats.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,23 +64,23 @@ class ArrayImages:
 
 @dataclass(frozen=True, eq=False)
 class PaddedImages:
-    """Images of another source amid black, those with one channel repeated in every channel.
-
-    Black is 0, in bytes as on the scale 0..1.
+    """Images of another source with a black border; a single channel is repeated in every channel.
 
     Raises:
-        DataError: The shape (C, H, W) is smaller than the images', or has other channels.
+        DataError: The images do not fit into ``shape``, or have other channels.
     """
 
     source: Images
+    """Images whose black is 0."""
     shape: tuple[int, int, int]
+    """The shape (C, H, W) after padding."""
 
     def __post_init__(self) -> None:
         channels, *sides = self.source.shape
         if channels not in (1, self.shape[0]) or any(have > want for have, want in zip(sides, self.shape[1:])):
             raise DataError(
                 f"images of shape {self.source.shape} cannot be padded to {self.shape}",
-                "Only smaller and grey images can be fitted: leave --image-size and --channels out.",
+                "Only smaller images and grey ones can be adapted. Leave `image_size` and `channels` out.",
             )
 
     def __len__(self) -> int:
@@ -88,21 +88,23 @@ class PaddedImages:
 
     def read(self, indices: Union[Indices, Sequence[int]]) -> npt.NDArray[Any]:
         """Return the images (N, C, H, W) at ``indices``."""
-        found = self.source.read(indices)
-        spaces = [want - have for have, want in zip(found.shape[2:], self.shape[1:])]
-        padded = np.pad(found, [(0, 0), (0, 0), *((space // 2, space - space // 2) for space in spaces)])
-        return np.repeat(padded, self.shape[0] // found.shape[1], axis=1)
+        images = self.source.read(indices)
+        borders = [want - have for have, want in zip(images.shape[2:], self.shape[1:])]
+        padded = np.pad(images, [(0, 0), (0, 0), *((border // 2, border - border // 2) for border in borders)])
+        return np.repeat(padded, self.shape[0] // images.shape[1], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Image files as RGB: shorter side resized to 256/224 of ``size``, centre ``size`` × ``size`` cut out.
+    """Image files as RGB: the shorter side is resized to 256/224 of ``size``, then the centre is cropped.
 
-    The same pixels as torchvision's ``Resize`` and ``CenterCrop``, the usual evaluation transform.
+    The pixels equal those of torchvision's ``Resize`` and ``CenterCrop``, the usual evaluation transform.
     """
 
     paths: Sequence[str]
+    """The image files."""
     size: int
+    """Height and width of the crop, in pixels."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -131,15 +133,17 @@ class FileImages:
         try:
             with Image.open(path) as file:
                 image = file.convert("RGB")
-        except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        except Exception as error:  # Pillow raises many types on a damaged file
             reason = getattr(error, "strerror", None) or error
-            raise DataError(f"cannot read {path}: {reason}", "Mend the image, or take it out of the folder.") from error
+            raise DataError(f"cannot read {path}: {reason}", "Fix the image, or remove it from the folder.") from error
+        # Resize the shorter side.
         short = 256 * self.size // 224
         width, height = image.size
         scaled = (short, int(short * height / width)) if width < height else (int(short * width / height), short)
-        if max(scaled) > _LONGEST * short:
-            raise DataError(f"cannot use {path}: {width} × {height} is too thin", "Take it out of the folder.")
+        if max(scaled) > _MAX_ASPECT_RATIO * short:
+            raise DataError(f"cannot use {path}: {width} × {height} is too elongated", "Remove it from the folder.")
         image = image.resize(scaled, Image.Resampling.BILINEAR)
+        # Crop the centre: (H, W, 3) -> (3, size, size)
         left, top = (round((side - self.size) / 2) for side in scaled)
         pixels = np.asarray(image, dtype=np.uint8)[top : top + self.size, left : left + self.size]
         return np.moveaxis(pixels, 2, 0)
@@ -147,14 +151,16 @@ class FileImages:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images and, where they are known, their classes.
+    """Images and their classes.
 
     Raises:
-        DataError: There are no images, or the labels are not one class number for each.
+        DataError: There are no images, or not exactly one class number for each image.
     """
 
     images: Images
+    """At least one image."""
     labels: Optional[Labels] = None
+    """Class numbers (N,), from 0; None if unknown."""
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:
@@ -164,7 +170,7 @@ class Samples:
         if self.labels.dtype.kind not in "iu" or self.labels.ndim != 1:
             raise DataError(
                 f"labels have shape {self.labels.shape} and dtype {self.labels.dtype}",
-                "Labels are one integer class number for each image.",
+                "Give one integer class number for each image.",
             )
         if len(self.labels) != len(self.images):
             raise DataError(f"there are {len(self.labels)} labels for {len(self.images)} images")
@@ -174,7 +180,7 @@ class Samples:
 
 
 def overlap(first: Images, second: Images) -> bool:
-    """Say whether two sources are the same array, or share a file under whatever name."""
+    """Return whether two sources have equal arrays, or share a file, under any name."""
     if isinstance(first, PaddedImages) and isinstance(second, PaddedImages):
         return overlap(first.source, second.source)
     if isinstance(first, ArrayImages) and isinstance(second, ArrayImages):
@@ -185,8 +191,8 @@ def overlap(first: Images, second: Images) -> bool:
 
 
 def _identities(paths: Sequence[str]) -> set[tuple[int, int]]:
-    """What two names of one file have in common, links followed."""
+    """Device and inode of each file: equal for two names of the same file. Links are followed."""
     try:
         return {(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)}
     except OSError as error:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}", "Take it out of the folder.") from error
+        raise DataError(f"cannot read {error.filename}: {error.strerror}", "Remove it from the folder.") from error

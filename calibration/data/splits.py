@@ -1,4 +1,4 @@
-"""Data as NumPy batches: two splits that cannot be mistaken for each other. No torch."""
+"""Data sets as NumPy batches, with different types for the training and evaluation splits. No torch."""
 
 from __future__ import annotations
 
@@ -18,65 +18,85 @@ from sparsegpt_core.errors import DataError
 __all__ = ["Batch", "Data", "EvaluationSplit", "TrainingSplit", "open_data", "subset_indices"]
 
 Batch = tuple[npt.NDArray[np.float32], Optional[Labels]]
-"""Normalised images (N, C, H, W) and their classes (N,), None where they are unknown."""
+"""Normalised images (N, C, H, W) and their classes (N,); None if unknown."""
 
-_LEAST_STD, _LARGEST_MEAN = 1e-6, 1e6  # beyond, float32 has few digits left, or none
+_MIN_STD, _MAX_ABS_MEAN = 1e-6, 1e6  # beyond them, normalised float32 images lose most of their digits
 
 
 @dataclass(frozen=True, eq=False)
 class _Split:
-    """What both splits can do; ``mean`` and ``std`` have one entry or one for each channel."""
+    """What both splits have in common."""
 
     samples: Samples
+    """Images and labels, before normalisation."""
     mean: tuple[float, ...] = (0.0,)
+    """Subtracted from the images: one value, or one for each channel."""
     std: tuple[float, ...] = (1.0,)
+    """Divides the images after that: one value, or one for each channel."""
 
     def __len__(self) -> int:
         return len(self.samples.images)
 
     @property
     def labels(self) -> Optional[Labels]:
-        """The class of each sample (N,), None where unknown."""
+        """The class of each sample (N,); None if unknown."""
         return self.samples.labels
 
     def batches(self, batch_size: int, indices: Optional[Indices] = None) -> Iterator[Batch]:
-        """Yield normalised batches of the samples at ``indices``, by default of all.
+        """Yield normalised batches of the samples at ``indices``, or of all samples.
 
         Raises:
-            DataError: An image holds NaN or infinity, or cannot be read.
+            DataError: An image contains NaN or infinity, or cannot be read.
         """
         return _batches(self.samples, self.mean, self.std, batch_size, indices)
 
 
 class TrainingSplit(_Split):
-    """Samples to train and calibrate on."""
+    """Samples to train and calibrate on.
+
+    Example:
+        >>> split = open_data("digits").training
+        >>> images, labels = next(split.batches(32))
+        >>> images.shape, labels.shape
+        ((32, 1, 8, 8), (32,))
+    """
 
 
 class EvaluationSplit(_Split):
-    """Samples to measure on, never to train or calibrate on; what calibrates takes a :class:`TrainingSplit` alone."""
+    """Samples to measure on. Functions that calibrate or train take a :class:`TrainingSplit` instead.
+
+    Example:
+        >>> len(open_data("digits").evaluation)
+        599
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set, ready to be read; ``mean`` and ``std`` have one entry for each channel.
-
-    ``num_classes`` is the largest label plus one where only labels tell (``npz:``), None where nothing does.
-    """
+    """A data set that :func:`open_data` opened."""
 
     spec: str
+    """The text that named it."""
     training: TrainingSplit
+    """Images to train and calibrate on."""
     evaluation: Optional[EvaluationSplit]
+    """Images to measure on; None if there are none."""
     num_classes: Optional[int]
+    """Number of classes. For ``npz:`` it is the largest label plus one; None without labels."""
     class_names: Optional[tuple[str, ...]]
+    """Names of the classes; None if unknown."""
     image_shape: tuple[int, int, int]
+    """The shape (C, H, W) of every image."""
     mean: tuple[float, ...]
+    """Mean of the normalisation, one value for each channel."""
     std: tuple[float, ...]
+    """Standard deviation of the normalisation, one value for each channel."""
 
 
 def open_data(
     spec: str,
-    root: Optional[Path] = None,
-    evaluation: Optional[str] = None,
+    data_root: Optional[Path] = None,
+    eval_data: Optional[str] = None,
     mean: Optional[Sequence[float]] = None,
     std: Optional[Sequence[float]] = None,
     image_size: Optional[int] = None,
@@ -86,28 +106,35 @@ def open_data(
     """Open a data set.
 
     Args:
-        spec: What to open, see :func:`calibration.data.catalog.open_set`.
-        root: The folder that holds named data sets; None looks in the usual places.
-        evaluation: Another spec, whose evaluation split (all of it, where it has none) is evaluated on.
-        mean: Instead of the set's usual mean: one value or one for each channel, on the scale 0..1.
-        std: Instead of the set's usual standard deviation, likewise.
-        image_size: Height and width, in pixels: folders' images are cropped, those of named sets get black edges.
-        channels: 3 repeats grey images of named sets.
-        like: The shape (C, H, W) of a model's images, which stands in for the two where the data can be fitted to it.
+        spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH`` or
+            ``npz:PATH``.
+        data_root: The folder with the named data sets. None searches /usr/share/datasets, ./data and ~/data.
+        eval_data: Another spec. Its evaluation split, or all of it if it has none, replaces that of ``spec``.
+        mean: Replaces the data set's mean: one value or one for each channel, on the scale 0..1.
+        std: Replaces the data set's standard deviation: one value or one for each channel, on the scale 0..1.
+        image_size: Height and width in pixels. Images of folders are cropped; those of named sets get a black border.
+        channels: 3 repeats the grey images of named sets.
+        like: The shape (C, H, W) of a model's images. It replaces ``image_size`` and ``channels`` if the data fits.
 
     Raises:
-        DataError: The data is missing, damaged or inconsistent, both splits are the same, or an option
-            does not fit it.
+        DataError: The data is missing, damaged or inconsistent, both splits are the same, or an argument
+            does not fit the data.
+        MissingDependencyError: scikit-learn is not installed (``digits``).
+
+    Example:
+        >>> data = open_data("digits")
+        >>> len(data.training), len(data.evaluation), data.image_shape, data.num_classes
+        (1198, 599, (1, 8, 8), 10)
     """
-    found = open_set(spec, root, image_size, channels, like)
-    if evaluation is not None:
-        found = _evaluated_on(found, open_set(evaluation, root, image_size, channels, like))
-    _check(found)
+    found = open_set(spec, data_root, image_size, channels, like)
+    if eval_data is not None:
+        found = _with_evaluation_of(found, open_set(eval_data, data_root, image_size, channels, like))
+    _check_splits(found)
     shape = found.training.images.shape
     means = _per_channel("mean", found.mean if mean is None else mean, shape[0])
     stds = _per_channel("std", found.std if std is None else std, shape[0])
-    if min(stds) < _LEAST_STD:
-        raise DataError(f"std {min(stds):g} is not positive", f"Give --std numbers of {_LEAST_STD:g} or more.")
+    if min(stds) < _MIN_STD:
+        raise DataError(f"std {min(stds):g} is too small", f"Give `std` numbers of {_MIN_STD:g} or more.")
     return Data(
         spec=spec,
         training=TrainingSplit(found.training, means, stds),
@@ -121,18 +148,25 @@ def open_data(
 
 
 def subset_indices(split: Union[TrainingSplit, EvaluationSplit], limit: Optional[int], seed: int) -> Indices:
-    """Return the sorted indices of a seeded draw of ``limit`` samples, of all where there are no more.
+    """Return the sorted indices of a seeded subset. With labels, each class gets its share.
 
-    Where labels are known every class gets its share.
+    Args:
+        split: The samples.
+        limit: Size of the subset. None, or a limit above the number of samples, takes all samples.
+        seed: The same seed gives the same subset.
 
     Raises:
         DataError: ``limit`` is below 1.
+
+    Example:
+        >>> subset_indices(open_data("digits").evaluation, limit=3, seed=0).shape
+        (3,)
     """
     count = len(split) if limit is None else min(limit, len(split))
     return np.sort(draw_indices(len(split), count, seed, split.labels))
 
 
-def _evaluated_on(data: DataSet, other: DataSet) -> DataSet:
+def _with_evaluation_of(data: DataSet, other: DataSet) -> DataSet:
     """``data`` with the evaluation split of ``other``."""
     if data.class_names and other.class_names and data.class_names != other.class_names:
         raise DataError("the evaluation data has other classes than the training data")
@@ -144,8 +178,8 @@ def _evaluated_on(data: DataSet, other: DataSet) -> DataSet:
     )
 
 
-def _check(data: DataSet) -> None:
-    """Raise DataError where labels exceed the classes, or the splits differ in shape or are the same."""
+def _check_splits(data: DataSet) -> None:
+    """Raise DataError if a label exceeds the classes, or the splits differ in shape or are the same."""
     for samples in (data.training, data.evaluation):
         if samples is not None and samples.labels is not None and data.num_classes is not None:
             largest = int(samples.labels.max())
@@ -157,19 +191,18 @@ def _check(data: DataSet) -> None:
     if ours.shape != theirs.shape:
         raise DataError(
             f"training images are {ours.shape}, evaluation images {theirs.shape}",
-            "Both must have one shape; --image-size sets that of imagefolder: data.",
+            "Both need the same shape. `image_size` sets the shape of imagefolder: data.",
         )
     if overlap(ours, theirs):
-        raise DataError(
-            "the same images would be calibrated and evaluated on", "Give --eval-data other images than --data."
-        )
+        raise DataError("the training and evaluation images are the same", "Give other images as `eval_data`.")
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
-    if len(values) not in (1, channels) or not all(abs(value) <= _LARGEST_MEAN for value in values):
+    if len(values) not in (1, channels) or not all(abs(value) <= _MAX_ABS_MEAN for value in values):
+        counts = "1 number" if channels == 1 else f"1 or {channels} numbers"
         raise DataError(
-            f"{name} {list(values)} does not fit {channels} channels",
-            f"Give 1 or {channels} numbers, none beyond {_LARGEST_MEAN:g}.",
+            f"{name} {list(values)} does not fit images of {channels} channel{'s' if channels > 1 else ''}",
+            f"Give {counts}, at most {_MAX_ABS_MEAN:g} in size.",
         )
     return tuple(float(value) for value in values) * (channels // len(values))
 
@@ -184,17 +217,17 @@ def _batches(
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
         images = _unit_scale(samples.images.read(chunk))
-        with np.errstate(over="ignore"):  # beyond float32 is infinity
+        with np.errstate(over="ignore"):  # a value outside float32 becomes infinity
             images -= shift
             images /= scale
         finite = np.isfinite(images).all(axis=(1, 2, 3))
         if not finite.all():
-            raise DataError(f"image {chunk[finite.argmin()]} holds NaN or infinity", "Mend it, or take it out.")
+            raise DataError(f"image {chunk[finite.argmin()]} contains NaN or infinity", "Fix it, or remove it.")
         yield images, None if samples.labels is None else samples.labels[chunk]
 
 
 def _unit_scale(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """A float32 copy: bytes on the scale 0..1, floats as they are."""
-    with np.errstate(over="ignore"):  # beyond float32 is infinity, which the caller refuses
+    """A float32 copy: bytes are scaled to 0..1, floats keep their scale."""
+    with np.errstate(over="ignore"):  # a value outside float32 becomes infinity, which the caller refuses
         scaled = images.astype(np.float32)
     return scaled / np.float32(255) if images.dtype == np.uint8 else scaled

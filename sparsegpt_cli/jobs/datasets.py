@@ -41,8 +41,8 @@ def open_options(options: DataOptions, noted: Mapping[str, Any]) -> Data:
     """
     return open_data(
         options.spec,
-        root=options.root,
-        evaluation=options.evaluation,
+        data_root=options.root,
+        eval_data=options.evaluation,
         mean=_numbers("--mean", options.mean) or noted.get("mean"),
         std=_numbers("--std", options.std) or noted.get("std"),
         image_size=options.image_size,

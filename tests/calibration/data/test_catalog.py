@@ -123,7 +123,7 @@ def test_missing_data_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}/FashionMNIST/raw, {tmp_path}/fashion-mnist, ")) as error:
         open_data("fashion-mnist", tmp_path)
     assert "apt-get install dataset-fashion-mnist" in error.value.hint
-    assert "--data-root" in error.value.hint
+    assert "`data_root`" in error.value.hint
     for spec in ("mnist", "cifar10", "cifar100"):
         with pytest.raises(DataError, match=f"data '{spec}' not found in {tmp_path}"):
             open_data(spec, tmp_path)

@@ -71,7 +71,7 @@ def test_image_folder_layouts(tmp_path: Path) -> None:
     (tmp_path / "val").rename(tmp_path / "test")
     assert len(open_data(f"imagefolder:{tmp_path}", image_size=8).evaluation or ()) == 2
     flat = f"imagefolder:{tmp_path / 'test/cat'}"
-    assert open_data(f"imagefolder:{tmp_path}", evaluation=flat, image_size=8).num_classes == 3
+    assert open_data(f"imagefolder:{tmp_path}", eval_data=flat, image_size=8).num_classes == 3
     default = open_data(f"imagefolder:{tmp_path}")
     assert default.image_shape == (3, 224, 224)
 
@@ -82,8 +82,8 @@ def test_image_folders_that_share_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other/link.png").symlink_to(tmp_path / "train/cat/b.png")
     for shared in (tmp_path / "train", tmp_path / "train/cat", tmp_path / "other"):
-        with pytest.raises(DataError, match="calibrated and evaluated"):
-            open_data(spec, evaluation=f"imagefolder:{shared}")
+        with pytest.raises(DataError, match="evaluation images are the same"):
+            open_data(spec, eval_data=f"imagefolder:{shared}")
 
 
 def test_wrong_image_folders_are_refused(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_wrong_image_folders_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=reason):
             open_data(f"{spec}/{path}")
     with pytest.raises(DataError, match="other classes"):
-        open_data(spec, evaluation=f"{spec}/more")
+        open_data(spec, eval_data=f"{spec}/more")
     write_images(tmp_path / "val", ["yak/b.png"])
-    with pytest.raises(DataError, match="folder 'yak' is none of the classes"):
+    with pytest.raises(DataError, match="folder 'yak' is not one of the classes"):
         open_data(spec)
 
 

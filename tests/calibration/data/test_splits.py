@@ -18,11 +18,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchvision.transforms import functional
 
-from calibration.data import EvaluationSplit, TrainingSplit, catalog, open_data, subset_indices
-from calibration.data import file_formats as formats
-from calibration.data import image_sources as images
-from calibration.data import splits as arrays
-from calibration.data import stratified_draw as draw
+from calibration.data import (
+    EvaluationSplit,
+    TrainingSplit,
+    catalog,
+    draw_indices,
+    file_formats,
+    image_sources,
+    open_data,
+    splits,
+    stratified_draw,
+    subset_indices,
+)
 from calibration.data.image_sources import ArrayImages, Samples
 from calibration.sampling import calibration_batches
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError
@@ -89,7 +96,7 @@ def test_an_image_that_is_not_finite_is_named(value: float) -> None:
     pixels = np.zeros((5, 1, 2, 2))
     pixels[3, 0, 1, 1] = value
     split = TrainingSplit(Samples(ArrayImages(pixels)))
-    with pytest.raises(DataError, match="image 3 holds NaN or infinity"):
+    with pytest.raises(DataError, match="image 3 contains NaN or infinity"):
         list(split.batches(2, np.array([0, 4, 2, 3])))
 
 
@@ -99,23 +106,23 @@ def test_draws_are_distinct_reproducible_and_proportional(data: st.DataObject) -
     total = len(labels)
     count = data.draw(st.integers(1, total))
     seed = data.draw(st.integers(0, 2**32 - 1))
-    drawn = draw.draw_indices(total, count, seed, labels)
+    drawn = draw_indices(total, count, seed, labels)
     assert len(set(drawn.tolist())) == count
     assert drawn.min() >= 0
     assert drawn.max() < total
-    np.testing.assert_array_equal(drawn, draw.draw_indices(total, count, seed, labels))
+    np.testing.assert_array_equal(drawn, draw_indices(total, count, seed, labels))
     share = np.bincount(labels, minlength=5) * count / total
     assert (abs(np.bincount(labels[drawn], minlength=5) - share) < 1).all()
 
 
 def test_a_draw_is_the_same_with_every_release_of_numpy() -> None:
-    assert draw.draw_indices(10, 4, seed=3).tolist() == [2, 4, 7, 3]
+    assert draw_indices(10, 4, seed=3).tolist() == [2, 4, 7, 3]
 
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 0), (-1, 0), (11, 0), (5, -1), (5, 2**32)])
 def test_impossible_draws_are_refused(count: int, seed: int) -> None:
     with pytest.raises(InputError):
-        draw.draw_indices(10, count, seed)
+        draw_indices(10, count, seed)
 
 
 def test_a_subset_is_sorted_and_never_larger_than_the_split() -> None:
@@ -135,7 +142,7 @@ def test_calibration_draws_from_the_training_split_alone() -> None:
     assert len(set(drawn.tolist())) == 20
     assert torch.bincount(drawn.long() % 4).tolist() == [5, 5, 5, 5]
     torch.testing.assert_close(drawn, torch.cat(calibration_batches(split, 20, 8, 5))[:, 0, 0, 0])
-    with pytest.raises(DataError, match="41 samples asked for, 40 exist"):
+    with pytest.raises(DataError, match="41 samples are requested, 40 exist"):
         calibration_batches(split, 41, 8, 5)
 
 
@@ -158,7 +165,7 @@ def test_npz_is_training_data_only(tmp_path: Path) -> None:
 def test_evaluation_data_may_come_from_elsewhere(tmp_path: Path) -> None:
     training = save(tmp_path / "a.npz", images=IMAGES)
     evaluation = save(tmp_path / "b.npz", images=IMAGES[::-1], labels=LABELS)
-    data = open_data(training, evaluation=evaluation, mean=[0.5], std=[0.5, 0.5, 0.25])
+    data = open_data(training, eval_data=evaluation, mean=[0.5], std=[0.5, 0.5, 0.25])
     assert data.evaluation is not None
     assert (data.training.labels, data.num_classes) == (None, 4)
     assert (data.mean, data.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.25))
@@ -168,7 +175,7 @@ def test_evaluation_data_may_come_from_elsewhere(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(labels), LABELS)
     # A named set gives its own evaluation split.
     small = save(tmp_path / "c.npz", images=np.zeros((2, 1, 8, 8)))
-    digits = open_data(small, evaluation="digits")
+    digits = open_data(small, eval_data="digits")
     assert digits.evaluation is not None
     assert (len(digits.training), len(digits.evaluation), digits.num_classes) == (2, 599, 10)
 
@@ -178,8 +185,8 @@ def test_the_same_data_is_never_calibrated_and_evaluated_on(tmp_path: Path) -> N
     save(tmp_path / "copy.npz", images=IMAGES, labels=LABELS)
     (tmp_path / "link.npz").symlink_to(tmp_path / "a.npz")
     for name in ("a", "copy", "link"):
-        with pytest.raises(DataError, match="calibrated and evaluated"):
-            open_data(spec, evaluation=f"npz:{tmp_path / name}.npz")
+        with pytest.raises(DataError, match="evaluation images are the same"):
+            open_data(spec, eval_data=f"npz:{tmp_path / name}.npz")
 
 
 @pytest.mark.parametrize(
@@ -244,11 +251,11 @@ def test_unknown_specs_get_the_nearest_right_name(spec: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"mean": [0.5, 0.5]}, "mean [0.5, 0.5] does not fit 1 channels"),
+        ({"mean": [0.5, 0.5]}, "mean [0.5, 0.5] does not fit images of 1 channel"),
         ({"mean": [float("nan")]}, "mean [nan]"),
         ({"mean": []}, "mean []"),
-        ({"std": [0.0]}, "std 0 is not positive"),
-        ({"std": [-1.0]}, "std -1 is not positive"),
+        ({"std": [0.0]}, "std 0 is too small"),
+        ({"std": [-1.0]}, "std -1 is too small"),
         ({"std": [float("inf")]}, "std [inf]"),
         ({"image_size": 4}, "images of shape (1, 8, 8) cannot be padded to (1, 4, 4)"),
         ({"image_size": 0}, "images of shape (1, 8, 8) cannot be padded to (1, 0, 0)"),
@@ -293,18 +300,18 @@ def test_other_data_has_the_size_it_has(tmp_path: Path) -> None:
 def test_splits_of_different_shapes_are_refused(tmp_path: Path) -> None:
     spec = save(tmp_path / "a.npz", images=IMAGES)
     with pytest.raises(DataError, match=re.escape("training images are (3, 8, 8), evaluation images (1, 8, 8)")):
-        open_data(spec, evaluation="digits")
+        open_data(spec, eval_data="digits")
 
 
-MODULES = (arrays, catalog, draw, formats, images)
+MODULES = (splits, catalog, stratified_draw, file_formats, image_sources)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_array_modules_keep_to_python_3_9(module: Any) -> None:
+def test_data_modules_parse_as_python_3_9(module: Any) -> None:
     ast.parse(Path(module.__file__).read_text(), feature_version=(3, 9))
 
 
-def test_arrays_are_read_without_torch() -> None:
+def test_data_is_read_without_torch() -> None:
     code = (
         "import sys\n"
         "from calibration.data.splits import open_data\n"

@@ -155,7 +155,7 @@ def test_a_weight_that_breaks_the_pattern_is_refused(finetune, sparse, tmp_path)
     save_checkpoint(tmp_path / "broken.safetensors", checkpoint.state, checkpoint.metadata)
     outcome = finetune(weights=tmp_path / "broken.safetensors")
     assert outcome.code == 1
-    assert outcome.json["error"].startswith("conv2 is not pruned to 2:4: 1 of 4608 groups have too many non-zeros")
+    assert outcome.json["error"].startswith("conv2 is not pruned to 1:16: 1 of 4608 groups have too many non-zeros")
 
 
 def test_inputs_are_not_overwritten(cli, sparse):

@@ -23,7 +23,7 @@ COMMANDS = [
 ELSEWHERE = [
     Row("NaN in a weight", "from Python", "odd.weight holds NaN or infinity. …", test="core/pruning/test_sequential.py::test_nan_weight_is_named"),
     Row("activations that overflow", "from Python", "odd: its inputs hold NaN or infinity. …", test="core/pruning/test_sequential.py::test_activations_that_overflow_name_the_layer"),
-    Row("NaN or infinity in an image", "from Python", "image 3 holds NaN or infinity. Mend it, or take it out.", test="calibration/data/test_splits.py::test_an_image_that_is_not_finite_is_named"),
+    Row("NaN or infinity in an image", "from Python", "image 3 contains NaN or infinity. Fix it, or remove it.", test="calibration/data/test_splits.py::test_an_image_that_is_not_finite_is_named"),
     Row("dead channels", "from Python", "(their weights become 0)", code=0, test="core/solvers/test_layer_solver.py::test_dead_inputs_lose_their_weights"),
     Row("a layer whose inputs are all dead", "from Python", "(as ever)", code=0, test="core/linalg/test_factor.py::test_all_columns_dead"),
     Row("a Hessian that is not positive definite", "from Python", "…: the Hessian needed a damping of … instead of …", code=0, test="core/linalg/test_factor.py::test_damping_is_raised_where_needed_and_said"),
