@@ -12,7 +12,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from export.audit import write_metadata
-from sparsegpt_cli.sweep.cell_store import Store
+from sparsegpt_cli.sweep.cell_store import CellStore
 from sparsegpt_core.checkpoints import save_checkpoint, save_int8
 from sparsegpt_core.files import write_json
 from sparsegpt_core.network import Int8Weight
@@ -39,7 +39,7 @@ def main() -> None:
     """Write all of it."""
     _onnx(CORPUS / "onnx")
     _run(CORPUS / "run")
-    Store(CORPUS / "cells").write("cell", {"seed": 0, "settings": {"alpha": 1.0}}, {"result": {"kl": 0.1}})
+    CellStore(CORPUS / "cells").write("cell", {"seed": 0, "settings": {"alpha": 1.0}}, {"result": {"kl": 0.1}})
 
 
 def _onnx(folder: Path) -> None:

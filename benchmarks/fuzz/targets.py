@@ -35,7 +35,7 @@ from sparsegpt_cli.report import render, render_report
 from sparsegpt_cli.run import resolve
 from sparsegpt_cli.run.record import RunRecord
 from sparsegpt_cli.run.stages import Stage
-from sparsegpt_cli.sweep.cell_store import Store
+from sparsegpt_cli.sweep.cell_store import CellStore
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_int8
 from sparsegpt_core.errors import SparseGPTError
@@ -179,7 +179,7 @@ def _run_record(path: Path) -> None:
 
 
 def _cell(path: Path) -> None:
-    store = Store(path.parent)
+    store = CellStore(path.parent)
     store.read("cell", {"seed": 0, "settings": {"alpha": 1.0}})
     store.changed("cell", {"seed": 1})
 

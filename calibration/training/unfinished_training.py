@@ -1,9 +1,8 @@
-"""A training under way, on disk: written now and then, found again after a kill, gone once it is finished."""
+"""The state of a training on disk: written at intervals, loaded after a kill, removed when the training is finished."""
 
 from __future__ import annotations
 
-import json
-import pickle
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,63 +10,70 @@ from typing import Any
 
 import torch
 
-from sparsegpt_core.errors import DataError, first_line
-from sparsegpt_core.files import atomic_path
+from sparsegpt_core.errors import DataError
+from sparsegpt_core.files import KeyedStore, atomic_path, changed_names
 
 __all__ = ["Unfinished"]
 
-_SECONDS = 60.0  # between two writings, and at least this many times as long as one takes:
-_PATIENCE = 20
+_MIN_SECONDS = 60.0  # between two writes
+_MIN_PAUSE_PER_WRITE = 20  # the pause after a write is at least this many times as long as the write
+_NAME = "training"
+_FILES = ("state-0.pt", "state-1.pt")  # used in turn: one is whole while the other is written
 
 State = dict[str, Any]
 
 
 class Unfinished:
-    """Where a training is kept until it is done.
+    """Where the state of a training is kept until the training is finished.
 
     Args:
-        path: The file.
-        key: Everything that the training depends on, as JSON can hold it: what is found is of use only where all of
-            it is the same.
-        seconds: The least time between two writings.
+        folder: The folder of the state.
+        key: Everything that the training depends on, as JSON can express it. A state is used only under the same key.
+        seconds: The minimum time between two writes.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, Any], seconds: float = _SECONDS) -> None:
-        self._path, self._key, self._pause = path, json.loads(json.dumps(key)), seconds
-        self._seconds, self._last = seconds, time.monotonic()
+    def __init__(self, folder: Path, key: Mapping[str, Any], seconds: float = _MIN_SECONDS) -> None:
+        self._folder, self._store, self._key = folder, KeyedStore(folder), key
+        self._file = _FILES[1]  # the state that is on disk
+        self._seconds = self._pause = seconds
+        self._last = time.monotonic()
 
     def load(self) -> tuple[State | None, tuple[str, ...]]:
-        """Return what was kept, None where nothing of use was, and the keys that have changed since.
+        """Return the state, None if there is none of the same key, and the names in the key that have changed.
 
         Raises:
-            DataError: The file is damaged.
+            DataError: A file is damaged.
         """
-        if not self._path.is_file():
+        if self._folder.is_file():
+            self._folder.unlink()  # an earlier version kept its state in a file
+        entry = self._store.entry(_NAME)
+        if entry is None:
+            if self._store.path(_NAME).exists():
+                raise DataError(f"the unfinished training {self._folder} is damaged", "Remove it to start again.")
             return None, ()
-        try:
-            content = torch.load(self._path, map_location="cpu", weights_only=True)
-            key, state = json.loads(content["key"]), content["state"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
-                f"the unfinished training {self._path} is damaged: {first_line(error)}", "Remove it to start anew."
-            ) from error
-        changed = tuple(name for name in key.keys() | self._key.keys() if key.get(name) != self._key.get(name))
-        return (None if changed else state), tuple(sorted(changed))
+        (self._file,) = entry.files
+        changed = tuple(changed_names(entry.identity, self._key))
+        if changed:
+            return None, changed
+        return torch.load(self._folder / self._file, map_location="cpu", weights_only=True), ()
 
     def keep(self, state: Callable[[], State]) -> None:
-        """Write the state if it is time.
+        """Write the state, unless the last write was too recent.
 
         Raises:
-            InputError: The file cannot be written.
+            InputError: A file cannot be written.
         """
         start = time.monotonic()
         if start - self._last < self._pause:
             return
-        with atomic_path(self._path) as temporary:
-            torch.save({"key": json.dumps(self._key), "state": state()}, temporary)
+        file = _FILES[1 - _FILES.index(self._file)]
+        with atomic_path(self._folder / file) as temporary:
+            torch.save(state(), temporary)
+        self._store.write(_NAME, self._key, {}, [file])
+        self._file = file
         self._last = time.monotonic()
-        self._pause = max(self._seconds, _PATIENCE * (self._last - start))
+        self._pause = max(self._seconds, _MIN_PAUSE_PER_WRITE * (self._last - start))
 
     def remove(self) -> None:
-        """Forget it."""
-        self._path.unlink(missing_ok=True)
+        """Remove the state."""
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -85,8 +85,8 @@ class _Run:
         self._metadata = model_metadata(job.model, job.data)
         self._images = calibration_batches(job.data.training, self._parity_samples(), _PARITY_SAMPLES, job.seed)[0]
         self._stages = StageStore(folder, unfinished and unfinished / STAGES, self._keys())
-        if self._stages.anew:
-            say(f"start anew: {', '.join(self._stages.anew)}")
+        if self._stages.unusable:
+            say(f"stages that run again: {', '.join(self._stages.unusable)}")
         self._seconds: dict[str, float] = {}
         self._warnings: list[str] = []
 

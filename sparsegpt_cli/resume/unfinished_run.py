@@ -1,9 +1,8 @@
-"""A run under way: no other may write to the same place, and what it has finished waits there for the next one."""
+"""The folder of an unfinished run: locked while the run works, and kept for the next run if it does not end well."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,62 +10,68 @@ from typing import Any
 
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume.lock import locked
-from sparsegpt_core.errors import InputError, SparseGPTError
-from sparsegpt_core.files import read_json, write_json
+from sparsegpt_core.files import KeyedStore, changed_names
 from sparsegpt_core.permutation import ORDERS
 
 __all__ = ["LAYERS", "STAGES", "open_unfinished_run"]
 
 LAYERS = "layers"
-"""The folder, in that of an unfinished run, for its layers."""
+"""The name of the folder of finished layers, in the folder of an unfinished run."""
 
 STAGES = "stages"
-"""Likewise for what its stages told."""
+"""The name of the folder of finished stages, in the folder of an unfinished run."""
 
-_ABOUT = "about.json"
+_ABOUT = "about"
 
 
 @contextlib.contextmanager
 def open_unfinished_run(out: Path, identity: Mapping[str, Any], messages: Messages) -> Iterator[Path]:
-    """Give a folder beside ``out`` for what is finished; it goes once the run is over, and stays if it was cut off.
+    """Give a folder next to ``out`` for finished layers and stages.
+
+    The folder is removed when the run ends well. If the run fails or is interrupted, the folder stays as soon as
+    something in it is finished.
 
     Args:
-        out: What the run will write.
-        identity: What its results depend on, as JSON can hold it: of what has changed since, the user is told.
-        messages: To say so.
+        out: The file or folder that the run writes.
+        identity: What the run's results depend on, as JSON or as text can express it. The user sees what has changed.
+        messages: Takes what is resumed, changed and kept.
 
     Raises:
-        InputError: Another run is writing to ``out``, or the folder cannot be made.
+        InputError: Another run writes to ``out``, or the folder cannot be made.
     """
     folder = out.with_name(f"{out.name}.unfinished")
     with locked(folder, "run"):
         try:
-            _announce(folder, json.loads(json.dumps(identity, default=str)), messages)
+            _announce(folder, identity, messages)
             yield folder
-        except BaseException as error:
-            # What the system has caused, such as a full disk, can be mended and gone on from; a wrong input cannot.
-            wrong = isinstance(error, SparseGPTError) and not isinstance(error.__cause__, OSError)
-            if wrong or not (any(folder.glob(f"{LAYERS}/*/*")) or any(folder.glob(f"{STAGES}/*"))):
+        except BaseException:
+            finished = _finished(folder)
+            if finished:
+                messages.say(f"kept in {folder}: {finished}. The next run with the same --out resumes from there.")
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _announce(folder: Path, identity: dict[str, Any], messages: Messages) -> None:
-    layers = sum(path.parent.name != ORDERS for path in folder.glob(f"{LAYERS}/*/*"))
-    stages = sorted(path.stem for path in folder.glob(f"{STAGES}/*.json"))
-    if layers or stages:
-        try:
-            before = read_json(folder / _ABOUT)
-        except InputError:
-            before = {}
-        changed = [
-            name for name, value in identity.items() if not isinstance(before, dict) or before.get(name) != value
-        ]
+def _announce(folder: Path, identity: Mapping[str, Any], messages: Messages) -> None:
+    store, finished = KeyedStore(folder), _finished(folder)
+    if finished:
+        before = store.entry(_ABOUT)
+        changed = changed_names(before.identity if before else {}, identity)
         if changed:
             messages.warn(
-                f"an unfinished run was of other settings ({', '.join(changed)}): what they touch starts anew"
+                f"the interrupted run had other settings ({', '.join(changed)}): what depends on them is computed again"
             )
         else:
-            messages.say(f"going on with an unfinished run: finished were {', '.join([*stages, f'{layers} layers'])}")
-    write_json(folder / _ABOUT, identity)
+            messages.say(f"resuming an interrupted run. Finished: {finished}.")
+    store.write(_ABOUT, identity, {})
+
+
+def _finished(folder: Path) -> str:
+    """Describe the finished work in a folder; empty if there is none."""
+    records = list(folder.glob(f"{LAYERS}/*/[!.]*.json"))
+    orders = sum(path.parent.name == ORDERS for path in records)
+    counts = {"channel orders": orders, "layers": len(records) - orders}
+    stages = sorted(f"stage {name}" for name in KeyedStore(folder / STAGES).names())
+    return ", ".join([*stages, *(f"{count} {kind}" for kind, count in counts.items() if count)])

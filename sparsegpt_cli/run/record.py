@@ -12,7 +12,7 @@ from sparsegpt_cli.framework import FOLDER
 from sparsegpt_cli.run.stages import OUTPUTS, Stage
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files import read_json, sha256, write_json
+from sparsegpt_core.files import changed_names, read_json, sha256, write_json
 
 __all__ = ["RunRecord", "Stamps", "stamps"]
 
@@ -128,16 +128,17 @@ def _parse(path: Path) -> dict[str, _Done]:
 
 
 def _changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{name.replace('_', '-')} was {_shown(before.get(name))}, is {_shown(now.get(name))}" for name in names]
+    return [
+        f"{name.replace('_', '-')} was {_shown(before.get(name))}, is {_shown(now.get(name))}"
+        for name in changed_names(before, now)
+    ]
 
 
 def _changed_files(before: Mapping[str, str], now: Mapping[str, str], how: str) -> list[str]:
-    short = {name: name.removeprefix(f"{FOLDER}/") for name in {**before, **now}}
     return [
-        f"{short[name]} {how if name in before and name in now else 'is gone' if name in before else 'is new'}"
-        for name in short
-        if before.get(name) != now.get(name)
+        f"{name.removeprefix(f'{FOLDER}/')} "
+        f"{how if name in before and name in now else 'is gone' if name in before else 'is new'}"
+        for name in changed_names(before, now)
     ]
 
 

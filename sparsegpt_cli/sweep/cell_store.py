@@ -1,78 +1,59 @@
-"""Finished cells on disk: each a file that is whole and its own, or is not used. Loads no torch."""
+"""Finished cells on disk. A damaged cell is computed again. Loads no torch."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsegpt_core.files import write_json
+from sparsegpt_core.files import KeyedStore, changed_names, json_digest
 
-__all__ = ["Record", "Store", "digest"]
+__all__ = ["CellStore", "Record"]
 
 Record = dict[str, Any]
-_DIGITS = 10  # of an identity's digest in a name
+_DIGEST_DIGITS = 10  # of an identity's digest, in a file name
 
 
-class Store:
+class CellStore:
     """A folder with one JSON file for each cell: ``identity``, ``sha256``, and ``result`` or ``error`` and ``hint``.
 
-    A file's name ends in a digest of the identity, so that cells of other settings stand beside each other.
+    A file's name ends in a digest of the identity, so results of the same cell with other settings are kept too.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._store = KeyedStore(folder)
         self.damaged: list[Path] = []
-        """Files that were asked for and could not be used."""
+        """Files that :meth:`read` found but could not use."""
 
     def path(self, key: str, identity: Mapping[str, Any]) -> Path:
-        """Where a cell is kept."""
-        return self._folder / f"{key}_{digest(identity)[:_DIGITS]}.json"
+        """Return where a cell is kept."""
+        return self._store.path(_name(key, identity))
 
     def write(self, key: str, identity: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
-        """Keep what came of a cell.
+        """Keep the outcome of a cell.
 
         Raises:
             InputError: The file cannot be written.
         """
-        record = {"identity": dict(identity), **outcome}
-        write_json(self.path(key, identity), {**record, "sha256": digest(record)})
+        self._store.write(_name(key, identity), identity, outcome)
 
     def read(self, key: str, identity: Mapping[str, Any]) -> Record | None:
-        """Return what came of a cell, None where nothing of use is kept."""
+        """Return the outcome of a cell; None if it is not kept or is damaged."""
+        entry = self._store.read(_name(key, identity), identity)
+        if entry is not None:
+            return {"identity": entry.identity, **entry.content}
         path = self.path(key, identity)
-        record = _load(path)
-        if record is not None and record["identity"] == _as_json(identity):
-            return record
         if path.exists():
             self.damaged.append(path)
         return None
 
     def changed(self, key: str, identity: Mapping[str, Any]) -> set[str]:
-        """Return the names of what differs in files of the same cell that are there with another identity."""
-        own = _as_json(identity)
-        found = (_load(path) for path in self._folder.glob(f"{glob.escape(key)}_{'[0-9a-f]' * _DIGITS}.json"))
-        others = [record["identity"] for record in found if record is not None]
-        return {name for other in others for name in {*own, *other} if own.get(name) != other.get(name)}
+        """Return the names of the settings in which kept results of the same cell differ."""
+        pattern = re.compile(rf"{re.escape(key)}_[0-9a-f]{{{_DIGEST_DIGITS}}}")
+        others = (self._store.entry(name) for name in self._store.names() if pattern.fullmatch(name))
+        return {name for other in others if other is not None for name in changed_names(other.identity, identity)}
 
 
-def digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what JSON can hold, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _load(path: Path) -> Record | None:
-    """Read a file that is whole; None for any other."""
-    try:
-        record = json.loads(path.read_bytes())
-        expected = record.pop("sha256")
-        return {"identity": record["identity"], **record} if expected == digest(record) else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _as_json(identity: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(identity))
+def _name(key: str, identity: Mapping[str, Any]) -> str:
+    return f"{key}_{json_digest(identity)[:_DIGEST_DIGITS]}"

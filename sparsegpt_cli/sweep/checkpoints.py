@@ -17,12 +17,12 @@ from calibration.data import Data
 from sparsegpt_cli.jobs.datasets import DataOptions, open_options
 from sparsegpt_cli.jobs.models import LoadedModel, ModelOptions, load_model
 from sparsegpt_cli.messages import SILENT, Messages
-from sparsegpt_cli.sweep.cell_store import digest
 from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import checkpoint_name, slug
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
+from sparsegpt_core.files import json_digest
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Subject", "load_subject", "open_subject"]
@@ -46,7 +46,7 @@ class Subject:
 
     def reference(self, folder: Path) -> Path:
         """Where its dense outputs are kept."""
-        return folder / f"{slug(self.name)}_{digest(self.identity)[:10]}.safetensors"
+        return folder / f"{slug(self.name)}_{json_digest(self.identity)[:10]}.safetensors"
 
     def load(self, judge: Evaluator) -> tuple[LoadedModel, Data]:
         """Load the network and its data, as :func:`load_subject` does.

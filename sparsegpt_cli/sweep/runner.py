@@ -15,7 +15,7 @@ from deploy.machine import describe_environment
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked
 from sparsegpt_cli.sweep.cell import Task, compute
-from sparsegpt_cli.sweep.cell_store import Record, Store
+from sparsegpt_cli.sweep.cell_store import CellStore, Record
 from sparsegpt_cli.sweep.checkpoints import Subject, load_subject, open_subject
 from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import Cell, Grid, checkpoint_name
@@ -84,7 +84,7 @@ class _Sweep:
         self, grid: Grid, judge: Evaluator, out: Path, messages: Messages, jobs: int, memory_limit: int | None
     ) -> None:
         self._judge, self._out, self._messages, self._jobs = judge, out, messages, jobs
-        self._store = Store(out / "cells")
+        self._store = CellStore(out / "cells")
         self._dense = out / "dense"
         self._grid = grid
         subjects = {

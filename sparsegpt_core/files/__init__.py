@@ -12,14 +12,19 @@ from sparsegpt_core.files.atomic import (
     write_json,
     write_text,
 )
+from sparsegpt_core.files.keyed_store import Entry, KeyedStore, changed_names, json_digest
 from sparsegpt_core.files.manifest import MANIFEST, verified_digest
 from sparsegpt_core.files.model_notes import check_model_notes
 from sparsegpt_core.files.sidecar import read_verified, sidecar_path
 
 __all__ = [
     "MANIFEST",
+    "Entry",
+    "KeyedStore",
     "atomic_path",
+    "changed_names",
     "check_model_notes",
+    "json_digest",
     "partial_folder",
     "read_json",
     "read_verified",

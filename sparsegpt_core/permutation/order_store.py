@@ -1,4 +1,7 @@
-"""Channel orders that a run has found, on disk: a search that time cuts off does not come out the same again."""
+"""Channel orders on disk, so that a killed run continues with the same orders.
+
+A search that a time limit ends does not find the same order twice.
+"""
 
 from __future__ import annotations
 
@@ -6,61 +9,56 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
-from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.files import KeyedStore
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation.order_search import Search
 
 __all__ = ["ORDERS", "OrderStore"]
 
 ORDERS = "orders"
-"""Their folder, beside those of finished layers."""
+"""The name of the folder of the orders, in the folder of finished layers."""
 
 
 class OrderStore:
-    """What came of the searches of one run.
+    """The results of the searches of one run.
 
     Args:
         folder: Where they are kept; None keeps nothing.
         pattern: N:M.
-        seconds: Where the searches are cut off, altogether.
-        seed: Of the searches.
+        seconds: The time limit of all searches together.
+        seed: The seed of the searches.
     """
 
     def __init__(self, folder: Path | None, pattern: NM, seconds: float, seed: int) -> None:
-        self._folder, self._about = folder, f"{__version__} {pattern} {seconds} {seed}"
+        self._store = KeyedStore(folder)
+        self._settings = {"tool": __version__, "pattern": str(pattern), "seconds": str(seconds), "seed": seed}
 
     def load(self, saliencies: Sequence[Tensor]) -> Search | None:
-        """Return what came of the search over these saliencies; None where nothing is kept, or its file is damaged."""
-        path = self._path(saliencies)
-        if path is None or not path.is_file():
+        """Return the result of the search over these saliencies; None if it is not kept or is damaged."""
+        name, identity = self._key(saliencies)
+        entry = self._store.read(name, identity)
+        if entry is None:
             return None
-        try:
-            found = load_checkpoint(path)
-            noted = found.metadata
-            return Search(found.state["order"], noted["before"], noted["after"], noted["cut_off"])
-        except (SparseGPTError, LookupError):
-            return None  # it is searched again and written anew
+        found = entry.content
+        return Search(torch.tensor(found["order"]), found["before"], found["after"], found["cut_off"])
 
     def save(self, saliencies: Sequence[Tensor], search: Search) -> None:
-        """Keep what came of a search.
+        """Keep the result of a search.
 
         Raises:
-            InputError: It cannot be written.
+            InputError: The file cannot be written.
         """
-        path = self._path(saliencies)
-        if path is not None:
-            noted = {"before": search.before, "after": search.after, "cut_off": search.cut_off}
-            save_checkpoint(path, {"order": search.order}, noted)
+        self._store.write(*self._key(saliencies), {**vars(search), "order": search.order.tolist()})
 
-    def _path(self, saliencies: Sequence[Tensor]) -> Path | None:
-        if self._folder is None:
-            return None
-        digest = hashlib.sha256(self._about.encode())
+    def _key(self, saliencies: Sequence[Tensor]) -> tuple[str, dict[str, object]]:
+        """Return the name and the identity of a search."""
+        digest = hashlib.sha256(str(self._settings).encode())
         for matrix in saliencies:
             digest.update(f"{tuple(matrix.shape)}".encode())
             digest.update(matrix.cpu().contiguous().numpy().data)
-        return self._folder / f"{digest.hexdigest()[:16]}.safetensors"
+        key = digest.hexdigest()
+        return key[:16], {**self._settings, "saliencies": key}

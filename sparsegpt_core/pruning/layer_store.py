@@ -1,4 +1,4 @@
-"""Layers that a run has finished, on disk, so that a run that was killed goes on behind them."""
+"""Pruned layers on disk, so that a killed run resumes after the last one."""
 
 from __future__ import annotations
 
@@ -14,84 +14,97 @@ from torch import Tensor, nn
 
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
-from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.files import KeyedStore
 from sparsegpt_core.network import Int8Weight
 
 __all__ = ["LayerOutcome", "LayerStore", "run_key"]
 
-_INTEGERS = "integers."
+_INT8 = "int8."
 
 
 @dataclass(frozen=True)
 class LayerOutcome:
-    """What came of one layer.
-
-    ``weight`` is pruned, in the layer's shape; ``absorbed`` is what the parameter or buffer behind the layer becomes
-    that takes up its shift; ``measured`` are fields of the layer's result.
-    """
+    """The result of pruning one layer."""
 
     weight: Tensor
+    """The pruned weight, in the layer's shape."""
     absorbed: Tensor | None = None
-    integers: Int8Weight | None = None
+    """The new value of the bias or batch-norm buffer that absorbs the layer's shift."""
+    int8_weight: Int8Weight | None = None
+    """The weight rounded to INT8."""
     measured: dict[str, Any] = field(default_factory=dict)
+    """Fields of the layer's result."""
     warnings: tuple[str, ...] = ()
+    """Warnings of the solver."""
 
 
 class LayerStore:
     """The finished layers of one run.
 
     Args:
-        folder: Where those of all runs are kept; None keeps nothing.
-        key: What the run's results depend on, from :func:`run_key`.
+        folder: The folder of the layers of all runs; None keeps nothing.
+        key: The value of :func:`run_key` for this run.
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:
-        self._folder = folder / key if folder else None
+        self._folder = folder and folder / key
+        self._store, self._key = KeyedStore(self._folder), key
 
     def load(self, layer: str) -> LayerOutcome | None:
-        """Return a layer's outcome; None where it is not finished, or its file is damaged."""
-        path = self._path(layer)
-        if path is None or not path.is_file():
+        """Return a layer's outcome; None if it is not finished or is damaged."""
+        entry = self._store.read(_name(layer), self._identity(layer))
+        if self._folder is None or entry is None:
             return None
-        try:
-            found = load_checkpoint(path)
-            measured, tensors = found.metadata["measured"], dict(found.state)
-            if measured.get("alphas"):  # JSON has made texts of their numbers
-                measured["alphas"] = {float(alpha): rows for alpha, rows in measured["alphas"].items()}
-            weight, absorbed = tensors.pop("weight"), tensors.pop("absorbed", None)
-            parts = {name.removeprefix(_INTEGERS): tensor for name, tensor in tensors.items()}
-            integers = Int8Weight(**parts) if parts else None
-            return LayerOutcome(weight, absorbed, integers, measured, tuple(found.metadata["warnings"]))
-        except (SparseGPTError, LookupError, TypeError, AttributeError, ValueError):
-            return None  # it is computed again and written anew
+        (file,) = entry.files
+        tensors = dict(load_checkpoint(self._folder / file).state)
+        measured = entry.content["measured"]
+        if measured.get("alphas"):  # JSON has turned the numbers into text
+            measured["alphas"] = {float(alpha): rows for alpha, rows in measured["alphas"].items()}
+        weight, absorbed = tensors.pop("weight"), tensors.pop("absorbed", None)
+        parts = {name.removeprefix(_INT8): tensor for name, tensor in tensors.items()}
+        int8_weight = Int8Weight(**parts) if parts else None
+        return LayerOutcome(weight, absorbed, int8_weight, measured, tuple(entry.content["warnings"]))
 
     def save(self, layer: str, outcome: LayerOutcome) -> None:
         """Keep a layer's outcome.
 
         Raises:
-            InputError: It cannot be written.
+            InputError: A file cannot be written.
         """
-        path = self._path(layer)
-        if path is None:
+        if self._folder is None:
             return
         tensors = {"weight": outcome.weight}
         if outcome.absorbed is not None:
             tensors["absorbed"] = outcome.absorbed
-        if outcome.integers is not None:
-            tensors |= {f"{_INTEGERS}{part.name}": getattr(outcome.integers, part.name) for part in fields(Int8Weight)}
-        save_checkpoint(path, tensors, {"measured": outcome.measured, "warnings": outcome.warnings})
+        if outcome.int8_weight is not None:
+            tensors |= {f"{_INT8}{part.name}": getattr(outcome.int8_weight, part.name) for part in fields(Int8Weight)}
+        file = f"{_name(layer)}.safetensors"
+        save_checkpoint(self._folder / file, tensors, {})
+        content = {"measured": outcome.measured, "warnings": outcome.warnings}
+        self._store.write(_name(layer), self._identity(layer), content, [file])
 
-    def _path(self, layer: str) -> Path | None:
-        return self._folder and self._folder / f"{hashlib.sha256(layer.encode()).hexdigest()[:16]}.safetensors"
+    def _identity(self, layer: str) -> dict[str, str]:
+        return {"run": self._key, "layer": layer}
 
 
 def run_key(model: nn.Module, batches: Iterable[Tensor], about: Mapping[str, Any]) -> str:
-    """Return a name for everything that a run's results depend on: weights, inputs, settings, versions.
+    """Return a digest of everything that a run's results depend on: weights, inputs, settings, versions.
 
     Args:
-        model: Before it is pruned.
-        batches: Its calibration inputs.
-        about: What else matters, as JSON can hold it, or as text.
+        model: The network before it is pruned.
+        batches: Its calibration inputs, each (N, ...).
+        about: The settings, as JSON or as text can express them.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Example:
+        >>> import torch
+        >>> layer, batch = torch.nn.Linear(4, 2), torch.ones(1, 4)
+        >>> run_key(layer, [batch], {"seed": 0}) == run_key(layer, [batch], {"seed": 0})
+        True
+        >>> run_key(layer, [batch], {"seed": 0}) == run_key(layer, [batch], {"seed": 1})
+        False
     """
     digest = hashlib.sha256()
     versions = {"tool": __version__, "torch": torch.__version__}
@@ -101,3 +114,8 @@ def run_key(model: nn.Module, batches: Iterable[Tensor], about: Mapping[str, Any
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _name(layer: str) -> str:
+    """Return a file name for a layer, whose own name may contain any character."""
+    return hashlib.sha256(layer.encode()).hexdigest()[:16]

@@ -162,8 +162,8 @@ class _Pruning:
             for tensor, value in changes:
                 source.set_value(tensor, value)
         self._changes += changes
-        if outcome.integers is not None:
-            self._integers[layer.name] = outcome.integers
+        if outcome.int8_weight is not None:
+            self._integers[layer.name] = outcome.int8_weight
         self._warnings += outcome.warnings
         self._results[layer.name] = _result(layer, weight, **outcome.measured)
 
@@ -195,7 +195,7 @@ class _Pruning:
         return LayerOutcome(
             weight=matrix_to_weight(solution.matrix, layer.shape).to(parameter.dtype),
             absorbed=absorbed,
-            integers=integers,
+            int8_weight=integers,
             measured=self._describe(moments, held_out, solution) | _since(start),
             warnings=self._doubts(layer, moments, solution),
         )

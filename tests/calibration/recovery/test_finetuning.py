@@ -148,7 +148,7 @@ def test_it_never_gets_worse(digits: Data, sparse: nn.Sequential, monkeypatch: p
 def test_a_killed_fine_tuning_goes_on_to_the_same_weights(
     digits: Data, trained: nn.Sequential, sparse: nn.Sequential, tmp_path: Path, stop: int, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("calibration.training.unfinished_training._PATIENCE", 0)
+    monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
     other, third, path = copy.deepcopy(sparse), copy.deepcopy(sparse), tmp_path / "net.unfinished"
     settings = {"epochs": 2, "optimizer": "adamw", "ema": 0.9, "augment": "crop"}
 

@@ -196,7 +196,7 @@ def test_killed_it_goes_on_to_the_same_weights(
         if done == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("calibration.training.unfinished_training._PATIENCE", 0)
+    monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
     with pytest.raises(KeyboardInterrupt):
         run(other, trained, images, interrupt, Unfinished(path, {}, seconds=0), epochs=2)
     torch.rand(3)

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from calibration.sampling import augmentation_for, crop_flip
 from calibration.training import Epoch, TrainResult, TrainSettings, Unfinished, train
 from sparsegpt_cli.figures import draw_epochs
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
+from sparsegpt_core.files import KeyedStore
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     digits: Data, tmp_path: Path, stop: int, ema: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight steps make an epoch; the state is kept after every step."""
-    monkeypatch.setattr("calibration.training.unfinished_training._PATIENCE", 0)
+    monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
     settings = TrainSettings(epochs=3, precision="bf16", augment="crop", ema=ema)
     path = tmp_path / "net.unfinished"
 
@@ -125,11 +127,32 @@ def test_a_saved_state_is_used_only_for_the_same_training(tmp_path: Path) -> Non
     Unfinished(path, {"epochs": 3, "mean": (0.5,)}, seconds=0).keep(lambda: {"done": 7})
     assert Unfinished(path, {"epochs": 3, "mean": [0.5]}).load() == ({"done": 7}, ())
     assert Unfinished(path, {"epochs": 4, "mean": [0.5], "new": None}).load() == (None, ("epochs",))
-    path.write_bytes(path.read_bytes()[:-100])
+    (state,) = path.glob("*.pt")
+    state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(DataError, match="is damaged"):
         Unfinished(path, {}).load()
     Unfinished(path, {}).remove()
     assert Unfinished(path, {}).load() == (None, ())
+
+
+def test_a_kill_between_two_writes_leaves_the_earlier_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
+    unfinished = Unfinished(tmp_path / "net.unfinished", {}, seconds=0)
+    unfinished.keep(lambda: {"done": 1})
+    unfinished.keep(lambda: {"done": 2})
+    monkeypatch.setattr(KeyedStore, "write", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        unfinished.keep(lambda: {"done": 3})
+    assert Unfinished(tmp_path / "net.unfinished", {}).load() == ({"done": 2}, ())
+
+
+def test_a_state_of_an_earlier_version_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "net.unfinished"
+    torch.save({"key": "{}", "state": {"done": 7}}, path)
+    unfinished = Unfinished(path, {}, seconds=0)
+    assert unfinished.load() == (None, ())
+    unfinished.keep(lambda: {"done": 1})
+    assert Unfinished(path, {}).load() == ({"done": 1}, ())
 
 
 def test_it_is_written_now_and_then(tmp_path: Path) -> None:

@@ -74,7 +74,6 @@ CASES = [
     (["--weights", "{good}", "--exclude", "no_such_layer*"], "names no layer"),
     (["--weights", "{good}", "--exclude", "*"], "nothing to prune"),
     (["--weights", "{good}", "--memory-limit", "lots"], "no size of memory"),
-    (["--weights", "{good}", "--memory-limit", "1MB"], "is too small"),
     (["--model", "no_such_model"], "unknown model"),
     (["--data", "digits"], "no model is named"),
 ]
@@ -91,6 +90,21 @@ def test_prune_export(cli, inputs, tmp_path, options, message):
     assert message in last
     assert "Traceback" not in outcome.err
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_a_memory_limit_that_is_too_small_keeps_the_finished_stages(cli, digits_checkpoint, tmp_path):
+    run = ("prune-export", "--weights", digits_checkpoint, "--out", tmp_path / "out", "--memory-limit")
+    outcome = cli(*run, "1MB")
+    assert outcome.code == 1
+    kept, last = outcome.err.strip().splitlines()[-2:]
+    assert f"kept in {tmp_path / 'out.unfinished'}: stage dense, stage magnitude." in kept
+    assert last.startswith("error: ")
+    assert "is too small" in last
+    assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
+    outcome = cli(*run, "8GB")
+    assert outcome.code == 0, outcome.err
+    assert "resuming an interrupted run. Finished: stage dense, stage magnitude." in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

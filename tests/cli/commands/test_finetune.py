@@ -127,11 +127,11 @@ def test_killed_it_goes_on_to_the_same_bytes(finetune, digits_checkpoint, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(Unfinished.__init__, "__defaults__", (0.0,))
-        patch.setattr("calibration.training.unfinished_training._PATIENCE", 0)
+        patch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
         patch.setattr("calibration.training.trainer.score", killed)
         assert finetune(*arguments, out="b.safetensors").code == 130
     assert {path.name for path in tmp_path.glob("b.*")} == {"b.safetensors.unfinished", "b.curve.svg"}
-    shutil.copy(tmp_path / "b.safetensors.unfinished", tmp_path / "c.safetensors.unfinished")
+    shutil.copytree(tmp_path / "b.safetensors.unfinished", tmp_path / "c.safetensors.unfinished")
     outcome = finetune(*arguments, out="b.safetensors")
     assert "going on with an unfinished training, after 16 steps" in outcome.err
     assert {path.name for path in tmp_path.glob("b.*")} == {"b.safetensors", "b.curve.svg"}

@@ -58,7 +58,7 @@ def test_files_of_what_changed_or_is_no_longer_asked_for_go(places, keys):
     stages = StageStore(*places, keys)
     assert [path.name for path in files.iterdir()] == ["b.onnx"]
     stages.once("b", never)
-    assert stages.anew == [name for name in keys if name == "a"]
+    assert stages.unusable == [name for name in keys if name == "a"]
 
 
 def damage_file(files, records):
@@ -132,7 +132,7 @@ def test_only_what_a_change_touches_is_done_again(job, tmp_path, monkeypatch):
             with pytest.raises(Killed):
                 start(said, **changes)
             assert done == [*again, "compare"], changes
-            assert said == ([f"start anew: {', '.join(again)}"] if again else [])
+            assert said == ([f"stages that run again: {', '.join(again)}"] if again else [])
     start(export=ExportSettings(opset=17), baseline=False)
     assert done == ["compare"]
     content = read_json(tmp_path / "out" / "prune.json")

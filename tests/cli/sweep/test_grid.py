@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from benchmarks.accuracy.arms import _PLAIN
 from sparsegpt_cli.options import PruneOptions
 from sparsegpt_cli.sweep import Grid
-from sparsegpt_cli.sweep.cell_store import Store, digest
+from sparsegpt_cli.sweep.cell_store import CellStore
 from sparsegpt_cli.sweep.grid import Cell, checkpoint_name
 from sparsegpt_cli.sweep.methods import METHODS, settings_for, workflow_for
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.files import json_digest
 from sparsegpt_core.patterns import NM, parse_pattern
 from sparsegpt_core.settings import PruneSettings
 
@@ -103,7 +104,7 @@ def test_sparsegpt_is_as_published():
 
 
 def test_the_store_gives_back_what_it_was_given(tmp_path):
-    store = Store(tmp_path / "cells")
+    store = CellStore(tmp_path / "cells")
     assert store.read("key", IDENTITY) is None
     store.write("key", IDENTITY, OUTCOME)
     assert store.read("key", IDENTITY) == {"identity": IDENTITY, **OUTCOME}
@@ -112,7 +113,7 @@ def test_the_store_gives_back_what_it_was_given(tmp_path):
 
 
 def test_cells_of_other_settings_stand_beside(tmp_path):
-    store = Store(tmp_path)
+    store = CellStore(tmp_path)
     other = {**IDENTITY, "checkpoint_sha256": "cd"}
     store.write("key", IDENTITY, OUTCOME)
     assert store.read("key", other) is None
@@ -142,7 +143,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_is_not_used(tmp_path, damage):
-    store = Store(tmp_path)
+    store = CellStore(tmp_path)
     store.write("key", IDENTITY, OUTCOME)
     path = store.path("key", IDENTITY)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
@@ -153,7 +154,7 @@ def test_what_is_damaged_is_not_used(tmp_path, damage):
 
 
 def test_a_folder_in_place_of_a_cell_is_damage(tmp_path):
-    store = Store(tmp_path)
+    store = CellStore(tmp_path)
     store.path("key", IDENTITY).mkdir()
     assert store.read("key", IDENTITY) is None
     assert store.damaged
@@ -161,4 +162,4 @@ def test_a_folder_in_place_of_a_cell_is_damage(tmp_path):
 
 @given(st.dictionaries(st.text(), st.floats(allow_nan=False) | st.integers() | st.lists(st.text()), max_size=4))
 def test_a_digest_survives_the_disk(content):
-    assert digest(content) == digest(json.loads(json.dumps(content)))
+    assert json_digest(content) == json_digest(json.loads(json.dumps(content)))

@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.kills import kill, whole_run
 from sparsegpt_cli.resume import LAYERS, open_unfinished_run
 from sparsegpt_cli.terminal import Console
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import CheckFailedError, InputError
 from sparsegpt_core.execution import Resources
 from sparsegpt_core.patterns import Unstructured
 from sparsegpt_core.pruning import PruneResult, prune_model
@@ -163,7 +163,7 @@ def test_a_damaged_layer_is_computed_again(tmp_path, solved, damage: bytes | Non
 
 
 def finish_a_layer(folder: Path) -> None:
-    path = folder / LAYERS / "key" / "layer.safetensors"
+    path = folder / LAYERS / "key" / "layer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
@@ -187,31 +187,64 @@ def test_a_run_locks_its_place_and_leaves_nothing_behind(tmp_path, capsys: pytes
     assert not list(tmp_path.iterdir())  # nothing was finished, so nothing is kept
     interrupt(out, {"samples": 1})
     with open_unfinished_run(out, {"samples": 1}, console):
-        assert "finished were 1 layers" in capsys.readouterr().err
+        assert "resuming an interrupted run. Finished: 1 layers." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("cause", "kept"), [(None, False), (ValueError(), False), (OSError("disk full"), True)])
-def test_a_run_that_failed_is_gone_on_from_where_that_helps(tmp_path, cause: Exception | None, kept: bool) -> None:
+@pytest.mark.parametrize("error", [CheckFailedError("outputs differ"), InputError("disk full"), KeyboardInterrupt()])
+def test_a_run_that_failed_late_keeps_its_layers(tmp_path, capsys, error: BaseException) -> None:
     folder = tmp_path / "out.unfinished"
 
     def fail() -> None:
         with open_unfinished_run(tmp_path / "out", {}, Console()):
             finish_a_layer(folder)
-            raise InputError("it failed") from cause
+            raise error
 
-    with pytest.raises(InputError):
+    with pytest.raises(type(error)):
         fail()
-    assert folder.exists() == kept
+    assert len(list(folder.glob(f"{LAYERS}/*/*"))) == 1
+    assert f"kept in {folder}: 1 layers. The next run with the same --out resumes" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_before_its_first_layer_leaves_nothing(tmp_path, capsys) -> None:
+    with pytest.raises(InputError), open_unfinished_run(tmp_path / "out", {}, Console()):
+        raise InputError("wrong input")
+    assert not list(tmp_path.iterdir())
+    assert not capsys.readouterr().err
+
+
+def test_a_disagreement_that_cannot_be_met_keeps_the_layers(cli, digits_checkpoint, tmp_path) -> None:
+    out = tmp_path / "sparse.safetensors"
+    command = ("prune", "--weights", digits_checkpoint, "--samples", 64, "--out", out, "--max-disagreement")
+    failed = cli(*command, 0.0001)
+    assert failed.code == 1
+    assert "cannot be met" in failed.err
+    assert "The next run with the same --out resumes from there." in failed.err
+    layers = {path.name for path in out.with_name(f"{out.name}.unfinished").glob(f"{LAYERS}/*/*.safetensors")}
+    assert layers
+    passed = cli(*command, 100)
+    assert passed.code == 0, passed.err
+    assert "the interrupted run had other settings (max_disagreement)" in passed.err
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_layers_of_an_earlier_version_are_computed_again(tmp_path, solved) -> None:
+    whole = prune(tmp_path)
+    for record in tmp_path.glob("*/*.json"):
+        record.unlink()  # an earlier version kept tensors alone
+    layers = list(solved)
+    solved.clear()
+    same(prune(tmp_path), whole)
+    assert solved == layers
 
 
 def test_what_changed_since_is_said(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupt(tmp_path / "out", {"samples": 1, "seed": 0})
     interrupt(tmp_path / "out", {"samples": 2, "seed": 0})
-    assert "of other settings (samples)" in capsys.readouterr().err
+    assert "had other settings (samples)" in capsys.readouterr().err
     (tmp_path / "out.unfinished" / "about.json").write_text("[")
     with open_unfinished_run(tmp_path / "out", {"seed": 0}, Console()):
-        assert "of other settings (seed)" in capsys.readouterr().err
+        assert "had other settings (seed)" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
