@@ -11,14 +11,14 @@ import numpy as np
 
 from benchmarks.gpu.engines import SETTINGS
 from deploy.benchmark import benchmark_engines
-from deploy.measure import Batch
+from deploy.measure import LabelledImages
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.files import read_json, write_json
 
 BATCH = 125  # divides 10,000
 
 
-def batches(path: Path) -> Iterator[Batch]:
+def batches(path: Path) -> Iterator[LabelledImages]:
     """Read the images (N, C, H, W) and labels (N) that ``benchmarks.gpu.models`` kept."""
     with np.load(path) as kept:
         images, labels = kept["images"], kept["labels"]

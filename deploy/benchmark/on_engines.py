@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from deploy.benchmark.measure_arms import EngineSettings, measure_engines, measure_open_arms, open_timed_arms
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
-from deploy.benchmark.timed_images import latency_images, peek
+from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.builder import BuildResult
 from deploy.graph import DEFAULT_BATCHES, OnnxFile, resolve_shapes
-from deploy.measure import Batch, compare_accuracy
+from deploy.measure import LabelledImages, compare_accuracy
 from deploy.sessions import OnnxSession, Session
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
@@ -26,7 +26,7 @@ __all__ = ["benchmark_engines"]
 def benchmark_engines(
     dense: Path,
     sparse: Path,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledImages],
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
 ) -> BenchmarkResult:
@@ -47,7 +47,7 @@ def benchmark_engines(
     settings = settings or EngineSettings()
     references: Dict[str, Session] = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
     total = operator.length_hint(batches)
-    first, batches = peek(batches)
+    first, batches = first_images(batches)
     images, *further = _timed_images(references, first, settings)
     for session in references.values():
         session.run(images)  # a misfit shows before engines are built

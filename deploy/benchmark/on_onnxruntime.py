@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Optional
 
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
-from deploy.benchmark.timed_images import latency_images, peek
+from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.graph import OnnxFile
 from deploy.machine import describe_environment, require
-from deploy.measure import Batch, HostTimer, compare_accuracy, measure_latency
+from deploy.measure import HostTimer, LabelledImages, compare_accuracy, measure_latency
 from deploy.sessions import OnnxSession
 from sparsegpt_core.progress import Progress, silent
 
@@ -27,7 +27,7 @@ _CPU_NOTE = (
 def benchmark_onnx(
     dense: Path,
     sparse: Path,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledImages],
     *,
     latency_batches: Sequence[int] = (),
     rounds: int = 20,
@@ -58,7 +58,7 @@ def benchmark_onnx(
     """
     sessions = {"dense": OnnxSession(dense, threads), "sparse": OnnxSession(sparse, threads)}
     total = operator.length_hint(batches)
-    first, batches = peek(batches)
+    first, batches = first_images(batches)
     portions = [latency_images(sessions, first, batch) for batch in latency_batches or (None,)]
     accuracy = compare_accuracy(
         {name: session.run for name, session in sessions.items()}, batches, progress=progress, total=total

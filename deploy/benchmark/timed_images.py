@@ -9,14 +9,14 @@ from typing import Any, Optional, Tuple
 import numpy as np
 import numpy.typing as npt
 
-from deploy.measure import Batch
+from deploy.measure import LabelledImages
 from deploy.sessions import Session
 from sparsegpt_core.errors import DataError, InputError
 
-__all__ = ["latency_images", "peek"]
+__all__ = ["first_images", "latency_images"]
 
 
-def peek(batches: Iterable[Batch]) -> Tuple[npt.NDArray[Any], Iterable[Batch]]:
+def first_images(batches: Iterable[LabelledImages]) -> Tuple[npt.NDArray[Any], Iterable[LabelledImages]]:
     """Return the first batch's images, and all batches.
 
     Raises:

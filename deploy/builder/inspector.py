@@ -8,7 +8,7 @@ name does; Myelin's layers bear short types (``Half``) and often no tactic.
 
 from __future__ import annotations
 
-__all__ = ["EngineLayer", "EngineTensor", "inspect_engine", "node_names", "read_layers"]
+__all__ = ["EngineLayer", "LayerTensor", "inspect_engine", "node_names", "read_layers"]
 
 import json
 import re
@@ -28,7 +28,7 @@ _SHORT = {"HALF": "FP16", "FLOAT": "FP32", "BFLOAT16": "BF16"}
 
 
 @dataclass(frozen=True)
-class EngineTensor:
+class LayerTensor:
     """An input or output of an engine's layer; ``precision`` such as ``FP16``, None where it is not told."""
 
     name: str
@@ -48,8 +48,8 @@ class EngineLayer:
     kind: str = ""
     tactic: Optional[str] = None
     origins: Tuple[str, ...] = ()
-    inputs: Tuple[EngineTensor, ...] = ()
-    outputs: Tuple[EngineTensor, ...] = ()
+    inputs: Tuple[LayerTensor, ...] = ()
+    outputs: Tuple[LayerTensor, ...] = ()
     has_sparse_weights: Optional[bool] = None
 
     @property
@@ -108,13 +108,13 @@ def _layer(record: dict[str, Any]) -> EngineLayer:
     )
 
 
-def _tensors(records: Any) -> Tuple[EngineTensor, ...]:
+def _tensors(records: Any) -> Tuple[LayerTensor, ...]:
     known = [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []
     return tuple(_tensor(record) for record in known)
 
 
-def _tensor(record: dict[str, Any]) -> EngineTensor:
+def _tensor(record: dict[str, Any]) -> LayerTensor:
     layout = str(record.get("Format", record.get("Format/Datatype", "")))
     found = _PRECISION.search(str(record.get("DataType", record.get("Datatype", layout))))
     precision = None if found is None else _SHORT.get(found[0].upper(), found[0].upper())
-    return EngineTensor(str(record.get("Name", "")), precision, layout)
+    return LayerTensor(str(record.get("Name", "")), precision, layout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HARDWARE", "BuildSettings"]
+__all__ = ["HARDWARE_LEVELS", "BuildSettings"]
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from deploy.graph import Shapes
 from deploy.machine import BACKENDS
 from sparsegpt_core.errors import InputError
 
-HARDWARE = ("ampere-plus", "same-compute-capability")
+HARDWARE_LEVELS = ("ampere-plus", "same-compute-capability")
 """Levels of hardware compatibility, as TensorRT calls them."""
 
 
@@ -60,5 +60,7 @@ class BuildSettings:
             )
         if self.workspace is not None and self.workspace <= 0:
             raise InputError(f"a workspace of {self.workspace} bytes is too small", "Leave it out to use all there is.")
-        if self.hardware is not None and self.hardware not in HARDWARE:
-            raise InputError(f"unknown hardware compatibility '{self.hardware}'", f"Use {' or '.join(HARDWARE)}.")
+        if self.hardware is not None and self.hardware not in HARDWARE_LEVELS:
+            raise InputError(
+                f"unknown hardware compatibility '{self.hardware}'", f"Use {' or '.join(HARDWARE_LEVELS)}."
+            )

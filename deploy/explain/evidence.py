@@ -43,19 +43,19 @@ class Evidence:
             return Reason.GPU_BEFORE_AMPERE
         return None if self.has_sparse_kernels else Reason.FP32_GRAPH
 
-    def running(self, node: str) -> Tuple[EngineLayer, ...]:
+    def engine_layers(self, node: str) -> Tuple[EngineLayer, ...]:
         """Return the engine's layers that an ONNX node became; those of no inspected engine go by their names."""
         layers = self.layers or (EngineLayer(name, origins=node_names(name)) for name in self.times)
         return tuple(layer for layer in layers if _mentions(layer.origins, node))
 
-    def time(self, node: str) -> Optional[float]:
+    def time_ms(self, node: str) -> Optional[float]:
         """Return the milliseconds of the engine layers that an ONNX node became, with all that is fused to it."""
-        names = {layer.name for layer in self.running(node)} & set(self.times)
+        names = {layer.name for layer in self.engine_layers(node)} & set(self.times)
         return sum(self.times[name] for name in names) if names else None
 
-    def chose(self, node: str) -> Optional[bool]:
+    def uses_sparse_kernel(self, node: str) -> Optional[bool]:
         """Say whether a sparse kernel runs an ONNX node: by its tactic, else by the log; None where neither tells."""
-        kernels = [layer.sparse for layer in self.running(node)]
+        kernels = [layer.sparse for layer in self.engine_layers(node)]
         if any(each is not None for each in kernels):
             return any(kernels)
         if self.obstacle is not None or self.log.chosen == 0:

@@ -73,7 +73,7 @@ class Explanation:
         return {**asdict(self), "verdict": self.verdict}
 
 
-_LITTLE = 1.05  # a ceiling below this explains by itself why nothing is gained
+_MIN_CEILING = 1.05  # a ceiling below this explains by itself why nothing is gained
 
 
 def verdict(explanation: Explanation) -> str:
@@ -116,7 +116,7 @@ def _commonest(layers: Iterable[ExplainedLayer]) -> str:
 
 def _small_share(explanation: Explanation) -> Optional[str]:
     share, limit = explanation.eligible_share, explanation.ceiling
-    if share is None or limit is None or limit > _LITTLE:
+    if share is None or limit is None or limit > _MIN_CEILING:
         return None
     return f"eligible layers take only {100 * share:.0f} % of the time, which allows {limit:.2f}× at most"
 

@@ -55,10 +55,12 @@ def explain(
 
 
 def _explain_layer(layer: AuditedLayer, sparse: Evidence, dense: Evidence, noise: float) -> ExplainedLayer:
-    kernels = sorted(sparse.running(layer.name), key=lambda kernel: kernel.sparse is None)  # those that tell first
+    kernels = sorted(
+        sparse.engine_layers(layer.name), key=lambda kernel: kernel.sparse is None
+    )  # those that tell first
     claims = [kernel.has_sparse_weights for kernel in kernels if kernel.has_sparse_weights is not None]
-    before, after = dense.time(layer.name), sparse.time(layer.name)
-    chosen = sparse.chose(layer.name)
+    before, after = dense.time_ms(layer.name), sparse.time_ms(layer.name)
+    chosen = sparse.uses_sparse_kernel(layer.name)
     if chosen is None and not layer.eligible:
         chosen = False
     gain = 1.0 if chosen is False else before / after if before is not None and after else None
@@ -103,9 +105,9 @@ def _eligible_share(layers: Iterable[AuditedLayer], dense: Evidence) -> Optional
     """Return which part of the time kernels of eligible layers alone take; None where one was not timed."""
     kernels: Dict[str, List[bool]] = {}
     for layer in layers:
-        if layer.eligible and dense.time(layer.name) is None:
+        if layer.eligible and dense.time_ms(layer.name) is None:
             return None
-        for kernel in dense.running(layer.name):
+        for kernel in dense.engine_layers(layer.name):
             kernels.setdefault(kernel.name, []).append(layer.eligible)
     total = sum(dense.times.values())
     time = sum(dense.times.get(name, 0.0) for name, eligible in kernels.items() if all(eligible))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ceiling", "is_small"]
 
-_CHANNELS = 256  # fewer, and dense kernels win: NVIDIA/TensorRT issues 3849 and 4065
+_MIN_CHANNELS = 256  # fewer, and dense kernels win: NVIDIA/TensorRT issues 3849 and 4065
 
 
 def ceiling(share: float) -> float:
@@ -28,4 +28,4 @@ def is_small(layer: AuditedLayer) -> bool:
     matrix = layer.op == "MatMul" or (layer.op == "Gemm" and layer.axis == 0)
     outputs = layer.shape[-1] if matrix else layer.shape[0]
     inputs = layer.shape[layer.axis] if matrix else math.prod(layer.shape[1:])
-    return min(inputs, outputs) < _CHANNELS
+    return min(inputs, outputs) < _MIN_CHANNELS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["VALUE_BYTES", "Workload", "read_workloads"]
+__all__ = ["BYTES_PER_VALUE", "Workload", "read_workloads"]
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 from deploy.machine import require
 from sparsegpt_core.errors import ModelError
 
-VALUE_BYTES = 2
+BYTES_PER_VALUE = 2
 """Bytes of an activation or weight: FP16, the widest type that has sparse kernels."""
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -21,7 +21,7 @@ _MOVERS = frozenset(
     {"AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "LayerNormalization", "MaxPool", "ReduceMean"}
     | {"Resize", "Softmax", "Transpose"}
 )
-_KEPT_VALUES = 1024  # constants up to this size may be shapes, which inference needs to know
+_MAX_SHAPE_VALUES = 1024  # constants up to this size may be shapes, which inference needs to know
 
 Shape = Tuple[int, ...]
 
@@ -60,7 +60,7 @@ def read_workloads(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str,
 
 def _workload(node: Any, shapes: Sequence[Shape]) -> Optional[Workload]:
     sizes = [math.prod(shape) for shape in shapes]
-    moved = VALUE_BYTES * sum(sizes)
+    moved = BYTES_PER_VALUE * sum(sizes)
     if node.op_type in _MOVERS:
         return Workload(0, moved, 0)
     if len(shapes) != 3 or 0 in sizes:
@@ -73,7 +73,7 @@ def _workload(node: Any, shapes: Sequence[Shape]) -> Optional[Workload]:
     else:
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         products = sizes[2] * (weight[-1] if transposed or len(weight) == 1 else weight[-2])
-    return Workload(2 * products, moved, VALUE_BYTES * sizes[1])
+    return Workload(2 * products, moved, BYTES_PER_VALUE * sizes[1])
 
 
 def _infer_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Optional[Shape]]:
@@ -89,7 +89,7 @@ def _infer_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, 
 def _light(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
     """Return the model without its large weights, whose shapes are all that matters."""
     graph, helper = model.graph, require("onnx").helper
-    kept = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _KEPT_VALUES]
+    kept = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _MAX_SHAPE_VALUES]
     weights = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
     inputs = {each.name: (each.type.tensor_type.elem_type, shapes.get(each.name)) for each in graph.input}
     values = [helper.make_tensor_value_info(name, *typed) for name, typed in {**inputs, **weights}.items()]

@@ -28,7 +28,10 @@ _LIBRARIES = (
     ("cuda", "no engine can be timed in a CUDA graph", True),
     ("pynvml", "no clocks, power and temperature beside a measurement", True),
 )
-_TELLING = {"pycuda": "pycuda.driver", "cuda": "cuda.bindings.driver"}  # which need more than the package itself
+_IMPORTED_MODULES = {
+    "pycuda": "pycuda.driver",
+    "cuda": "cuda.bindings.driver",
+}  # which need more than the package itself
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def _check_library(name: str, cost: str, optional: bool) -> Check:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # theirs, and not what was asked
-            module = require(_TELLING.get(name, name))
+            module = require(_IMPORTED_MODULES.get(name, name))
     except MissingDependencyError as error:
         return Check(name, False, optional, f"without {name}: {cost} ({error})", INSTALL[name])
     return Check(name, True, optional, str(getattr(module, "__version__", "found")))

@@ -3,7 +3,7 @@
 May import ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 """
 
-from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Batch, Difference, compare_accuracy
+from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference, LabelledImages, compare_accuracy
 from deploy.measure.engine_timer import EngineTimer
 from deploy.measure.gpu_monitor import GPUMonitor
 from deploy.measure.latency import LatencyReport, Ratio, measure_latency
@@ -14,11 +14,11 @@ from deploy.measure.timing import HostTimer, Regime
 __all__ = [
     "AccuracyReport",
     "ArmAccuracy",
-    "Batch",
     "Difference",
     "EngineTimer",
     "GPUMonitor",
     "HostTimer",
+    "LabelledImages",
     "LatencyReport",
     "Outputs",
     "Ratio",

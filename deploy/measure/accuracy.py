@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["AccuracyReport", "ArmAccuracy", "Batch", "Difference", "Predict", "compare_accuracy", "paired_difference"]
+__all__ = [
+    "AccuracyReport",
+    "ArmAccuracy",
+    "Difference",
+    "LabelledImages",
+    "Predict",
+    "compare_accuracy",
+    "paired_difference",
+]
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,7 +26,7 @@ from sparsegpt_core.progress import Progress, silent
 Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """Images (N, C, H, W) to logits (N, classes)."""
 
-Batch = Tuple[npt.NDArray[Any], Optional[npt.NDArray[Any]]]
+LabelledImages = Tuple[npt.NDArray[Any], Optional[npt.NDArray[Any]]]
 """Images (N, C, H, W) and, where known, their labels (N)."""
 
 
@@ -68,7 +76,7 @@ class AccuracyReport:
 
 def compare_accuracy(
     sessions: Mapping[str, Predict],
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledImages],
     reference: str = "dense",
     progress: Progress = silent,
     total: int = 0,

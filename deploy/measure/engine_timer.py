@@ -39,19 +39,19 @@ class EngineTimer:
         images, self._cuda, self._name = session.cast(images), connect(), session.name
         self.regime = replace(regime, batch=len(images))
         with contextlib.ExitStack() as cleanup:
-            self._lanes: List[InferenceStream] = []
+            self._streams: List[InferenceStream] = []
             for _ in range(regime.streams):
-                self._lanes.append(session.new_lane())
-                cleanup.callback(self._lanes[-1].close)
+                self._streams.append(session.new_stream())
+                cleanup.callback(self._streams[-1].close)
             with gpu_errors(self._cuda, f"preparing to time {self._name}"):
-                for lane in self._lanes:
-                    lane.resize(images.shape)
-                    lane.fill(images)
-                    lane.upload()
-                    lane.synchronize()
+                for stream in self._streams:
+                    stream.resize(images.shape)
+                    stream.fill(images)
+                    stream.upload()
+                    stream.synchronize()
                 self._works = self._launchers(cleanup)
                 self._start, self._end = self._cuda.Event(), self._cuda.Event()
-                self._done = [self._cuda.Event() for _ in self._lanes[1:]]
+                self._done = [self._cuda.Event() for _ in self._streams[1:]]
             self._cleanup = cleanup.pop_all()
 
     def __enter__(self) -> EngineTimer:
@@ -78,14 +78,14 @@ class EngineTimer:
         self._cleanup.close()
 
     def _launchers(self, cleanup: contextlib.ExitStack) -> List[Callable[[], None]]:
-        """Return what puts one inference on each lane's stream."""
-        works = [_with_transfers(lane) if self.regime.transfers else lane.execute for lane in self._lanes]
+        """Return what puts one inference on each CUDA stream."""
+        works = [_with_transfers(stream) if self.regime.transfers else stream.execute for stream in self._streams]
         if not self.regime.cuda_graph:
             return works
         graphs: List[CudaGraph] = []
         try:
-            for lane, work in zip(self._lanes, works):
-                graphs.append(lane.capture(work))
+            for stream, work in zip(self._streams, works):
+                graphs.append(stream.capture(work))
                 cleanup.callback(graphs[-1].close)
         except SparseGPTError as error:
             self.regime = replace(self.regime, cuda_graph=False, note=f"No CUDA graph: {error}.")
@@ -96,13 +96,13 @@ class EngineTimer:
         start = time.perf_counter_ns()
         for work in self._works:
             work()
-        for lane in self._lanes:
-            lane.stream.synchronize()
+        for stream in self._streams:
+            stream.cuda_stream.synchronize()
         return (time.perf_counter_ns() - start) / _NS_PER_MS
 
     def _by_gpu(self) -> float:
         """Fork from the first stream and join it again, so that its two events enclose the work of all."""
-        first, *others = (lane.stream for lane in self._lanes)
+        first, *others = (stream.cuda_stream for stream in self._streams)
         self._start.record(first)
         for stream in others:
             stream.wait_for_event(self._start)
@@ -116,10 +116,10 @@ class EngineTimer:
         return float(self._end.time_since(self._start))
 
 
-def _with_transfers(lane: InferenceStream) -> Callable[[], None]:
+def _with_transfers(stream: InferenceStream) -> Callable[[], None]:
     def work() -> None:
-        lane.upload()
-        lane.execute()
-        lane.download()
+        stream.upload()
+        stream.execute()
+        stream.download()
 
     return work

@@ -16,7 +16,7 @@ from deploy.measure.timing import Regime, Timer, settle
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 
-_RESAMPLES = 2000
+_BOOTSTRAP_RESAMPLES = 2000
 
 Rounds = Tuple[Tuple[float, ...], ...]
 """Times in milliseconds, one tuple per round."""
@@ -97,7 +97,8 @@ class LatencyReport:
     @property
     def noise(self) -> float:
         """By what share the reference is slower than itself, or faster: differences below it are none."""
-        return _gap(_ratio(self.arms[self.reference], self.repeat))
+        ratio = _ratio(self.arms[self.reference], self.repeat)
+        return max(ratio, 1 / ratio) - 1
 
     def speedup(self, before: str, after: str) -> Ratio:
         """Return how many times as fast ``after`` is as ``before``.
@@ -110,15 +111,10 @@ class LatencyReport:
         generator = np.random.default_rng(self.seed)
         first, second = (np.log(self.arms[name].medians) for name in (before, after))
         rounds = first.shape[1]
-        turns = generator.integers(rounds, size=(_RESAMPLES, 1, rounds))
+        turns = generator.integers(rounds, size=(_BOOTSTRAP_RESAMPLES, 1, rounds))
         draws = _resample(first, turns, generator) - _resample(second, turns, generator)
         low, high = np.exp(np.percentile(draws, _percents(rounds)))
         return Ratio(_ratio(self.arms[before], self.arms[after]), float(low), float(high))
-
-    def is_difference(self, before: str, after: str) -> bool:
-        """Say whether a speed-up or slow-down is to be believed: beyond its interval and beyond the noise."""
-        found = self.speedup(before, after)
-        return not found.low <= 1 <= found.high and _gap(found.ratio) > self.noise
 
     def to_json(self) -> dict[str, Any]:
         """Return ``{reference, arms: {name: ...}, repeat, noise, regime, unsettled}``."""
@@ -188,10 +184,6 @@ def _common_regime(timers: Mapping[str, Sequence[Timer]]) -> Regime:
 
 def _ratio(before: ArmLatency, after: ArmLatency) -> float:
     return math.exp(np.log(before.medians).mean() - np.log(after.medians).mean())
-
-
-def _gap(ratio: float) -> float:
-    return max(ratio, 1 / ratio) - 1
 
 
 def _resample(

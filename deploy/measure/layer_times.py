@@ -36,22 +36,22 @@ def measure_layer_times(
     images = session.cast(images)
     run: Dict[str, float] = {}
     taken: Dict[str, List[float]] = {}
-    lane = session.new_lane()
+    stream = session.new_stream()
     try:
         with gpu_errors(connect(), f"profiling {session.name}"):
-            lane.resize(images.shape)
-            lane.fill(images)
-            lane.upload()
+            stream.resize(images.shape)
+            stream.fill(images)
+            stream.upload()
             for done in range(-warmup, iterations):
                 if done == 0:
-                    lane.attach(_recorder(session.backend.module, run))
+                    stream.attach(_recorder(session.backend.module, run))
                 run.clear()
-                lane.execute()
-                lane.synchronize()
+                stream.execute()
+                stream.synchronize()
                 for name, milliseconds in run.items():
                     taken.setdefault(name, []).append(milliseconds)
     finally:
-        lane.close()
+        stream.close()
     return taken
 
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict
 import numpy as np
 import numpy.typing as npt
 
-from deploy.measure.accuracy import Batch
+from deploy.measure.accuracy import LabelledImages
 from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.progress import Progress, silent
 
@@ -35,7 +35,7 @@ class OutputsReport:
 
 def compare_outputs(
     sessions: Mapping[str, Outputs],
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledImages],
     reference: str = "dense",
     progress: Progress = silent,
     total: int = 0,

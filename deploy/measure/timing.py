@@ -13,8 +13,8 @@ import numpy as np
 from sparsegpt_core.errors import InputError
 
 _NS_PER_MS = 1e6
-_SETTLED = 0.02  # two blocks whose medians are this close, relative to the first, show no warming up
-_MOST_BLOCKS = 20
+_MAX_SETTLED_CHANGE = 0.02  # two blocks whose medians are this close, relative to the first, show no warming up
+_MAX_WARMUP_BLOCKS = 20
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def settle(timer: Timer, at_least: int) -> bool:
         Whether the last two blocks agreed.
     """
     before = np.inf
-    for _ in range(_MOST_BLOCKS if at_least else 0):
+    for _ in range(_MAX_WARMUP_BLOCKS if at_least else 0):
         median = float(np.median(timer(at_least)))
-        if abs(median - before) <= _SETTLED * before < np.inf:
+        if abs(median - before) <= _MAX_SETTLED_CHANGE * before < np.inf:
             return True
         before = median
     return at_least == 0

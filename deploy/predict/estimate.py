@@ -23,8 +23,8 @@ __all__ = ["EstimatedPrediction", "PredictedLayer", "predict"]
 
 # FLOP per byte at which an A100's FP16 tensor cores (312 TFLOP/s) and memory (1.56 TB/s) take equally long; 150 to
 # 400 on other GPUs. INT8 doubles the one and halves the other, which leaves every share of the time as it is.
-_BALANCE = 200
-_WEIGHTS_SAVED = 7 / 16  # of four FP16 values two stay, with two bits of position each: 36 bits of 64
+_BALANCE_FLOP_PER_BYTE = 200
+_SAVED_WEIGHT_SHARE = 7 / 16  # of four FP16 values two stay, with two bits of position each: 36 bits of 64
 _STRUCTURAL = (Reason.TRANSPOSED, Reason.GROUPED, Reason.NOT_CONSTANT, Reason.CHANNELS_NOT_MULTIPLE)
 _NOTE = "An estimate from layer shapes, not a measurement: only engines on a GPU show what is gained."
 
@@ -139,5 +139,7 @@ def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: flo
 def _seconds(workload: Workload, sparse: bool = False) -> float:
     """Estimate a node's time, in units of what one byte takes to move."""
     if sparse:
-        return max(workload.flops / 2 / _BALANCE, workload.bytes - _WEIGHTS_SAVED * workload.weight_bytes)
-    return max(workload.flops / _BALANCE, workload.bytes)
+        return max(
+            workload.flops / 2 / _BALANCE_FLOP_PER_BYTE, workload.bytes - _SAVED_WEIGHT_SHARE * workload.weight_bytes
+        )
+    return max(workload.flops / _BALANCE_FLOP_PER_BYTE, workload.bytes)

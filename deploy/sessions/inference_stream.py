@@ -40,7 +40,7 @@ class InferenceStream:
         self._buffers: Dict[str, Buffer] = {}
         self._input = engine.inputs[0]
         with contextlib.ExitStack() as cleanup, gpu_errors(cuda, f"preparing {engine.name}"):
-            self.stream = cuda.Stream(_NON_BLOCKING)
+            self.cuda_stream = cuda.Stream(_NON_BLOCKING)
             self.resize(engine.profile(self._input.name)[2])
             for tensor in (*engine.inputs, *engine.outputs):
                 buffer = Buffer(cuda, self._shapes[tensor.name], tensor.dtype)
@@ -83,7 +83,7 @@ class InferenceStream:
 
     def upload(self) -> None:
         """Copy the input to the GPU."""
-        self._buffers[self._input.name].upload(self._shapes[self._input.name], self.stream)
+        self._buffers[self._input.name].upload(self._shapes[self._input.name], self.cuda_stream)
 
     def execute(self) -> None:
         """Run the engine.
@@ -91,18 +91,18 @@ class InferenceStream:
         Raises:
             ModelError: TensorRT refuses.
         """
-        if not self._context.execute_async_v3(self.stream.handle):
+        if not self._context.execute_async_v3(self.cuda_stream.handle):
             raise ModelError(f"{self._engine.name} cannot run: {self._engine.reason()}", "Build it again on this GPU.")
 
     def download(self) -> None:
         """Copy the outputs to the host."""
         for output in self._engine.outputs:
-            self._buffers[output.name].download(self._shapes[output.name], self.stream)
+            self._buffers[output.name].download(self._shapes[output.name], self.cuda_stream)
 
     def synchronize(self) -> None:
         """Wait until the stream has done all that was put on it."""
         with gpu_errors(self._cuda, f"running {self._engine.name}"):
-            self.stream.synchronize()
+            self.cuda_stream.synchronize()
 
     def output(self) -> npt.NDArray[Any]:
         """Return a copy of the first output as the last download left it."""
@@ -115,7 +115,7 @@ class InferenceStream:
         self._context.profiler = profiler
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
-        """Capture work that puts this lane's calls on its stream.
+        """Capture work that puts this stream's calls on its stream.
 
         Raises:
             InputError: It cannot be captured.
@@ -123,8 +123,8 @@ class InferenceStream:
         """
         with gpu_errors(self._cuda, f"preparing a CUDA graph of {self._engine.name}"):
             work()  # once outside: the first run after a change of shape does what cannot be captured
-            self.stream.synchronize()
-            return CudaGraph(self.stream.handle, work)
+            self.cuda_stream.synchronize()
+            return CudaGraph(self.cuda_stream.handle, work)
 
     def close(self) -> None:
         """Wait for the stream and free the memory; a second call does nothing."""

@@ -45,7 +45,7 @@ class TensorRTSession:
         self._input = self.engine.inputs[0]
         low, best, high = self.engine.profile(self._input.name)
         self.batches = low[0], best[0], high[0]
-        self._lane = self.new_lane()
+        self._stream = self.new_stream()
 
     def __enter__(self) -> TensorRTSession:
         return self
@@ -92,7 +92,7 @@ class TensorRTSession:
             )
         return images.astype(self._input.dtype, copy=False)
 
-    def new_lane(self) -> InferenceStream:
+    def new_stream(self) -> InferenceStream:
         """Make another execution context with its own stream and memory; its maker closes it.
 
         Raises:
@@ -102,19 +102,19 @@ class TensorRTSession:
 
     def close(self) -> None:
         """Free the GPU's memory; the session is of no use then. A second call does nothing."""
-        self._lane.close()
+        self._stream.close()
         self.engine.close()
 
     def _run_one(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        lane, batch = self._lane, max(len(images), self.batches[0])
-        lane.resize((batch, *images.shape[1:]))
-        lane.fill(images)
+        stream, batch = self._stream, max(len(images), self.batches[0])
+        stream.resize((batch, *images.shape[1:]))
+        stream.fill(images)
         with gpu_errors(self._cuda, f"running {self.name}"):
-            lane.upload()
-            lane.execute()
-            lane.download()
-        lane.synchronize()
-        logits = lane.output()
+            stream.upload()
+            stream.execute()
+            stream.download()
+        stream.synchronize()
+        logits = stream.output()
         if logits.ndim != 2 or len(logits) != batch:
             raise ModelError(f"{self.name} gives {logits.shape}, not ({batch}, classes)", "It is no classifier.")
         return np.asarray(logits[: len(images)], dtype=np.float32)

@@ -32,7 +32,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path) -> FakeGPU:
     fake.trt.LayerInformationFormat = SimpleNamespace(JSON=1)
 
     def deserialize(runtime, plan):
-        fake.note("deserialize")
+        fake.record_call("deserialize")
         return Engine(fake, runtime.logger, plan.decode()[-1])
 
     fake.trt.Runtime.deserialize_cuda_engine = deserialize

@@ -45,7 +45,7 @@ class FakeGPU:
         self.now_ms = 0.0
         self.pycuda, self.trt, self.driver = self._pycuda(), self._trt(), self._driver()
 
-    def note(self, *call: object) -> None:
+    def record_call(self, *call: object) -> None:
         self.calls.append(call)
 
     def names(self) -> list[str]:
@@ -60,11 +60,11 @@ class FakeGPU:
         class HostMemory(np.ndarray):
             @property
             def base(self):
-                return SimpleNamespace(free=lambda: gpu.note("free_host"))
+                return SimpleNamespace(free=lambda: gpu.record_call("free_host"))
 
         def pagelocked_empty(shape, dtype):
             made = np.ones(shape, dtype).view(HostMemory)
-            gpu.note("pagelocked_empty", shape, np.dtype(dtype).name)
+            gpu.record_call("pagelocked_empty", shape, np.dtype(dtype).name)
             return made
 
         class Allocation:
@@ -77,12 +77,12 @@ class FakeGPU:
                 return self.address
 
             def free(self):
-                gpu.note("free", self.address)
+                gpu.record_call("free", self.address)
                 gpu.memory += self.size
                 del gpu.addresses[self.address]
 
         def mem_alloc(size):
-            gpu.note("mem_alloc", size)
+            gpu.record_call("mem_alloc", size)
             if size > gpu.memory:
                 raise module.MemoryError("cuMemAlloc failed: out of memory")
             gpu.memory -= size
@@ -110,7 +110,7 @@ class FakeGPU:
                 return self
 
             def synchronize(self):
-                gpu.note("event_synchronize")
+                gpu.record_call("event_synchronize")
                 for stream in gpu.streams.values():
                     stream.drain()
                 return self
@@ -140,7 +140,7 @@ class FakeGPU:
                 self.logger = logger
 
             def deserialize_cuda_engine(self, plan):
-                gpu.note("deserialize", vars(self).get("engine_host_code_allowed", False))
+                gpu.record_call("deserialize", vars(self).get("engine_host_code_allowed", False))
                 if plan != b"plan":
                     self.logger.log(SimpleNamespace(name="ERROR"), "IRuntime::deserializeCudaEngine: bad magic tag")
                     return None
@@ -154,7 +154,7 @@ class FakeGPU:
         result = enum.IntEnum("CUresult", {"CUDA_SUCCESS": 0, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED": 901})
 
         def answer(name, *values):
-            gpu.note(name)
+            gpu.record_call(name)
             failed = gpu.capture == name
             return (result.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED if failed else result.CUDA_SUCCESS, *values)
 
@@ -192,13 +192,13 @@ class FakeStream:
         self.queue: list = []
         self.captured: list | None = None
         gpu.streams[self.handle] = self
-        gpu.note("Stream", flags)
+        gpu.record_call("Stream", flags)
 
     def put(self, name, work):
         if self.captured is not None:
             self.captured.append((name, work))
         else:
-            self.gpu.note(name, self.handle)
+            self.gpu.record_call(name, self.handle)
             self.queue.append(work)
 
     def wait_for_event(self, event):
@@ -211,7 +211,7 @@ class FakeStream:
 
     def synchronize(self):
         assert self.captured is None, "a stream that is captured cannot be waited for"
-        self.gpu.note("synchronize", self.handle)
+        self.gpu.record_call("synchronize", self.handle)
         self.drain()
 
 
@@ -252,10 +252,10 @@ class FakeContext:
         self.profiler = None
 
     def __del__(self):
-        self.gpu.note("~context")
+        self.gpu.record_call("~context")
 
     def set_input_shape(self, name, shape):
-        self.gpu.note("set_input_shape", name, shape)
+        self.gpu.record_call("set_input_shape", name, shape)
         low, _, high = self.gpu.plan["batches"]
         if not low <= shape[0] <= high:
             self.engine.logger.log(SimpleNamespace(name="ERROR"), "setInputShape: outside the profile")

@@ -55,7 +55,7 @@ def test_the_result(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.Mo
             return self
 
         def __exit__(self, *_):
-            gpu.note("monitor ends")
+            gpu.record_call("monitor ends")
 
     monkeypatch.setattr("deploy.benchmark.measure_arms.GPUMonitor", Monitor)
     before, stages = gpu.memory, []

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.builder import EngineLayer, inspect_engine, node_names
-from deploy.builder.inspector import EngineTensor, read_layers
+from deploy.builder.inspector import LayerTensor, read_layers
 from sparsegpt_core.errors import InputError
 
 DENSE = "sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize128x32x64_stage1"
@@ -42,7 +42,7 @@ def test_8_5_names_nodes_in_the_layers_name_alone() -> None:
     )
     assert (copy.origins, copy.tactic, copy.sparse) == ((), None, None)
     assert (conv.origins, conv.tactic, conv.sparse) == (("conv1", "relu1"), DENSE, False)
-    assert conv.inputs == (EngineTensor("x", "FP16", NHWC8),)
+    assert conv.inputs == (LayerTensor("x", "FP16", NHWC8),)
     assert (pair.origins, pair.sparse, pair.has_sparse_weights) == (("conv2", "conv3"), True, None)
 
 
@@ -72,7 +72,7 @@ def test_myelin_of_10() -> None:
 def test_11_splits_format_and_type() -> None:
     split = {"Name": "x", "Dimensions": [1, 64], "DataType": "Half", "Format": "Row major linear format (kLINEAR)"}
     (layer,) = read(record("fc", "gemm", Inputs=[split]), **{"I/O Tensors": [{"Name": "x", "IOMode": "Input"}]})
-    assert layer.inputs == (EngineTensor("x", "FP16", "Row major linear format (kLINEAR)"),)
+    assert layer.inputs == (LayerTensor("x", "FP16", "Row major linear format (kLINEAR)"),)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_names_alone_and_further_profiles() -> None:
 
 def test_fields_that_are_not_what_they_should_be() -> None:
     layer, bare = read({"Name": 3, "Inputs": "none", "Outputs": [1, {}], "Metadata": None, "TacticName": []}, {})
-    assert layer == EngineLayer("3", origins=("3",), outputs=(EngineTensor("", None, ""),))
+    assert layer == EngineLayer("3", origins=("3",), outputs=(LayerTensor("", None, ""),))
     assert bare == EngineLayer("")
 
 

@@ -156,7 +156,7 @@ def test_profiles_of_several_calls_and_unknown_gains(tmp_path: Path) -> None:
     gains = [("a", 1.0), ("a#2", 1.3), ("b", 1.01), ("b#2", 0.9), ("c", None), ("d", 1.1), ("e", 1.0)]
     write_json(tmp_path / "p.json", {"layers": [{"name": name, "gain": gain} for name, gain in gains]})
     assert layers_without_gain(tmp_path / "p.json") == ("b", "e")
-    assert layers_without_gain(tmp_path / "p.json", least=1.2) == ("b", "d", "e")
+    assert layers_without_gain(tmp_path / "p.json", min_gain=1.2) == ("b", "d", "e")
 
 
 @pytest.mark.parametrize(
