@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     )
     from sparsegpt_core.patterns import NM, Unstructured, parse_pattern
     from sparsegpt_core.pruning import LayerResult, PruneResult, global_quotas, permute_model, prune_model
-    from sparsegpt_core.settings import PruneSettings, preset
+    from sparsegpt_core.quality import Quality, Workflow, preset
+    from sparsegpt_core.settings import PruneSettings
     from sparsegpt_core.zoo import ModelShape, build_model
 
 __version__ = "0.1.0"
@@ -42,8 +43,10 @@ __all__ = [
     "NumericsError",
     "PruneResult",
     "PruneSettings",
+    "Quality",
     "SparseGPTError",
     "Unstructured",
+    "Workflow",
     "build_model",
     "global_quotas",
     "load_checkpoint",
@@ -58,7 +61,8 @@ _HOMES = {
     "checkpoints": ("load_checkpoint", "save_checkpoint"),
     "patterns": ("NM", "Unstructured", "parse_pattern"),
     "pruning": ("LayerResult", "PruneResult", "global_quotas", "permute_model", "prune_model"),
-    "settings": ("PruneSettings", "preset"),
+    "quality": ("Quality", "Workflow", "preset"),
+    "settings": ("PruneSettings",),
     "zoo": ("ModelShape", "build_model"),
 }
 """The module of each name; names that are not here are errors."""

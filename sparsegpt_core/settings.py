@@ -5,22 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM, Pattern, Unstructured
 
-__all__ = ["MASKS", "METHODS", "QUALITIES", "PruneSettings", "preset"]
+__all__ = ["MASKS", "METHODS", "PruneSettings"]
 
 METHODS = ("sparsegpt", "magnitude")
 MASKS = ("adaptive", "exact", "admm", "auto")
-
-QUALITIES: dict[str, dict[str, Any]] = {
-    "fast": {"alpha": 0.0, "refit": False, "mask": "adaptive"},
-    "balanced": {},
-    "best": {"admm_columns": 8192},
-}
-"""What the presets change of the defaults; docs/quality.md has what each costs and gains."""
 
 _LEAST_DAMPING = 1e-4  # below it the float32 factor is noise; docs/numerics.md
 _ALPHAS = (1.0, 0.5, 0.25, 0.0)  # tried where none is given
@@ -130,14 +122,3 @@ class PruneSettings:
         if samples < 2:
             raise InputError("a choice by held-out error needs two calibration images or more", "Raise --samples.")
         return max(1, samples // _HELD_OUT)
-
-
-def preset(quality: str, **settings: Any) -> PruneSettings:
-    """Return the settings of a preset, with those given in place of its own.
-
-    Raises:
-        InputError: There is no such preset, or a value is out of range.
-    """
-    if quality not in QUALITIES:
-        raise InputError(f"unknown quality '{quality}'", f"Use {', '.join(QUALITIES)}.")
-    return PruneSettings(**QUALITIES[quality] | settings)

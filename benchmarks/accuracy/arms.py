@@ -20,7 +20,8 @@ from sparsegpt_core.execution import DEFAULT
 from sparsegpt_core.network import eval_mode, matrix_to_weight, plan_layers, weight_to_matrix
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.pruning import cnn_sparsegpt, permute_model, prune_model
-from sparsegpt_core.settings import QUALITIES, PruneSettings
+from sparsegpt_core.quality import QUALITIES
+from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers import solve
 from sparsegpt_core.statistics import LayerStatistics
 
@@ -36,6 +37,7 @@ _PLAIN: dict[str, Any] = {"alpha": 0.0, "refit": False, "bias": False, "damping"
 _TARGET = _PLAIN | {"refit": True, "alpha": 1.0}
 _DAMPED = _TARGET | {"damping": None}
 _ADMM = _DAMPED | {"bias": True, "mask": "admm", "admm_columns": 8192}
+_FAST, _BALANCED, _BEST = (vars(QUALITIES[name].settings) for name in ("fast", "balanced", "best"))
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def _library(
     title: str, settings: dict[str, Any], *, views: int = 0, permute: bool = False, batch_norm: bool = False
 ) -> Arm:
     def prune(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
-        chosen = PruneSettings(pattern=pattern, **settings)
+        chosen = PruneSettings(**settings | {"pattern": pattern})
         if views:
             batches = with_views(batches, views, [min(float(batch.min()) for batch in batches)], flip=True, seed=0)
         if permute:
@@ -115,10 +117,10 @@ ARMS = {
     "admm": _library("… with ADMM's masks", _ADMM),
     "auto": _library("… with the best mask by held-out error", _ADMM | {"mask": "auto"}),
     "alpha": _library("ADMM, α by held-out error", _ADMM | {"alpha": None}),
-    "fast": _library("preset fast", QUALITIES["fast"]),
-    "balanced": _library("preset balanced", QUALITIES["balanced"]),
-    "views": _library("balanced + three views of each image", QUALITIES["balanced"], views=3),
-    "ordered": _library("balanced + channels ordered, ADMM everywhere", QUALITIES["best"], permute=True),
-    "ordered_views": _library("balanced + both", QUALITIES["best"], permute=True, views=3),
-    "best": _library("preset best: both, with seven views", QUALITIES["best"], permute=True, views=7),
+    "fast": _library("preset fast", _FAST),
+    "balanced": _library("preset balanced", _BALANCED),
+    "views": _library("balanced + three views of each image", _BALANCED, views=3),
+    "ordered": _library("balanced + channels ordered, ADMM everywhere", _BEST, permute=True),
+    "ordered_views": _library("balanced + both", _BEST, permute=True, views=3),
+    "best": _library("preset best: both, with seven views", _BEST, permute=True, views=7),
 }

@@ -10,9 +10,9 @@ import torch
 from calibration.data import Data
 from export.exporter import ExportSettings
 from sparsegpt_cli.jobs.models import LoadedModel
-from sparsegpt_cli.jobs.workflow import Workflow
 from sparsegpt_core import __version__
 from sparsegpt_core.pruning import PruneResult
+from sparsegpt_core.quality import Workflow
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["Job", "model_metadata", "pruning_identity", "pruning_metadata", "run_identity"]

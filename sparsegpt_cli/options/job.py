@@ -59,7 +59,8 @@ class JobOptions:
         from sparsegpt_cli.options import parse_size
 
         # What can be wrong without reading a file is told first.
-        settings, workflow, device = pruning.settings(), pruning.workflow(), pick_device(self.device)
+        quality, device = pruning.quality_settings(), pick_device(self.device)
+        settings = quality.settings
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(
             ModelOptions(self.model, self.weights, self.num_classes),
@@ -75,7 +76,7 @@ class JobOptions:
             data=data,
             settings=settings,
             device=device,
-            workflow=workflow,
+            workflow=quality.workflow,
             samples=self.samples,
             seed=console.seed,
             memory_limit=limit,

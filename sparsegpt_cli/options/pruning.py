@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
-    from sparsegpt_cli.jobs.workflow import Workflow
-    from sparsegpt_core.settings import PruneSettings
+    from sparsegpt_core.quality import Quality
 from sparsegpt_cli.options.shared import Pattern
 
 __all__ = ["PruneOptions"]
 
-_MOST_DISAGREEMENT = 0.5  # percent of held-out images
+_BY_QUALITY = ("mask", "refit", "bias", "damping", "permute", "batch_norm", "views")
+_AUTO_DISAGREEMENT_PERCENT = 0.5  # of held-out images, for --layers auto
 
 
 def _above_zero(value: float) -> float:
@@ -88,40 +88,18 @@ class PruneOptions:
         float | None, typer.Option(help="Leave the worst layers dense while this share of all weights stays zero: 0.4.")
     ] = None
 
-    def workflow(self) -> Workflow:
-        """What the options mean for what is done around the sweep.
+    def quality_settings(self) -> Quality:
+        """The quality, with the options that were given in place of its own values.
 
         Raises:
-            InputError: A value is out of range.
+            InputError: A value is out of range, or is not a number.
         """
-        from sparsegpt_cli.jobs.workflow import WORKFLOWS, Workflow
+        from sparsegpt_core.patterns import parse_pattern
+        from sparsegpt_core.quality import preset
 
         if self.layers not in ("all", "auto"):
             raise InputError(f"unknown layers '{self.layers}'", "Use all or auto; --include and --exclude take globs.")
-        most = None if self.max_disagreement is None else _percent(self.max_disagreement)
-        if self.layers == "auto" and most is None and self.sparsity_budget is None:
-            most = _MOST_DISAGREEMENT
-        given = {"permute": self.permute, "batch_norm": self.batch_norm, "views": self.views}
-        chosen = WORKFLOWS.get(self.quality, {}) | {name: value for name, value in given.items() if value is not None}
-        return Workflow(
-            **chosen,
-            permute_seconds=self.permute_seconds,
-            global_budget=self.global_budget,
-            max_disagreement=most,
-            sparsity_budget=self.sparsity_budget,
-        )
-
-    def settings(self) -> PruneSettings:
-        """What the options mean.
-
-        Raises:
-            InputError: A value is out of range, or no number.
-        """
-        from sparsegpt_core.patterns import parse_pattern
-        from sparsegpt_core.settings import preset
-
-        given: dict[str, Any] = {name: getattr(self, name) for name in ("mask", "refit", "bias", "damping")}
-        given = {name: value for name, value in given.items() if value is not None}
+        given = {name: value for name in _BY_QUALITY if (value := getattr(self, name)) is not None}
         if self.alpha is not None:
             given["alpha"] = _alpha(self.alpha)
         return preset(
@@ -131,19 +109,28 @@ class PruneOptions:
             positions_per_column=self.positions_per_column,
             include=tuple(self.include or ()),
             exclude=tuple(self.exclude or ()),
+            permute_seconds=self.permute_seconds,
+            global_budget=self.global_budget,
+            max_disagreement=self._max_disagreement(),
+            sparsity_budget=self.sparsity_budget,
             **given,
         )
+
+    def _max_disagreement(self) -> float | None:
+        if self.max_disagreement is not None:
+            return _percent(self.max_disagreement)
+        return _AUTO_DISAGREEMENT_PERCENT if self.layers == "auto" and self.sparsity_budget is None else None
 
 
 def _percent(text: str) -> float:
     try:
         return float(text.removesuffix("%"))
     except ValueError:
-        raise InputError(f"--max-disagreement '{text}' is no percentage", "For example 0.5%.") from None
+        raise InputError(f"--max-disagreement '{text}' is not a percentage", "For example 0.5%.") from None
 
 
 def _alpha(text: str) -> float | None:
     try:
         return None if text == "auto" else float(text)
     except ValueError:
-        raise InputError(f"--alpha '{text}' is no number", "Use a number from 0 to 1, or auto.") from None
+        raise InputError(f"--alpha '{text}' is not a number", "Use a number from 0 to 1, or auto.") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsegpt_cli.jobs.workflow import WORKFLOWS, Workflow
 from sparsegpt_core.patterns import Pattern
-from sparsegpt_core.settings import PruneSettings, preset
+from sparsegpt_core.quality import Workflow, preset
+from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["CNN_SPARSEGPT", "METHODS", "settings_for", "workflow_for"]
 
@@ -33,9 +33,10 @@ _PERMUTE_SECONDS = 86400.0  # a result must not depend on how busy the machine w
 def settings_for(method: str, pattern: Pattern) -> PruneSettings:
     """Return the settings of a method other than the research project's."""
     quality, changed = _PRESETS[method]
-    return preset(quality, pattern=pattern, **changed)
+    return preset(quality, pattern=pattern, **changed).settings
 
 
 def workflow_for(method: str) -> Workflow:
     """Return what the method does around the pruning itself."""
-    return Workflow(**WORKFLOWS.get(method, {}), permute_seconds=_PERMUTE_SECONDS)
+    quality, _ = _PRESETS[method]
+    return preset(quality, permute_seconds=_PERMUTE_SECONDS).workflow

@@ -1,12 +1,16 @@
 import json
 from math import prod
+from typing import Any
 
 import pytest
+import torch
 
-from sparsegpt_cli.jobs.workflow import Workflow
 from sparsegpt_cli.options import PruneOptions
+from sparsegpt_core.checkpoints import load_checkpoint
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.settings import QUALITIES, PruneSettings, preset
+from sparsegpt_core.quality import QUALITIES, Quality, Workflow, preset
+from sparsegpt_core.settings import PruneSettings
+from tests.support.paths import ROOT
 
 
 def run(cli, checkpoint, folder, *options):
@@ -18,23 +22,29 @@ def run(cli, checkpoint, folder, *options):
 
 
 def test_presets_are_what_they_say():
-    assert preset("balanced") == PruneSettings()
-    assert not preset("fast").refit
-    assert preset("best").admm_columns > preset("balanced").admm_columns
-    assert preset("fast", refit=True).refit
+    assert preset("balanced") == Quality(PruneSettings(), Workflow())
+    assert not preset("fast").settings.refit
+    assert preset("best").settings.admm_columns > preset("balanced").settings.admm_columns
+    assert preset("fast", refit=True).settings.refit
+    assert preset("best", views=0).workflow == Workflow(permute=True, batch_norm="auto")
     assert set(QUALITIES) == {"fast", "balanced", "best"}
     with pytest.raises(InputError, match="unknown quality"):
         preset("excellent")
 
 
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_a_quality_of_the_command_line_is_that_of_the_library(quality):
+    assert PruneOptions(quality=quality).quality_settings() == preset(quality) == QUALITIES[quality]
+
+
 def test_options_win_over_the_preset():
-    assert PruneOptions(quality="best").workflow().permute
-    assert not PruneOptions(quality="best", permute=False).workflow().permute
-    assert PruneOptions(quality="best").workflow().views == 7
-    assert PruneOptions(quality="best", views=0).workflow().views == 0
-    assert PruneOptions(alpha="auto").settings().alpha is None
-    assert PruneOptions(quality="fast", alpha="0.5").settings().alpha == 0.5
-    assert PruneOptions(max_disagreement="0.5%").workflow().max_disagreement == 0.5
+    assert PruneOptions(quality="best").quality_settings().workflow.permute
+    assert not PruneOptions(quality="best", permute=False).quality_settings().workflow.permute
+    assert PruneOptions(quality="best").quality_settings().workflow.views == 7
+    assert PruneOptions(quality="best", views=0).quality_settings().workflow.views == 0
+    assert PruneOptions(alpha="auto").quality_settings().settings.alpha is None
+    assert PruneOptions(quality="fast", alpha="0.5").quality_settings().settings.alpha == 0.5
+    assert PruneOptions(max_disagreement="0.5%").quality_settings().workflow.max_disagreement == 0.5
 
 
 @pytest.mark.parametrize(
@@ -60,9 +70,9 @@ def test_a_search_of_no_seconds_is_a_usage_error(cli, digits_checkpoint, tmp_pat
 
 
 def test_an_option_that_is_not_given_leaves_the_preset(monkeypatch):
-    monkeypatch.setitem(QUALITIES, "fast", {"damping": 0.5})
-    assert PruneOptions(quality="fast").settings().damping == 0.5
-    assert PruneOptions(quality="fast", damping=0.1).settings().damping == 0.1
+    monkeypatch.setitem(QUALITIES, "fast", Quality(PruneSettings(damping=0.5), Workflow()))
+    assert PruneOptions(quality="fast").quality_settings().settings.damping == 0.5
+    assert PruneOptions(quality="fast", damping=0.1).quality_settings().settings.damping == 0.1
 
 
 def test_views_are_calibrated_on(cli, digits_checkpoint, tmp_path):
@@ -81,11 +91,17 @@ def test_no_views_of_images_that_are_not_known(cli, random_images, tmp_path):
     assert any("no views" in warning for warning in outcome.json["warnings"])
 
 
-def test_best_permutes_and_judges_batch_norm(cli, digits_checkpoint, tmp_path):
-    content = run(cli, digits_checkpoint, tmp_path, "--quality", "best")
+def test_best_permutes_and_judges_batch_norm_and_python_does_the_same(cli, digits_checkpoint, tmp_path, monkeypatch):
+    content = run(cli, digits_checkpoint, tmp_path, "--quality", "best", "--permute-seconds", 600)
     moved = [space for space in content["permutation"] if not space["reason"]]
     assert moved
     assert all(space["after"] <= space["before"] for space in moved)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dense.safetensors").symlink_to(digits_checkpoint)
+    page = (ROOT / "docs" / "quality.md").read_text()
+    exec(page.partition("```python\n")[2].partition("```")[0], names := dict[str, Any]())
+    by_hand, pruned = names["model"].module.state_dict(), load_checkpoint(tmp_path / "sparse.safetensors").state
+    assert all(torch.equal(by_hand[name], pruned[name]) for name in pruned)
     plain = run(cli, digits_checkpoint, tmp_path)
     assert plain["permutation"] is None
     assert plain["batch_norm"] is None
@@ -113,8 +129,8 @@ def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tm
     ("options", "message"),
     [
         (["--sparsity-budget", "0.9"], "cannot be reached"),
-        (["--max-disagreement", "little"], "no percentage"),
-        (["--alpha", "much"], "no number"),
+        (["--max-disagreement", "little"], "not a percentage"),
+        (["--alpha", "much"], "not a number"),
         (["--mask", "round"], "unknown mask"),
         (["--layers", "some"], "unknown layers"),
         (["--global-budget"], "no budget to share"),
@@ -141,6 +157,6 @@ def test_one_budget_over_all_layers(cli, digits_checkpoint, tmp_path):
 
 
 def test_layers_auto_has_a_target():
-    assert PruneOptions(layers="auto").workflow().max_disagreement == 0.5
-    assert PruneOptions(layers="auto", sparsity_budget=0.4).workflow().max_disagreement is None
-    assert PruneOptions().workflow().max_disagreement is None
+    assert PruneOptions(layers="auto").quality_settings().workflow.max_disagreement == 0.5
+    assert PruneOptions(layers="auto", sparsity_budget=0.4).quality_settings().workflow.max_disagreement is None
+    assert PruneOptions().quality_settings().workflow.max_disagreement is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sparsegpt_cli.sweep.methods import METHODS, settings_for, workflow_for
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import json_digest
 from sparsegpt_core.patterns import NM, parse_pattern
+from sparsegpt_core.quality import Quality
 from sparsegpt_core.settings import PruneSettings
 
 NET = Path("net.safetensors")
@@ -92,10 +92,8 @@ def test_names_that_are_no_unicode_can_be_shown():
 
 def test_best_and_balanced_are_what_users_get():
     for quality in ("balanced", "best"):
-        options = PruneOptions(quality=quality)
-        assert settings_for(quality, NM(2, 4)) == options.settings()
-        without_limit = dataclasses.replace(options.workflow(), permute_seconds=workflow_for(quality).permute_seconds)
-        assert workflow_for(quality) == without_limit
+        options = PruneOptions(quality=quality, permute_seconds=workflow_for(quality).permute_seconds)
+        assert Quality(settings_for(quality, NM(2, 4)), workflow_for(quality)) == options.quality_settings()
 
 
 def test_sparsegpt_is_as_published():

@@ -32,7 +32,7 @@ from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_into, save_checkpoint
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.pruning import prune_model
-from sparsegpt_core.settings import preset
+from sparsegpt_core.quality import preset
 from tests.support.networks import tiny
 from tests.support.paths import ROOT
 
@@ -152,7 +152,7 @@ def test_a_cell_is_what_the_library_gives(finished, checkpoints):
     models = [tiny().eval() for _ in range(2)]
     for model in models:
         load_into(model, load_checkpoint(checkpoints[0]).state)
-    settings = preset("fast", pattern=NM(2, 4), damping=0.01, bias=False)
+    settings = preset("fast", pattern=NM(2, 4), damping=0.01, bias=False).settings
     layers = prune_model(models[1], calibration_batches(data.training, 32, 32, seed=3), settings).layers
     dense, sparse = (evaluate(model, data.evaluation) for model in models)
     images, labels = next(data.evaluation.batches(1000))
