@@ -1,4 +1,4 @@
-"""FP16-typed graphs: TensorRT 11 builds only what the graph's types say."""
+"""Converts FP32 graphs to FP16. TensorRT 11 takes the precision of each layer from the graph's types alone."""
 
 from __future__ import annotations
 
@@ -13,95 +13,121 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from export.execution import CpuSession, tensor_types
-from export.precision.fp16_casts import replace, tidy_casts
+from export.precision.fp16_casts import replace_items, tidy_casts
 from export.writing import fits_in_protobuf
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 
 __all__ = ["FP32_OPERATORS", "fp16_overflows", "fp16_underflows", "to_fp16"]
 
 FP32_OPERATORS = (
-    # Sums over many elements, whose sum of squares or of exponentials leaves FP16's range or its 11 bits.
+    # Sums over many elements: a sum of squares or exponentials exceeds FP16's range or its 11 bits of precision.
     *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"),
     *("GlobalAveragePool", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization"),
     *("Softmax", "LogSoftmax"),
-    # Functions that leave the range at small arguments: exp(11.1) and 256² do.
+    # Functions that exceed FP16's range at small arguments: exp(11.1), 256².
     *("Exp", "Pow"),
 )
-"""What stays in FP32, beside what ONNX Runtime's converter knows to have no FP16 form."""
+"""Operators that stay in FP32, in addition to those for which ONNX Runtime's converter knows no FP16 form."""
 
-_LIMIT = float(np.finfo(np.float16).max)
-_LEAST = float(np.finfo(np.float16).smallest_subnormal)
-_QDQ_OPSET = 19  # the first in which Q and DQ may have FP16 scales
+_MAX_FP16 = float(np.finfo(np.float16).max)  # 65504
+_MIN_FP16 = float(np.finfo(np.float16).smallest_subnormal)  # 6e-8
+_MIN_QDQ_OPSET = 19  # the first one in which Q and DQ may have FP16 scales
 
 
 def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] = ()) -> onnx.ModelProto:
     """Return an FP16 copy of an FP32 graph, with or without Q/DQ.
 
-    ONNX Runtime's converter does the work. :data:`FP32_OPERATORS` stay in FP32, and so do the nodes that use a
-    weight beyond FP16's range. Zeros stay zero; other values too small for FP16 become its smallest number, 6e-8.
+    ONNX Runtime's converter does the work. :data:`FP32_OPERATORS` and the nodes that use a weight beyond FP16's range
+    stay in FP32. Zeros stay zero. Other values too small for FP16 become its smallest number, 6e-8.
 
     Args:
-        model: Of opset 19 or later where it holds Q/DQ, whose scales become FP16.
-        io_dtype: ``fp32`` or ``fp16``: what inputs and outputs are.
-        keep: Names of further nodes to keep in FP32, such as those of :func:`fp16_overflows`.
+        model: The FP32 graph. With Q/DQ nodes it needs opset 19 or later, because their scales become FP16.
+        io_dtype: The type of inputs and outputs: ``fp32`` or ``fp16``.
+        keep: Names of more nodes to keep in FP32, such as those that :func:`fp16_overflows` returns.
 
     Raises:
         InputError: ``io_dtype`` is neither.
         NumericsError: A weight is NaN or infinite.
-        ModelError: The graph has branches or loops, or Q/DQ of an older opset.
+        ModelError: The graph has branches or loops, or Q/DQ nodes of an older opset.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> model = to_fp16(export_model(nn.Conv2d(4, 4, 1).eval(), (4, 8, 8)))
+        >>> [node.op_type for node in model.graph.node]
+        ['Cast', 'Conv', 'Cast']
     """
-    # Imported here: the package pulls in a good part of onnxruntime.
+    # Imported here because the package loads many other modules.
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     if io_dtype not in ("fp32", "fp16"):
-        raise InputError(f"unknown type of inputs and outputs '{io_dtype}'", "Use fp32 or fp16.")
+        raise InputError(f"unknown `io_dtype` '{io_dtype}'", "Use fp32 or fp16.")
     _require_convertible(model)
-    blocked = {*keep, *_users(model.graph, _loud_weights(model))}
+    blocked = {*keep, *_users(model.graph, _overflowing_weights(model))}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    weights = {tensor.name for tensor in model.graph.initializer}  # the converter would cast what value_info types
-    replace(copy.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
+    weights = {
+        tensor.name for tensor in model.graph.initializer
+    }  # the converter would cast a weight that has a type in value_info
+    replace_items(copy.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
     with _quiet_converter():
-        converted: onnx.ModelProto = convert_float_to_float16(
+        fp16_model: onnx.ModelProto = convert_float_to_float16(
             copy,
             keep_io_types=io_dtype == "fp32",
             disable_shape_infer=not fits_in_protobuf(model),
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS],
             node_block_list=sorted(blocked),
         )
-    tidy_casts(converted.graph, {node.name for node in model.graph.node})
-    OnnxModel.graph_topological_sort(converted.graph)  # the converter appends its casts at the end
-    return converted
+    tidy_casts(fp16_model.graph, {node.name for node in model.graph.node})
+    OnnxModel.graph_topological_sort(fp16_model.graph)  # the converter appends its casts at the end
+    return fp16_model
 
 
 def fp16_overflows(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str, float]:
-    """Find the nodes that FP16 cannot serve: they take or give a value beyond 65504, on real inputs.
+    """Find the nodes that must stay in FP32: on real inputs they read or compute a value beyond 65504.
 
-    ONNX Runtime's CPU kernels compute FP16 graphs mostly in FP32 and would not notice, so the largest magnitude of
-    every tensor is taken in the FP32 graph.
+    ONNX Runtime's CPU kernels compute most of an FP16 graph in FP32 and do not overflow, so the largest magnitude of
+    every tensor is measured in the FP32 graph.
 
     Args:
-        model: The FP32 graph, its nodes named.
+        model: The FP32 graph. Every node has a name.
         inputs: One tensor for each input of the graph.
 
     Returns:
-        For each such node, in the graph's order, the largest magnitude that it meets.
+        The largest magnitude that each such node reads or computes, by node name in the graph's order.
 
     Raises:
         NumericsError: A weight is NaN or infinite.
         ModelError: ONNX Runtime cannot run the graph on these inputs.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> model = export_model(nn.AvgPool2d(2), (1, 4, 4))
+        >>> fp16_overflows(model, [torch.full((2, 1, 4, 4), 1e5)])
+        {'AveragePool_0': 100000.0}
     """
-    loud = {**_loud_weights(model), **_loud_activations(model, inputs)}
-    return _users(model.graph, loud)
+    return _users(model.graph, {**_overflowing_weights(model), **_overflowing_activations(model, inputs)})
 
 
 def fp16_underflows(model: onnx.ModelProto) -> dict[str, int]:
-    """Count, for each weight that has any, the non-zeros too small for FP16, which become ±6e-8."""
+    """Count the non-zeros that are too small for FP16 and become ±6e-8, for each weight that has any.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> layer = nn.Conv2d(1, 2, 1).eval()
+        >>> _ = torch.nn.init.constant_(layer.weight, 1e-9)
+        >>> fp16_underflows(export_model(layer, (1, 4, 4)))
+        {'weight': 2}
+    """
     counts = {}
     for name, tensor in _weights(model):
         value = np.abs(numpy_helper.to_array(tensor))
-        if count := int(np.count_nonzero((value > 0) & (value < _LEAST))):
+        if count := int(np.count_nonzero((value > 0) & (value < _MIN_FP16))):
             counts[name] = count
     return counts
 
@@ -122,10 +148,10 @@ def _quiet_converter() -> Iterator[None]:
 
 def _require_convertible(model: onnx.ModelProto) -> None:
     if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
-        raise ModelError("a graph with branches or loops has no FP16 form here", "Export with --precision fp32.")
+        raise ModelError("graphs with branches or loops cannot be converted to FP16", "Export with `precision=fp32`.")
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
-    if opset < _QDQ_OPSET and any(node.op_type == "DequantizeLinear" for node in model.graph.node):
-        raise ModelError(f"Q/DQ with FP16 needs opset {_QDQ_OPSET}, the graph has {opset}", "Raise --opset.")
+    if opset < _MIN_QDQ_OPSET and any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise ModelError(f"Q/DQ with FP16 needs opset {_MIN_QDQ_OPSET}, the graph has {opset}", "Raise `opset`.")
 
 
 def _weights(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -134,19 +160,20 @@ def _weights(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
             yield tensor.name, tensor
 
 
-def _loud_weights(model: onnx.ModelProto) -> dict[str, float]:
-    loud = {}
+def _overflowing_weights(model: onnx.ModelProto) -> dict[str, float]:
+    """Return the largest magnitude of each weight beyond FP16's range."""
+    overflowing = {}
     for name, tensor in _weights(model):
         largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
         if not np.isfinite(largest):
-            raise NumericsError(f"{name} holds NaN or infinity", "Check the weights.")
-        if largest > _LIMIT:
-            loud[name] = largest
-    return loud
+            raise NumericsError(f"{name} contains NaN or infinity", "Check the weights.")
+        if largest > _MAX_FP16:
+            overflowing[name] = largest
+    return overflowing
 
 
-def _loud_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str, float]:
-    """Run the graph with the largest magnitude of each float tensor as its outputs."""
+def _overflowing_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str, float]:
+    """Run the graph with the largest magnitude of each float tensor as its outputs; return those beyond the range."""
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     del probed.graph.output[:]
@@ -157,10 +184,12 @@ def _loud_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[
         probed.graph.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
         probed.graph.output.append(helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
     values = CpuSession(probed, "the FP32 graph").run([each.cpu().numpy() for each in inputs])
-    return {name: float(value) for name, value in zip(names, values, strict=True) if not value <= _LIMIT}
+    return {name: float(value) for name, value in zip(names, values, strict=True) if not value <= _MAX_FP16}
 
 
 def _users(graph: onnx.GraphProto, tensors: dict[str, float]) -> dict[str, float]:
-    """Return the nodes that take or give one of the tensors, with the largest of their values."""
-    met = {node.name: [tensors[each] for each in (*node.input, *node.output) if each in tensors] for node in graph.node}
-    return {name: max(values) for name, values in met.items() if values}
+    """Return the nodes that read or compute one of the tensors, with the largest of the tensors' magnitudes."""
+    used = {
+        node.name: [tensors[each] for each in (*node.input, *node.output) if each in tensors] for node in graph.node
+    }
+    return {name: max(values) for name, values in used.items() if values}

@@ -1,4 +1,4 @@
-"""Mend the casts that ONNX Runtime's FP16 converter leaves behind."""
+"""Corrects the casts that ONNX Runtime's FP16 converter inserts."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 import onnx
 
-__all__ = ["tidy_casts"]
+__all__ = ["replace_items", "tidy_casts"]
 
 
 def tidy_casts(graph: onnx.GraphProto, original: Set[str]) -> None:
-    """Let FP32 values pass between FP32 nodes without a detour through FP16, and keep one of equal casts.
+    """Connect neighbouring FP32 nodes without casts, and keep one of several equal casts.
 
-    The converter casts to FP16 and back between neighbours that both stayed in FP32, which loses what they were
-    kept for; and it casts a tensor once for every FP32 node that takes it, each time under the same name, which
+    The converter casts to FP16 and back between neighbours that both stayed in FP32, which loses their precision and
+    range. It also casts a tensor once for every FP32 node that reads it, each time with the same output name, which
     makes the graph invalid.
 
     Args:
-        graph: Converted; changed in place.
-        original: Names of the nodes before the conversion: all others are the converter's casts.
+        graph: The converted graph; changed in place.
+        original: Names of the nodes before the conversion. All other nodes are the converter's casts.
     """
     casts = {node.output[0]: node for node in graph.node if node.name not in original}
-    # A cast of a cast goes back to FP32: it stands for the tensor before both.
+    # A cast of a cast goes back to FP32: replace it by the tensor before both.
     before = {name: casts[cast.input[0]].input[0] for name, cast in casts.items() if cast.input[0] in casts}
     outputs, inputs = ({each.name for each in values} for values in (graph.output, graph.input))
     nodes = [node for node in graph.node if node.name in original]
     used = outputs.union(before.get(name, name) for node in nodes for name in node.input)
     kept = {name: cast for name, cast in casts.items() if name in used and name not in before}
-    # A tensor gets back its name where no cast bears it any more; an output of the graph keeps its own.
+    # A tensor gets its old name back where no cast has that name any more. The graph's outputs keep their names.
     free = [name for name in casts if name not in used and name not in before]
     names = {casts[name].input[0]: name for name in free if casts[name].input[0] not in inputs}
     names |= {before[name]: name for name in outputs & before.keys()}
@@ -36,15 +36,16 @@ def tidy_casts(graph: onnx.GraphProto, original: Set[str]) -> None:
     for node in nodes:
         for tensors in (node.input, node.output):
             tensors[:] = [names.get(name, name) for name in (before.get(each, each) for each in tensors)]
-    replace(graph.node, nodes)
+    replace_items(graph.node, nodes)
     computed = {name for node in nodes for name in node.output}
-    replace(graph.value_info, [each for each in graph.value_info if each.name in computed - outputs])
+    replace_items(graph.value_info, [each for each in graph.value_info if each.name in computed - outputs])
     for each in graph.value_info:
         if each.name in names.values():
             each.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
-def replace(field: Any, content: Iterable[Any]) -> None:
+def replace_items(field: Any, content: Iterable[Any]) -> None:
+    """Replace all items of a repeated protobuf field."""
     content = list(content)
     del field[:]
     field.extend(content)

@@ -1,4 +1,4 @@
-"""INT8 graphs: explicit Q/DQ pairs with zero points of 0, which every TensorRT from 8.6 on reads."""
+"""Builds INT8 graphs: explicit Q/DQ pairs with zero points of 0, which TensorRT reads from 8.6 on."""
 
 from __future__ import annotations
 
@@ -12,79 +12,88 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from export.audit import Constants
-from export.precision.int8_weights import Int8GraphWeight, carry_over, round_to_nearest
+from export.precision.int8_weights import Int8NodeWeight, int8_weight_for_node, round_to_int8
 from export.precision.qdq_placement import Int8Plan, output_axis, tensors_read
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network import Int8Weight
 
 __all__ = ["to_int8"]
 
-_OPSET = 13  # the first with a scale for each channel
+_MIN_OPSET = 13  # the first one with a scale for each channel
 
 
 def to_int8(
     model: onnx.ModelProto,
     plan: Int8Plan,
     scales: Mapping[str, float],
-    integers: Mapping[str, Int8Weight] | None = None,
+    int8_weights: Mapping[str, Int8Weight] | None = None,
     state: Mapping[str, Tensor] | None = None,
 ) -> onnx.ModelProto:
-    """Return an INT8 copy of an FP32 graph: node names, interface, opset and notes stay.
+    """Return an INT8 copy of an FP32 graph. Node names, inputs, outputs, opset and metadata do not change.
 
-    A planned tensor passes QuantizeLinear and DequantizeLinear before the inputs that the plan names. A planned
-    layer's weight is stored in int8 behind a DequantizeLinear with a scale for each output channel; a zero stays
+    A planned tensor passes QuantizeLinear and DequantizeLinear before the inputs that the plan names. The weight of
+    a planned layer is stored in int8, followed by a DequantizeLinear with a scale for each output channel. Zeros stay
     zero. Biases stay in FP32.
 
     Args:
-        model: What ``plan`` was made from.
+        model: The graph that ``plan`` was made from.
         plan: See :func:`~export.precision.plan_int8`.
         scales: The size of an integer step for each of ``plan.tensors``.
-        integers: Weights that are on a grid already, by module; others are rounded to nearest.
-        state: State dict of the network as it was exported; needed for ``integers`` alone.
+        int8_weights: Weights that are rounded already, by module. Other weights are rounded to nearest.
+        state: The network's state dict at the time of the export. Only ``int8_weights`` need it.
 
     Raises:
-        InputError: A scale is missing or not positive, or a module of ``integers`` has no weight in ``state``.
+        InputError: A scale is missing or not positive, or a module of ``int8_weights`` has no weight in ``state``.
         ModelError: The opset is below 13.
-        NumericsError: A weight holds NaN or infinity.
-        CheckFailedError: Names the layer whose integers do not fit the graph.
+        NumericsError: A weight contains NaN or infinity.
+        CheckFailedError: An INT8 weight does not fit its node; names the layer.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.precision import plan_int8
+        >>> from export.writing import export_model
+        >>> model = export_model(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()).eval(), (4, 8, 8))
+        >>> plan = plan_int8(model)
+        >>> [node.op_type for node in to_int8(model, plan, {"input": 0.05}).graph.node]
+        ['QuantizeLinear', 'DequantizeLinear', 'DequantizeLinear', 'Conv', 'Relu']
     """
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-    if opset < _OPSET:
-        raise ModelError(f"opset {opset} has no scales per channel", f"Export with opset {_OPSET} or later.")
+    if opset < _MIN_OPSET:
+        raise ModelError(f"opset {opset} has no scales per channel", f"Export with `opset={_MIN_OPSET}` or later.")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    rewriting = _Rewriting(copy.graph, plan, scales, integers or {}, state or {})
+    rewriter = _Rewriter(copy.graph, plan, scales, int8_weights or {}, state or {})
     for node in model.graph.node:
-        rewriting.add(node)
+        rewriter.add(node)
     del copy.graph.node[:]
-    copy.graph.node.extend(rewriting.nodes)
+    copy.graph.node.extend(rewriter.nodes)
     _drop_unused(copy.graph)
     return copy
 
 
-class _Rewriting:
-    """The nodes of the new graph, as they come to be; new constants go into ``graph``."""
+class _Rewriter:
+    """Collects the nodes of the new graph, and adds the new constants to ``graph``."""
 
     def __init__(
         self,
         graph: onnx.GraphProto,
         plan: Int8Plan,
         scales: Mapping[str, float],
-        integers: Mapping[str, Int8Weight],
+        int8_weights: Mapping[str, Int8Weight],
         state: Mapping[str, Tensor],
     ) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self._graph, self._plan, self._scales = graph, plan, scales
-        self._integers, self._state = integers, state
+        self._int8_weights, self._state = int8_weights, state
         self._constants = Constants(graph)
         self._layers = set(plan.layers)
         self._names = {*tensors_read(graph.node), *(output for node in graph.node for output in node.output)}
         self._names.update(each.name for each in (*graph.input, *graph.initializer))
         self._pairs: dict[str, str] = {}
-        self._weights: dict[tuple[str, int, str], tuple[str, Int8GraphWeight]] = {}
+        self._weights: dict[tuple[str, int, str], tuple[str, Int8NodeWeight]] = {}
 
     def add(self, original: onnx.NodeProto) -> None:
-        """Add a node, after the Q/DQ nodes that it is the first to read from."""
+        """Add a node, after the Q/DQ nodes that it is the first to read."""
         node = onnx.NodeProto()
         node.CopyFrom(original)
         for index, tensor in enumerate(original.input):
@@ -100,6 +109,7 @@ class _Rewriting:
             self._shift(node, shift)
 
     def _pair(self, tensor: str) -> str:
+        """Return the output of the tensor's Q/DQ pair; all readers share one pair."""
         if tensor not in self._pairs:
             scale = self._constant(f"{tensor}_scale", self._scale(self._plan.ranges[tensor]))
             zero = self._constant(f"{tensor}_zero_point", np.int8(0))
@@ -109,39 +119,39 @@ class _Rewriting:
 
     def _scale(self, tensor: str) -> np.float32:
         if tensor not in self._scales:
-            raise InputError(f"no scale is given for tensor {tensor}", "Calibrate the tensors of this very plan.")
+            raise InputError(f"the tensor {tensor} has no scale", "Calibrate all tensors of the plan.")
         with np.errstate(over="ignore", under="ignore"):
             scale: np.float32 = np.float32(self._scales[tensor])
         if not 0 < scale < np.inf:
-            raise InputError(f"scale {self._scales[tensor]:g} of tensor {tensor} is no positive FP32 number")
+            raise InputError(f"the scale {self._scales[tensor]:g} of the tensor {tensor} is not a positive FP32 number")
         return scale
 
-    def _weight(self, node: onnx.NodeProto, name: str) -> tuple[str, Int8GraphWeight]:
-        """Quantise the node's weight, once for all nodes that read it and take the same integers."""
+    def _weight(self, node: onnx.NodeProto, name: str) -> tuple[str, Int8NodeWeight]:
+        """Quantise the node's weight, once for all nodes that share it and its INT8 weight."""
         axis, module = output_axis(node), name.partition("#")[0]
-        key = (node.input[1], axis, module if module in self._integers else "")
+        key = (node.input[1], axis, module if module in self._int8_weights else "")
         if key not in self._weights:
             weight = self._int8_weight(self._constants.value(node.input[1]), axis, module)
             base = self._constants.source(node.input[1])
-            integers = self._constant(f"{base}_quantized", weight.values)
+            values = self._constant(f"{base}_quantized", weight.values)
             scale = self._constant(f"{base}_scale", weight.scales)
             zero = self._constant(f"{base}_zero_point", np.zeros(len(weight.scales), dtype=np.int8))
-            output = self._operation("DequantizeLinear", [integers, scale, zero], f"{base}_dequantized", axis=axis)
+            output = self._operation("DequantizeLinear", [values, scale, zero], f"{base}_dequantized", axis=axis)
             self._weights[key] = output, weight
         return self._weights[key]
 
-    def _int8_weight(self, weight: npt.NDArray[Any] | None, axis: int, module: str) -> Int8GraphWeight:
+    def _int8_weight(self, weight: npt.NDArray[Any] | None, axis: int, module: str) -> Int8NodeWeight:
         if weight is None:
             raise InputError(f"{module} has no constant weight", "Give the graph that the plan was made from.")
-        if module not in self._integers:
-            return round_to_nearest(weight, axis, module)
+        if module not in self._int8_weights:
+            return round_to_int8(weight, axis, module)
         exported = self._state.get(f"{module}.weight")
         if exported is None:
-            raise InputError(f"no weight of {module} in the network's state", "Give the state that was exported.")
-        return carry_over(self._integers[module], exported, weight, axis, module)
+            raise InputError(f"the network's state has no weight of {module}", "Give the state that was exported.")
+        return int8_weight_for_node(self._int8_weights[module], exported, weight, axis, module)
 
     def _shift(self, node: onnx.NodeProto, shift: npt.NDArray[Any]) -> None:
-        """Add to the outputs of the last node: in its bias, or behind a MatMul."""
+        """Add a shift (K,) to the outputs of the last node: in its bias, or by an Add after a MatMul."""
         if node.op_type == "MatMul":
             output = node.output[0]
             node.output[0] = self._unique(f"{output}_unshifted")
@@ -150,7 +160,7 @@ class _Rewriting:
         elif len(node.input) > 2:
             bias = self._constants.value(node.input[2])
             if bias is None:
-                raise InputError(f"the bias of {node.name} is not constant", "Export the network without integers.")
+                raise InputError(f"the bias of {node.name} is not constant", "Export without rounded weights.")
             node.input[2] = self._constant(f"{node.input[2]}_shifted", bias + shift)
         else:
             node.input.append(self._constant(f"{node.input[1]}_bias", shift))
@@ -173,7 +183,7 @@ class _Rewriting:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop the FP32 weights that nothing reads any more, and nodes that only moved them."""
+    """Drop the FP32 weights that no node reads any more, and the nodes that only moved them."""
     used = {value.name for value in graph.output}
     nodes = []
     for node in reversed(graph.node):

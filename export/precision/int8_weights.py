@@ -1,4 +1,4 @@
-"""Weights as INT8: rounded here, or found by the joint solver and carried over to what the exporter folded."""
+"""INT8 weights of graph nodes: rounded here, or taken from the INT8 solver and scaled as the exporter scaled them."""
 
 from __future__ import annotations
 
@@ -13,95 +13,97 @@ from sparsegpt_core.errors import CheckFailedError, NumericsError
 from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.solvers import grid_scales
 
-__all__ = ["Int8GraphWeight", "carry_over", "round_to_nearest"]
+__all__ = ["Int8NodeWeight", "int8_weight_for_node", "round_to_int8"]
 
 Array = npt.NDArray[Any]
 
-_TOLERANCE = 0.01  # of an integer step, between a graph's weight and the module's times its factors
-_LEAST = float(np.finfo(np.float32).tiny)
+_MAX_STEP_DIFFERENCE = 0.01  # integer steps between a node's weight and the module's weight times its factors
+_MIN_SCALE = float(np.finfo(np.float32).tiny)
+_HINT = "Give the state of the network that the graph was exported from."
 
 
 @dataclass(frozen=True)
-class Int8GraphWeight:
-    """A weight in the graph's layout: scale · integer, zero point 0.
-
-    ``values`` are int8, of the weight's shape; ``scales`` (K,) are positive float32; ``shift`` (K,), None where
-    nothing is to be shifted, is to be added to the node's outputs.
-    """
+class Int8NodeWeight:
+    """A weight in the node's layout: scale · integer, zero point 0."""
 
     values: Array
+    """The integers, int8, in the weight's shape."""
     scales: Array
+    """The size of an integer step for each output channel, (K,), positive float32."""
     shift: Array | None = None
+    """What to add to the node's outputs, (K,); None for nothing."""
 
 
-def round_to_nearest(weight: Array, axis: int, name: str) -> Int8GraphWeight:
-    """Round to nearest, with a scale for each output channel that is chosen by error.
+def round_to_int8(weight: Array, axis: int, name: str) -> Int8NodeWeight:
+    """Round a weight to nearest. The scale of each output channel minimises the squared error.
 
     Args:
-        weight: Float32, output channels along ``axis``.
-        axis: See above.
-        name: The layer, for messages.
+        weight: The node's weight, float32.
+        axis: The axis of the output channels.
+        name: The layer's name in messages.
 
     Raises:
-        NumericsError: The weight holds NaN or infinity.
+        NumericsError: The weight contains NaN or infinity.
     """
     if not np.isfinite(weight).all():
-        raise NumericsError(f"the weight of {name} holds NaN or infinity", "Give a model that was trained to the end.")
-    rows = torch.tensor(_rows(weight, axis))
-    scales = grid_scales(rows, torch.ones(rows.shape[1])).clamp_min(_LEAST)
+        raise NumericsError(f"the weight of {name} contains NaN or infinity", "Train the model to the end.")
+    rows = torch.tensor(_rows(weight, axis))  # (K, d)
+    scales = grid_scales(rows, torch.ones(rows.shape[1])).clamp_min(_MIN_SCALE)
     values = (rows / scales[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-    return Int8GraphWeight(_like(values.numpy(), weight, axis), scales.numpy())
+    return Int8NodeWeight(_like(values.numpy(), weight, axis), scales.numpy())
 
 
-def carry_over(integer: Int8Weight, exported: torch.Tensor, weight: Array, axis: int, name: str) -> Int8GraphWeight:
-    """Turn a module's integers into those of its node, whose output channels the exporter may have multiplied.
+def int8_weight_for_node(
+    int8_weight: Int8Weight, exported: torch.Tensor, weight: Array, axis: int, name: str
+) -> Int8NodeWeight:
+    """Turn a module's INT8 weight into that of its node. The exporter may have scaled the node's output channels.
 
-    Folding a batch norm gives channel k the factor f_k of any sign: f_k is fitted to weight = f_k · exported, the
-    sign goes to the integers, the size to the scale, and the shift is multiplied as the outputs are.
+    A folded batch norm multiplies channel k by a factor f_k of either sign. f_k is fitted to weight = f_k · exported.
+    Its sign goes to the integers, its magnitude to the scale, and the shift is multiplied by f_k.
 
     Args:
-        integer: Of the module's weight (K, ...).
-        exported: The module's weight when it was exported, (K, ...).
-        weight: The node's, output channels along ``axis``; its zeros stay zero.
-        axis: See above.
-        name: The layer, for messages.
+        int8_weight: The module's INT8 weight (K, ...).
+        exported: The module's weight at the time of the export, (K, ...).
+        weight: The node's weight. Its zeros stay zero.
+        axis: The axis of the output channels in ``weight``.
+        name: The layer's name in messages.
 
     Raises:
-        CheckFailedError: The node's weight is not the module's times such factors, or an integer is not zero where
-            the weight is.
+        CheckFailedError: The node's weight is not the module's weight times such factors, or an integer is not zero
+            where the weight is.
     """
-    rows = _rows(weight, axis).astype(np.float64)
-    module, values = (each.detach().cpu().reshape(len(each), -1).numpy() for each in (exported, integer.values))
-    scales, shift = (each.detach().cpu().double().numpy() for each in (integer.scales, integer.shift))
+    rows = _rows(weight, axis).astype(np.float64)  # (K, d)
+    module, values = (each.detach().cpu().reshape(len(each), -1).numpy() for each in (exported, int8_weight.values))
+    scales, shift = (each.detach().cpu().double().numpy() for each in (int8_weight.scales, int8_weight.shift))
     if not rows.shape == module.shape == values.shape:
         raise CheckFailedError(f"{name}: the graph's weight has another shape than the module's", _HINT)
-    factors = _factors(rows, module.astype(np.float64))
-    if not (np.abs(rows - factors[:, None] * module) <= _TOLERANCE * np.abs(factors * scales)[:, None]).all():
+    factors = _factors(rows, module.astype(np.float64))  # (K,)
+    allowed = _MAX_STEP_DIFFERENCE * np.abs(factors * scales)[:, None]
+    if not (np.abs(rows - factors[:, None] * module) <= allowed).all():
         raise CheckFailedError(f"{name}: the graph's weight is not the module's with a batch norm folded", _HINT)
     if values[module == 0].any():
-        raise CheckFailedError(f"{name}: a pruned weight is not zero in INT8", "Quantise within the pruning mask.")
+        raise CheckFailedError(f"{name}: a pruned weight is not zero in INT8", "Round within the pruning mask.")
     signed = values * np.sign(factors)[:, None].astype(np.int8)
     scale = np.where(factors == 0, 1, np.abs(factors) * scales).astype(np.float32)
-    return Int8GraphWeight(
-        _like(signed, weight, axis), np.maximum(scale, np.float32(_LEAST)), (factors * shift).astype(np.float32)
+    return Int8NodeWeight(
+        _like(signed, weight, axis), np.maximum(scale, np.float32(_MIN_SCALE)), (factors * shift).astype(np.float32)
     )
 
 
-_HINT = "Give the state of the very network that the graph was exported from."
-
-
 def _factors(rows: Array, module: Array) -> Array:
-    """The least-squares factor of each row, 0 for a row of zeros."""
+    """Return the least-squares factor of each row (K,), 0 for a row of zeros."""
     energy: Array = np.square(module).sum(axis=1)
     factors: Array = (rows * module).sum(axis=1) / np.where(energy > 0, energy, 1)
     return factors
 
 
 def _rows(weight: Array, axis: int) -> Array:
+    """Return the weight as (K, d)."""
     rows = np.moveaxis(weight, axis, 0)
     return np.ascontiguousarray(rows.reshape(len(rows), -1))
 
 
 def _like(rows: Array, weight: Array, axis: int) -> Array:
+    """Return rows (K, d) in the weight's shape."""
     moved = np.moveaxis(weight, axis, 0).shape
     return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, axis))

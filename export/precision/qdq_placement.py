@@ -1,8 +1,9 @@
-"""Where a graph gets Q/DQ pairs, so that TensorRT runs consecutive convolutions in INT8 from end to end.
+"""Decides where a graph gets Q/DQ pairs, so TensorRT runs consecutive convolutions in INT8 without FP32 between them.
 
-A convolution or linear layer reads INT8. What it puts out becomes INT8 where every reader, behind what TensorRT
-fuses into its kernel (activation, residual addition) or moves a Q across (max-pooling, concatenation, reshaping),
-reads through a pair. Rules after NVIDIA's "Working with quantized types", Q/DQ placement.
+A convolution or linear layer reads INT8. TensorRT fuses some operators into the layer's kernel (activation, residual
+addition) and moves a Q across others (max-pooling, concatenation, reshaping). The layer's output becomes INT8 if every
+reader after those operators reads it through a pair. The rules follow NVIDIA's "Working with quantized types", Q/DQ
+placement.
 """
 
 from __future__ import annotations
@@ -23,44 +24,56 @@ _POOLS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool")
 _FUSED = {"Add", "Clip", "Concat", "HardSigmoid", "HardSwish", "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid"}
 
 Read = tuple[str, int]
-"""An input of a node: the name of its first output, which is unique where names need not be, and the index."""
+"""An input of a node: the name of the node's first output (unlike node names, it is unique) and the input's index."""
 
-_NO_NODE: Read = ("", -1)  # reads the graph's outputs, and what nodes in bodies read
+_NO_NODE: Read = ("", -1)  # the reader of the graph's outputs, and of tensors that nodes in bodies read
 
 
 @dataclass(frozen=True)
 class Int8Plan:
-    """What of a graph becomes INT8.
-
-    ``layers`` are the names of the nodes with an INT8 weight, in the graph's order. ``reads`` are the inputs that
-    read their tensor through a Q/DQ pair; all that read the same tensor share one. ``ranges`` maps each such tensor
-    to the one whose range it takes: itself, or what a max-pooling, which keeps integers as they are, reads.
-    """
+    """The parts of a graph that become INT8."""
 
     layers: tuple[str, ...]
+    """Names of the nodes with an INT8 weight, in the graph's order."""
     reads: frozenset[Read]
+    """The inputs that read their tensor through a Q/DQ pair. All readers of one tensor share its pair."""
     ranges: Mapping[str, str]
+    """For each tensor with a pair, the tensor whose range it takes: itself, or the input of a max-pooling before it.
+    Max-pooling does not change integers."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The tensors whose ranges have to be known, in the graph's order."""
+        """The tensors whose ranges are needed, in the graph's order."""
         return tuple(dict.fromkeys(self.ranges.values()))
 
 
 def plan_int8(model: onnx.ModelProto, exclude: Collection[str] = (), ends: bool = True) -> Int8Plan:
     """Decide which layers become INT8 and which tensors get a Q/DQ pair.
 
-    Pairs stand at the data input of every such layer; at one operand of a residual Add, whose other operand is a
-    convolution that the Add is fused to (the deeper one where both are); and at the input of a pooling where
-    the convolution before it could not put out INT8 otherwise. Nodes in the bodies of If and Loop stay as they are.
+    Pairs are placed
+
+    - at the data input of every such layer;
+    - at one operand of a residual Add. The other operand is the convolution that the Add is fused to, the deeper one
+      if both are convolutions;
+    - at the input of a pooling, if the convolution before it could not output INT8 otherwise.
+
+    Nodes in the bodies of If and Loop do not change.
 
     Args:
         model: An FP32 graph, its nodes in topological order, batch norm folded.
-        exclude: Nodes that stay in FP32; a module's name stands for all of its calls.
-        ends: Whether the first and the last layer become INT8. Where no other layer is left, they do in any case.
+        exclude: Nodes that stay in FP32. A module's name excludes all of its calls.
+        ends: Whether the first and the last layer become INT8. If no other layer is left, they do in any case.
 
     Raises:
-        ModelError: The graph is quantised already, or nothing is left to quantise.
+        ModelError: The graph is quantised already, or no layer is left to quantise.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> model = export_model(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()).eval(), (4, 8, 8))
+        >>> plan = plan_int8(model)
+        >>> plan.layers, plan.tensors
+        (('0',), ('input',))
     """
     graph = model.graph
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
@@ -69,7 +82,7 @@ def plan_int8(model: onnx.ModelProto, exclude: Collection[str] = (), ends: bool 
     layers = [node for node in graph.node if _is_layer(node, constants) and not _is_excluded(node.name, exclude)]
     if not layers:
         raise ModelError(
-            "no Conv, Gemm or MatMul with a constant FP32 weight is left to quantise", "Exclude fewer layers."
+            "no Conv, Gemm or MatMul with a constant FP32 weight is left to quantise", "Give fewer names in `exclude`."
         )
     if not ends:
         outer = [_name(layers[0]), _name(layers[-1])]
@@ -89,7 +102,7 @@ def output_axis(node: onnx.NodeProto) -> int:
 
 
 def tensors_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
-    """Yield the inputs of nodes, those in the bodies of If and Loop included."""
+    """Yield the tensors that nodes read, including nodes in the bodies of If and Loop."""
     for node in nodes:
         yield from node.input
         for attribute in node.attribute:
@@ -114,7 +127,7 @@ def _is_excluded(name: str, exclude: Collection[str]) -> bool:
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, set[Read]]:
-    """Who reads each tensor."""
+    """Return the readers of each tensor."""
     readers: dict[str, set[Read]] = defaultdict(set)
     for node in graph.node:
         for index, tensor in enumerate(node.input):
@@ -129,7 +142,7 @@ def _readers(graph: onnx.GraphProto) -> dict[str, set[Read]]:
 def _residuals(
     graph: onnx.GraphProto, convolutions: set[str], readers: Mapping[str, set[Read]], constants: Constants
 ) -> Iterator[Read]:
-    """The operands of residual additions that are not the convolution which the addition is fused to."""
+    """Yield the operands of residual additions, except the convolution that each addition is fused to."""
     depth: dict[str, int] = {}
     for node in graph.node:
         below = max((depth.get(tensor, 0) for tensor in node.input), default=0)
@@ -145,7 +158,7 @@ def _residuals(
 def _poolings(
     graph: onnx.GraphProto, convolutions: set[str], readers: Mapping[str, set[Read]], reads: set[Read]
 ) -> Iterator[Read]:
-    """The poolings that can take INT8 where nobody else needs the tensor in floating point."""
+    """Yield the inputs of poolings that can read INT8, where no other reader needs the tensor in FP32."""
     pools = {(node.output[0], 0): node for node in graph.node if node.op_type in _POOLS}
     from_convolution = set(convolutions)
     for node in graph.node:
@@ -155,12 +168,13 @@ def _poolings(
         tensor = node.input[0]
         others = readers[tensor] - pools.keys()
         averaged = any(pools[each].op_type != "MaxPool" for each in readers[tensor] & pools.keys())
-        # A Q behind a lone max-pooling moves before it without help.
+        # TensorRT itself moves a Q from after a lone max-pooling to before it.
         if others <= reads and (others or (averaged and tensor in from_convolution)):
             yield read
 
 
 def _ranges(graph: onnx.GraphProto, reads: Collection[Read]) -> dict[str, str]:
+    """Return, for each tensor with a pair, the tensor whose range it takes."""
     ranges: dict[str, str] = {}
     pooled: dict[str, str] = {}
     for node in graph.node:

@@ -170,7 +170,7 @@ def test_weights_beyond_fp16_stay_in_fp32(proto, value):
 def test_weights_that_are_no_numbers(proto, value):
     broken = edited(proto, "head.bias", lambda bias: bias.put(2, value))
     for check in (to_fp16, lambda model: fp16_overflows(model, [IMAGES])):
-        with pytest.raises(NumericsError, match=r"^head\.bias holds NaN or infinity"):
+        with pytest.raises(NumericsError, match=r"^head\.bias contains NaN or infinity"):
             check(broken)
 
 

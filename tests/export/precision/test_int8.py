@@ -1,4 +1,4 @@
-"""INT8 graphs: where the Q/DQ pairs stand, what the integers are, and that everything reads the result."""
+"""INT8 graphs: where the Q/DQ pairs stand, what the INT8 weights are, and that every reader accepts the result."""
 
 import copy
 from pathlib import Path
@@ -135,7 +135,7 @@ def test_other_networks_are_int8_from_end_to_end(network, pooled):
     assert {node.op_type for node in inner} == {"Conv"}
     pools = [node for node in wiring.nodes if node.op_type == "MaxPool" and wiring.reads_int8(node)]
     assert len(pools) == pooled  # those beside a block's convolutions
-    for pool in pools:  # integers pass a max-pooling unchanged: the same scale behind it
+    for pool in pools:  # max-pooling does not change integers: the same scale after it
         (after,) = [node for node in wiring.nodes if pool.output[0] in node.input]
         before = wiring.producer[pool.input[0]]
         scales = [Constants(result.graph).value(node.input[1]) for node in (before, after)]
@@ -181,15 +181,15 @@ def test_linear_layers_and_second_calls(mixer):
     onnx.checker.check_model(result, full_check=True)
     assert [node.name for node in Wiring(result).layers] == [node.name for node in Wiring(proto).layers]
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in result.graph.initializer}
-    integers = [name for name, value in stored.items() if value.dtype == np.int8 and value.ndim > 1]
-    assert len(integers) == 5  # "shared" is called twice and stored once
+    int8_weights = [name for name, value in stored.items() if value.dtype == np.int8 and value.ndim > 1]
+    assert len(int8_weights) == 5  # "shared" is called twice and stored once
     assert not any(value.ndim > 1 and value.dtype == np.float32 for value in stored.values())
     assert read_metadata(result) == METADATA
     assert plan_int8(proto, ["shared"]).layers == ("conv", "mlp.0", "mlp.2", "head")
 
 
 @pytest.mark.parametrize("fixture", ["resnet", "mixer"])
-def test_integers_round_the_weights_and_keep_the_pattern(fixture, request):
+def test_int8_weights_are_rounded_and_keep_the_pattern(fixture, request):
     proto = request.getfixturevalue(fixture)[1]
     result = quantised(proto)
     before, after = audit_model(proto), audit_model(result)
@@ -211,33 +211,33 @@ def test_same_inputs_same_bytes(resnet):
 
 
 def on_the_grid(model: nn.Module, names: list[str]) -> tuple[nn.Module, dict[str, Int8Weight]]:
-    """What a joint solver gives, coarser: integers of ±31 and a shift; and a network that computes with them."""
+    """Coarse INT8 weights (±31) with a shift, as a solver returns them, and a network that computes with them."""
     generator = torch.Generator().manual_seed(0)
-    other, integers = copy.deepcopy(model), {}
+    other, int8_weights = copy.deepcopy(model), {}
     for name in names:
         weight = other.get_submodule(name).weight.detach()
         scales = weight.flatten(1).abs().amax(1) / 31
         values = (weight / scales.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
         shift = torch.randn(len(weight), generator=generator) / 10
-        integers[name] = Int8Weight(values, scales, shift)
+        int8_weights[name] = Int8Weight(values, scales, shift)
         weight.copy_(values * scales.view(-1, *[1] * (weight.ndim - 1)))
 
         other.get_submodule(name).register_forward_hook(
             lambda m, _i, out, s=shift: out + (s.view(-1, 1, 1) if isinstance(m, nn.Conv2d) else s)
         )
-    return other, integers
+    return other, int8_weights
 
 
 @pytest.mark.parametrize("which", [["conv"], ["mlp.0", "shared", "head"]])
-def test_integers_of_a_solver_pass_the_folded_batch_norm(mixer, which):
+def test_int8_weights_of_a_solver_follow_the_folded_batch_norm(mixer, which):
     model, proto = copy.deepcopy(mixer[0]), mixer[1]
-    other, integers = on_the_grid(model, which)
+    other, int8_weights = on_the_grid(model, which)
     planned = plan_int8(proto, {layer.name for layer in audit_model(proto).layers} - {*which, "shared#2"})
     batch = images((4, 8, 8))
     ranges = {
         name: np.abs(found).max() / 127 for name, found in observe_activations(proto, planned.tensors)(batch).items()
     }
-    result = to_int8(proto, planned, ranges, integers, model.state_dict())
+    result = to_int8(proto, planned, ranges, int8_weights, model.state_dict())
     onnx.checker.check_model(result, full_check=True)
     with torch.inference_mode():
         expected, plain = other(torch.from_numpy(batch)).numpy(), model(torch.from_numpy(batch)).numpy()
@@ -249,20 +249,20 @@ def test_the_signs_of_the_batch_norm(mixer):
     model, proto = mixer
     assert (model.norm.weight < 0).any()
     assert (model.norm.weight > 0).any()
-    _, integers = on_the_grid(copy.deepcopy(model), ["conv"])
-    result = quantised(proto, {"mlp.0", "mlp.2", "shared", "head"}, integers=integers, state=model.state_dict())
+    _, int8_weights = on_the_grid(copy.deepcopy(model), ["conv"])
+    result = quantised(proto, {"mlp.0", "mlp.2", "shared", "head"}, int8_weights=int8_weights, state=model.state_dict())
     factor = (model.norm.weight / (model.norm.running_var + model.norm.eps).sqrt()).detach()
     constants, node = Constants(result.graph), Wiring(result).layers[0]
-    wanted = integers["conv"].values * (integers["conv"].scales * factor).view(-1, 1, 1, 1)
+    wanted = int8_weights["conv"].values * (int8_weights["conv"].scales * factor).view(-1, 1, 1, 1)
     np.testing.assert_allclose(constants.value(node.input[1]), wanted.numpy(), rtol=1e-5)
     stored = Constants(result.graph).value(Wiring(result).producer[node.input[1]].input[0])
-    np.testing.assert_array_equal(np.abs(stored), integers["conv"].values.abs().numpy())
+    np.testing.assert_array_equal(np.abs(stored), int8_weights["conv"].values.abs().numpy())
 
 
-def test_integers_that_do_not_fit(mixer):
+def test_int8_weights_that_do_not_fit(mixer):
     model, proto = mixer
-    _, integers = on_the_grid(copy.deepcopy(model), ["conv"])
-    state, good = model.state_dict(), integers["conv"]
+    _, int8_weights = on_the_grid(copy.deepcopy(model), ["conv"])
+    state, good = model.state_dict(), int8_weights["conv"]
     moved = {**state, "conv.weight": state["conv.weight"] + good.scales.view(-1, 1, 1, 1) / 10}
     filled = Int8Weight(torch.ones_like(good.values), good.scales, good.shift)
     for changed, weight, message in (
@@ -272,9 +272,9 @@ def test_integers_that_do_not_fit(mixer):
         (state, filled, "conv: a pruned weight is not zero"),
     ):
         with pytest.raises(CheckFailedError, match=message):
-            quantised(proto, integers={"conv": weight}, state=changed)
+            quantised(proto, int8_weights={"conv": weight}, state=changed)
     with pytest.raises(InputError, match="no weight of conv"):
-        quantised(proto, integers=integers)
+        quantised(proto, int8_weights=int8_weights)
 
 
 def gemm(opset: int = 17, weight: np.ndarray | None = None) -> onnx.ModelProto:
@@ -319,9 +319,9 @@ def test_what_cannot_be_quantised():
         quantised(gemm(weight=np.full((4, 4), np.nan, dtype=np.float32)))
     planned = plan_int8(proto)
     for scale in (0, -1, np.nan, np.inf, 1e-60, 1e60):
-        with pytest.raises(InputError, match=r"scale .* of tensor input is no positive"):
+        with pytest.raises(InputError, match=r"scale .* of the tensor input is not a positive"):
             to_int8(proto, planned, dict.fromkeys(planned.tensors, scale))
-    with pytest.raises(InputError, match="no scale is given for tensor input"):
+    with pytest.raises(InputError, match="the tensor input has no scale"):
         to_int8(proto, planned, {})
 
 
