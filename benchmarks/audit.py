@@ -46,10 +46,10 @@ def main() -> None:
         )
     lines = [
         "# The audit's speed",
-        f"Made by `python -m benchmarks.audit`: {about}. Loading the file is included; processor seconds can be "
-        "compared where other work runs.",
+        f"Made by `python -m benchmarks.audit`: {about}. Times include loading the file. Processor seconds do not "
+        "depend on other work on the machine.",
         "",
-        "| audit | unit | median | least … most | rounds |",
+        "| audit | unit | median | smallest … largest | rounds |",
         "| --- | --- | --- | --- | --- |",
         *rows,
     ]

@@ -145,17 +145,17 @@ def page(results: list[dict[str, Any]]) -> str:
     """The results as a page of documentation."""
     whole = sum(all("error" not in file for file in result.get("files", {"": result}).values()) for result in results)
     lines = [
-        "# Networks exported",
+        "# Exported networks",
         f"Made by `make exports` with torch {torch.__version__.split('+')[0]}, torchvision "
         f"{torchvision.__version__.split('+')[0]}, ONNX Runtime {onnxruntime.__version__} and TensorRT-RTX: {whole} of "
-        f"{len(results)} networks give a file in every precision that passes ONNX's checker, keeps each pruned "
-        "layer's zeros by our audit, gives PyTorch's outputs and, in FP16 and INT8, is built for compute capability "
-        "8.6. Random weights, pruned 2:4 by magnitude, random images: this shows what can be exported and built, not "
-        "accuracy, and nothing of speed.",
+        f"{len(results)} networks have a file in every precision that passes ONNX's checker and our audit of each "
+        "pruned layer's zeros, and has PyTorch's outputs. Their FP16 and INT8 files are also built for compute "
+        "capability 8.6. Weights and images are random, and the networks are pruned 2:4 by magnitude: the table shows "
+        "what can be exported and built, not accuracy or speed.",
         "",
-        "The figures are ‖difference to PyTorch‖ ÷ ‖output‖, the largest of all outputs, in ONNX Runtime; in brackets "
-        "the layers that are eligible for sparse kernels, and the plan's size. Detectors stand up to the scores and "
-        "offsets of all anchors, or with their backbones.",
+        "A number is ‖difference to PyTorch‖ ÷ ‖output‖ in ONNX Runtime, the largest of all outputs. The brackets give "
+        "the number of layers that are eligible for sparse kernels, and the plan's size. A detector is exported up to "
+        "the scores and offsets of all anchors, or only its backbone.",
         "",
         "| network | side | 2:4 layers | FP32 | FP16 | INT8 | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -104,16 +104,16 @@ def table(results: list[dict[str, Any]]) -> str:
     """The results as a page of documentation."""
     pruned = sum("error" not in result for result in results)
     lines = [
-        "# Networks tried",
+        "# Tried networks",
         f"Made by `make models` with torch {torch.__version__.split('+')[0]}, torchvision "
         f"{torchvision.__version__.split('+')[0]} and timm {timm.__version__}: {pruned} of {len(results)} networks "
-        f"prune to 2:4 without an error. Random weights, {IMAGES} random images: this shows what can be pruned and "
-        "how, not accuracy.",
+        f"prune to 2:4 without an error. Weights and the {IMAGES} images are random: the table shows what can be pruned "
+        "and how, not accuracy.",
         "",
-        "*By* says how a network was calibrated: one sweep over the traced graph, or, where it cannot be traced, a "
-        "forward pass for each layer. [reasons.md](reasons.md) explains why layers stay dense.",
+        "*Method* says how a network was calibrated: one walk over the traced graph, or one forward pass for each layer if "
+        "the network cannot be traced. [reasons.md](reasons.md) explains why layers stay dense.",
         "",
-        "| network | side | layers | 2:4 | dense, because | by | seconds |",
+        "| network | side | layers | 2:4 | dense layers and why | method | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     return "\n".join([*lines, *map(_row, results)]) + "\n"
@@ -124,7 +124,7 @@ def _row(result: dict[str, Any]) -> str:
         return f"| {result['model']} | | | | {result['error']} | | |"
     reasons = ", ".join(f"{count} {reason}" for reason, count in result["reasons"].items())
     fallback = [warning for warning in result["warnings"] if "forward pass" in warning]
-    cells = (result["model"], result["side"], result["layers"], result["pruned"], reasons, *(fallback or ["sweep"]))
+    cells = (result["model"], result["side"], result["layers"], result["pruned"], reasons, *(fallback or ["walk"]))
     return f"| {' | '.join(map(str, cells))} | {result['seconds']} |"
 
 

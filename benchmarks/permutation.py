@@ -1,7 +1,7 @@
-"""What ordering the channels gains in networks of torchvision: ``python -m benchmarks.permutation``.
+"""What channel permutation gains in networks of torchvision: ``python -m benchmarks.permutation``.
 
-Random weights and images: this shows that the network stays what it is and that every group of channels gains, not
-accuracy.
+Weights and images are random: the table shows that outputs stay the same and that every group of channels gains. It does
+not show accuracy.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def attempt(spec: str, images: int) -> dict[str, Any]:
 def page(results: list[dict[str, Any]]) -> str:
     """The results as a page of documentation."""
     lines = [
-        "# What ordering the channels gains",
+        "# What channel permutation gains",
         f"Made by `python -m benchmarks.permutation` with torch {torch.__version__.split('+')[0]}: torchvision's "
-        f"graphs, random weights, {results[0]['images']} random images at 224². The loss is what the search minimises, "
-        "saliency pruned away relative to the layer's energy; *a group* is all layers that read the same channels. The "
-        "dense outputs' change is the largest, relative to the largest output. The figures of every group are in the "
-        "JSON beside this page.",
+        f"graphs, random weights, {results[0]['images']} random images at 224². The search minimises the loss, which is the "
+        "pruned saliency relative to the layer's energy. A *group* is all layers that read the same channels. The change of "
+        "the dense outputs is the largest one, relative to the largest output. The JSON next to this page has the numbers "
+        "of every group.",
         "",
-        "| network | groups ordered | of them with a smaller loss | loss after ÷ before | smallest … largest gain "
-        "| kept, because | dense outputs change | logit error, 2:4, kept → ordered | seconds |",
+        "| network | permuted groups | groups with a smaller loss | loss after ÷ before | smallest … largest gain "
+        "| groups left unchanged, and why | change of dense outputs | logit error, 2:4, unchanged → permuted | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     return "\n".join([*lines, *map(_row, results)]) + "\n"

@@ -108,9 +108,10 @@ def page(about: dict[str, Any], seeds: dict[str, Any]) -> str:
         "# What FP16 and INT8 cost",
         f"Made by `python -m benchmarks.precision CHECKPOINT`: {about['model']} on Fashion-MNIST, {SAMPLES} "
         f"calibration images, {about['judged']} test images, ONNX Runtime {about['onnxruntime']} on a CPU (which "
-        f"computes FP16 in FP32, from FP16's weights); mean over {len(seeds)} draws of the calibration images, and "
-        "least … most. Disagreement and logit error are to the FP32 file of the same network, the last column is the "
-        "logit error to the dense FP32 file. INT8 leaves the first convolution and the classifier in floating point.",
+        f"computes FP16 files in FP32 with FP16 weights). Numbers are means over {len(seeds)} draws of the calibration "
+        "images, with (smallest … largest). Disagreement and logit error compare with the FP32 file of the same network. "
+        "The last column is the logit error against the dense FP32 file. In INT8 files the first convolution and the "
+        "classifier stay in floating point.",
         "",
         "| file | top-1, % | disagreement, % | logit error | to dense |",
         "| --- | --- | --- | --- | --- |",

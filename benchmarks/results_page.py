@@ -1,6 +1,6 @@
-"""The research project's tables beside ours, from the committed raw results: ``python -m benchmarks.results_page``.
+"""The research project's tables next to ours, from the committed raw results: ``python -m benchmarks.results_page``.
 
-``benchmarks/results/measure.sh`` makes those from nothing. A table whose raw results are not there is named as missing.
+``benchmarks/results/measure.sh`` measures the raw results. The page names a table whose raw results are missing.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ RAW, ABLATION = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "accuracy
 PAGE, PICTURES = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
 
 TABLES = ("two-four", "training", "patterns", "samples")
-MOST_LOST, MOST_LOST_TUNED = 0.2, 0.1  # percentage points
+MAX_LOST_POINTS, MAX_LOST_POINTS_TUNED = 0.2, 0.1
 NAMES = {"simple_cnn": "SimpleCNN", "cifar_cnn": "CIFARCNN", "resnet18": "ResNet-18", "vgg16": "VGG-16"}
-LEAST_BASELINE = {"simple_cnn": 91.0, "cifar_cnn": 91.5, "resnet18": 93.0, "vgg16": 92.5}  # on two cores
+MIN_BASELINE_TOP1 = {"simple_cnn": 91.0, "cifar_cnn": 91.5, "resnet18": 93.0, "vgg16": 92.5}  # on two cores
 # The research project's own reports (2025-12): dense, magnitude, and its SparseGPT, in two reports or in one.
-SEED_TRAINED = {
+PROJECT_TRAINED = {
     "simple_cnn": ("98.38 (MNIST)", "97.33", "98.20"),
     "cifar_cnn": ("78.15", "45.48", "64.64, 69.25"),
     "resnet18": ("85.22", "20.75", "46.17, 42.58"),
     "vgg16": ("85.74", "31.16", "67.91, 68.31"),
 }
-SEED_EARLY = {
+PROJECT_EARLY = {
     "cifar_cnn": ("63.18", "19.00", "48.31"),
     "resnet18": ("79.45", "20.80", "34.27"),
     "vgg16": ("80.40", "22.52", "38.20"),
 }
 
-WAYS = dict(
+TITLES = dict(
     zip(METHODS, ("magnitude", "research project's", "SparseGPT as published", "balanced", "best"), strict=True)
 )
 
@@ -51,7 +51,7 @@ def main() -> None:
     for name in TABLES:
         if rows := _all_patterns(RAW) if name == "patterns" else _rows(RAW, name):
             draw(PICTURES / name, rows, layers if name == "two-four" else [])
-    (PICTURES / "samples" / "sparsity.svg").unlink(missing_ok=True)  # what two-four's shows
+    (PICTURES / "samples" / "sparsity.svg").unlink(missing_ok=True)  # the same picture as in two-four
     write_text(PAGE, page(RAW))
     print(PAGE.relative_to(ROOT))
 
@@ -72,19 +72,19 @@ def page(raw: Path) -> str:
 
 
 def _intro() -> str:
-    return """# Results: the research project's questions, asked again
-Fashion-MNIST, 60,000 training and 10,000 test images. CIFAR-10 is not at hand here, so accuracies cannot be compared
-across the two projects; what pruning takes from them can. No retraining unless a table says so. Figures are on all test
-images, means over draws of calibration images, with (smallest … largest) where several were made. *Disagrees* are
-images of another class than the dense network gives them; KL is from the dense network's distribution. *Research
-project's* is its SparseGPT as it was, run here on the same networks, with its wrong axis and its wrong update.
-`make results` made the page from [raw results](../benchmarks/results), which `benchmarks/results/measure.sh` makes from
-nothing."""
+    return """# Results: the research project's experiments, repeated
+The data set is Fashion-MNIST, with 60,000 training and 10,000 test images. The research project used CIFAR-10, so the
+accuracies of the two projects cannot be compared; the losses by pruning can. Nothing is retrained unless a table says so.
+Numbers are for all test images. They are means over draws of calibration images, with (smallest … largest) if there are
+several draws. *Disagrees* is the share of images with another class than the dense network's. KL is measured from the dense
+network's distribution. *Research project's* is its SparseGPT, run here on the same networks, with its wrong axis and its wrong
+update. `make results` wrote this page from the [raw results](../benchmarks/results), which `benchmarks/results/measure.sh`
+measures."""
 
 
 def _baselines(raw: Path) -> str:
     cells = []
-    for name, least in LEAST_BASELINE.items():
+    for name, least in MIN_BASELINE_TOP1.items():
         if (path := raw / name / "train.json").exists():
             # Each training but the first began with the weights of the one before.
             trainings = [read_json(file) for file in (*sorted(path.parent.glob("train-before*.json")), path)]
@@ -95,38 +95,38 @@ def _baselines(raw: Path) -> str:
             figures = [epochs, f"{minutes:.0f}", f"{top1:.2f}", f"{least:.1f} {met}"]
             cells.append([NAMES[name], *figures])
     text = (
-        "Trained by `configs/*-fashion-mnist.yaml` on one core, beside other work. A sum of epochs is not what the "
-        "configuration says: each training began with the weights of the one before, the last two with [more weight "
-        "decay](quality.md) and on two cores."
+        "`configs/*-fashion-mnist.yaml` trained the networks on one core that also did other work. A sum of epochs means "
+        "several trainings: each started from the weights of the one before. The last two used [more weight "
+        "decay](quality.md) and two cores."
     )
     columns = ["network", "epochs", "minutes", "top-1, %", "at least"]
     return "\n\n".join(["## Baselines", text, _table(columns, cells)])
 
 
 def _trained(rows: Sequence[Row]) -> str:
-    lines = ["## 2:4 on trained networks", _seed_table(SEED_TRAINED), _ours(rows)]
+    lines = ["## 2:4 on trained networks", _project_table(PROJECT_TRAINED), _ours(rows)]
     lost = {
         name: mean(row["difference"] for row in own) for name in NAMES if (own := _of(rows, name, "balanced", "2:4"))
     }
     if lost:
         verdicts = (
-            f"{NAMES[name]} {change:+.2f} {'✓' if change >= -MOST_LOST else '✗'}" for name, change in lost.items()
+            f"{NAMES[name]} {change:+.2f} {'✓' if change >= -MAX_LOST_POINTS else '✗'}" for name, change in lost.items()
         )
         lines += [
-            f"A default run is to lose {MOST_LOST} points at most: {', '.join(verdicts)}.",
-            "The layers' errors below are on the calibration images: of balanced and best against the dense network's "
-            "outputs, what earlier layers lost included; of the others only what the layer itself adds. So they "
-            "compare layers; the tables on test images compare ways.",
+            f"A default run may lose {MAX_LOST_POINTS} points at most: {', '.join(verdicts)}.",
+            "The layer errors below are for the calibration images. For balanced and best they are errors against the "
+            "dense network's outputs and include the errors of earlier layers. For the other methods they are the "
+            "errors that the layer itself adds. So the pictures compare layers; the tables compare methods.",
         ]
     return "\n\n".join([*lines, *_pictures("two-four", rows)])
 
 
 def _early(rows: Sequence[Row]) -> str:
     text = (
-        "The research project read its tables so: the better a network has converged, the better a second-order method "
-        "keeps it, and residual networks suffer. Here each network was trained for one epoch."
+        "The research project concluded that second-order pruning works better on networks that have converged, and that "
+        "residual networks lose more. Here each network was trained for one epoch."
     )
-    parts = ["## 2:4 on undertrained networks", text, _seed_table(SEED_EARLY), _ours(rows)]
+    parts = ["## 2:4 on undertrained networks", text, _project_table(PROJECT_EARLY), _ours(rows)]
     return "\n\n".join([*parts, *_pictures("training", rows)])
 
 
@@ -138,8 +138,8 @@ def _all_patterns(raw: Path) -> list[Row]:
 
 
 def _patterns(rows: Sequence[Row]) -> str:
-    parts = ["## All patterns", "A fraction is unstructured. Points of top-1 lost or won:"]
-    parts += [_by_pattern(rows, "difference", "{:+.2f}"), "Images of another class, %:"]
+    parts = ["## All patterns", "A fraction is an unstructured pattern. Change of top-1 in percentage points:"]
+    parts += [_by_pattern(rows, "difference", "{:+.2f}"), "Images that change class, %:"]
     parts += [_by_pattern(rows, "disagreement", "{:.2f}"), "KL:", _by_pattern(rows, "kl", "{:.1e}")]
     return "\n\n".join([*parts, *_pictures("patterns", rows)])
 
@@ -149,10 +149,10 @@ def _by_pattern(rows: Sequence[Row], key: str, form: str) -> str:
     cells = [
         [NAMES[name], title, *(_spread(_of(rows, name, method, pattern), key, form) for pattern in patterns)]
         for name in NAMES
-        for method, title in WAYS.items()
+        for method, title in TITLES.items()
         if any(_of(rows, name, method, pattern) for pattern in patterns)
     ]
-    return _table(["network", "way", *patterns], cells)
+    return _table(["network", "method", *patterns], cells)
 
 
 def _samples(rows: Sequence[Row]) -> str:
@@ -164,11 +164,11 @@ def _samples(rows: Sequence[Row]) -> str:
             *(_spread([row for row in own if row["samples"] == size], "kl", "{:.1e}") for size in sizes),
         ]
         for name in NAMES
-        for method, title in WAYS.items()
+        for method, title in TITLES.items()
         if (own := _of(rows, name, method, "2:4"))
     ]
-    parts = ["## Calibration images", "KL at 2:4, by how many images calibrate."]
-    return "\n\n".join([*parts, _table(["network", "way", *map(str, sizes)], cells), *_pictures("samples", rows)])
+    parts = ["## Calibration images", "KL at 2:4, by the number of calibration images."]
+    return "\n\n".join([*parts, _table(["network", "method", *map(str, sizes)], cells), *_pictures("samples", rows)])
 
 
 def _tuned(raw: Path) -> str:
@@ -179,13 +179,15 @@ def _tuned(raw: Path) -> str:
             taken = f"{sum(each['best_epoch'] > 0 for each in told)} of {len(told)}"
             lost = [each["after"]["top1"] - each["dense"]["top1"] for each in own]
             arms = [_summed([each[arm]["top1"] for each in own]) for arm in ("dense", "before", "after")]
-            cells.append([NAMES[name], *arms, taken, _summed(lost, "{:+.2f}"), _verdict(mean(lost), MOST_LOST_TUNED)])
+            cells.append(
+                [NAMES[name], *arms, taken, _summed(lost, "{:+.2f}"), _verdict(mean(lost), MAX_LOST_POINTS_TUNED)]
+            )
     text = (
-        "Pruned with 2,048 images, then one epoch of `finetune` by its configuration: the zeros held, "
-        "learning from the dense network; an epoch that is no better on held-out images is not taken. "
-        f"The network is to end at most {MOST_LOST_TUNED} points below the dense one."
+        "The networks were pruned with 2,048 images. `finetune` then ran one epoch with their configuration: the zeros are "
+        "fixed, and the dense network is the teacher. An epoch that is not better on held-out images is discarded. "
+        f"The network may end at most {MAX_LOST_POINTS_TUNED} points below the dense one."
     )
-    columns = ["network", "dense", "2:4", "2:4, tuned", "epochs taken", "difference", f"≥ −{MOST_LOST_TUNED}"]
+    columns = ["network", "dense", "2:4", "2:4, tuned", "epochs kept", "difference", f"≥ −{MAX_LOST_POINTS_TUNED}"]
     return "\n\n".join(["## 2:4 and one epoch of fine-tuning", text, _table(columns, cells)])
 
 
@@ -193,19 +195,19 @@ def _ablation() -> str:
     parts, mistakes = _gains(ABLATION), _gains(ABLATION / "axis-and-update")
     return "\n\n".join(
         [
-            "## What is explained by what",
+            "## What each part gains",
             f"ResNet-18, {parts}",
-            "Each row adds a part: the dense target, the refit and ADMM's masks do most of it. "
-            "[More of it](../benchmarks/accuracy/results/README.md).",
-            "The research project's two mistakes, one by one, on the network of the tables above: the update costs "
-            "accuracy, the axis costs the sparse kernels. In all four its masks are chosen 128 columns at a time, and "
-            f"its classifier is pruned. Here {mistakes}",
+            "Each row adds a part. The dense target, the refit and ADMM's masks gain most. "
+            "[All patterns](../benchmarks/accuracy/results/README.md).",
+            "The next table separates the research project's two mistakes, on the network of the tables above. The wrong "
+            "update costs accuracy; the wrong axis costs the sparse kernels. All four rows choose masks 128 columns at a "
+            f"time and prune the classifier. Here {mistakes}",
         ]
     )
 
 
 def _gains(folder: Path) -> str:
-    """The table at 2:4 of one of :mod:`benchmarks.accuracy`'s folders, and what it was measured on."""
+    """The 2:4 table of a result folder of :mod:`benchmarks.accuracy`, with its network and images."""
     about = read_json(folder / "about.json")
     records = [json.loads(line) for line in (folder / "measurements.jsonl").read_text().splitlines()]
     _, body = summarise(about, [record for record in records if record["pattern"] == "2:4"]).split("## 2:4", 1)
@@ -215,20 +217,22 @@ def _gains(folder: Path) -> str:
     )
 
 
-def _seed_table(seed: dict[str, tuple[str, str, str]]) -> str:
-    cells = [[NAMES[name], *figures] for name, figures in seed.items()]
-    return "Its own figures, on CIFAR-10:\n\n" + _table(["network", "dense", "magnitude", "its SparseGPT"], cells)
+def _project_table(numbers: dict[str, tuple[str, str, str]]) -> str:
+    cells = [[NAMES[name], *figures] for name, figures in numbers.items()]
+    return "The research project's own numbers, on CIFAR-10:\n\n" + _table(
+        ["network", "dense", "magnitude", "its SparseGPT"], cells
+    )
 
 
 def _ours(rows: Sequence[Row]) -> str:
     cells = []
     for name in NAMES:
-        for method, title in WAYS.items():
+        for method, title in TITLES.items():
             if own := _of(rows, name, method, "2:4"):
                 figures = [_spread(own, "top1"), _spread(own, "difference", "{:+.2f}"), _spread(own, "disagreement")]
                 dense = f"{own[0]['dense_top1']:.2f}"
                 cells.append([NAMES[name], dense, title, *figures, _spread(own, "kl", "{:.1e}")])
-    columns = ["network", "dense", "way", "top-1, %", "difference", "disagrees, %", "KL"]
+    columns = ["network", "dense", "method", "top-1, %", "difference", "disagrees, %", "KL"]
     return "Here:\n\n" + _table(columns, cells)
 
 
@@ -264,7 +268,7 @@ def _rows(raw: Path, table: str) -> list[Row]:
 
 
 def _of_networks(raw: Path, name: str) -> list[Path]:
-    """The files of one name that networks have, in the networks' order."""
+    """The existing files of this name, in the order of the networks."""
     return [path for network in NAMES if (path := raw / network / name).exists()]
 
 

@@ -1,4 +1,4 @@
-"""The measurements as a page: one table for each pattern, one row for each way to prune."""
+"""The measurements as a page: one table for each pattern, one row for each method."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def summarise(about: dict[str, Any], records: list[dict[str, Any]]) -> str:
     lines = [
         "# What each part of pruning gains",
         f"{about['model']} on Fashion-MNIST, dense top-1 {about['top1']:.2f} %; {about['samples']} calibration images, "
-        f"judged against the dense network on {about['judged']} evaluation images. Means over draws of calibration "
-        "images, with (smallest … largest). Seconds are those of a shared machine. "
+        f"compared with the dense network on {about['judged']} evaluation images. Means over draws of calibration "
+        "images, with (smallest … largest). Seconds were measured on a shared machine. "
         "`python -m benchmarks.accuracy.run CHECKPOINT` wrote this page from `measurements.jsonl`.",
     ]
     for pattern in dict.fromkeys(record["pattern"] for record in records):
-        lines += ["", f"## {pattern}", "", _row("way", "draws", *(title for title, _ in _COLUMNS.values()))]
+        lines += ["", f"## {pattern}", "", _row("method", "draws", *(title for title, _ in _COLUMNS.values()))]
         lines.append(_row(*["---"] * (2 + len(_COLUMNS))))
         for name, arm in ARMS.items():
             own = [record for record in records if (record["pattern"], record["arm"]) == (pattern, name)]
