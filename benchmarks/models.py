@@ -107,11 +107,11 @@ def table(results: list[dict[str, Any]]) -> str:
         "# Tried networks",
         f"Made by `make models` with torch {torch.__version__.split('+')[0]}, torchvision "
         f"{torchvision.__version__.split('+')[0]} and timm {timm.__version__}: {pruned} of {len(results)} networks "
-        f"prune to 2:4 without an error. Weights and the {IMAGES} images are random: the table shows what can be pruned "
-        "and how, not accuracy.",
+        f"prune to 2:4 without an error. Weights and the {IMAGES} images are random: the table shows what can be "
+        "pruned and how, not accuracy.",
         "",
-        "*Method* says how a network was calibrated: one walk over the traced graph, or one forward pass for each layer if "
-        "the network cannot be traced. [reasons.md](reasons.md) explains why layers stay dense.",
+        "*Method* says how a network was calibrated: one walk over the traced graph, or one forward pass for each "
+        "layer if the network cannot be traced. [reasons.md](reasons.md) explains why layers stay dense.",
         "",
         "| network | side | layers | 2:4 | dense layers and why | method | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",

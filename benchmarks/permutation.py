@@ -1,7 +1,7 @@
 """What channel permutation gains in networks of torchvision: ``python -m benchmarks.permutation``.
 
-Weights and images are random: the table shows that outputs stay the same and that every group of channels gains. It does
-not show accuracy.
+Weights and images are random: the table shows that outputs stay the same and that every group of channels gains. It
+does not show accuracy.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ def page(results: list[dict[str, Any]]) -> str:
     lines = [
         "# What channel permutation gains",
         f"Made by `python -m benchmarks.permutation` with torch {torch.__version__.split('+')[0]}: torchvision's "
-        f"graphs, random weights, {results[0]['images']} random images at 224². The search minimises the loss, which is the "
-        "pruned saliency relative to the layer's energy. A *group* is all layers that read the same channels. The change of "
-        "the dense outputs is the largest one, relative to the largest output. The JSON next to this page has the numbers "
-        "of every group.",
+        f"graphs, random weights, {results[0]['images']} random images at 224². The search minimises the loss, which "
+        "is the pruned saliency relative to the layer's energy. A *group* is all layers that read the same channels. "
+        "The change of the dense outputs is the largest one, relative to the largest output. The JSON next to this "
+        "page has the numbers of every group.",
         "",
         "| network | permuted groups | groups with a smaller loss | loss after ÷ before | smallest … largest gain "
-        "| groups left unchanged, and why | change of dense outputs | logit error, 2:4, unchanged → permuted | seconds |",
+        "| groups left unchanged, and why | change of dense outputs | logit error, 2:4, unchanged → permuted | "
+        "seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     return "\n".join([*lines, *map(_row, results)]) + "\n"

@@ -109,9 +109,9 @@ def page(about: dict[str, Any], seeds: dict[str, Any]) -> str:
         f"Made by `python -m benchmarks.precision CHECKPOINT`: {about['model']} on Fashion-MNIST, {SAMPLES} "
         f"calibration images, {about['judged']} test images, ONNX Runtime {about['onnxruntime']} on a CPU (which "
         f"computes FP16 files in FP32 with FP16 weights). Numbers are means over {len(seeds)} draws of the calibration "
-        "images, with (smallest … largest). Disagreement and logit error compare with the FP32 file of the same network. "
-        "The last column is the logit error against the dense FP32 file. In INT8 files the first convolution and the "
-        "classifier stay in floating point.",
+        "images, with (smallest … largest). Disagreement and logit error compare with the FP32 file of the same "
+        "network. The last column is the logit error against the dense FP32 file. In INT8 files the first convolution "
+        "and the classifier stay in floating point.",
         "",
         "| file | top-1, % | disagreement, % | logit error | to dense |",
         "| --- | --- | --- | --- | --- |",

@@ -74,12 +74,12 @@ def page(raw: Path) -> str:
 def _intro() -> str:
     return """# Results: the research project's experiments, repeated
 The data set is Fashion-MNIST, with 60,000 training and 10,000 test images. The research project used CIFAR-10, so the
-accuracies of the two projects cannot be compared; the losses by pruning can. Nothing is retrained unless a table says so.
-Numbers are for all test images. They are means over draws of calibration images, with (smallest … largest) if there are
-several draws. *Disagrees* is the share of images with another class than the dense network's. KL is measured from the dense
-network's distribution. *Research project's* is its SparseGPT, run here on the same networks, with its wrong axis and its wrong
-update. `make results` wrote this page from the [raw results](../benchmarks/results), which `benchmarks/results/measure.sh`
-measures."""
+accuracies of the two projects cannot be compared; the losses by pruning can. Nothing is retrained unless a table says
+so. Numbers are for all test images. They are means over draws of calibration images, with (smallest … largest) if there
+are several draws. *Disagrees* is the share of images with another class than the dense network's. KL is measured from
+the dense network's distribution. *Research project's* is its SparseGPT, run here on the same networks, with its wrong
+axis and its wrong update. `make results` wrote this page from the [raw results](../benchmarks/results), which
+`benchmarks/results/measure.sh` measures."""
 
 
 def _baselines(raw: Path) -> str:
@@ -95,8 +95,8 @@ def _baselines(raw: Path) -> str:
             figures = [epochs, f"{minutes:.0f}", f"{top1:.2f}", f"{least:.1f} {met}"]
             cells.append([NAMES[name], *figures])
     text = (
-        "`configs/*-fashion-mnist.yaml` trained the networks on one core that also did other work. A sum of epochs means "
-        "several trainings: each started from the weights of the one before. The last two used [more weight "
+        "`configs/*-fashion-mnist.yaml` trained the networks on one core that also did other work. A sum of epochs "
+        "means several trainings: each started from the weights of the one before. The last two used [more weight "
         "decay](quality.md) and two cores."
     )
     columns = ["network", "epochs", "minutes", "top-1, %", "at least"]
@@ -123,8 +123,8 @@ def _trained(rows: Sequence[Row]) -> str:
 
 def _early(rows: Sequence[Row]) -> str:
     text = (
-        "The research project concluded that second-order pruning works better on networks that have converged, and that "
-        "residual networks lose more. Here each network was trained for one epoch."
+        "The research project concluded that second-order pruning works better on networks that have converged, and "
+        "that residual networks lose more. Here each network was trained for one epoch."
     )
     parts = ["## 2:4 on undertrained networks", text, _project_table(PROJECT_EARLY), _ours(rows)]
     return "\n\n".join([*parts, *_pictures("training", rows)])
@@ -183,8 +183,8 @@ def _tuned(raw: Path) -> str:
                 [NAMES[name], *arms, taken, _summed(lost, "{:+.2f}"), _verdict(mean(lost), MAX_LOST_POINTS_TUNED)]
             )
     text = (
-        "The networks were pruned with 2,048 images. `finetune` then ran one epoch with their configuration: the zeros are "
-        "fixed, and the dense network is the teacher. An epoch that is not better on held-out images is discarded. "
+        "The networks were pruned with 2,048 images. `finetune` then ran one epoch with their configuration: the zeros "
+        "are fixed, and the dense network is the teacher. An epoch that is not better on held-out images is discarded. "
         f"The network may end at most {MAX_LOST_POINTS_TUNED} points below the dense one."
     )
     columns = ["network", "dense", "2:4", "2:4, tuned", "epochs kept", "difference", f"≥ −{MAX_LOST_POINTS_TUNED}"]
@@ -199,9 +199,9 @@ def _ablation() -> str:
             f"ResNet-18, {parts}",
             "Each row adds a part. The dense target, the refit and ADMM's masks gain most. "
             "[All patterns](../benchmarks/accuracy/results/README.md).",
-            "The next table separates the research project's two mistakes, on the network of the tables above. The wrong "
-            "update costs accuracy; the wrong axis costs the sparse kernels. All four rows choose masks 128 columns at a "
-            f"time and prune the classifier. Here {mistakes}",
+            "The next table separates the research project's two mistakes, on the network of the tables above. The "
+            "wrong update costs accuracy; the wrong axis costs the sparse kernels. All four rows choose masks 128 "
+            f"columns at a time and prune the classifier. Here {mistakes}",
         ]
     )
 
