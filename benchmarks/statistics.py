@@ -55,7 +55,7 @@ def _ours(layer: nn.Conv2d, images: Tensor) -> Tensor:
         gathered.add_all((chunk, None, BATCH * number) for chunk in samples.split(CHUNK))
 
     each(add, batches, CPU)
-    return gathered.moments().hessian
+    return gathered.moments().hessian.to_dense()
 
 
 def _seconds(work: Callable[[], object]) -> float:

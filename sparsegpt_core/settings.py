@@ -100,7 +100,8 @@ class PruneSettings:
     def masks_for(self, columns: int) -> tuple[str, ...]:
         """The ways to find a mask that are tried for a layer of so many columns.
 
-        One with few positions, whose H is kept by its root, counts with :func:`~sparsegpt_core.linalg.width`.
+        A layer with few positions, whose H is stored by its root, counts with
+        :attr:`~sparsegpt_core.linalg.Gram.equivalent_columns`.
         """
         if columns > self.admm_columns and self.mask in ("admm", "auto"):
             return ("adaptive",)

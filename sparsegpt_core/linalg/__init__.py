@@ -1,9 +1,10 @@
-"""Factorises Hessians, whether they are held as a matrix or as the vectors that they sum.
+"""A layer's Hessian H, stored as a matrix or as its root, and the triangular factor of the damped H.
 
 May import ``execution`` and below.
 """
 
-from sparsegpt_core.linalg.factor import Factor, inverse_factor
-from sparsegpt_core.linalg.low_rank import Gram, LowRank, LowRankInverse, LowRankUpper, Upper, width
+from sparsegpt_core.linalg.dense import DenseGram, DenseUpper
+from sparsegpt_core.linalg.gram import Factor, Gram, Upper
+from sparsegpt_core.linalg.low_rank import LowRankGram, LowRankInverse, LowRankUpper
 
-__all__ = ["Factor", "Gram", "LowRank", "LowRankInverse", "LowRankUpper", "Upper", "inverse_factor", "width"]
+__all__ = ["DenseGram", "DenseUpper", "Factor", "Gram", "LowRankGram", "LowRankInverse", "LowRankUpper", "Upper"]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sparsegpt_core.activations import LayerDemand, open_source
 from sparsegpt_core.execution import DEFAULT, Resources, full_precision
-from sparsegpt_core.linalg import inverse_factor
 from sparsegpt_core.network import Batch, Layer, as_tensors, eval_mode, plan_layers, weight_to_matrix
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.pruning.layer_moments import gather_moments
@@ -73,8 +72,8 @@ def measure_saliencies(
                 )
                 weight = weight_to_matrix(layer.prunable.weight.float())
                 damping = settings.damping_for(moments.used, weight.shape[1])
-                factor = inverse_factor(moments.hessian, damping, layer.name)
-                result.saliencies[layer.name] = weight.square() / factor.inverse_diagonal()
+                factor = moments.hessian.factor(damping, layer.name)
+                result.saliencies[layer.name] = weight.square() / factor.upper.inverse_diagonal()
                 result.energies[layer.name] = float(((weight @ moments.hessian) * weight).sum())
                 progress("saliency", done, len(demand.layers))
     return result

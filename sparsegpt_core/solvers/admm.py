@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import each
-from sparsegpt_core.linalg import Factor, Gram, LowRank, LowRankInverse
+from sparsegpt_core.linalg import Factor, Gram, LowRankInverse
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.solvers.masks import project
 
@@ -38,20 +38,12 @@ class Resolvents:
     @classmethod
     def of(cls, hessian: Gram, factor: Factor) -> Resolvents:
         """Compute them for H (d, d), of which ``factor`` is the factor, each ρ on a thread of its own."""
-        scale = factor.inverse_diagonal().rsqrt()
-        shift = factor.shift / scale.square()
-        damped = LowRank(hessian.root / scale) if isinstance(hessian, LowRank) else hessian / scale / scale[:, None]
-
-        def inverse(rho: float) -> Tensor | LowRankInverse:
-            if isinstance(damped, LowRank):
-                return LowRankInverse(damped.root, shift + rho, rho)
-            shifted = damped.clone()
-            shifted.diagonal().add_(shift).add_(rho)
-            return torch.cholesky_inverse(torch.linalg.cholesky(shifted)).mul_(rho)
-
-        narrow = len(hessian) <= _NARROW_COLUMNS
+        scale = factor.upper.inverse_diagonal().rsqrt()
+        normalised, shift = hessian.normalised(scale), factor.shift / scale.square()
+        narrow = hessian.columns <= _NARROW_COLUMNS
         rhos, iterations = (_RHOS, _ITERATIONS) if narrow else (_WIDE_RHOS, _WIDE_ITERATIONS)
-        return cls(scale, rhos, tuple(each(inverse, rhos, hessian.device)), iterations)
+        inverses = each(lambda rho: normalised.resolvent(shift, rho), rhos, scale.device)
+        return cls(scale, rhos, tuple(inverses), iterations)
 
 
 def search_by_admm(target: Tensor, resolvents: Resolvents, pattern: Pattern) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import spans
-from sparsegpt_core.linalg import LowRankUpper, Upper
+from sparsegpt_core.linalg import Upper
 
 __all__ = ["in_blocks"]
 
@@ -35,19 +35,12 @@ def in_blocks(
     # Transposed, so that a column of the weight lies contiguous: the loops work on whole columns.
     frozen = weight.T.clone(memory_format=torch.contiguous_format)
     changes = torch.zeros_like(frozen)
-    pulls = _pulls(upper, changes)
+    pulls = upper.pulls(changes)
     for columns in spans(weight.shape[1], block_size):
         block = frozen[columns]
-        corner = upper.corner(columns) if isinstance(upper, LowRankUpper) else upper[columns, columns]
+        corner = upper.corner(columns)
         current = block + torch.linalg.solve_triangular(corner.T, pulls(columns), upper=False)
         changes[columns] = block
         frozen[columns] = freeze(current, corner, columns)
         changes[columns] -= frozen[columns]
     return frozen.T.contiguous()
-
-
-def _pulls(upper: Upper, changes: Tensor) -> Callable[[slice], Tensor]:
-    """Return what gives V_abᵀ Δ_a (B, K) for one block b after the other, a being all columns before it."""
-    if isinstance(upper, LowRankUpper):
-        return upper.pulls(changes)
-    return lambda columns: upper[: columns.start, columns].T @ changes[: columns.start]

@@ -28,7 +28,7 @@ def prune_with_exact_groups(weight: Tensor, upper: Upper, pattern: NM, block_siz
 
     Args:
         weight: (K, d); not changed.
-        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :func:`~sparsegpt_core.linalg.inverse_factor`.
+        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :meth:`~sparsegpt_core.linalg.Gram.factor`.
         pattern: N:M; d must be a multiple of M.
         block_size: Columns per block (lazy updates); rounded up to a multiple of M.
 

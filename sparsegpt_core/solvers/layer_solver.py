@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import ALONE, World, each, spans
-from sparsegpt_core.linalg import Factor, Gram, LowRank, inverse_factor, width
+from sparsegpt_core.linalg import Factor, Gram
 from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.settings import PruneSettings
@@ -74,9 +74,9 @@ def solve(
     if root != 1:
         moments, held_out = moments.scaled(root), held_out and held_out.scaled(root)
     damping = settings.damping_for(moments.used, weight.shape[1])
-    factor = _factor(moments.hessian, damping, name, world)
+    factor = moments.hessian.factor(damping, name, world)
     alphas = settings.alphas if moments.cross is not None else (0.0,)
-    masks = settings.masks_for(width(moments.hessian))
+    masks = settings.masks_for(moments.hessian.equivalent_columns)
     choices = list(product(masks, alphas))
     resolvents = Resolvents.of(moments.hessian, factor) if "admm" in masks else None
     solver = Solver(factor, resolvents, settings, name)
@@ -169,18 +169,3 @@ def _describe(
         damping=damping,
         choices={choice: int(count) for choice, count in zip(choices, counts)},
     )
-
-
-def _factor(hessian: Gram, damping: float, name: str, world: World) -> Factor:
-    """Factor H once for all processes on one CPU, whose cores the others leave alone; GPUs each do it themselves."""
-    if world.size == 1 or isinstance(hessian, LowRank) or hessian.device.type != "cpu":
-        return inverse_factor(hessian, damping, name)
-    if world.rank == 0:
-        factor = inverse_factor(hessian, damping, name)
-    else:
-        row = hessian[0]
-        factor = Factor(torch.empty_like(hessian), torch.empty_like(row), 0.0, torch.empty_like(row, dtype=torch.bool))
-    used = torch.tensor([factor.damping], dtype=torch.float64)
-    parts = (factor.upper, factor.shift, factor.dead, used)
-    world.spread([part for part in parts if isinstance(part, Tensor)])
-    return replace(factor, damping=float(used))

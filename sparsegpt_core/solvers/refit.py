@@ -43,7 +43,7 @@ def refit_weights(
         hessian: H (d, d).
         shift: (d,), what H_λ has more than H on its diagonal.
         name: The layer, for messages.
-        direct: Whether to solve by Cholesky, which takes a whole H; by default as the width suggests.
+        direct: Whether to solve by Cholesky; by default in layers of at most 64 columns.
         iterations: The most that conjugate gradients take; by default 20 up to 512 columns, where they are cheap,
             and 8 beyond: the first eight make 85 % of the gain there is at 256 columns and 24 % at 4608, but nearly
             all that a whole network's outputs have of it.
@@ -59,8 +59,8 @@ def refit_weights(
     kept = start != 0
     if direct is None:
         direct = start.shape[1] <= _CHOLESKY_COLUMNS
-    if direct and isinstance(hessian, Tensor):
-        weight = start + _by_cholesky(residual, kept, hessian, shift, name)
+    if direct:
+        weight = start + _by_cholesky(residual, kept, hessian.to_dense(), shift, name)
         return weight, product - weight @ hessian - weight * shift
     if iterations is None:
         iterations = _NARROW_ITERATIONS if start.shape[1] <= _NARROW_COLUMNS else _ITERATIONS

@@ -66,7 +66,7 @@ class Solver:
         upper, settings = self.factor.upper, self.settings
         target = rows.weight
         if alpha:
-            target = target + self.factor.solve(alpha * rows.gap)
+            target = target + upper.solve(alpha * rows.gap)
         if mask == "admm" and self.resolvents is not None:
             sparse = search_by_admm(target, self.resolvents, settings.pattern)
         elif mask == "exact" and isinstance(settings.pattern, NM):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.linalg import DenseGram
 from sparsegpt_core.network import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
 from sparsegpt_core.statistics.correlations import Maps, axes_of, cross_blocks, gram_blocks, map_of, phase_maps
 from sparsegpt_core.statistics.displacements import Axis, find_displacements
@@ -151,7 +152,7 @@ class LayerStatistics:
         if not (bool(torch.isfinite(hessian.diagonal()).all()) and math.isfinite(energy)):
             raise not_finite(name)
         return Moments(
-            hessian,
+            DenseGram(hessian),
             cross,
             None if cross is None else energy,
             int(positions),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.linalg import Gram, LowRank
+from sparsegpt_core.linalg import Gram
 
 __all__ = ["Moments", "hardly_vary", "no_inputs", "not_finite", "pooled"]
 
@@ -45,7 +45,7 @@ class Moments:
         square = factor**2
         return replace(
             self,
-            hessian=self.hessian * square,
+            hessian=self.hessian.scaled(square),
             cross=None if self.cross is None else self.cross * square,
             energy=None if self.energy is None else self.energy * square,
             mean=None if self.mean is None else self.mean * factor,
@@ -71,12 +71,13 @@ def not_finite(name: str) -> NumericsError:
 def pooled(first: Moments, second: Moments) -> Moments:
     """Return the moments over the positions of both."""
     share = second.used / (first.used + second.used)
+    apart = None if first.mean is None or second.mean is None else second.mean - first.mean
 
     def blend(one: Tensor | None, other: Tensor | None) -> Tensor | None:
         return None if one is None or other is None else torch.lerp(one, other, share)
 
     result = Moments(
-        hessian=_pooled_hessian(first, second, share),
+        hessian=first.hessian.merged(second.hessian, share, apart),
         cross=blend(first.cross, second.cross),
         energy=None if first.energy is None else (1 - share) * first.energy + share * (second.energy or 0.0),
         positions=first.positions + second.positions,
@@ -84,25 +85,8 @@ def pooled(first: Moments, second: Moments) -> Moments:
         mean=blend(first.mean, second.mean),
         output_mean=blend(first.output_mean, second.output_mean),
     )
-    if first.mean is None or second.mean is None:
+    if apart is None or first.output_mean is None or second.output_mean is None or result.cross is None:
         return result
-    apart, spread = second.mean - first.mean, share * (1 - share)
-    if first.output_mean is None or second.output_mean is None or result.cross is None:
-        return result
-    outputs_apart = second.output_mean - first.output_mean
+    outputs_apart, spread = second.output_mean - first.output_mean, share * (1 - share)
     result.cross.addr_(outputs_apart, apart, alpha=spread)
     return replace(result, energy=(result.energy or 0.0) + spread * float(outputs_apart.square().sum()))
-
-
-def _pooled_hessian(first: Moments, second: Moments, share: float) -> Gram:
-    one, other = first.hessian, second.hessian
-    # The means' own spread: share (1 − share) times the product of their differences.
-    apart = None if first.mean is None or second.mean is None else second.mean - first.mean
-    spread = share * (1 - share)
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        whole = torch.lerp(one, other, share)
-        return whole if apart is None else whole.addr_(apart, apart, alpha=spread)
-    if isinstance(one, LowRank) and isinstance(other, LowRank):
-        own = [] if apart is None else [spread**0.5 * apart[None]]
-        return LowRank(torch.cat([(1 - share) ** 0.5 * one.root, share**0.5 * other.root, *own]))
-    raise TypeError("both parts of a layer's moments hold H in the same way")

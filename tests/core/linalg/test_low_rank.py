@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsegpt_core.linalg import LowRank, LowRankInverse, LowRankUpper, inverse_factor
+from sparsegpt_core.linalg import DenseGram, LowRankGram, LowRankInverse, LowRankUpper
 from sparsegpt_core.patterns import NM, Unstructured
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
@@ -27,12 +27,13 @@ def root(rank=40, columns=COLUMNS, seed=0):
 
 
 def test_it_multiplies_as_h_does():
-    kept, left = LowRank(root()), torch.randn(5, COLUMNS)
+    kept, left = LowRankGram(root()), torch.randn(5, COLUMNS)
     whole = root().T @ root()
     torch.testing.assert_close(left @ kept, left @ whole, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(left @ (kept * 4.0), 4 * left @ whole, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(left @ kept.scaled(4.0), 4 * left @ whole, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(kept.diagonal(), whole.diagonal())
-    assert len(kept) == COLUMNS
+    assert kept.columns == COLUMNS
+    torch.testing.assert_close(kept.to_dense(), whole)
 
 
 def test_its_inverse_is_that_of_the_whole():
@@ -63,8 +64,8 @@ def test_its_factor_is_that_of_the_whole(rank, columns, block, seed):
 @pytest.mark.parametrize("way", [prune_with_sparsegpt, prune_with_exact_groups])
 def test_greedy_masks_are_those_of_the_whole(way):
     weight, whole = torch.randn(20, COLUMNS), root().T @ root()
-    kept = way(weight, inverse_factor(LowRank(root())).upper, NM(2, 4))
-    expected = way(weight, inverse_factor(whole).upper, NM(2, 4))
+    kept = way(weight, LowRankGram(root()).factor().upper, NM(2, 4))
+    expected = way(weight, DenseGram(whole).factor().upper, NM(2, 4))
     assert ((kept != 0) == (expected != 0)).float().mean() > 0.999  # rounding decides near ties
     assert float((kept - expected).norm() / expected.norm()) < 0.02
 
@@ -123,8 +124,8 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
 
 def assert_same_moments(kept, whole):
     """One is of float32 rows, the other sums float32 products."""
-    assert isinstance(kept.hessian, LowRank)
-    torch.testing.assert_close(kept.hessian.root.T @ kept.hessian.root, whole.hessian, rtol=1e-4, atol=1e-3)
+    assert isinstance(kept.hessian, LowRankGram)
+    torch.testing.assert_close(kept.hessian.to_dense(), whole.hessian.to_dense(), rtol=1e-4, atol=1e-3)
     for name in ("cross", "energy", "mean", "output_mean"):
         torch.testing.assert_close(getattr(kept, name), getattr(whole, name), rtol=1e-4, atol=1e-3)
     assert (kept.positions, kept.used) == (whole.positions, whole.used)
@@ -133,13 +134,12 @@ def assert_same_moments(kept, whole):
 def precise(moments):
     """Return them in float64."""
     tensors = {name: value.double() for name, value in vars(moments).items() if isinstance(value, torch.Tensor)}
-    return replace(moments, hessian=LowRank(moments.hessian.root.double()), **tensors)
+    return replace(moments, hessian=LowRankGram(moments.hessian.root.double()), **tensors)
 
 
 def multiplied(moments):
     """Return them with H whole."""
-    own = moments.hessian.root
-    return replace(moments, hessian=own.T @ own)
+    return replace(moments, hessian=DenseGram(moments.hessian.to_dense()))
 
 
 class Wide(nn.Sequential):

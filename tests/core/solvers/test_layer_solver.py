@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.linalg import inverse_factor
+from sparsegpt_core.linalg import DenseGram
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers import magnitude, solve
@@ -27,7 +27,7 @@ def layer(rows, columns, positions=400, seed=0, drift=0.3, dtype=torch.float64):
 def moments(weight, dense, pruned):
     outputs, count = dense @ weight.T, len(dense)
     energy = float(outputs.square().sum()) / count
-    return Moments(pruned.T @ pruned / count, outputs.T @ pruned / count, energy, count, count)
+    return Moments(DenseGram(pruned.T @ pruned / count), outputs.T @ pruned / count, energy, count, count)
 
 
 def plain(known):
@@ -37,7 +37,7 @@ def plain(known):
 
 def test_plain_settings_are_sparsegpt_alone():
     weight, _, _, known = layer(6, 24)
-    expected = prune_with_sparsegpt(weight, inverse_factor(known.hessian).upper, NM(2, 4))
+    expected = prune_with_sparsegpt(weight, known.hessian.factor().upper, NM(2, 4))
     for given_moments in (known, plain(known)):
         assert torch.equal(solve(weight, given_moments, PruneSettings(**PLAIN)).matrix, expected)
     without_cross = solve(weight, plain(known), PruneSettings(**PLAIN | {"alpha": 1.0}))
@@ -49,10 +49,10 @@ def test_refit_solves_for_the_shifted_target(alpha):
     """W* = W + α W G H_λ⁻¹, formed explicitly, and each row's system by itself."""
     weight, dense, pruned, known = layer(6, 24)
     matrix = solve(weight, known, PruneSettings(alpha=alpha, damping=0.01, mask="adaptive")).matrix
-    damped = known.hessian + 0.01 * known.hessian.diagonal().mean() * torch.eye(24, dtype=weight.dtype)
+    damped = known.hessian.to_dense() + 0.01 * known.hessian.diagonal().mean() * torch.eye(24, dtype=weight.dtype)
     gap = (dense - pruned).T @ pruned / len(pruned)
     target = weight + alpha * weight @ gap @ damped.inverse()
-    start = prune_with_sparsegpt(target, inverse_factor(known.hessian).upper, NM(2, 4))
+    start = prune_with_sparsegpt(target, known.hessian.factor().upper, NM(2, 4))
     assert torch.equal(matrix != 0, start != 0)
     for row, goal in zip(matrix, target @ damped, strict=True):
         kept = row.nonzero().flatten()
@@ -105,7 +105,9 @@ def test_small_errors_survive_single_precision():
     weight, dense, _, _ = layer(8, 96, positions=2000)
     pruned = dense + 0.003 * dense.std() * torch.randn(dense.shape, dtype=dense.dtype)
     known = moments(weight, dense, pruned)
-    single = Moments(known.hessian.float(), known.cross.float(), known.energy, known.positions, known.used)
+    single = Moments(
+        DenseGram(known.hessian.to_dense().float()), known.cross.float(), known.energy, known.positions, known.used
+    )
     for options in (PLAIN, {}):
         solution = solve(weight.float(), single, PruneSettings(**options))
         outputs = dense @ weight.T
@@ -153,7 +155,7 @@ def test_no_input_is_ever_active():
 
 
 def test_a_hopeless_hessian_names_the_layer():
-    hopeless = Moments(-torch.eye(4) * 100 + torch.ones(4, 4) * 101, None, None, 9, 9)
+    hopeless = Moments(DenseGram(-torch.eye(4) * 100 + torch.ones(4, 4) * 101), None, None, 9, 9)
     with pytest.raises(NumericsError, match="conv7"):
         solve(torch.ones(2, 4), hopeless, PruneSettings(), "conv7")
 
@@ -183,7 +185,9 @@ def test_settings_refuse_nonsense(wrong):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_cuda_agrees_with_the_cpu():
     weight, _, _, known = layer(32, 96, dtype=torch.float32)
-    there = Moments(known.hessian.cuda(), known.cross.cuda(), known.energy, known.positions, known.used)
+    there = Moments(
+        DenseGram(known.hessian.to_dense().cuda()), known.cross.cuda(), known.energy, known.positions, known.used
+    )
     solution, expected = solve(weight.cuda(), there, PruneSettings()), solve(weight, known, PruneSettings())
     assert torch.equal(solution.matrix.cpu() == 0, expected.matrix == 0)
     torch.testing.assert_close(solution.matrix.cpu(), expected.matrix, rtol=1e-3, atol=1e-4)
@@ -230,7 +234,7 @@ def test_what_was_chosen_is_refitted_to_all_inputs():
     assert torch.equal(solution.matrix == 0, alone.matrix == 0)
     assert alone.sensitivity is None
     shift = 0.01 * fitted.hessian.diagonal().mean()
-    damped = known.hessian + shift * torch.eye(32, dtype=weight.dtype)
+    damped = known.hessian.to_dense() + shift * torch.eye(32, dtype=weight.dtype)
     for row, goal in zip(solution.matrix, known.cross + shift * weight, strict=True):
         kept = row.nonzero().flatten()
         torch.testing.assert_close(row[kept], torch.linalg.solve(damped[kept][:, kept], goal[kept]))
@@ -250,7 +254,7 @@ def test_the_scale_of_the_inputs_does_not_matter(power, columns):
     """Activations of 1e7, as random weights can make them, square twice on their way."""
     weight, _, _, known = layer(8, columns, dtype=torch.float32)
     scale = 2.0**power
-    other = Moments(known.hessian * scale, known.cross * scale, known.energy * scale, known.positions, known.used)
+    other = Moments(known.hessian.scaled(scale), known.cross * scale, known.energy * scale, known.positions, known.used)
     expected, solution = (solve(weight, moments, PruneSettings()) for moments in (known, other))
     assert torch.equal(solution.matrix, expected.matrix)
     assert solution.relative_error == pytest.approx(expected.relative_error)
@@ -265,7 +269,7 @@ def test_kept_weights_are_never_worse_than_the_target_cut_to_the_mask(data):
     mask = data.draw(st.sampled_from(["adaptive", "exact", "admm"]))
     weight, _, _, known = layer(4, columns, data.draw(st.integers(20, 300)), data.draw(st.integers(0, 99)))
     matrix = solve(weight, known, PruneSettings(alpha=alpha, mask=mask, damping=0.02)).matrix
-    damped = known.hessian + 0.02 * known.hessian.diagonal().mean() * torch.eye(columns, dtype=weight.dtype)
+    damped = known.hessian.to_dense() + 0.02 * known.hessian.diagonal().mean() * torch.eye(columns, dtype=weight.dtype)
     target = weight + alpha * torch.linalg.solve(damped, (known.cross - weight @ known.hessian).T).T
 
     def losses(candidate):

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from torch import nn
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.linalg import inverse_factor
+from sparsegpt_core.linalg import DenseGram, dense
+from sparsegpt_core.pruning import prune_model
+from sparsegpt_core.settings import PruneSettings
 
 
 def random_hessian(columns=12, positions=40, seed=0):
@@ -13,11 +16,11 @@ def random_hessian(columns=12, positions=40, seed=0):
 @pytest.mark.parametrize("columns", [1, 12, 256, 600])  # one block, a whole one, several
 def test_factor_is_that_of_the_damped_hessian(columns):
     hessian = random_hessian(columns, 2 * columns)
-    factor = inverse_factor(hessian, damping=0.01)
+    factor = DenseGram(hessian).factor(damping=0.01)
     shift = 0.01 * hessian.diagonal().double().mean()
     damped = hessian.double() + shift * torch.eye(columns)
-    upper = factor.upper.double()
-    assert torch.equal(factor.upper, factor.upper.triu())
+    upper = factor.upper.matrix.double()
+    assert torch.equal(upper, upper.triu())
     torch.testing.assert_close(upper @ upper.T, damped, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(factor.shift.double(), shift.expand(columns), rtol=1e-5, atol=0)
     assert factor.damping == 0.01
@@ -26,7 +29,7 @@ def test_factor_is_that_of_the_damped_hessian(columns):
 def test_its_inverse_is_the_factor_of_the_inverse():
     hessian = random_hessian().double()
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(12)
-    inverse = inverse_factor(hessian).upper.inverse()
+    inverse = DenseGram(hessian).factor().upper.matrix.inverse()
     torch.testing.assert_close(inverse, torch.linalg.cholesky(damped.inverse(), upper=True))
 
 
@@ -34,28 +37,38 @@ def test_dead_columns_are_marked_and_do_no_harm():
     hessian = random_hessian()
     hessian[3] = 0
     hessian[:, 3] = 0
-    factor = inverse_factor(hessian)
+    factor = DenseGram(hessian).factor()
     assert factor.dead.nonzero().flatten().tolist() == [3]
     assert float(factor.shift[3] - factor.shift[2]) == pytest.approx(1)
-    assert torch.isfinite(factor.upper).all()
+    assert torch.isfinite(factor.upper.matrix).all()
 
 
 def test_all_columns_dead():
-    assert torch.isfinite(inverse_factor(torch.zeros(4, 4)).upper).all()
+    assert torch.isfinite(DenseGram(torch.zeros(4, 4)).factor().upper.matrix).all()
 
 
-def test_damping_is_raised_where_needed_and_said(caplog):
+def test_damping_is_raised_where_needed():
     hessian = random_hessian()
     smallest = torch.linalg.eigvalsh(hessian)[0]
     hessian -= (smallest + 0.03 * hessian.diagonal().mean()) * torch.eye(12)  # slightly indefinite
-    factor = inverse_factor(hessian, damping=0.01, name="conv7")
+    factor = DenseGram(hessian).factor(damping=0.01, name="conv7")
     assert factor.damping > 0.01
-    assert "conv7" in caplog.text
+
+
+def test_a_raised_damping_is_a_warning_of_the_result(monkeypatch, caplog):
+    failures = iter([True])
+    factorise = dense._factorise
+    monkeypatch.setattr(dense, "_factorise", lambda matrix: not next(failures, False) and factorise(matrix))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    result = prune_model(model, [torch.randn(32, 8)], PruneSettings(damping=0.01))
+    assert result.warnings == ("0: the Hessian needed a damping of 0.1 instead of 0.01",)
+    assert "damping" not in caplog.text
 
 
 def test_hopeless_hessian_names_the_layer():
     with pytest.raises(NumericsError, match="conv7"):
-        inverse_factor(-torch.eye(4) * 100 + torch.ones(4, 4) * 101, name="conv7")
+        DenseGram(-torch.eye(4) * 100 + torch.ones(4, 4) * 101).factor(name="conv7")
 
 
 def test_threads_do_not_change_a_bit():
@@ -64,7 +77,7 @@ def test_threads_do_not_change_a_bit():
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            factors.append(inverse_factor(hessian).upper)
+            factors.append(DenseGram(hessian).factor().upper.matrix)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*factors)
