@@ -29,8 +29,8 @@ from sparsegpt_cli.app import app
 from sparsegpt_cli.commands.triton_export import _signature
 from sparsegpt_cli.framework import Session
 from sparsegpt_cli.framework.config import load_config
-from sparsegpt_cli.jobs.datasets import DataOptions, open_options
-from sparsegpt_cli.jobs.models import ModelOptions, load_model
+from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.models import ModelSource, load_model
 from sparsegpt_cli.report import render, render_report
 from sparsegpt_cli.run import resolve
 from sparsegpt_cli.run.record import RunRecord
@@ -101,7 +101,7 @@ def _predict(path: Path) -> None:
 def _graph(path: Path) -> None:
     graph = read_graph(path)
     graph_signature(graph, resolve_shapes(graph.inputs, None))
-    open_options(DataOptions("digits"), check_model_notes(read_metadata(graph.model), path))
+    open_options(DataSource("digits"), check_model_notes(read_metadata(graph.model), path))
 
 
 def _triton(path: Path) -> None:
@@ -118,9 +118,9 @@ def _triton(path: Path) -> None:
 
 def _checkpoint(path: Path) -> None:
     checkpoint = load_checkpoint(path)
-    opened = open_options(DataOptions("digits"), checkpoint.metadata)
+    opened = open_options(DataSource("digits"), checkpoint.metadata)
     parse_pruning_metadata(checkpoint.metadata)
-    load_model(ModelOptions("", path), checkpoint, opened.image_shape, _QUIET, opened.num_classes)
+    load_model(ModelSource("", path), checkpoint, opened.image_shape, _QUIET, opened.num_classes)
 
 
 def _integers(path: Path) -> None:

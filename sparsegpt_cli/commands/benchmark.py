@@ -57,12 +57,12 @@ def benchmark(
     from deploy.benchmark import failed_gate
     from deploy.machine import find_runtime
     from sparsegpt_cli.jobs.benchmarking import BenchmarkSettings, benchmark_files
-    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_cli.jobs.datasets import DataSource
     from sparsegpt_core.files import write_json
 
     if out:
         o.require_free(out, dense, sparse, data, eval_data)
-    data_options = DataOptions(data, data_root, eval_data, mean, std, image_size, channels)
+    data_options = DataSource(data, data_root, eval_data, mean, std, image_size, channels)
     settings = BenchmarkSettings(eval_samples, batch_size, tuple(dict.fromkeys(batch or ())), rounds, console.seed)
     on_engines = engines.settings(building.settings())
     backend, why = find_runtime(runtime)

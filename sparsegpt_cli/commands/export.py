@@ -37,9 +37,9 @@ def export(
 
     from calibration.sampling import calibration_batches
     from export.exporter import TOLERANCE, Exporter
-    from sparsegpt_cli.jobs.datasets import DataOptions, open_options
+    from sparsegpt_cli.jobs.datasets import DataSource, open_options
     from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
-    from sparsegpt_cli.jobs.models import ModelOptions, load_model
+    from sparsegpt_cli.jobs.models import ModelSource, load_model
     from sparsegpt_core.checkpoints import load_checkpoint, load_int8
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import parse_pattern
@@ -53,9 +53,9 @@ def export(
     shape = _image(image) if image else tuple(noted.get("image", ()))
     if len(shape) != 3:
         raise InputError("the checkpoint does not note the image shape", "Give --image, for example 3x224x224.")
-    loaded = load_model(ModelOptions(model, weights, num_classes), checkpoint, shape, console, seed=console.seed)
+    loaded = load_model(ModelSource(model, weights, num_classes), checkpoint, shape, console, seed=console.seed)
     if data:
-        opened = open_options(DataOptions(data, data_root), noted)
+        opened = open_options(DataSource(data, data_root), noted)
         batches = calibration_batches(opened.training, samples or min(256, len(opened.training)), 32, console.seed)
         images, quantisation = batches[0], Int8Quantiser(batches, load_int8(weights))
     else:

@@ -71,9 +71,9 @@ def finetune(
 ) -> None:
     """Win back what pruning lost: a pruned checkpoint goes on learning with every zero held."""
     from calibration.recovery import ReconstructSettings, finetune_settings
-    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_cli.jobs.datasets import DataSource
     from sparsegpt_cli.jobs.finetuning import Blocks, Training, finetune_model
-    from sparsegpt_cli.jobs.models import ModelOptions, pick_device
+    from sparsegpt_cli.jobs.models import ModelSource, pick_device
 
     o.require_suffix(out, ".safetensors", weights, dense, data, eval_data)
     if method not in _METHODS:
@@ -99,8 +99,8 @@ def finetune(
     else:
         _refuse(method, training | {"distill": distill, "temperature": temperature})
         how = Blocks(ReconstructSettings(**_given(either), **where), samples, place)
-    options = DataOptions(data, data_root, eval_data, mean, std, image_size)
-    content = finetune_model(ModelOptions(model, weights, num_classes), dense, options, how, out, console)
+    options = DataSource(data, data_root, eval_data, mean, std, image_size)
+    content = finetune_model(ModelSource(model, weights, num_classes), dense, options, how, out, console)
     console.result(content, _lines(content))
 
 

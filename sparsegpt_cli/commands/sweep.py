@@ -59,7 +59,7 @@ def sweep(
 ) -> None:
     """Prune checkpoints in many ways and compare: CSV, Parquet and pictures; goes on where it stopped."""
     del config  # its keys have become flags
-    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_cli.jobs.datasets import DataSource
     from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.options import parse_size
     from sparsegpt_cli.sweep import Evaluator, Grid
@@ -67,7 +67,7 @@ def sweep(
     from sparsegpt_cli.terminal import summary_table
 
     grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
-    options = DataOptions(data, data_root, eval_data, image_size=image_size)
+    options = DataSource(data, data_root, eval_data, image_size=image_size)
     judge = Evaluator(options, eval_samples, console.seed, batch_size, str(pick_device(device)))
     limit = parse_size(memory_limit) if memory_limit else None
     swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)

@@ -44,7 +44,7 @@ def train(
 ) -> None:
     """Train a dense baseline; the best epoch by a share held out of the training split is kept."""
     from calibration.training import TrainSettings
-    from sparsegpt_cli.jobs.datasets import DataOptions
+    from sparsegpt_cli.jobs.datasets import DataSource
     from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.jobs.training import train_model
 
@@ -62,7 +62,7 @@ def train(
         seed=console.seed,
         device=str(pick_device(device)),
     )
-    options = DataOptions(data, data_root, eval_data, mean, std, image_size, channels)
+    options = DataSource(data, data_root, eval_data, mean, std, image_size, channels)
     content = train_model(model, options, settings, out, console, weights)
     lines = [
         f"{out}: best of {epochs} epochs is {content['best_epoch']}, validation {content['validation_top1']:.2f} %"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.benchmark import BenchmarkResult, EngineSettings, benchmark_engines, benchmark_onnx
 from export.audit import load_model, read_metadata
-from sparsegpt_cli.jobs.datasets import DataOptions, EvaluationBatches, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_options
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.files import check_model_notes
 from sparsegpt_core.progress import Progress, silent
@@ -29,7 +29,7 @@ class BenchmarkSettings:
 def benchmark_files(
     dense: Path,
     sparse: Path,
-    data: DataOptions,
+    data: DataSource,
     settings: BenchmarkSettings,
     progress: Progress = silent,
     engines: EngineSettings | None = None,

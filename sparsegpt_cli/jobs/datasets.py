@@ -10,12 +10,12 @@ from typing import Any
 from calibration.data import Data, EvaluationSplit, open_data, subset_indices
 from sparsegpt_core.errors import InputError
 
-__all__ = ["DataOptions", "EvaluationBatches", "open_options"]
+__all__ = ["DataSource", "EvaluationBatches", "open_options"]
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """What the command line says about data."""
+class DataSource:
+    """A data set, and how its images are prepared; None leaves a value to the model, then to the data set."""
 
     spec: str
     root: Path | None = None
@@ -26,7 +26,7 @@ class DataOptions:
     channels: int | None = None
 
 
-def open_options(options: DataOptions, noted: Mapping[str, Any]) -> Data:
+def open_options(options: DataSource, noted: Mapping[str, Any]) -> Data:
     """Open a data set.
 
     Normalisation is what the options say, else what the model notes, else the data set's own; so are size and channels.

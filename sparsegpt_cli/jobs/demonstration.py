@@ -9,9 +9,9 @@ from calibration.training import TrainSettings
 from deploy.builder import BuildResult, BuildSettings, build_engine
 from export.audit import audit_model
 from sparsegpt_cli.jobs.benchmarking import BenchmarkSettings, benchmark_files
-from sparsegpt_cli.jobs.datasets import DataOptions
+from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.models import ModelOptions, load, pick_device
+from sparsegpt_cli.jobs.models import ModelSource, load, pick_device
 from sparsegpt_cli.jobs.pipeline import prune_export
 from sparsegpt_cli.jobs.training import train_model
 from sparsegpt_cli.messages import Messages
@@ -22,7 +22,7 @@ from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["run_demo"]
 
-_DATA = DataOptions("digits")
+_DATA = DataSource("digits")
 
 
 def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[
     checkpoint = out / "simple_cnn.safetensors"
     settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=0.03, seed=seed)
     train_model("simple_cnn", _DATA, settings, checkpoint, messages)
-    loaded, opened = load(ModelOptions(weights=checkpoint), _DATA, messages, seed)
+    loaded, opened = load(ModelSource(weights=checkpoint), _DATA, messages, seed)
     device = pick_device("cpu")
     job = Job(loaded, opened, PruneSettings(), device, eval_samples=0, seed=seed, command="sparsegpt-trt demo")
     with messages.progress() as progress:

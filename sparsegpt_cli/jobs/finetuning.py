@@ -14,8 +14,8 @@ from calibration.recovery import ReconstructSettings, finetune, reconstruct
 from calibration.sampling import calibration_batches, held_out_batches
 from calibration.training import Distillation, FrozenZeros, TrainSettings, Unfinished, parse_pruning_metadata
 from sparsegpt_cli.figures import curve_path, draw_blocks, draw_epochs
-from sparsegpt_cli.jobs.datasets import DataOptions
-from sparsegpt_cli.jobs.models import LoadedModel, ModelOptions, load, load_model
+from sparsegpt_cli.jobs.datasets import DataSource
+from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load, load_model
 from sparsegpt_cli.jobs.training import data_key, evaluate_where_possible, require_labels, resume
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core import __version__
@@ -149,9 +149,9 @@ class Blocks:
 
 
 def finetune_model(
-    model: ModelOptions,
+    model: ModelSource,
     dense: Path | None,
-    data: DataOptions,
+    data: DataSource,
     how: Training | Blocks,
     out: Path,
     messages: Messages,
@@ -214,7 +214,7 @@ def finetune_model(
     }
 
 
-def _load(model: ModelOptions, dense: Path | None, data: DataOptions, messages: Messages) -> Networks:
+def _load(model: ModelSource, dense: Path | None, data: DataSource, messages: Messages) -> Networks:
     sparse, opened = load(model, data, messages)
     networks = Networks(sparse, None, opened, *parse_pruning_metadata(sparse.metadata))
     networks.audit()
@@ -223,5 +223,5 @@ def _load(model: ModelOptions, dense: Path | None, data: DataOptions, messages: 
     checkpoint = load_checkpoint(dense)
     if sparse.metadata.get("source_sha256") not in (None, checkpoint.sha256):
         messages.warn(f"{dense} is not what was pruned; {model.weights} notes another")
-    options = ModelOptions(sparse.spec, dense, model.num_classes or sparse.metadata.get("num_classes"))
+    options = ModelSource(sparse.spec, dense, model.num_classes or sparse.metadata.get("num_classes"))
     return replace(networks, dense=load_model(options, checkpoint, sparse.image, messages, opened.num_classes))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from calibration.data import Data
-from sparsegpt_cli.jobs.datasets import DataOptions, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, open_options
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
@@ -19,14 +19,14 @@ from sparsegpt_core.execution import find_device
 from sparsegpt_core.torchrun import local_rank, world_size
 from sparsegpt_core.zoo import ModelShape, build_model
 
-__all__ = ["LoadedModel", "ModelOptions", "load", "load_model", "pick_device"]
+__all__ = ["LoadedModel", "ModelSource", "load", "load_model", "pick_device"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """What the command line says about the model."""
+class ModelSource:
+    """A model: its name, its weights, and its number of classes."""
 
     spec: str = ""
     weights: Path | None = None
@@ -55,7 +55,7 @@ class LoadedModel:
         }
 
 
-def load(model: ModelOptions, data: DataOptions, messages: Messages, seed: int = 0) -> tuple[LoadedModel, Data]:
+def load(model: ModelSource, data: DataSource, messages: Messages, seed: int = 0) -> tuple[LoadedModel, Data]:
     """Open the data and load the model that shall see it.
 
     Normalisation is what the options say, else what the checkpoint was trained with, else the data set's own.
@@ -70,7 +70,7 @@ def load(model: ModelOptions, data: DataOptions, messages: Messages, seed: int =
 
 
 def load_model(
-    options: ModelOptions,
+    options: ModelSource,
     checkpoint: Checkpoint | None,
     image: tuple[int, int, int],
     messages: Messages,

@@ -17,7 +17,7 @@ from calibration.evaluation import evaluate
 from calibration.training import TrainSettings, Unfinished
 from calibration.training import train as run
 from sparsegpt_cli.figures import curve_path, draw_epochs
-from sparsegpt_cli.jobs.datasets import DataOptions, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, open_options
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked_file
 from sparsegpt_core import __version__
@@ -31,7 +31,7 @@ __all__ = ["data_key", "evaluate_where_possible", "require_labels", "resume", "t
 
 def train_model(
     spec: str,
-    data: DataOptions,
+    data: DataSource,
     settings: TrainSettings,
     out: Path,
     messages: Messages,

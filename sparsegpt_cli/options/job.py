@@ -52,9 +52,9 @@ class JobOptions:
         Raises:
             SparseGPTError: An option is wrong, or something cannot be loaded.
         """
-        from sparsegpt_cli.jobs.datasets import DataOptions
+        from sparsegpt_cli.jobs.datasets import DataSource
         from sparsegpt_cli.jobs.job import Job
-        from sparsegpt_cli.jobs.models import ModelOptions, load, pick_device
+        from sparsegpt_cli.jobs.models import ModelSource, load, pick_device
         from sparsegpt_cli.jobs.profile import idle_layers
         from sparsegpt_cli.options import parse_size
 
@@ -63,8 +63,8 @@ class JobOptions:
         settings = quality.settings
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(
-            ModelOptions(self.model, self.weights, self.num_classes),
-            DataOptions(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size, self.channels),
+            ModelSource(self.model, self.weights, self.num_classes),
+            DataSource(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size, self.channels),
             console,
             console.seed,
         )

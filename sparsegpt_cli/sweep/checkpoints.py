@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from calibration.data import Data
-from sparsegpt_cli.jobs.datasets import DataOptions, open_options
-from sparsegpt_cli.jobs.models import LoadedModel, ModelOptions, load_model
+from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_model
 from sparsegpt_cli.messages import SILENT, Messages
 from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import checkpoint_name, slug
@@ -110,7 +110,7 @@ def open_subject(weights: Path, judge: Evaluator, factories: Sequence[str], mess
 
 @lru_cache(maxsize=1)
 def load_subject(
-    weights: Path, data: DataOptions, factories: tuple[str, ...] = (), messages: Messages = SILENT
+    weights: Path, data: DataSource, factories: tuple[str, ...] = (), messages: Messages = SILENT
 ) -> tuple[LoadedModel, Data]:
     """Load a checkpoint with its data; the same objects again where the last call was for the same.
 
@@ -124,7 +124,7 @@ def load_subject(
     if named is None:
         raise ModelError(f"{weights} does not note what model it is of", "Use checkpoints of train or finetune.")
     opened = open_options(data, checkpoint.metadata)
-    model = ModelOptions(named if named in factories else "", weights)
+    model = ModelSource(named if named in factories else "", weights)
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
 
 

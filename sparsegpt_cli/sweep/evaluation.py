@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from calibration.data import Data, EvaluationSplit, Indices, subset_indices
 from calibration.evaluation import distance, outputs_of
 from deploy.measure import compare_accuracy
-from sparsegpt_cli.jobs.datasets import DataOptions
+from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.progress import Progress, silent
 
@@ -23,7 +23,7 @@ __all__ = ["Evaluator"]
 class Evaluator:
     """The evaluation images: ``samples`` of them, drawn with ``seed``, or 0 for all; and where networks run."""
 
-    data: DataOptions
+    data: DataSource
     samples: int = 0
     seed: int = 0
     batch_size: int = 64

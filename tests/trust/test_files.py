@@ -16,7 +16,7 @@ import torch
 from deploy.builder import BuildSettings, compiler, load_plan
 from deploy.builder.timing_cache import load_timing_cache, save_timing_cache
 from deploy.machine import Backend
-from sparsegpt_cli.jobs.models import ModelOptions, load_model
+from sparsegpt_cli.jobs.models import ModelSource, load_model
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_int8, save_checkpoint, save_int8
 from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
@@ -202,7 +202,7 @@ def test_no_checkpoint_has_code_run(tmp_path, monkeypatch, spec):
     path = tmp_path / "weights.safetensors"
     save_checkpoint(path, {"w": torch.ones(1)}, {"model": spec})
     console = Console(quiet=True)
-    said = refused(load_model, ModelOptions("", path), load_checkpoint(path), (1, 8, 8), console)
+    said = refused(load_model, ModelSource("", path), load_checkpoint(path), (1, 8, 8), console)
     assert f"Give --model {spec} if you know that code." in said
     assert "hostile_module" not in sys.modules
 
@@ -211,7 +211,7 @@ def test_a_factory_that_is_asked_for_says_that_it_runs(tmp_path, monkeypatch, ca
     (tmp_path / "own_factory.py").write_text("import torch\ndef make(): return torch.nn.Conv2d(1, 4, 1)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    load_model(ModelOptions("own_factory:make"), None, (1, 8, 8), Console())
+    load_model(ModelSource("own_factory:make"), None, (1, 8, 8), Console())
     assert "importing and running own_factory:make" in capsys.readouterr().err
 
 
@@ -249,4 +249,4 @@ def test_sizes_that_are_noted_do_not_fill_the_memory(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_checkpoint(path, {"w": torch.ones(1)}, {"model": "simple_cnn", "image": [1, 60_000, 60_000]})
     with pytest.raises(ModelError, match="does not fit the model"):
-        load_model(ModelOptions("", path), load_checkpoint(path), (1, 60_000, 60_000), Console(quiet=True), 10)
+        load_model(ModelSource("", path), load_checkpoint(path), (1, 60_000, 60_000), Console(quiet=True), 10)

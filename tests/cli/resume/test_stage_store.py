@@ -8,9 +8,9 @@ import pytest
 
 from export.exporter import ExportSettings
 from sparsegpt_cli.jobs import pipeline as pipeline
-from sparsegpt_cli.jobs.datasets import DataOptions
+from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.models import ModelOptions, load
+from sparsegpt_cli.jobs.models import ModelSource, load
 from sparsegpt_cli.resume import StageStore
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.files import read_json
@@ -85,7 +85,7 @@ def test_a_damaged_stage_runs_again(places, harm):
 @pytest.fixture
 def job(digits_checkpoint):
     def make(**changes):
-        loaded, opened = load(ModelOptions(weights=digits_checkpoint), DataOptions("digits"), Console())
+        loaded, opened = load(ModelSource(weights=digits_checkpoint), DataSource("digits"), Console())
         settings = PruneSettings(include=("*",))
         made = Job(loaded, opened, settings, loaded.module.conv1.weight.device, samples=64, eval_samples=50)
         return dataclasses.replace(made, **changes)

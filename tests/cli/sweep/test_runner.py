@@ -21,7 +21,7 @@ from calibration.evaluation import distance, evaluate, outputs_of
 from calibration.sampling import calibration_batches
 from calibration.training import TrainSettings, train
 from deploy.measure.accuracy import paired_difference
-from sparsegpt_cli.jobs.datasets import DataOptions
+from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.resume import locked
 from sparsegpt_cli.sweep import Evaluator
 from sparsegpt_cli.sweep import runner as conductor
@@ -218,7 +218,7 @@ def test_another_checkpoint_of_that_name_is_another_cell(swept, inside, checkpoi
 
 def test_what_a_result_depends_on(checkpoints, tmp_path):
     def identity(weights=checkpoints[0], method="sparsegpt", **judge):
-        chosen = Evaluator(DataOptions("digits"), **judge)
+        chosen = Evaluator(DataSource("digits"), **judge)
         cell = Cell("trained", method, "2:4", 16, 0)
         return Task(cell, open_subject(weights, chosen, (MODEL,), Console(quiet=True)), chosen, tmp_path).identity
 

@@ -18,7 +18,7 @@ from export.audit import audit_model
 from export.execution import CpuSession as OnnxRuntime
 from export.parity import check_parity
 from export.writing import export_model, save_model
-from sparsegpt_cli.jobs.models import ModelOptions, load_model
+from sparsegpt_cli.jobs.models import ModelSource, load_model
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 from sparsegpt_core.execution import Resources
@@ -213,7 +213,7 @@ def test_saliencies_of_a_shared_weight_are_measured_once() -> None:
 
 def test_commands_refuse_several_inputs() -> None:
     with pytest.raises(ModelError, match=r"takes 3 inputs \(image, depth, pose\)") as caught:
-        load_model(ModelOptions(f"{__name__}:Guided"), None, (3, 8, 8), Console(quiet=True))
+        load_model(ModelSource(f"{__name__}:Guided"), None, (3, 8, 8), Console(quiet=True))
     assert "prune_model" in caught.value.hint
 
 
