@@ -1,4 +1,4 @@
-"""Measures accuracy, and how far two networks' outputs are apart.
+"""Measures the accuracy of a network, and the distance between the outputs of two networks.
 
 May import ``data`` and ``sparsegpt_core``.
 """

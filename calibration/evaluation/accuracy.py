@@ -1,4 +1,4 @@
-"""How well a torch model classifies."""
+"""Classification accuracy of a torch model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ __all__ = ["Evaluation", "evaluate", "logits_and_labels", "score"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies in percent, mean cross-entropy in nats; ``top5`` is None for five classes or fewer."""
+    """The accuracy of a model."""
 
     top1: float
+    """Samples whose largest logit is that of their class, in percent."""
     top5: float | None
+    """Samples with their class among the five largest logits, in percent; None for five classes or fewer."""
     loss: float
+    """Mean cross-entropy, in nats."""
     samples: int
+    """Number of samples."""
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the fields as a JSON object."""
+        """Return the fields by name."""
         return asdict(self)
 
 
@@ -43,22 +47,28 @@ def evaluate(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Measure a model in evaluation mode; its training flags are restored, its device is not.
+    """Measure a model in eval mode. Its training flags are restored, but it stays on ``device``.
 
     Args:
         model: Images (N, C, H, W) to logits (N, classes).
-        split: Labelled samples.
+        split: Samples with labels.
         batch_size: Samples per forward pass.
         device: Where to compute, such as ``cpu`` or ``cuda:0``; the model is moved there.
-        limit: Use a seeded subset of this many samples, the one :func:`~calibration.data.subset_indices` gives.
+        limit: Use this many samples: those of :func:`~calibration.data.subset_indices`. None uses all.
         seed: Chooses the subset.
         progress: Called with ``"evaluate"`` and counts of samples.
 
     Raises:
-        DataError: The split has no labels, or labels the model has no output for.
-        ModelError: The model does not take the images, or gives no logits (N, classes).
+        DataError: The split has no labels, or a label that the model has no output for.
+        ModelError: The model fails on the images, or does not return logits (N, classes).
         NumericsError: A logit is NaN.
-        InputError: The device is not there.
+        InputError: The device cannot be used.
+
+    Example:
+        >>> from calibration.data import open_data
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> evaluate(model, open_data("digits").evaluation, limit=100).samples
+        100
     """
     indices = subset_indices(split, limit, seed)
     return score(model, split.batches(batch_size, indices), len(indices), find_device(device), progress)
@@ -67,7 +77,26 @@ def evaluate(
 def score(
     model: nn.Module, batches: Iterable[Batch], total: int, device: torch.device, progress: Progress = silent
 ) -> Evaluation:
-    """Measure a model on ``batches`` of ``total`` labelled samples; see :func:`evaluate`."""
+    """Measure a model on batches; :func:`evaluate` does so on a split.
+
+    Args:
+        model: Images (N, C, H, W) to logits (N, classes). It is moved to ``device``.
+        batches: Images (N, C, H, W) with labels (N,).
+        total: Number of samples in all batches, for ``progress``.
+        device: Where to compute.
+        progress: Called with ``"evaluate"`` and counts of samples.
+
+    Raises:
+        DataError: A batch has no labels, or a label that the model has no output for.
+        ModelError: The model fails on the images, or does not return logits (N, classes).
+        NumericsError: A logit is NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> images, labels = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), np.array([0, 1, 1])
+        >>> round(score(nn.Flatten(), [(images, labels)], 3, torch.device("cpu")).top1, 1)
+        66.7
+    """
     model.to(device)
     done, loss, classes = 0, 0.0, 0
     ranks = []
@@ -75,11 +104,11 @@ def score(
     with eval_mode(model), torch.inference_mode():
         for images, labels in batches:
             if labels is None:
-                raise DataError("the data has no labels, so there is no accuracy", "Give labelled --eval-data.")
+                raise DataError("the data has no labels to measure accuracy with", "Give labelled `eval_data`.")
             logits, truth = logits_and_labels(model, torch.from_numpy(images), torch.from_numpy(labels), device)
             logits, classes = logits.float(), logits.shape[1]
             if logits.isnan().any():
-                raise NumericsError("the model's outputs hold NaN", "Check its weights, and --mean and --std.")
+                raise NumericsError("the model's outputs contain NaN", "Check its weights, `mean` and `std`.")
             loss += F.cross_entropy(logits, truth, reduction="sum").item()
             ranks.append(_ranks(logits, truth).cpu())
             done += len(labels)
@@ -95,15 +124,21 @@ def logits_and_labels(model: nn.Module, images: Tensor, labels: Tensor, device: 
     Args:
         model: A model on ``device``.
         images: (N, C, H, W).
-        labels: (N,), still on the CPU: a label beyond the outputs would take a CUDA device down.
+        labels: (N,) on the CPU, so that a label above the number of outputs cannot crash a CUDA device.
         device: Where to compute.
 
     Returns:
         The logits (N, classes) and the labels, both on ``device``.
 
     Raises:
-        ModelError: The model does not take the images, or gives no logits (N, classes).
-        DataError: A label has no output.
+        ModelError: The model fails on the images, or does not return logits (N, classes).
+        DataError: The model has no output for a label.
+
+    Example:
+        >>> images, labels = torch.zeros(2, 3, 1, 1), torch.tensor([0, 2])
+        >>> logits, truth = logits_and_labels(nn.Flatten(), images, labels, torch.device("cpu"))
+        >>> logits.shape, truth.tolist()
+        (torch.Size([2, 3]), [0, 2])
     """
     shape = tuple(images.shape)
 
@@ -111,7 +146,7 @@ def logits_and_labels(model: nn.Module, images: Tensor, labels: Tensor, device: 
         return model(part.to(device, memory_format=torch.channels_last))
 
     try:
-        # A training step is not cut: its batch is a setting.
+        # A training step keeps its batch size, which is a setting.
         logits = run(images) if torch.is_grad_enabled() else run_in_halves(run, images)
     except torch.OutOfMemoryError:
         raise
@@ -120,7 +155,7 @@ def logits_and_labels(model: nn.Module, images: Tensor, labels: Tensor, device: 
             f"the model fails on images {shape}: {str(error).splitlines()[0]}", "Use data of the model's image shape."
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        raise ModelError(f"the model gives no logits (N, classes) for images {shape}")
+        raise ModelError(f"the model does not return logits (N, classes) for images {shape}")
     if int(labels.max()) >= logits.shape[1]:
         raise DataError(
             f"label {int(labels.max())}, but the model has {logits.shape[1]} outputs", "Use the model's own data."
@@ -129,7 +164,7 @@ def logits_and_labels(model: nn.Module, images: Tensor, labels: Tensor, device: 
 
 
 def _ranks(logits: Tensor, truth: Tensor) -> Tensor:
-    """The place of the true class among the logits (N, classes), 0 for the largest; of equals the first wins."""
-    mine = logits.gather(1, truth[:, None])
-    before = torch.arange(logits.shape[1], device=logits.device) < truth[:, None]
-    return ((logits > mine) | ((logits == mine) & before)).sum(dim=1)
+    """The rank of the true class among the logits (N, classes), 0 for the largest. Of equals the first class wins."""
+    true_logit = logits.gather(1, truth[:, None])  # (N, 1)
+    earlier = torch.arange(logits.shape[1], device=logits.device) < truth[:, None]
+    return ((logits > true_logit) | ((logits == true_logit) & earlier)).sum(dim=1)  # (N, classes) -> (N,)

@@ -1,4 +1,4 @@
-"""Activation ranges for symmetric INT8, from arrays that stream past: nothing of them is kept but histograms."""
+"""Activation ranges for symmetric INT8, from streamed arrays: only histograms of them are kept in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from calibration.ranges.histograms import LIMIT, Histogram
+from calibration.ranges.histograms import INT8_MAX, Histogram
 from calibration.ranges.thresholds import METHODS, find_thresholds
 from sparsegpt_core.errors import DataError, InputError, NumericsError
 from sparsegpt_core.progress import Progress, silent
@@ -18,22 +18,21 @@ __all__ = ["Observe", "Range", "calibrate"]
 
 Array = npt.NDArray[Any]
 Observe = Callable[[Array], Mapping[str, Array]]
-"""Runs a network on a batch (N, C, H, W) and returns tensors by name, the same names each time."""
+"""Runs a network on a batch (N, C, H, W) and returns tensors by name, with the same names each time."""
 
-_LEAST = LIMIT * float(np.finfo(np.float32).tiny)  # below, the scale would be no normal FP32 number
+_MIN_THRESHOLD = INT8_MAX * float(np.finfo(np.float32).tiny)  # below it, the scale is not a normal FP32 number
 
 
 @dataclass(frozen=True)
 class Range:
-    """A tensor's range: where INT8 saturates, by the chosen method and, for comparison, by all others.
-
-    ``errors`` maps each method to the relative squared error Σ (x − x̂)² / Σ x² that its threshold makes on the
-    held-out images; empty where there were none.
-    """
+    """The range of a tensor in INT8."""
 
     method: str
+    """The chosen method."""
     thresholds: Mapping[str, float]
+    """The |x| at which INT8 saturates, by method."""
     errors: Mapping[str, float]
+    """Σ (x − x̂)² / Σ x² on the held-out images, by method; empty without held-out images."""
 
     @property
     def threshold(self) -> float:
@@ -42,8 +41,8 @@ class Range:
 
     @property
     def scale(self) -> float:
-        """What one integer step is worth."""
-        return self.threshold / LIMIT
+        """The value of one integer step."""
+        return self.threshold / INT8_MAX
 
     def to_json(self) -> dict[str, Any]:
         """Return method, threshold, scale and errors."""
@@ -57,38 +56,46 @@ def calibrate(
     method: str = "auto",
     progress: Progress = silent,
 ) -> dict[str, Range]:
-    """Choose every observed tensor's range.
+    """Choose the range of each observed tensor.
 
-    The network runs twice on the images to fit, for the largest |x| and for a histogram over it, and once on the
-    others.
+    The network runs twice on ``fit``, for the largest |x| and then for the histogram, and once on ``held_out``.
 
     Args:
-        observe: Gives the tensors of a batch.
-        fit: Batches that thresholds are chosen by.
-        held_out: Other batches, that thresholds are judged by.
+        observe: Returns the tensors of a batch.
+        fit: Batches (N, C, H, W) from which thresholds are computed.
+        held_out: Other batches (N, C, H, W), which measure the error of each threshold.
         method: One of :data:`~calibration.ranges.METHODS`, or ``auto``: for each tensor the method with the
             least error on the held-out images.
-        progress: Told of the stage ``ranges``, in batches.
+        progress: Called with ``"ranges"`` and counts of batches.
+
+    Returns:
+        The range of each tensor by name.
 
     Raises:
-        InputError: No such method.
-        DataError: No images to fit to, or with ``auto`` none to judge by.
-        NumericsError: A tensor holds NaN or infinity.
+        InputError: The method is unknown.
+        DataError: There are no images to fit or, with ``auto``, no held-out images.
+        NumericsError: A tensor contains NaN or infinity.
+
+    Example:
+        >>> batch = np.linspace(-1, 1, 12, dtype=np.float32).reshape(1, 3, 2, 2)
+        >>> ranges = calibrate(lambda images: {"doubled": 2 * images}, [batch], [], method="max")
+        >>> ranges["doubled"].threshold
+        2.0
     """
     if method not in ("auto", *METHODS):
         raise InputError(f"unknown range method '{method}'", f"Use auto, {', '.join(METHODS)}.")
     if not len(fit):
-        raise DataError("activation ranges need at least one batch of images", "Raise the number of samples.")
+        raise DataError("activation ranges need at least one batch of images", "Raise `samples`.")
     if method == "auto" and not len(held_out):
-        raise DataError("no images are held out to judge ranges by", "Calibrate on fewer samples, or name a method.")
+        raise DataError("automatic ranges need held-out images", "Calibrate on fewer images, or choose a method.")
     progress("ranges", 0, 2 * len(fit) + len(held_out))
     tensors = _stream(observe, [*fit, *fit, *held_out], progress)
     peaks = _peaks(tensors, len(fit))
-    fitted, judging = (
+    fitted, validation = (
         _histograms(tensors, count, {name: Histogram(peak) for name, peak in peaks.items()})
         for count in (len(fit), len(held_out))
     )
-    return {name: _choose(fitted[name], judging[name] if len(held_out) else None, method) for name in peaks}
+    return {name: _choose(fitted[name], validation[name] if len(held_out) else None, method) for name in peaks}
 
 
 def _stream(observe: Observe, batches: Sequence[Array], progress: Progress) -> Iterator[Mapping[str, Array]]:
@@ -97,7 +104,7 @@ def _stream(observe: Observe, batches: Sequence[Array], progress: Progress) -> I
         for name, values in tensors.items():
             if not np.isfinite(values).all():
                 raise NumericsError(
-                    f"{name} holds NaN or infinity on calibration images", "Check the weights, and --mean and --std."
+                    f"{name} contains NaN or infinity on calibration images", "Check the weights, `mean` and `std`."
                 )
         progress("ranges", done, len(batches))
         yield tensors
@@ -121,7 +128,7 @@ def _histograms(
 
 
 def _choose(fitted: Histogram, held_out: Histogram | None, method: str) -> Range:
-    found = {name: max(threshold, _LEAST) for name, threshold in find_thresholds(fitted).items()}
+    found = {name: max(threshold, _MIN_THRESHOLD) for name, threshold in find_thresholds(fitted).items()}
     errors = {} if held_out is None else {name: held_out.relative_error(each) for name, each in found.items()}
     chosen = min(METHODS, key=errors.__getitem__) if method == "auto" else method
     return Range(chosen, found, errors)

@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch at once."""
+"""Random crops and flips of whole batches."""
 
 from __future__ import annotations
 
@@ -11,17 +11,35 @@ from torch import Tensor
 __all__ = ["AUGMENTATIONS", "augmentation_for", "crop_flip", "normalised_black", "with_views"]
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
+"""Names of the augmentations. Both crops shift the image; ``crop-flip`` also mirrors it."""
 
 
 def augmentation_for(spec: str) -> str:
-    """Return what suits a data spec: digits must not be mirrored, and of ``npz:`` nothing is known."""
+    """Return the augmentation that suits a data set: digits are not mirrored, and ``npz:`` images are not changed.
+
+    Args:
+        spec: The data set, as :func:`~calibration.data.open_data` takes it.
+
+    Example:
+        >>> augmentation_for("digits"), augmentation_for("cifar10"), augmentation_for("npz:my.npz")
+        ('crop', 'crop-flip', 'none')
+    """
     if spec.startswith("npz:"):
         return "none"
     return "crop" if spec in ("digits", "mnist") else "crop-flip"
 
 
 def normalised_black(mean: Sequence[float], std: Sequence[float]) -> list[float]:
-    """Return what a black pixel is, once normalised: one value for each channel."""
+    """Return the value of a black pixel after normalisation, one for each channel.
+
+    Args:
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+
+    Example:
+        >>> normalised_black([0.5, 0.2], [0.25, 0.1])
+        [-2.0, -2.0]
+    """
     return [-m / s for m, s in zip(mean, std, strict=True)]
 
 
@@ -30,22 +48,30 @@ def crop_flip(images: Tensor, background: Sequence[float], flip: bool, generator
 
     Args:
         images: (N, C, H, W) on the CPU.
-        background: What shows at the edges: one value or one for each channel.
+        background: Fills the edges: one value or one for each channel.
         flip: Whether to mirror.
         generator: Source of randomness.
 
     Returns:
         (N, C, H, W) in channels-last memory order.
+
+    Example:
+        >>> images = torch.ones(2, 1, 8, 8)
+        >>> crop_flip(images, [0.0], flip=True, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 1, 8, 8])
     """
     count, _, height, width = images.shape
+    # Each image's rows (N, H) and columns (N, W) in the padded batch.
     rows, top = _window(count, height, generator)
     columns, left = _window(count, width, generator)
     if flip:
         mirrored = torch.rand(count, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
+    # (N, C, H, W) -> (N, C, H + 2 top, W + 2 left)
     value = torch.tensor(background, dtype=images.dtype).reshape(1, -1, 1, 1)
     padded = value.expand(count, images.shape[1], height + 2 * top, width + 2 * left).clone()
     padded[:, :, top : top + height, left : left + width] = images
+    # Advanced indices put the channels last: (N, H, W, C) -> (N, C, H, W)
     sample = torch.arange(count)[:, None, None]
     return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -53,32 +79,38 @@ def crop_flip(images: Tensor, background: Sequence[float], flip: bool, generator
 def with_views(
     batches: Sequence[Tensor], views: int, background: Sequence[float], flip: bool, seed: int, first: int = 0
 ) -> list[Tensor]:
-    """Put behind each image some that :func:`crop_flip` makes of it.
+    """Insert after each image some views of it that :func:`crop_flip` makes.
 
     Args:
         batches: Images (N, C, H, W) on the CPU.
-        views: How many of each image.
-        background: What shows at the edges: one value or one for each channel.
+        views: Views of each image.
+        background: Fills the edges: one value or one for each channel.
         flip: Whether to mirror.
-        seed: With an image's number the source of its views, whatever batch or process it is in.
+        seed: The views depend on this seed and the image's number only, not on its batch or process.
         first: The number of the first image.
 
     Returns:
-        As many images a batch as before, in (1 + views) times as many batches.
+        (1 + views) times as many batches, each with as many images as before.
+
+    Example:
+        >>> with_views([torch.ones(2, 1, 8, 8)], views=3, background=[0.0], flip=False, seed=0)[0].shape
+        torch.Size([2, 1, 8, 8])
+        >>> len(with_views([torch.ones(2, 1, 8, 8)], views=3, background=[0.0], flip=False, seed=0))
+        4
     """
-    found: list[Tensor] = []
+    result: list[Tensor] = []
     for batch in batches:
         groups = []
         for number, image in enumerate(batch, first):
             generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
             groups += [image[None], crop_flip(image.expand(views, -1, -1, -1), background, flip, generator)]
-        found += torch.cat(groups).chunk(1 + views)
+        result += torch.cat(groups).chunk(1 + views)
         first += len(batch)
-    return found
+    return result
 
 
 def _window(count: int, size: int, generator: torch.Generator) -> tuple[Tensor, int]:
-    """Random windows (N, size) into an axis that is padded on both sides, and the padding."""
+    """Random windows (N, size) into an axis that is padded on both sides, and the padding on one side."""
     padding = max(1, size // 8)
     start = torch.randint(2 * padding + 1, (count, 1), generator=generator)
     return start + torch.arange(size), padding

@@ -1,4 +1,4 @@
-"""Calibration samples: drawn from the training split, and from nowhere else."""
+"""Calibration images, which are drawn from the training split only."""
 
 from __future__ import annotations
 
@@ -10,51 +10,63 @@ from calibration.data import TrainingSplit, draw_indices
 
 __all__ = ["calibration_batches", "held_out_batches"]
 
-_ALL = slice(None)
+_ALL_IMAGES = slice(None)
 
 
 def calibration_batches(
-    split: TrainingSplit, samples: int, batch_size: int, seed: int, share: slice = _ALL
+    split: TrainingSplit, samples: int, batch_size: int, seed: int, share: slice = _ALL_IMAGES
 ) -> list[Tensor]:
-    """Draw calibration images without replacement, every class in proportion where labels exist.
+    """Draw calibration images without replacement; with labels, in proportion to the classes.
 
     Args:
-        split: The training split; an evaluation split is refused.
+        split: The training split. An evaluation split is refused.
         samples: Images to draw.
         batch_size: Images per batch; the last batch may be smaller.
         seed: The same seed draws the same images.
-        share: Which of the drawn images to return.
+        share: Part of the drawn images to return.
 
     Returns:
         Normalised float32 batches (N, C, H, W).
 
     Raises:
-        TypeError: ``split`` is anything but a :class:`~calibration.data.TrainingSplit`.
-        DataError: More samples are asked for than exist, or an image cannot be used.
+        TypeError: ``split`` is not a :class:`~calibration.data.TrainingSplit`.
+        DataError: The split has fewer samples, or an image cannot be used.
+
+    Example:
+        >>> from calibration.data import open_data
+        >>> batches = calibration_batches(open_data("digits").training, samples=48, batch_size=32, seed=0)
+        >>> [tuple(batch.shape) for batch in batches]
+        [(32, 1, 8, 8), (16, 1, 8, 8)]
     """
-    _check(split)
+    _require_training_split(split)
     indices = draw_indices(len(split), samples, seed, split.labels)[share]
     return [torch.from_numpy(images) for images, _ in split.batches(batch_size, indices)]
 
 
 def held_out_batches(split: TrainingSplit, samples: int, count: int, batch_size: int, seed: int) -> list[Tensor]:
-    """Draw training images that :func:`calibration_batches` does not draw with the same seed, to judge by.
+    """Draw training images that :func:`calibration_batches` does not draw with the same seed.
 
     Args:
-        split: The training split; an evaluation split is refused.
-        samples: How many images calibration draws.
-        count: How many to draw of the others, at most.
+        split: The training split. An evaluation split is refused.
+        samples: Images that calibration draws.
+        count: Images to draw from the others, at most.
         batch_size: Images per batch; the last batch may be smaller.
         seed: The same seed draws the same images.
 
     Returns:
-        Normalised float32 batches (N, C, H, W); none where calibration takes all images.
+        Normalised float32 batches (N, C, H, W); an empty list if calibration takes all images.
 
     Raises:
-        TypeError: ``split`` is anything but a :class:`~calibration.data.TrainingSplit`.
-        DataError: More samples are asked for than exist, or an image cannot be used.
+        TypeError: ``split`` is not a :class:`~calibration.data.TrainingSplit`.
+        DataError: The split has fewer than ``samples`` samples, or an image cannot be used.
+
+    Example:
+        >>> from calibration.data import open_data
+        >>> split = open_data("digits").training
+        >>> sum(map(len, held_out_batches(split, samples=1000, count=512, batch_size=64, seed=0)))
+        198
     """
-    _check(split)
+    _require_training_split(split)
     others = np.setdiff1d(np.arange(len(split)), draw_indices(len(split), samples, seed, split.labels))
     if not len(others):
         return []
@@ -63,6 +75,6 @@ def held_out_batches(split: TrainingSplit, samples: int, count: int, batch_size:
     return [torch.from_numpy(images) for images, _ in split.batches(batch_size, indices)]
 
 
-def _check(split: TrainingSplit) -> None:
+def _require_training_split(split: TrainingSplit) -> None:
     if not isinstance(split, TrainingSplit):
         raise TypeError(f"calibration draws from a TrainingSplit, not from {type(split).__name__}")

@@ -91,9 +91,9 @@ class Returns(nn.Module):
     ("model", "error", "reason"),
     [
         (nn.Conv2d(3, 4, 3), ModelError, "the model fails on images (4, 6, 1, 1): "),
-        (nn.Identity(), ModelError, "no logits (N, classes)"),
-        (Returns((torch.zeros(4, 6),)), ModelError, "no logits (N, classes)"),
-        (Returns(torch.zeros(1, 6)), ModelError, "no logits (N, classes)"),
+        (nn.Identity(), ModelError, "does not return logits (N, classes)"),
+        (Returns((torch.zeros(4, 6),)), ModelError, "does not return logits (N, classes)"),
+        (Returns(torch.zeros(1, 6)), ModelError, "does not return logits (N, classes)"),
         (Returns(torch.zeros(4, 3)), DataError, "label 5, but the model has 3 outputs"),
         (Returns(torch.full((4, 6), torch.nan)), NumericsError, "NaN"),
     ],
@@ -111,6 +111,6 @@ def test_without_labels_there_is_no_accuracy() -> None:
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
-def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+def test_a_device_that_does_not_exist_is_refused(device: str) -> None:
     with pytest.raises(InputError, match="cannot be used"):
         evaluate(nn.Flatten(), split_of(np.zeros((1, 6)), np.array([0])), device=device)

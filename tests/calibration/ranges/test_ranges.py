@@ -92,7 +92,7 @@ def test_percentiles_are_those_of_all_values(shape):
 
 @pytest.mark.parametrize("shape", ["relu", "heavy"])
 def test_entropy_is_nvidias(shape, monkeypatch):
-    monkeypatch.setattr("calibration.ranges.thresholds._STRIDE", 64)
+    monkeypatch.setattr("calibration.ranges.thresholds._ENTROPY_STEP_BINS", 64)
     found = histogram(SHAPES[shape])
     assert find_thresholds(found)["entropy"] == nvidia_entropy(found.counts, found.edges, 64)
 
@@ -146,7 +146,7 @@ def test_a_dead_tensor():
 def test_numbers_that_are_not_finite_name_the_tensor(value, where):
     batches = [np.ones((1, 2), dtype=np.float32) for _ in range(2)]
     batches[where][0, 1] = value
-    with pytest.raises(NumericsError, match=r"^layer1 holds NaN or infinity"):
+    with pytest.raises(NumericsError, match=r"^layer1 contains NaN or infinity"):
         calibrate(lambda x: {"layer1": x}, batches[:1], batches[1:])
 
 
@@ -154,7 +154,7 @@ def test_too_few_images_and_unknown_methods():
     batch = [np.ones((1, 2), dtype=np.float32)]
     with pytest.raises(DataError, match="at least one batch"):
         calibrate(lambda x: {"x": x}, [], batch)
-    with pytest.raises(DataError, match="held out"):
+    with pytest.raises(DataError, match="held-out images"):
         calibrate(lambda x: {"x": x}, batch, [])
     with pytest.raises(InputError, match="unknown range method 'median'") as caught:
         calibrate(lambda x: {"x": x}, batch, batch, "median")
