@@ -32,7 +32,7 @@ from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 
 SAMPLES = 256
-SETTINGS = PruneSettings(integers=True)
+SETTINGS = PruneSettings()
 ARMS = {
     "dense": "dense FP32",
     "dense_int8": "dense INT8",
@@ -51,9 +51,9 @@ def measure(trained: Trained, seed: int) -> dict[str, dict[str, float]]:
     batches = calibration_batches(trained.training, SAMPLES, 32, seed)
     model = copy.deepcopy(trained.model)
     dense = _logits(trained, model, batches, [], ("fp32", "int8"))
-    result = prune_model(model, batches, SETTINGS)
+    result = prune_model(model, batches, SETTINGS, int8_weights=True)
     pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
-    sparse = _logits(trained, model, batches, pruned, PRUNED, result.integers)
+    sparse = _logits(trained, model, batches, pruned, PRUNED, result.int8_weights)
     rounded = _logits(trained, model, batches, pruned, ("int8", "int8_weights"))
     logits = {"dense": dense["fp32"], "dense_int8": dense["int8"], **sparse}
     logits |= {"rounded": rounded["int8"], "rounded_weights": rounded["int8_weights"]}

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
         SparseGPTError,
     )
     from sparsegpt_core.patterns import NM, Unstructured, parse_pattern
-    from sparsegpt_core.pruning import LayerResult, PruneResult, global_quotas, permute_model, prune_model
+    from sparsegpt_core.pruning import (
+        LayerChoices,
+        LayerResult,
+        PruneResult,
+        global_quotas,
+        permute_model,
+        prune_model,
+    )
     from sparsegpt_core.quality import Quality, Workflow, preset
     from sparsegpt_core.settings import PruneSettings
     from sparsegpt_core.zoo import ModelShape, build_model
@@ -36,6 +43,7 @@ __all__ = [
     "CheckFailedError",
     "DataError",
     "InputError",
+    "LayerChoices",
     "LayerResult",
     "MissingDependencyError",
     "ModelError",
@@ -60,7 +68,7 @@ __all__ = [
 _HOMES = {
     "checkpoints": ("load_checkpoint", "save_checkpoint"),
     "patterns": ("NM", "Unstructured", "parse_pattern"),
-    "pruning": ("LayerResult", "PruneResult", "global_quotas", "permute_model", "prune_model"),
+    "pruning": ("LayerChoices", "LayerResult", "PruneResult", "global_quotas", "permute_model", "prune_model"),
     "quality": ("Quality", "Workflow", "preset"),
     "settings": ("PruneSettings",),
     "zoo": ("ModelShape", "build_model"),

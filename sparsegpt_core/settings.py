@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.patterns import NM, Pattern, Unstructured
+from sparsegpt_core.patterns import NM, Pattern
 
 __all__ = ["MASKS", "METHODS", "PruneSettings"]
 
 METHODS = ("sparsegpt", "magnitude")
 MASKS = ("adaptive", "exact", "admm", "auto")
 
-_LEAST_DAMPING = 1e-4  # below it the float32 factor is noise; docs/numerics.md
-_ALPHAS = (1.0, 0.5, 0.25, 0.0)  # tried where none is given
-_HELD_OUT = 8  # every which sample is held out where there is something to choose
+_MIN_DAMPING = 1e-4  # relative to mean(diag H); below it the float32 factor is noise, see docs/numerics.md
+_CANDIDATE_ALPHAS = (1.0, 0.5, 0.25, 0.0)  # tried for every row if `alpha` is None
+_HELD_OUT_FRACTION = 8  # one sample in eight judges the choice of mask and alpha
 
 
 @dataclass(frozen=True)
@@ -48,25 +47,17 @@ class PruneSettings:
     """Whether the mean of a layer's outputs is kept by shifting its bias, or the batch norm behind it."""
     positions_per_column: float = 80
     """Positions a layer's statistics sample for each of its columns; 0 takes all."""
-    hold_out: bool = False
-    """Whether some samples are held out although nothing is left to choose: each layer then has a ``sensitivity``."""
-    integers: bool = False
-    """Whether to solve for every pruned layer's INT8 weight as well, for quantised exports."""
     include: tuple[str, ...] = ()
     """Globs of layers to prune although they are the first, the last or excluded."""
     exclude: tuple[str, ...] = ()
     """Globs of layers to leave dense."""
-    quotas: Mapping[str, float] = field(default_factory=dict)
-    """Fractions of zeros by layer, in place of an unstructured pattern's."""
-    sensitive: tuple[str, ...] = ()
-    """Names of layers to leave dense because pruning them costs most."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"unknown method '{self.method}'", f"Use {' or '.join(METHODS)}.")
-        if self.damping is not None and not self.damping >= _LEAST_DAMPING:
+        if self.damping is not None and not self.damping >= _MIN_DAMPING:
             raise InputError(
-                f"damping {self.damping:g} is below {_LEAST_DAMPING:g}, which float32 cannot resolve",
+                f"damping {self.damping:g} is below {_MIN_DAMPING:g}, which float32 cannot resolve",
                 "0.01 suits where calibration images abound.",
             )
         if self.block_size < 1:
@@ -75,14 +66,8 @@ class PruneSettings:
             raise InputError(f"unknown mask '{self.mask}'", f"Use {', '.join(MASKS[:-1])} or {MASKS[-1]}.")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise InputError(f"alpha {self.alpha:g} lies outside 0 to 1", "1 suits nearly always.")
-        if self.quotas and isinstance(self.pattern, NM):
-            raise InputError(f"{self.pattern} leaves layers no quotas of their own", "Use a fraction such as 0.5.")
         if not 0 <= self.positions_per_column < float("inf"):
             raise InputError(f"positions per column {self.positions_per_column:g} is negative", "0 takes all.")
-
-    def pattern_for(self, layer: str) -> Pattern:
-        """The pattern of one layer."""
-        return Unstructured(self.quotas[layer]) if layer in self.quotas else self.pattern
 
     def damping_for(self, positions: int, columns: int) -> float:
         """λ relative to mean(diag H), for a Hessian of so many columns that is a mean over so many positions.
@@ -93,8 +78,8 @@ class PruneSettings:
         return 0.01 * math.sqrt(1 + 100 * columns / positions) if self.damping is None else self.damping
 
     @property
-    def dense(self) -> bool:
-        """Whether the dense network's outputs are wanted."""
+    def needs_dense_outputs(self) -> bool:
+        """Whether layers are pulled towards the dense network's outputs."""
         return self.alpha is None or self.alpha > 0
 
     def masks_for(self, columns: int) -> tuple[str, ...]:
@@ -110,16 +95,20 @@ class PruneSettings:
     @property
     def alphas(self) -> tuple[float, ...]:
         """The values of α that are tried."""
-        return _ALPHAS if self.alpha is None else (self.alpha,)
+        return _CANDIDATE_ALPHAS if self.alpha is None else (self.alpha,)
 
-    def held_out(self, samples: int) -> int:
-        """How many of ``samples`` are held out to judge by: 0 where nothing is left to choose.
+    def held_out_count(self, samples: int, *, always: bool = False) -> int:
+        """Return how many of ``samples`` are held out to choose masks and α by.
+
+        Args:
+            samples: Samples in the whole calibration set.
+            always: Hold samples out even if nothing is left to choose. Otherwise the count is then 0.
 
         Raises:
             InputError: There are too few samples to hold any out.
         """
-        if self.mask != "auto" and self.alpha is not None and not self.hold_out:
+        if self.mask != "auto" and self.alpha is not None and not always:
             return 0
         if samples < 2:
             raise InputError("a choice by held-out error needs two calibration images or more", "Raise --samples.")
-        return max(1, samples // _HELD_OUT)
+        return max(1, samples // _HELD_OUT_FRACTION)

@@ -64,7 +64,7 @@ def write_trained(checkpoint: Path, data_root: Path, out: Path) -> None:
     trained = load_trained(checkpoint, data_root, 0)
     batches = calibration_batches(trained.training, SAMPLES, 32, 0)
     sparse = copy.deepcopy(trained.model)
-    result = prune_model(sparse, batches, PruneSettings(integers=True))
+    result = prune_model(sparse, batches, PruneSettings(), int8_weights=True)
     _write(out, TRAINED, trained.model, sparse, batches, result)
     with torch.no_grad():
         outputs = torch.cat([sparse(images) for images in trained.images])
@@ -80,7 +80,7 @@ def _write(
     out: Path, name: str, dense: nn.Module, sparse: nn.Module, batches: list[Tensor], result: PruneResult
 ) -> None:
     pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
-    for arm, model, layers, integers in (("dense", dense, [], {}), ("sparse", sparse, pruned, result.integers)):
+    for arm, model, layers, integers in (("dense", dense, [], {}), ("sparse", sparse, pruned, result.int8_weights)):
         quantisation = Int8Quantiser(batches, integers)
         exporter = Exporter(model, batches[0], {}, NM(2, 4), layers, EXPORT, quantise=quantisation)
         for precision in PRECISIONS:

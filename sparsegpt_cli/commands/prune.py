@@ -99,7 +99,7 @@ def prune(
         result = pruned.result
         save_checkpoint(out, job.model.module.state_dict(), pruning_metadata(job, result))
         if int8:
-            save_int8(out, result.integers)
+            save_int8(out, result.int8_weights)
     for warning in pruned.warnings:
         console.warn(warning)
     layers = [layer.to_json() for layer in result.layers]

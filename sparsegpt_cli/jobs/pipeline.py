@@ -160,7 +160,7 @@ class _Run:
         pruned = prune(job, self._progress, self._folder, self._unfinished and self._unfinished / LAYERS)
         seconds.update(pruned.seconds)
         warnings += pruned.warnings
-        metadata, integers = pruning_metadata(job, pruned.result), pruned.result.integers
+        metadata, integers = pruning_metadata(job, pruned.result), pruned.result.int8_weights
         files = self._export("sparse", metadata, metadata["pruned"], seconds, warnings, integers)
         checkpoint = self._folder / "sparse.safetensors"
         save_checkpoint(checkpoint, job.model.module.state_dict(), metadata)
@@ -168,7 +168,13 @@ class _Run:
             save_int8(checkpoint, integers)
         return {
             "files": files,
-            "settings": {**asdict(pruned.settings), "pattern": str(job.settings.pattern)},
+            "settings": {
+                **asdict(job.settings),
+                **asdict(pruned.choices),
+                "hold_out": job.workflow.selects,
+                "integers": job.int8,
+                "pattern": str(job.settings.pattern),
+            },
             "layers": [layer.to_json() for layer in pruned.result.layers],
             "done": pruned.to_json(),
             "spilled_bytes": pruned.result.spilled_bytes,

@@ -19,8 +19,15 @@ from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.execution import Resources, World, join_world
 from sparsegpt_core.permutation import PermutationResult
 from sparsegpt_core.progress import Progress, silent, timed
-from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest, global_quotas, permute_model, prune_model
-from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.pruning import (
+    LayerChoices,
+    PruneResult,
+    Tradeoff,
+    fewest,
+    global_quotas,
+    permute_model,
+    prune_model,
+)
 
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
@@ -46,7 +53,7 @@ class Pruned:
     """What became of a job: the layers, and what was done around them; None where it was not asked for."""
 
     result: PruneResult
-    settings: PruneSettings
+    choices: LayerChoices
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
     permutation: PermutationResult | None = None
@@ -98,7 +105,7 @@ class _Pruning:
         self._runtime = Resources(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
         share = world.share_samples(job.calibration_samples, _CALIBRATION_BATCH)
         self._batches = self._view(self._draw(share), share.start)
-        self._settings = replace(job.settings, hold_out=job.workflow.selects, integers=job.int8)
+        self._choices = LayerChoices()
         self._held_out: list[Tensor] = []
         self._reference = torch.empty(0)
         if job.workflow.selects or job.workflow.batch_norm == "auto":
@@ -109,8 +116,8 @@ class _Pruning:
         permutation = self._permute() if workflow.permute else None
         if workflow.global_budget:
             with timed(self._seconds, "budget"):
-                quotas = global_quotas(self._model, self._batches, self._settings, self._progress, self._runtime)
-            self._settings = replace(self._settings, quotas=quotas)
+                quotas = global_quotas(self._model, self._batches, self._job.settings, self._progress, self._runtime)
+            self._choices = replace(self._choices, quotas=quotas)
         tradeoff, measured = None, list[SelectionStep]()
         if workflow.selects:
             result, tradeoff, measured = self._select()
@@ -118,7 +125,7 @@ class _Pruning:
             result = self._prune()
         return Pruned(
             result=result,
-            settings=self._settings,
+            choices=self._choices,
             batch_norm=self._choose_batch_norm(),
             seconds=self._seconds,
             warnings=(*self._warnings, *result.warnings),
@@ -166,7 +173,7 @@ class _Pruning:
             result, why = permute_model(
                 self._model,
                 self._batches,
-                self._settings,
+                self._job.settings,
                 self._progress,
                 self._runtime,
                 limit=limit,
@@ -179,7 +186,16 @@ class _Pruning:
         return result
 
     def _prune(self) -> PruneResult:
-        result = prune_model(self._model, self._batches, self._settings, self._progress, self._runtime)
+        result = prune_model(
+            self._model,
+            self._batches,
+            self._job.settings,
+            self._progress,
+            self._runtime,
+            choices=self._choices,
+            measure_sensitivity=self._job.workflow.selects,
+            int8_weights=self._job.int8,
+        )
         for stage, value in result.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + value
         return result
@@ -191,14 +207,14 @@ class _Pruning:
         tradeoff = Tradeoff.of(result.layers)
         if not tradeoff.names:
             raise InputError(
-                f"{self._settings.method} tells nothing of a layer's sensitivity", "Use --method sparsegpt."
+                f"{self._job.settings.method} tells nothing of a layer's sensitivity", "Use --method sparsegpt."
             )
         measured = [SelectionStep(0, tradeoff.sparsity[0], self._distance())]
 
         def attempt(count: int) -> None:
             nonlocal result
             self._model.load_state_dict(dense)
-            self._settings = replace(self._settings, sensitive=tradeoff.names[:count])
+            self._choices = replace(self._choices, sensitive=tradeoff.names[:count])
             result = self._prune()
             measured.append(SelectionStep(count, tradeoff.sparsity[count], self._distance()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -18,25 +19,35 @@ from sparsegpt_core.settings import PruneSettings
 __all__ = ["plan_layers"]
 
 
-def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings) -> list[Layer]:
-    """List the network's layers; those without a reason will be pruned.
+def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensitive: Sequence[str] = ()) -> list[Layer]:
+    """List the network's layers in running order. Those without a reason will be pruned.
 
-    Layers that share a weight are pruned together: where one of them stays dense, so do the others.
+    Layers that share a weight are pruned together: if one of them stays dense, all do.
 
     Args:
         model: The network, in eval mode.
         sample: A small batch of inputs (N, C, H, W), on any device, or a tuple of several inputs.
         settings: Pattern and globs.
+        sensitive: Names of layers to leave dense because pruning them costs most.
 
     Raises:
-        ModelError: There is none to prune, or the model does not take the sample.
-        InputError: A glob names no layer.
+        ModelError: There is nothing to prune, or the model does not take the sample.
+        InputError: A glob matches no layer.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from sparsegpt_core.settings import PruneSettings
+        >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 6), nn.Linear(6, 8), nn.Linear(8, 4)).eval()
+        >>> [(layer.name, layer.reason and layer.reason.value) for layer in plan_layers(
+        ...     model, torch.ones(2, 8), PruneSettings())]
+        [('0', None), ('1', None), ('2', 'CHANNELS_NOT_MULTIPLE'), ('3', 'CLASSIFIER')]
     """
     (tensor,) = as_tensors([sample])
     with eval_mode(model):
         layers = select_layers(model, tensor.to(device_of(model)), settings.pattern, settings.include, settings.exclude)
     layers = [
-        replace(layer, reason=Reason.SENSITIVE) if layer.reason is None and layer.name in settings.sensitive else layer
+        replace(layer, reason=Reason.SENSITIVE) if layer.reason is None and layer.name in sensitive else layer
         for layer in layers
     ]
     reached = [layer for layer in layers if layer.reason is not Reason.NOT_REACHED]
@@ -54,5 +65,5 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings) -> lis
         )
     for layer in layers:
         if layer.reason is None:
-            _ = layer.prunable  # raises where there is nothing to prune
+            _ = layer.prunable  # raises if no call uses the stored weight
     return layers

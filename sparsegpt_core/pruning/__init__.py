@@ -5,13 +5,15 @@ May import every other room of ``sparsegpt_core``.
 
 from sparsegpt_core.pruning.channel_order import permute_model
 from sparsegpt_core.pruning.global_budget import global_quotas
+from sparsegpt_core.pruning.layer_choices import LayerChoices
 from sparsegpt_core.pruning.layer_store import run_key
 from sparsegpt_core.pruning.research_project import cnn_sparsegpt
-from sparsegpt_core.pruning.results import LayerResult
-from sparsegpt_core.pruning.sequential import PruneResult, prune_model
+from sparsegpt_core.pruning.results import LayerResult, PruneResult
+from sparsegpt_core.pruning.sequential import prune_model
 from sparsegpt_core.pruning.tradeoff import Tradeoff, fewest
 
 __all__ = [
+    "LayerChoices",
     "LayerResult",
     "PruneResult",
     "Tradeoff",

@@ -1,4 +1,4 @@
-"""What became of a network and its layers when they were pruned."""
+"""The outcome of pruning: of every layer, and of the network."""
 
 from __future__ import annotations
 
@@ -14,32 +14,45 @@ __all__ = ["LayerResult", "PruneResult"]
 
 @dataclass(frozen=True)
 class LayerResult:
-    """What became of one layer.
+    """The outcome of one layer.
 
-    ``relative_error`` is ‖W x − Ŵ x̃‖² / ‖W x‖² over the calibration inputs, biases included where they were
-    shifted, x in the dense and x̃ in the pruned network (x = x̃ without the dense target), ``magnitude_error`` the
-    same for magnitude pruning on the same inputs, ``inherited_error`` what the dense weights would leave of it;
-    ``positions`` counts the columns x̃ there were, ``positions_used`` those that were looked at. All are None where
-    no input was looked at. ``sensitivity`` is what pruning adds to the error of held-out samples, where there were
-    some; ``masks`` and ``alphas`` count the rows that took each, where there was a choice.
+    Errors are relative to E‖W x‖² over the calibration inputs. x is the layer's input in the dense network, x̃ that in
+    the pruned network; without the dense target x = x̃. Biases are included where they were shifted. Measured fields
+    are None where no input was read: in dense layers, and with magnitude pruning.
     """
 
     name: str
+    """Name of the module in the network."""
     kind: str
+    """Class of the module, such as ``Conv2d``."""
     shape: tuple[int, ...]
+    """Shape of the weight: (K, C, *kernel)."""
     status: str
+    """``pruned`` or ``dense``."""
     reason: Reason | None
+    """Why the layer is dense; None: it is pruned."""
     sparsity: float
+    """Fraction of zeros in the weight."""
     relative_error: float | None = None
+    """E‖W x − Ŵ x̃‖² / E‖W x‖²."""
     magnitude_error: float | None = None
+    """The same error with magnitude pruning on the same inputs."""
     inherited_error: float | None = None
+    """The same error with the layer's dense weight. None without the dense target."""
     sensitivity: float | None = None
+    """Error on held-out samples that pruning adds. None: no samples were held out."""
     damping: float | None = None
+    """λ relative to the mean of the Hessian's diagonal."""
     positions: int | None = None
+    """Output positions of the calibration set."""
     positions_used: int | None = None
+    """Output positions in the statistics."""
     masks: dict[str, int] | None = None
+    """Rows by the mask they took. None: all took the same."""
     alphas: dict[float, int] | None = None
+    """Rows by the α they took. None: all took the same."""
     seconds: float = 0.0
+    """Wall-clock time."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under their own names."""
@@ -48,19 +61,20 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """Every layer in running order, seconds by stage, and what was noticed.
-
-    The stages are trace, forward, statistics and solve; ``spilled_bytes`` of activations went to disk. ``integers``
-    has every pruned layer's weight on an INT8 grid, by name, where the settings ask for it.
-    """
+    """The outcome of :func:`~sparsegpt_core.pruning.prune_model`."""
 
     layers: tuple[LayerResult, ...]
+    """Every convolution and linear layer, in running order."""
     seconds: dict[str, float]
+    """Wall-clock time by stage: ``trace``, ``forward``, ``statistics`` and ``solve``."""
     warnings: tuple[str, ...]
+    """What the user should know."""
     spilled_bytes: int = 0
-    integers: Mapping[str, Int8Weight] = field(default_factory=dict)
+    """Bytes of activations that were written to disk."""
+    int8_weights: Mapping[str, Int8Weight] = field(default_factory=dict)
+    """Every pruned weight rounded to INT8, by layer. Empty unless asked for."""
 
     @property
     def pruned(self) -> int:
-        """How many layers were pruned."""
+        """The number of pruned layers."""
         return sum(layer.status == "pruned" for layer in self.layers)

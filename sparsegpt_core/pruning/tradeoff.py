@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.pruning.sequential import LayerResult
+from sparsegpt_core.pruning.results import LayerResult
 
 __all__ = ["Tradeoff", "fewest"]
 

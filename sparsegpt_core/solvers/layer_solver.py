@@ -58,6 +58,8 @@ def solve(
     name: str = "layer",
     world: World = ALONE,
     held_out: Moments | None = None,
+    *,
+    int8_weights: bool = False,
 ) -> Solution:
     """Prune ``weight`` (K, d) towards the dense target, and refit it, as the settings have it.
 
@@ -111,7 +113,7 @@ def solve(
         terms += sums
     world.add_up([matrix, terms])
     solution = _describe(dense, matrix, everything, factor.damping, terms.tolist(), choices)
-    if settings.integers:
+    if int8_weights:
         solution = replace(solution, integers=_round(matrix, everything, factor, blocks, root, world))
     shift = None if solution.shift is None else solution.shift / root
     return replace(solution, shift=shift, sensitivity=None if held_out is None else solution.sensitivity)

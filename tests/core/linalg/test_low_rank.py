@@ -78,7 +78,7 @@ def test_greedy_masks_are_those_of_the_whole(way):
         PruneSettings(mask="adaptive"),
         PruneSettings(mask="exact", alpha=0.5),
         PruneSettings(mask="auto", alpha=None),
-        PruneSettings(pattern=Unstructured(0.7), integers=True),
+        PruneSettings(pattern=Unstructured(0.7)),
     ],
     ids=lambda settings: f"{settings.pattern} {settings.mask}",
 )
@@ -87,7 +87,7 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
     layer = nn.Linear(COLUMNS, 24)
     x = root(64) * 8
     x[:, 5] = 3  # hardly varies
-    held_out = settings.held_out(64)
+    held_out = settings.held_out_count(64)
     found = []
     with torch.no_grad():
         y = layer(x + 0.1 * torch.randn_like(x))
@@ -109,17 +109,15 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
     # In float64, where rounding decides between no masks, no rows' choices and no integers.
     fitted, judge = (kept and precise(kept) for kept in found[0])
     weight = weight.double()
-    kept = solve(weight, fitted, settings, held_out=judge)
-    whole = solve(weight, multiplied(fitted), settings, held_out=judge and multiplied(judge))
+    kept = solve(weight, fitted, settings, held_out=judge, int8_weights=True)
+    whole = solve(weight, multiplied(fitted), settings, held_out=judge and multiplied(judge), int8_weights=True)
     torch.testing.assert_close(kept.matrix, whole.matrix, rtol=1e-6, atol=1e-8)
     assert kept.choices == whole.choices
     for name in ("relative_error", "magnitude_error", "inherited_error", "sensitivity"):
         expected = getattr(whole, name)
         assert getattr(kept, name) == (expected and pytest.approx(expected, rel=1e-5, abs=1e-9)), name
     assert (kept.shift is None) == (whole.shift is None) == (not centred)
-    assert (kept.integers is None) == (whole.integers is None) == (not settings.integers)
-    if settings.integers:
-        assert bool((kept.integers.values == whole.integers.values).all())
+    assert bool((kept.integers.values == whole.integers.values).all())
 
 
 def assert_same_moments(kept, whole):
@@ -168,7 +166,7 @@ def test_few_images_prune_a_wide_layer_by_their_positions(monkeypatch):
     from sparsegpt_core.statistics.row_statistics import RowStatistics
 
     kept, result = pruned(9)
-    monkeypatch.setattr("sparsegpt_core.network.layers._FEW", 10**6)
+    monkeypatch.setattr("sparsegpt_core.network.layers._MIN_COLUMNS_PER_POSITION", 10**6)
     whole, expected = pruned(9)
     assert made == [9]
     assert result.positions == expected.positions == 9

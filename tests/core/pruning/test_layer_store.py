@@ -18,11 +18,10 @@ from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import CheckFailedError, InputError
 from sparsegpt_core.execution import Resources
 from sparsegpt_core.patterns import Unstructured
-from sparsegpt_core.pruning import PruneResult, prune_model
-from sparsegpt_core.pruning import sequential as sequential
+from sparsegpt_core.pruning import LayerChoices, PruneResult, layer_pruning, prune_model
 from sparsegpt_core.settings import PruneSettings
 
-EVERYTHING = PruneSettings(mask="auto", alpha=None, integers=True, include=("*",))
+EVERYTHING = PruneSettings(mask="auto", alpha=None, include=("*",))
 
 
 class Residual(nn.Module):
@@ -59,14 +58,18 @@ class Killed(Exception):
 
 
 def prune(
-    folder: Path | None, settings: PruneSettings = EVERYTHING, kill_after: int | None = None, **runtime: Any
+    folder: Path | None,
+    settings: PruneSettings = EVERYTHING,
+    kill_after: int | None = None,
+    options: dict[str, Any] | None = None,
+    **runtime: Any,
 ) -> tuple[dict[str, torch.Tensor], PruneResult]:
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "prune" and done == kill_after:
             raise Killed
 
     model = network()
-    result = prune_model(model, images(), settings, progress, Resources(finished=folder, **runtime))
+    result = prune_model(model, images(), settings, progress, Resources(finished=folder, **runtime), **options or {})
     return model.state_dict(), result
 
 
@@ -74,13 +77,13 @@ def prune(
 def solved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the layers that were really solved."""
     names: list[str] = []
-    solve = sequential.solve
+    solve = layer_pruning.solve
 
-    def note(weight: torch.Tensor, moments: Any, settings: Any, name: str, *more: Any) -> Any:
+    def note(weight: torch.Tensor, moments: Any, settings: Any, name: str, *more: Any, **options: Any) -> Any:
         names.append(name)
-        return solve(weight, moments, settings, name, *more)
+        return solve(weight, moments, settings, name, *more, **options)
 
-    monkeypatch.setattr(sequential, "solve", note)
+    monkeypatch.setattr(layer_pruning, "solve", note)
     return names
 
 
@@ -94,26 +97,31 @@ def same(
 
     assert without_times(ours[1]) == without_times(theirs[1])
     assert ours[1].warnings == theirs[1].warnings
-    assert ours[1].integers.keys() == theirs[1].integers.keys()
-    for name, integer in ours[1].integers.items():
-        other = theirs[1].integers[name]
-        assert all(torch.equal(value, getattr(other, part)) for part, value in vars(integer).items())
+    assert ours[1].int8_weights.keys() == theirs[1].int8_weights.keys()
+    for name, int8_weight in ours[1].int8_weights.items():
+        other = theirs[1].int8_weights[name]
+        assert all(torch.equal(value, getattr(other, part)) for part, value in vars(int8_weight).items())
 
 
 @pytest.mark.parametrize(
-    "settings", [EVERYTHING, PruneSettings(), PruneSettings(Unstructured(0.5), quotas={"first": 0.7})]
+    ("settings", "options"),
+    [
+        (EVERYTHING, {"int8_weights": True}),
+        (PruneSettings(), {"measure_sensitivity": True}),
+        (PruneSettings(Unstructured(0.5)), {"choices": LayerChoices(quotas={"first": 0.7})}),
+    ],
 )
 @pytest.mark.parametrize("traced", [True, False])
-def test_it_goes_on_to_the_same_bits_wherever_it_was_killed(tmp_path, solved, settings, traced) -> None:
-    whole = prune(None, settings, traced=traced)
+def test_it_goes_on_to_the_same_bits_wherever_it_was_killed(tmp_path, solved, settings, options, traced) -> None:
+    whole = prune(None, settings, options=options, traced=traced)
     layers = list(solved)
     assert len(layers) >= 3
     for count in range(1, len(layers) + 1):
         folder = tmp_path / str(count)
         with pytest.raises(Killed):
-            prune(folder, settings, kill_after=count, traced=traced)
+            prune(folder, settings, kill_after=count, options=options, traced=traced)
         solved.clear()
-        same(prune(folder, settings, traced=traced), whole)
+        same(prune(folder, settings, options=options, traced=traced), whole)
         assert solved == layers[count:]
 
 
@@ -133,6 +141,13 @@ def test_other_settings_weights_or_images_start_anew(tmp_path, solved, monkeypat
     assert not solved
     prune(tmp_path, replace(EVERYTHING, damping=0.5))
     assert solved == layers
+    for options in ({"measure_sensitivity": True}, {"int8_weights": True}):
+        solved.clear()
+        prune(tmp_path, options=options)
+        assert solved == layers
+    solved.clear()
+    prune(tmp_path, options={"choices": LayerChoices(sensitive=("first",))})
+    assert set(solved) == set(layers) - {"first"}
     solved.clear()
     prune_model(network(), images(seed=2), EVERYTHING, resources=Resources(finished=tmp_path))
     assert solved == layers

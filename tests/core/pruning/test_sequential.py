@@ -219,19 +219,19 @@ def test_integer_weights_keep_the_mask_the_outputs_and_their_means(pattern):
     torch.manual_seed(0)
     network, data = Folded().eval(), batches(8)
     plain = prune_model(copy.deepcopy(network), data, PruneSettings(pattern=pattern))
-    result = prune_model(network, data, PruneSettings(pattern=pattern, integers=True))
-    assert not plain.integers
+    result = prune_model(network, data, PruneSettings(pattern=pattern), int8_weights=True)
+    assert not plain.int8_weights
     assert [layer.relative_error for layer in result.layers] == [layer.relative_error for layer in plain.layers]
-    assert set(result.integers) == {"conv", "twice"}
-    for name, integers in result.integers.items():
+    assert set(result.int8_weights) == {"conv", "twice"}
+    for name, int8_weight in result.int8_weights.items():
         weight = network.get_submodule(name).weight.detach()
-        assert integers.values.dtype == torch.int8
-        assert torch.equal(integers.values != 0, (integers.values != 0) & (weight != 0))
-        rounded = integers.values * integers.scales.reshape(-1, *[1] * (weight.dim() - 1))
+        assert int8_weight.values.dtype == torch.int8
+        assert torch.equal(int8_weight.values != 0, (int8_weight.values != 0) & (weight != 0))
+        rounded = int8_weight.values * int8_weight.scales.reshape(-1, *[1] * (weight.dim() - 1))
         assert (rounded - weight).norm() < 0.01 * weight.norm()
     # The shift makes up for what rounding moves the outputs' means by.
-    conv, integers = network.conv, result.integers["conv"]
+    conv, int8_weight = network.conv, result.int8_weights["conv"]
     inputs = torch.cat([network.stem(batch).relu() for batch in data]).detach()
-    rounded = integers.values * integers.scales[:, None, None, None]
+    rounded = int8_weight.values * int8_weight.scales[:, None, None, None]
     moved = (conv(inputs) - conv._conv_forward(inputs, rounded, None)).mean((0, 2, 3)).detach()
-    torch.testing.assert_close(integers.shift, moved, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(int8_weight.shift, moved, rtol=1e-3, atol=1e-5)

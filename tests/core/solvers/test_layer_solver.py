@@ -229,7 +229,7 @@ def test_every_row_takes_what_does_best_on_held_out_inputs(pattern, refit):
 def test_what_was_chosen_is_refitted_to_all_inputs():
     weight, dense, pruned, known = layer(6, 32)
     fitted, judged = held_out(known, weight, dense, pruned)
-    solution = solve(weight, fitted, PruneSettings(hold_out=True, damping=0.01), held_out=judged)
+    solution = solve(weight, fitted, PruneSettings(damping=0.01), held_out=judged)
     alone = solve(weight, fitted, PruneSettings(damping=0.01))
     assert torch.equal(solution.matrix == 0, alone.matrix == 0)
     assert alone.sensitivity is None

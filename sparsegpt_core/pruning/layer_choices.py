@@ -1,0 +1,42 @@
+"""Choices for single layers: results of a measurement, which settings do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.patterns import NM, Pattern, Unstructured
+
+__all__ = ["LayerChoices"]
+
+
+@dataclass(frozen=True)
+class LayerChoices:
+    """Choices for single layers.
+
+    Example:
+        >>> from sparsegpt_core.patterns import Unstructured
+        >>> choices = LayerChoices(quotas={"conv": 0.7}, sensitive=("head",))
+        >>> str(choices.pattern_for("conv", Unstructured(0.5)))
+        '0.7'
+    """
+
+    quotas: Mapping[str, float] = field(default_factory=dict)
+    """Fractions of zeros by layer, in place of an unstructured pattern's. See
+    :func:`~sparsegpt_core.pruning.global_quotas`."""
+    sensitive: tuple[str, ...] = ()
+    """Names of layers to leave dense because pruning them costs most. See :class:`~sparsegpt_core.pruning.Tradeoff`."""
+
+    def check(self, pattern: Pattern) -> None:
+        """Check that layers may have quotas.
+
+        Raises:
+            InputError: The pattern is N:M, which has the same zeros in every layer.
+        """
+        if self.quotas and isinstance(pattern, NM):
+            raise InputError(f"{pattern} leaves layers no quotas of their own", "Use a fraction such as `pattern=0.5`.")
+
+    def pattern_for(self, layer: str, pattern: Pattern) -> Pattern:
+        """Return the pattern of one layer: its quota, or else the network's pattern."""
+        return Unstructured(self.quotas[layer]) if layer in self.quotas else pattern
