@@ -86,7 +86,7 @@ class PruneSettings:
         """The ways to find a mask that are tried for a layer of so many columns.
 
         A layer with few positions, whose H is stored by its root, counts with
-        :attr:`~sparsegpt_core.linalg.Gram.equivalent_columns`.
+        :attr:`~sparsegpt_core.linalg.Hessian.equivalent_columns`.
         """
         if columns > self.admm_columns and self.mask in ("admm", "auto"):
             return ("adaptive",)

@@ -3,8 +3,17 @@
 May import ``execution`` and below.
 """
 
-from sparsegpt_core.linalg.dense import DenseGram, DenseUpper
-from sparsegpt_core.linalg.gram import Factor, Gram, Upper
-from sparsegpt_core.linalg.low_rank import LowRankGram, LowRankInverse, LowRankUpper
+from sparsegpt_core.linalg.dense import DenseHessian, DenseUpper
+from sparsegpt_core.linalg.hessian import Factor, Hessian, Upper
+from sparsegpt_core.linalg.low_rank import LowRankHessian, LowRankInverse, LowRankUpper
 
-__all__ = ["DenseGram", "DenseUpper", "Factor", "Gram", "LowRankGram", "LowRankInverse", "LowRankUpper", "Upper"]
+__all__ = [
+    "DenseHessian",
+    "DenseUpper",
+    "Factor",
+    "Hessian",
+    "LowRankHessian",
+    "LowRankInverse",
+    "LowRankUpper",
+    "Upper",
+]

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import World, each, spans
-from sparsegpt_core.linalg.gram import Gram, Upper
+from sparsegpt_core.linalg.hessian import Hessian, Upper
 
-__all__ = ["DenseGram", "DenseUpper"]
+__all__ = ["DenseHessian", "DenseUpper"]
 
 _BLOCK_COLUMNS = 256  # factorised at a time
 _UPDATE_ROWS = 512  # of a block's columns updated by one thread
 _INVERSE_COLUMNS = 256  # of the triangular inverse computed by one thread
 
 
-class DenseGram(Gram):
+class DenseHessian(Hessian):
     """H as one matrix.
 
     Args:
@@ -26,7 +26,7 @@ class DenseGram(Gram):
     Example:
         >>> import torch
         >>> x = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
-        >>> hessian = DenseGram(x.T @ x / 2)
+        >>> hessian = DenseHessian(x.T @ x / 2)
         >>> factor = hessian.factor(damping=0.01)
         >>> upper = factor.upper.corner(slice(0, 2))  # all of V
         >>> torch.allclose(upper @ upper.T, hessian.to_dense() + factor.shift.diag())
@@ -58,18 +58,18 @@ class DenseGram(Gram):
         """Return H (d, d) itself."""
         return self.matrix
 
-    def scaled(self, factor: float) -> DenseGram:
+    def scaled(self, factor: float) -> DenseHessian:
         """Return ``factor`` · H."""
-        return DenseGram(self.matrix * factor)
+        return DenseHessian(self.matrix * factor)
 
-    def normalised(self, scale: Tensor) -> DenseGram:
+    def normalised(self, scale: Tensor) -> DenseHessian:
         """Return S⁻¹ H S⁻¹ for the diagonal S (d,)."""
-        return DenseGram(self.matrix / scale / scale[:, None])
+        return DenseHessian(self.matrix / scale / scale[:, None])
 
-    def merged(self, other: DenseGram, share: float, apart: Tensor | None) -> DenseGram:
-        """Return the H of two sets of inputs together, as :meth:`Gram.merged` defines it."""
+    def merged(self, other: DenseHessian, share: float, apart: Tensor | None) -> DenseHessian:
+        """Return the H of two sets of inputs together, as :meth:`Hessian.merged` defines it."""
         both = torch.lerp(self.matrix, other.matrix, share)
-        return DenseGram(both if apart is None else both.addr_(apart, apart, alpha=share * (1 - share)))
+        return DenseHessian(both if apart is None else both.addr_(apart, apart, alpha=share * (1 - share)))
 
     def resolvent(self, shift: Tensor, rho: float) -> Tensor:
         """Return ρ (H + diag(shift) + ρ I)⁻¹ (d, d)."""

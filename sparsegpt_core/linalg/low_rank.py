@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import World, each, spans
-from sparsegpt_core.linalg.gram import Gram, Upper
+from sparsegpt_core.linalg.hessian import Hessian, Upper
 
-__all__ = ["LowRankGram", "LowRankInverse", "LowRankUpper"]
+__all__ = ["LowRankHessian", "LowRankInverse", "LowRankUpper"]
 
 _MIN_BLOCK_COLUMNS = 256  # factorised at a time; a quarter of the rank where that is more
 
 
-class LowRankGram(Gram):
+class LowRankHessian(Hessian):
     """H = RᵀR, stored as R.
 
     Args:
@@ -24,7 +24,7 @@ class LowRankGram(Gram):
     Example:
         >>> import torch
         >>> root = torch.tensor([[1.0, 2.0, 3.0]])
-        >>> (torch.eye(3) @ LowRankGram(root)).tolist()
+        >>> (torch.eye(3) @ LowRankHessian(root)).tolist()
         [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [3.0, 6.0, 9.0]]
     """
 
@@ -53,18 +53,18 @@ class LowRankGram(Gram):
         """Return RᵀR (d, d)."""
         return self.root.T @ self.root
 
-    def scaled(self, factor: float) -> LowRankGram:
+    def scaled(self, factor: float) -> LowRankHessian:
         """Return ``factor`` · H."""
-        return LowRankGram(self.root * factor**0.5)
+        return LowRankHessian(self.root * factor**0.5)
 
-    def normalised(self, scale: Tensor) -> LowRankGram:
+    def normalised(self, scale: Tensor) -> LowRankHessian:
         """Return S⁻¹ H S⁻¹ for the diagonal S (d,)."""
-        return LowRankGram(self.root / scale)
+        return LowRankHessian(self.root / scale)
 
-    def merged(self, other: LowRankGram, share: float, apart: Tensor | None) -> LowRankGram:
-        """Return the H of two sets of inputs together, as :meth:`Gram.merged` defines it."""
+    def merged(self, other: LowRankHessian, share: float, apart: Tensor | None) -> LowRankHessian:
+        """Return the H of two sets of inputs together, as :meth:`Hessian.merged` defines it."""
         between = [] if apart is None else [(share * (1 - share)) ** 0.5 * apart[None]]
-        return LowRankGram(torch.cat([(1 - share) ** 0.5 * self.root, share**0.5 * other.root, *between]))
+        return LowRankHessian(torch.cat([(1 - share) ** 0.5 * self.root, share**0.5 * other.root, *between]))
 
     def resolvent(self, shift: Tensor, rho: float) -> LowRankInverse:
         """Return ρ (H + diag(shift) + ρ I)⁻¹ (d, d), to multiply by from the left."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import each
-from sparsegpt_core.linalg import Factor, Gram, LowRankInverse
+from sparsegpt_core.linalg import Factor, Hessian, LowRankInverse
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.solvers.masks import project
 
@@ -36,7 +36,7 @@ class Resolvents:
     iterations: int
 
     @classmethod
-    def of(cls, hessian: Gram, factor: Factor) -> Resolvents:
+    def of(cls, hessian: Hessian, factor: Factor) -> Resolvents:
         """Compute them for H (d, d), of which ``factor`` is the factor, each ρ on a thread of its own."""
         scale = factor.upper.inverse_diagonal().rsqrt()
         normalised, shift = hessian.normalised(scale), factor.shift / scale.square()

@@ -28,7 +28,7 @@ def prune_with_exact_groups(weight: Tensor, upper: Upper, pattern: NM, block_siz
 
     Args:
         weight: (K, d); not changed.
-        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :meth:`~sparsegpt_core.linalg.Gram.factor`.
+        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :meth:`~sparsegpt_core.linalg.Hessian.factor`.
         pattern: N:M; d must be a multiple of M.
         block_size: Columns per block (lazy updates); rounded up to a multiple of M.
 
@@ -64,10 +64,10 @@ def prune_with_exact_groups(weight: Tensor, upper: Upper, pattern: NM, block_siz
 
 def _solvers(groups: Tensor, choices: Tensor) -> Tensor:
     """For the blocks U_gg (groups, M, M): C_TT⁻¹ of every choice, between zeros, stacked: (groups, choices · M, M)."""
-    gram = groups.mT @ groups
+    inverse = groups.mT @ groups
     rows, columns = choices[:, :, None], choices[:, None, :]
-    solvers = gram.new_zeros(len(gram), len(choices), *gram.shape[1:])
-    solvers[:, torch.arange(len(choices), device=gram.device)[:, None, None], rows, columns] = torch.linalg.inv(
-        gram[:, rows, columns]
+    solvers = inverse.new_zeros(len(inverse), len(choices), *inverse.shape[1:])
+    solvers[:, torch.arange(len(choices), device=inverse.device)[:, None, None], rows, columns] = torch.linalg.inv(
+        inverse[:, rows, columns]
     )
     return solvers.flatten(1, 2)

@@ -25,7 +25,7 @@ def quantise(sparse: Tensor, upper: Upper, scales: Tensor, bits: int = 8, block_
 
     Args:
         sparse: (K, d), refitted on its mask: what is zero stays zero; not changed.
-        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :meth:`~sparsegpt_core.linalg.Gram.factor`.
+        upper: V (d, d), upper triangular, H_λ = V Vᵀ, from :meth:`~sparsegpt_core.linalg.Hessian.factor`.
         scales: s (K,), positive.
         bits: Width of the symmetric integers: ±127 for 8.
         block_size: Columns per block (lazy updates).

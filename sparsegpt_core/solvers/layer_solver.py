@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import ALONE, World, each, spans
-from sparsegpt_core.linalg import Factor, Gram
+from sparsegpt_core.linalg import Factor, Hessian
 from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.settings import PruneSettings
@@ -141,7 +141,7 @@ def _round(
     return Int8Weight(values.to(torch.int8), scales, shift)
 
 
-def _taming_root(hessian: Gram) -> float:
+def _taming_root(hessian: Hessian) -> float:
     """The power of two to scale huge or tiny inputs by, which changes no weight: squares of H would overflow."""
     mean = float(hessian.diagonal().double().mean())
     return 1.0 if not mean or 1 / _TAME <= mean <= _TAME else 2.0 ** -(math.frexp(mean)[1] // 2)

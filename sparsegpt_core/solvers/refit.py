@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.linalg import Gram
+from sparsegpt_core.linalg import Hessian
 
 __all__ = ["AFTER_ADMM", "refit_weights"]
 
@@ -23,7 +23,7 @@ _TOLERANCE = 1e-3
 def refit_weights(
     start: Tensor,
     product: Tensor,
-    hessian: Gram,
+    hessian: Hessian,
     shift: Tensor,
     name: str = "layer",
     *,
@@ -93,7 +93,7 @@ def _by_conjugate_gradients(
     start: Tensor,
     residual: Tensor,
     kept: Tensor,
-    hessian: Gram,
+    hessian: Hessian,
     shift: Tensor,
     iterations: int,
     tolerance: float,

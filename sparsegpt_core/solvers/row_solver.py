@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsegpt_core.linalg import Factor, Gram
+from sparsegpt_core.linalg import Factor, Hessian
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers.admm import Resolvents, search_by_admm
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     """
 
     weight: Tensor
-    hessian: Gram
+    hessian: Hessian
     product: Tensor
     gap: Tensor
 

@@ -25,7 +25,7 @@ def prune_with_sparsegpt(weight: Tensor, upper: Upper, pattern: Pattern, block_s
 
     Args:
         weight: (K, d); not changed.
-        upper: V (d, d), upper triangular, H + λI = V Vᵀ, from :meth:`~sparsegpt_core.linalg.Gram.factor`.
+        upper: V (d, d), upper triangular, H + λI = V Vᵀ, from :meth:`~sparsegpt_core.linalg.Hessian.factor`.
         pattern: What to prune to; d must be a multiple of M for N:M.
         block_size: Columns per block (lazy updates); rounded up to a multiple of M.
 

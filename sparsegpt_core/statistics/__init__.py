@@ -3,7 +3,7 @@
 May import ``network``, ``linalg``, ``execution`` and below.
 """
 
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.statistics.layer_statistics import LayerStatistics
 from sparsegpt_core.statistics.moments import Moments, pooled
 from sparsegpt_core.statistics.split_statistics import SplitStatistics
 

@@ -1,4 +1,4 @@
-"""The blocks of a convolution's Gram matrix as correlations of its input with itself; nothing is unfolded.
+"""The blocks of a convolution's Hessian as correlations of its input with itself; nothing is unfolded.
 
 A map lies in memory as (*spatial, N, C): what a tap sees is a slice of it, and any run of pixels along the
 last axis, for all N samples, is one matrix (pixels · N, C). The products below multiply such views.
@@ -15,7 +15,7 @@ from torch import Tensor
 from sparsegpt_core.network import ConvLayer
 from sparsegpt_core.statistics.displacements import Axis, find_displacements
 
-__all__ = ["Maps", "axes_of", "cross_blocks", "gram_blocks", "map_of", "phase_maps"]
+__all__ = ["Maps", "axes_of", "cross_blocks", "hessian_blocks", "map_of", "phase_maps"]
 
 Maps = Mapping[tuple[int, ...], Tensor]
 Box = Sequence[tuple[int, int]]
@@ -61,7 +61,7 @@ def phase_maps(parts: Sequence[Tensor], axes: tuple[Axis, ...]) -> Maps:
     return maps
 
 
-def gram_blocks(maps: Maps, axes: tuple[Axis, ...]) -> Iterator[tuple[int, int, Tensor]]:
+def hessian_blocks(maps: Maps, axes: tuple[Axis, ...]) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (t', t, block (C, C)) for the taps t ≤ t' whose block is not zero: Σ (what t' sees) (what t sees)ᵀ."""
     kernel = tuple(axis.kernel for axis in axes)
     for displacement in find_displacements(axes):

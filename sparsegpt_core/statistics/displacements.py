@@ -1,6 +1,6 @@
-"""Which products of kernel positions a convolution's Gram matrix shares, and where they differ.
+"""Which products of kernel positions a convolution's Hessian shares, and where they differ.
 
-Block (t, t') of the Gram matrix of an im2col matrix is a sum over output positions: what tap t sees there
+Block (t, t') of the Hessian is a sum over output positions: what tap t sees there
 times what tap t' sees. Two pairs of taps at the same displacement multiply the same pixels with each
 other; only the windows over which they sum differ, by strips at the border. So the pairs at one
 displacement share their sum over the pixels that all their windows cover, and the strips are summed once
@@ -98,7 +98,7 @@ class Displacement:
 
 @functools.lru_cache(maxsize=256)
 def find_displacements(axes: tuple[Axis, ...]) -> tuple[Displacement, ...]:
-    """Return the displacements that, by symmetry, make the whole Gram matrix: those with t ≤ t'.
+    """Return the displacements that, by symmetry, make the whole Hessian: those with t ≤ t'.
 
     Pairs of which one tap sees nothing but padding wherever the other sees pixels are in none: their block is 0.
     """

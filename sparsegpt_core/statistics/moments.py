@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.linalg import Gram
+from sparsegpt_core.linalg import Hessian
 
 __all__ = ["Moments", "hardly_vary", "no_inputs", "not_finite", "pooled"]
 
@@ -32,7 +32,7 @@ class Moments:
         output_mean: (K,) = (1/n) Σ W x; present beside ``mean`` and ``cross``.
     """
 
-    hessian: Gram
+    hessian: Hessian
     cross: Tensor | None
     energy: float | None
     positions: int

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import each, spans
-from sparsegpt_core.linalg import LowRankGram
+from sparsegpt_core.linalg import LowRankHessian
 from sparsegpt_core.network import PrunableLayer
 from sparsegpt_core.statistics.moments import Moments, hardly_vary, no_inputs, not_finite
 
@@ -74,7 +74,7 @@ class RowStatistics:
         mean = self._take_off_mean(x)
         if mean is not None:
             x[:, hardly_vary(x.square().mean(dim=0), mean)] = 0
-        hessian = LowRankGram(x / math.sqrt(count))
+        hessian = LowRankHessian(x / math.sqrt(count))
         if y is None:
             return Moments(hessian, None, None, count, count, mean)
         output_mean = self._take_off_mean(y)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from sparsegpt_core.network import PrunableLayer
-from sparsegpt_core.statistics.gram_statistics import LayerStatistics
+from sparsegpt_core.statistics.layer_statistics import LayerStatistics
 from sparsegpt_core.statistics.moments import Moments
 from sparsegpt_core.statistics.row_statistics import RowStatistics
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.linalg import DenseGram, dense
+from sparsegpt_core.linalg import DenseHessian, dense
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 
@@ -16,7 +16,7 @@ def random_hessian(columns=12, positions=40, seed=0):
 @pytest.mark.parametrize("columns", [1, 12, 256, 600])  # one block, a whole one, several
 def test_factor_is_that_of_the_damped_hessian(columns):
     hessian = random_hessian(columns, 2 * columns)
-    factor = DenseGram(hessian).factor(damping=0.01)
+    factor = DenseHessian(hessian).factor(damping=0.01)
     shift = 0.01 * hessian.diagonal().double().mean()
     damped = hessian.double() + shift * torch.eye(columns)
     upper = factor.upper.matrix.double()
@@ -29,7 +29,7 @@ def test_factor_is_that_of_the_damped_hessian(columns):
 def test_its_inverse_is_the_factor_of_the_inverse():
     hessian = random_hessian().double()
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(12)
-    inverse = DenseGram(hessian).factor().upper.matrix.inverse()
+    inverse = DenseHessian(hessian).factor().upper.matrix.inverse()
     torch.testing.assert_close(inverse, torch.linalg.cholesky(damped.inverse(), upper=True))
 
 
@@ -37,21 +37,21 @@ def test_dead_columns_are_marked_and_do_no_harm():
     hessian = random_hessian()
     hessian[3] = 0
     hessian[:, 3] = 0
-    factor = DenseGram(hessian).factor()
+    factor = DenseHessian(hessian).factor()
     assert factor.dead.nonzero().flatten().tolist() == [3]
     assert float(factor.shift[3] - factor.shift[2]) == pytest.approx(1)
     assert torch.isfinite(factor.upper.matrix).all()
 
 
 def test_all_columns_dead():
-    assert torch.isfinite(DenseGram(torch.zeros(4, 4)).factor().upper.matrix).all()
+    assert torch.isfinite(DenseHessian(torch.zeros(4, 4)).factor().upper.matrix).all()
 
 
 def test_damping_is_raised_where_needed():
     hessian = random_hessian()
     smallest = torch.linalg.eigvalsh(hessian)[0]
     hessian -= (smallest + 0.03 * hessian.diagonal().mean()) * torch.eye(12)  # slightly indefinite
-    factor = DenseGram(hessian).factor(damping=0.01, name="conv7")
+    factor = DenseHessian(hessian).factor(damping=0.01, name="conv7")
     assert factor.damping > 0.01
 
 
@@ -68,7 +68,7 @@ def test_a_raised_damping_is_a_warning_of_the_result(monkeypatch, caplog):
 
 def test_hopeless_hessian_names_the_layer():
     with pytest.raises(NumericsError, match="conv7"):
-        DenseGram(-torch.eye(4) * 100 + torch.ones(4, 4) * 101).factor(name="conv7")
+        DenseHessian(-torch.eye(4) * 100 + torch.ones(4, 4) * 101).factor(name="conv7")
 
 
 def test_threads_do_not_change_a_bit():
@@ -77,7 +77,7 @@ def test_threads_do_not_change_a_bit():
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            factors.append(DenseGram(hessian).factor().upper.matrix)
+            factors.append(DenseHessian(hessian).factor().upper.matrix)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*factors)

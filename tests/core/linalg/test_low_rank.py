@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsegpt_core.linalg import DenseGram, LowRankGram, LowRankInverse, LowRankUpper
+from sparsegpt_core.linalg import DenseHessian, LowRankHessian, LowRankInverse, LowRankUpper
 from sparsegpt_core.patterns import NM, Unstructured
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
@@ -27,7 +27,7 @@ def root(rank=40, columns=COLUMNS, seed=0):
 
 
 def test_it_multiplies_as_h_does():
-    kept, left = LowRankGram(root()), torch.randn(5, COLUMNS)
+    kept, left = LowRankHessian(root()), torch.randn(5, COLUMNS)
     whole = root().T @ root()
     torch.testing.assert_close(left @ kept, left @ whole, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(left @ kept.scaled(4.0), 4 * left @ whole, rtol=1e-4, atol=1e-3)
@@ -64,8 +64,8 @@ def test_its_factor_is_that_of_the_whole(rank, columns, block, seed):
 @pytest.mark.parametrize("way", [prune_with_sparsegpt, prune_with_exact_groups])
 def test_greedy_masks_are_those_of_the_whole(way):
     weight, whole = torch.randn(20, COLUMNS), root().T @ root()
-    kept = way(weight, LowRankGram(root()).factor().upper, NM(2, 4))
-    expected = way(weight, DenseGram(whole).factor().upper, NM(2, 4))
+    kept = way(weight, LowRankHessian(root()).factor().upper, NM(2, 4))
+    expected = way(weight, DenseHessian(whole).factor().upper, NM(2, 4))
     assert ((kept != 0) == (expected != 0)).float().mean() > 0.999  # rounding decides near ties
     assert float((kept - expected).norm() / expected.norm()) < 0.02
 
@@ -122,7 +122,7 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
 
 def assert_same_moments(kept, whole):
     """One is of float32 rows, the other sums float32 products."""
-    assert isinstance(kept.hessian, LowRankGram)
+    assert isinstance(kept.hessian, LowRankHessian)
     torch.testing.assert_close(kept.hessian.to_dense(), whole.hessian.to_dense(), rtol=1e-4, atol=1e-3)
     for name in ("cross", "energy", "mean", "output_mean"):
         torch.testing.assert_close(getattr(kept, name), getattr(whole, name), rtol=1e-4, atol=1e-3)
@@ -132,12 +132,12 @@ def assert_same_moments(kept, whole):
 def precise(moments):
     """Return them in float64."""
     tensors = {name: value.double() for name, value in vars(moments).items() if isinstance(value, torch.Tensor)}
-    return replace(moments, hessian=LowRankGram(moments.hessian.root.double()), **tensors)
+    return replace(moments, hessian=LowRankHessian(moments.hessian.root.double()), **tensors)
 
 
 def multiplied(moments):
     """Return them with H whole."""
-    return replace(moments, hessian=DenseGram(moments.hessian.to_dense()))
+    return replace(moments, hessian=DenseHessian(moments.hessian.to_dense()))
 
 
 class Wide(nn.Sequential):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.network import weight_to_matrix
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.pruning import cnn_sparsegpt
@@ -97,7 +97,7 @@ def test_without_its_mistakes_it_is_sparsegpt(monkeypatch):
     columns = F.unfold(images, 3).unflatten(1, (8, 9)).permute(2, 1, 0, 3).flatten(2).flatten(0, 1)
     hessian = columns @ columns.T / columns.shape[1]
     expected = prune_with_sparsegpt(
-        weight_to_matrix(model[0].weight.detach()), DenseGram(hessian).factor(0.01).upper, NM(2, 4)
+        weight_to_matrix(model[0].weight.detach()), DenseHessian(hessian).factor(0.01).upper, NM(2, 4)
     )
     cnn_sparsegpt(model, [images], NM(2, 4), right_axis=True, right_update=True)
     torch.testing.assert_close(weight_to_matrix(model[0].weight.detach()), expected)

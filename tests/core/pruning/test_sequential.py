@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.network import input_columns, weight_to_matrix
 from sparsegpt_core.network.layers import select_layers
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
@@ -105,7 +105,7 @@ def test_each_layer_sees_the_network_as_pruned_so_far():
     )
     with torch.no_grad():
         columns = torch.cat([input_columns(second, first(batch).relu()) for batch in data])
-    expected = prune_with_sparsegpt(dense, DenseGram(columns.T @ columns / len(columns)).factor().upper, NM(2, 4))
+    expected = prune_with_sparsegpt(dense, DenseHessian(columns.T @ columns / len(columns)).factor().upper, NM(2, 4))
     torch.testing.assert_close(weight_to_matrix(second.weight.detach()), expected, rtol=1e-3, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.solvers import admm as mask_search
 from sparsegpt_core.solvers import keep_mask, magnitude
@@ -21,11 +21,11 @@ from tests.support.strategies import patterns
 
 def fitted(sparse, weight, hessian, factor, iterations=None):
     goal = weight @ hessian + weight * factor.shift
-    return refit_weights(sparse, goal, DenseGram(hessian), factor.shift, iterations=iterations)[0]
+    return refit_weights(sparse, goal, DenseHessian(hessian), factor.shift, iterations=iterations)[0]
 
 
 def resolvents_of(hessian):
-    return Resolvents.of(DenseGram(hessian), DenseGram(hessian).factor())
+    return Resolvents.of(DenseHessian(hessian), DenseHessian(hessian).factor())
 
 
 def by_admm(weight, hessian, pattern):
@@ -53,7 +53,7 @@ def explicit_admm(weight, damped, pattern, rhos, iterations):
 def test_equals_the_textbook(pattern, narrow, schedule, monkeypatch):
     monkeypatch.setattr(mask_search, "_NARROW_COLUMNS", narrow)
     weight, hessian = layer(5, 24)
-    factor = DenseGram(hessian).factor()
+    factor = DenseHessian(hessian).factor()
     expected = explicit_admm(weight, hessian + factor.shift.diag(), pattern, *schedule)
     torch.testing.assert_close(by_admm(weight, hessian, pattern), expected, rtol=1e-8, atol=1e-9)
 
@@ -61,7 +61,7 @@ def test_equals_the_textbook(pattern, narrow, schedule, monkeypatch):
 def test_the_inverse_diagonal():
     _, hessian = layer(1, 300, positions=600)
     hessian[7] = hessian[:, 7] = 0
-    factor = DenseGram(hessian).factor()
+    factor = DenseHessian(hessian).factor()
     expected = (hessian + factor.shift.diag()).inverse().diagonal()
     torch.testing.assert_close(factor.upper.inverse_diagonal(), expected)
 
@@ -95,9 +95,9 @@ def test_uncorrelated_inputs_keep_the_most_salient():
     weight, _ = layer(8, 16)
     hessian = torch.rand(16, dtype=weight.dtype).diag() + torch.eye(16, dtype=weight.dtype)
     sparse = by_admm(weight, hessian, NM(2, 4))
-    shift = DenseGram(hessian).factor().shift
+    shift = DenseHessian(hessian).factor().shift
     salient = keep_mask(weight.square() * (hessian.diagonal() + shift), NM(2, 4))
-    fitted_ones = fitted(sparse, weight, hessian, DenseGram(hessian).factor())
+    fitted_ones = fitted(sparse, weight, hessian, DenseHessian(hessian).factor())
     torch.testing.assert_close(fitted_ones, weight * salient)
 
 
@@ -127,7 +127,7 @@ def test_threads_change_no_bit():
 @pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), Unstructured(0.6)])
 def test_beats_sparsegpt_on_images(pattern):
     weight, hessian = image_layer(channels=16)
-    factor = DenseGram(hessian).factor()
+    factor = DenseHessian(hessian).factor()
     found = fitted(by_admm(weight, hessian, pattern), weight, hessian, factor)
     greedy = fitted(prune_with_sparsegpt(weight, factor.upper, pattern), weight, hessian, factor)
     assert relative_error(found, weight, hessian) < 0.93 * relative_error(greedy, weight, hessian)
@@ -139,13 +139,13 @@ def timed(function):
 
 
 def greedily(weight, hessian):
-    return greedy_obs(weight, hessian + DenseGram(hessian).factor().shift.diag(), NM(2, 4))
+    return greedy_obs(weight, hessian + DenseHessian(hessian).factor().shift.diag(), NM(2, 4))
 
 
 def ours(way, weight, hessian):
-    factor = DenseGram(hessian).factor()
+    factor = DenseHessian(hessian).factor()
     if way is search_by_admm:
-        sparse = search_by_admm(weight, Resolvents.of(DenseGram(hessian), factor), NM(2, 4))
+        sparse = search_by_admm(weight, Resolvents.of(DenseHessian(hessian), factor), NM(2, 4))
     else:
         sparse = way(weight, factor.upper, NM(2, 4))
     return fitted(sparse, weight, hessian, factor, AFTER_ADMM if way is search_by_admm else None)

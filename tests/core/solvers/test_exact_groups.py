@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.solvers import magnitude
 from sparsegpt_core.solvers.exact_groups import prune_with_exact_groups
@@ -35,7 +35,7 @@ def explicit(weight, damped, pattern):
 @pytest.mark.parametrize("block_size", [1, 5, 128])
 def test_equals_trying_every_choice(pattern, block_size):
     weight, hessian = layer(5, 24)
-    factor = DenseGram(hessian).factor()
+    factor = DenseHessian(hessian).factor()
     actual = prune_with_exact_groups(weight, factor.upper, pattern, block_size)
     expected = explicit(weight, hessian + factor.shift.diag(), pattern)
     torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
@@ -43,7 +43,7 @@ def test_equals_trying_every_choice(pattern, block_size):
 
 def test_one_group_is_solved_exactly():
     weight, hessian = layer(20, 4)
-    factor = DenseGram(hessian).factor(damping=0.0)
+    factor = DenseHessian(hessian).factor(damping=0.0)
     found = prune_with_exact_groups(weight, factor.upper, NM(2, 4)) - weight
     best = torch.full((20,), torch.inf, dtype=weight.dtype)
     for kept in itertools.combinations(range(4), 2):
@@ -56,7 +56,7 @@ def test_one_group_is_solved_exactly():
 
 def test_beats_sparsegpt_on_images():
     weight, hessian = image_layer()
-    upper = DenseGram(hessian).factor().upper
+    upper = DenseHessian(hessian).factor().upper
     exact, greedy = (prune(weight, upper, NM(2, 4)) for prune in (prune_with_exact_groups, prune_with_sparsegpt))
     assert relative_error(exact, weight, hessian) < 0.97 * relative_error(greedy, weight, hessian)
 
@@ -64,10 +64,10 @@ def test_beats_sparsegpt_on_images():
 def test_a_matrix_that_obeys_already_is_left_alone():
     weight, hessian = layer(4, 8)
     sparse = magnitude(weight, NM(2, 4))
-    assert torch.equal(prune_with_exact_groups(sparse, DenseGram(hessian).factor().upper, NM(2, 4)), sparse)
+    assert torch.equal(prune_with_exact_groups(sparse, DenseHessian(hessian).factor().upper, NM(2, 4)), sparse)
 
 
 def test_too_many_choices_are_refused():
     weight, hessian = layer(2, 32)
     with pytest.raises(InputError, match="8:16"):
-        prune_with_exact_groups(weight, DenseGram(hessian).factor().upper, NM(8, 16))
+        prune_with_exact_groups(weight, DenseHessian(hessian).factor().upper, NM(8, 16))

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.solvers import grid_scales
 from sparsegpt_core.solvers.int8_rounding import quantise
@@ -16,11 +16,11 @@ TWO_OF_FOUR = NM(2, 4)
 
 
 def refitted(weight, hessian, pattern=TWO_OF_FOUR):
-    factor = DenseGram(hessian).factor()
+    factor = DenseHessian(hessian).factor()
     goal = weight @ hessian + weight * factor.shift
-    return refit_weights(prune_with_sparsegpt(weight, factor.upper, pattern), goal, DenseGram(hessian), factor.shift)[
-        0
-    ], factor
+    return refit_weights(
+        prune_with_sparsegpt(weight, factor.upper, pattern), goal, DenseHessian(hessian), factor.shift
+    )[0], factor
 
 
 def to_nearest(weight, scales, bits):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers import magnitude, solve
@@ -27,7 +27,7 @@ def layer(rows, columns, positions=400, seed=0, drift=0.3, dtype=torch.float64):
 def moments(weight, dense, pruned):
     outputs, count = dense @ weight.T, len(dense)
     energy = float(outputs.square().sum()) / count
-    return Moments(DenseGram(pruned.T @ pruned / count), outputs.T @ pruned / count, energy, count, count)
+    return Moments(DenseHessian(pruned.T @ pruned / count), outputs.T @ pruned / count, energy, count, count)
 
 
 def plain(known):
@@ -106,7 +106,7 @@ def test_small_errors_survive_single_precision():
     pruned = dense + 0.003 * dense.std() * torch.randn(dense.shape, dtype=dense.dtype)
     known = moments(weight, dense, pruned)
     single = Moments(
-        DenseGram(known.hessian.to_dense().float()), known.cross.float(), known.energy, known.positions, known.used
+        DenseHessian(known.hessian.to_dense().float()), known.cross.float(), known.energy, known.positions, known.used
     )
     for options in (PLAIN, {}):
         solution = solve(weight.float(), single, PruneSettings(**options))
@@ -155,7 +155,7 @@ def test_no_input_is_ever_active():
 
 
 def test_a_hopeless_hessian_names_the_layer():
-    hopeless = Moments(DenseGram(-torch.eye(4) * 100 + torch.ones(4, 4) * 101), None, None, 9, 9)
+    hopeless = Moments(DenseHessian(-torch.eye(4) * 100 + torch.ones(4, 4) * 101), None, None, 9, 9)
     with pytest.raises(NumericsError, match="conv7"):
         solve(torch.ones(2, 4), hopeless, PruneSettings(), "conv7")
 
@@ -186,7 +186,7 @@ def test_settings_refuse_nonsense(wrong):
 def test_cuda_agrees_with_the_cpu():
     weight, _, _, known = layer(32, 96, dtype=torch.float32)
     there = Moments(
-        DenseGram(known.hessian.to_dense().cuda()), known.cross.cuda(), known.energy, known.positions, known.used
+        DenseHessian(known.hessian.to_dense().cuda()), known.cross.cuda(), known.energy, known.positions, known.used
     )
     solution, expected = solve(weight.cuda(), there, PruneSettings()), solve(weight, known, PruneSettings())
     assert torch.equal(solution.matrix.cpu() == 0, expected.matrix == 0)

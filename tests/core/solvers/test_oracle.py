@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.patterns import NM, find_violations
 from sparsegpt_core.solvers.refit import refit_weights
 from tests.support.layers import layer
@@ -53,7 +53,7 @@ def test_what_is_kept_is_the_optimum_on_the_mask():
     weight, damped = damped_layer(10, 40)
     sparse = greedy_obs(weight, damped, NM(2, 4))
     shift = torch.zeros(40, dtype=damped.dtype)
-    fitted, _ = refit_weights(sparse, weight @ damped, DenseGram(damped), shift, direct=True)
+    fitted, _ = refit_weights(sparse, weight @ damped, DenseHessian(damped), shift, direct=True)
     torch.testing.assert_close(sparse, fitted, rtol=1e-8, atol=1e-10)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.patterns import NM, Unstructured
 from sparsegpt_core.solvers import keep_mask
 from sparsegpt_core.solvers.refit import refit_weights
@@ -41,7 +41,7 @@ def losses(weight, target, hessian, shift):
 def test_equals_each_rows_own_solution(pattern, direct):
     start, _, product, hessian, shift = problem(7, 24, pattern)
     actual, residual = refit_weights(
-        start, product, DenseGram(hessian), shift, direct=direct, iterations=500, tolerance=1e-12
+        start, product, DenseHessian(hessian), shift, direct=direct, iterations=500, tolerance=1e-12
     )
     torch.testing.assert_close(actual, row_by_row(start, product, hessian, shift), rtol=1e-7, atol=1e-8)
     torch.testing.assert_close(residual, product - actual @ (hessian + shift.diag()), rtol=1e-7, atol=1e-6)
@@ -50,8 +50,10 @@ def test_equals_each_rows_own_solution(pattern, direct):
 @pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)])
 def test_both_ways_agree_in_single_precision(pattern):
     start, _, product, hessian, shift = problem(16, 96, pattern, dtype=torch.float32, positions=2000)
-    exact, _ = refit_weights(start, product, DenseGram(hessian), shift, direct=True)
-    iterated, _ = refit_weights(start, product, DenseGram(hessian), shift, direct=False, iterations=500, tolerance=1e-6)
+    exact, _ = refit_weights(start, product, DenseHessian(hessian), shift, direct=True)
+    iterated, _ = refit_weights(
+        start, product, DenseHessian(hessian), shift, direct=False, iterations=500, tolerance=1e-6
+    )
     assert float((iterated - exact).norm() / exact.norm()) < 1e-4
 
 
@@ -64,7 +66,7 @@ def test_no_row_gets_worse_and_zeros_stay(data):
         *shape, pattern, data.draw(st.integers(0, 99)), torch.float32, data.draw(st.integers(1, 50))
     )
     direct, iterations = data.draw(st.booleans()), data.draw(st.integers(0, 20))
-    fitted, _ = refit_weights(start, product, DenseGram(hessian), shift, direct=direct, iterations=iterations)
+    fitted, _ = refit_weights(start, product, DenseHessian(hessian), shift, direct=direct, iterations=iterations)
     assert (fitted[start == 0] == 0).all()
     before, after = losses(start, target, hessian, shift), losses(fitted, target, hessian, shift)
     assert (after <= before * (1 + 1e-4) + 1e-6).all()
@@ -76,7 +78,7 @@ def test_rows_without_a_weight_or_without_an_error(direct):
     start[1] = 0
     start[2] = row_by_row(start, product, hessian, shift)[2]
     product[3] = start[3] @ (hessian + shift.diag())
-    fitted, _ = refit_weights(start, product, DenseGram(hessian), shift, direct=direct)
+    fitted, _ = refit_weights(start, product, DenseHessian(hessian), shift, direct=direct)
     assert (fitted[1] == 0).all()
     torch.testing.assert_close(fitted[2:], start[2:])
 
@@ -84,26 +86,26 @@ def test_rows_without_a_weight_or_without_an_error(direct):
 @pytest.mark.parametrize("direct", [True, False])
 def test_nothing_kept_at_all(direct):
     start, _, product, hessian, shift = problem(4, 12, NM(2, 4))
-    fitted, residual = refit_weights(torch.zeros_like(start), product, DenseGram(hessian), shift, direct=direct)
+    fitted, residual = refit_weights(torch.zeros_like(start), product, DenseHessian(hessian), shift, direct=direct)
     assert (fitted == 0).all()
     torch.testing.assert_close(residual, product)
 
 
 def test_rows_in_pieces_change_nothing(monkeypatch):
     start, _, product, hessian, shift = problem(9, 16, Unstructured(0.5))
-    whole, _ = refit_weights(start, product, DenseGram(hessian), shift)
+    whole, _ = refit_weights(start, product, DenseHessian(hessian), shift)
     monkeypatch.setattr("sparsegpt_core.solvers.refit._CHUNK_BYTES", 1)
-    torch.testing.assert_close(refit_weights(start, product, DenseGram(hessian), shift)[0], whole)
+    torch.testing.assert_close(refit_weights(start, product, DenseHessian(hessian), shift)[0], whole)
 
 
 def test_a_system_that_is_not_positive_definite_names_the_layer():
     start, _, product, hessian, shift = problem(2, 8, NM(2, 4))
     with pytest.raises(NumericsError, match="conv7"):
-        refit_weights(start, product, DenseGram(-hessian), shift, "conv7")
+        refit_weights(start, product, DenseHessian(-hessian), shift, "conv7")
 
 
 def test_the_start_is_not_changed():
     start, _, product, hessian, shift = problem(3, 80, NM(2, 4))
     copies = [tensor.clone() for tensor in (start, product, hessian, shift)]
-    refit_weights(start, product, DenseGram(hessian), shift)
+    refit_weights(start, product, DenseHessian(hessian), shift)
     assert all(torch.equal(a, b) for a, b in zip(copies, (start, product, hessian, shift), strict=True))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.solvers import magnitude
 from sparsegpt_core.solvers.exact_groups import prune_with_exact_groups
@@ -36,7 +36,7 @@ def explicit_obs(weight, hessian, pattern, damping=0.01):
 @pytest.mark.parametrize("block_size", [1, 5, 128])
 def test_equals_obs_with_explicit_inverses(pattern, block_size):
     weight, hessian = layer(5, 24)
-    upper = DenseGram(hessian).factor().upper
+    upper = DenseHessian(hessian).factor().upper
     actual = prune_with_sparsegpt(weight, upper, pattern, block_size)
     torch.testing.assert_close(actual, explicit_obs(weight, hessian, pattern), rtol=1e-9, atol=1e-9)
 
@@ -44,7 +44,7 @@ def test_equals_obs_with_explicit_inverses(pattern, block_size):
 def test_one_weight_removed_is_the_constrained_optimum():
     """With one group of two, the update must solve the least-squares problem under w_q = 0."""
     weight, hessian = layer(1, 2)
-    pruned = prune_with_sparsegpt(weight, DenseGram(hessian).factor(damping=0.0).upper, NM(1, 2))
+    pruned = prune_with_sparsegpt(weight, DenseHessian(hessian).factor(damping=0.0).upper, NM(1, 2))
     if pruned[0, 0] == 0:  # only columns behind the removed one can move
         best = weight[0, 1] + weight[0, 0] * hessian[0, 1] / hessian[1, 1]
         assert float(pruned[0, 1]) == pytest.approx(float(best))
@@ -59,7 +59,7 @@ def test_the_pattern_is_never_violated(prune, data):
     pattern = data.draw(patterns)
     rows, groups = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
     weight, hessian = layer(rows, groups * pattern.m, data.draw(st.integers(1, 50)), data.draw(st.integers(0, 99)))
-    pruned = prune(weight, DenseGram(hessian).factor().upper, pattern, data.draw(st.integers(1, 20)))
+    pruned = prune(weight, DenseHessian(hessian).factor().upper, pattern, data.draw(st.integers(1, 20)))
     assert find_violations(pruned.numpy(), pattern, axis=1).count == 0
     assert torch.isfinite(pruned).all()
 
@@ -67,14 +67,14 @@ def test_the_pattern_is_never_violated(prune, data):
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.9])
 def test_unstructured_reaches_its_fraction(fraction):
     weight, hessian = layer(16, 64)
-    pruned = prune_with_sparsegpt(weight, DenseGram(hessian).factor().upper, Unstructured(fraction), block_size=16)
+    pruned = prune_with_sparsegpt(weight, DenseHessian(hessian).factor().upper, Unstructured(fraction), block_size=16)
     assert float((pruned == 0).double().mean()) == pytest.approx(fraction, abs=0.005)
 
 
 def test_a_matrix_that_obeys_already_is_left_alone():
     weight, hessian = layer(4, 8)
     sparse = magnitude(weight, NM(2, 4))
-    assert torch.equal(prune_with_sparsegpt(sparse, DenseGram(hessian).factor().upper, NM(2, 4)), sparse)
+    assert torch.equal(prune_with_sparsegpt(sparse, DenseHessian(hessian).factor().upper, NM(2, 4)), sparse)
 
 
 def test_magnitude_of_a_known_matrix():
@@ -85,7 +85,7 @@ def test_magnitude_of_a_known_matrix():
 def test_unstructured_is_obs_on_the_mask_of_each_block():
     """The mask of a block is chosen from its values at its start; the updates are the exact ones."""
     weight, hessian = layer(6, 60)
-    pruned = prune_with_sparsegpt(weight, DenseGram(hessian).factor().upper, Unstructured(0.5), block_size=40)
+    pruned = prune_with_sparsegpt(weight, DenseHessian(hessian).factor().upper, Unstructured(0.5), block_size=40)
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(60, dtype=hessian.dtype)
     expected = weight.clone()
     for q in range(60):

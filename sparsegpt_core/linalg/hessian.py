@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sparsegpt_core.linalg.low_rank import LowRankInverse
 
-__all__ = ["Factor", "Gram", "Upper"]
+__all__ = ["Factor", "Hessian", "Upper"]
 
 _MAX_DAMPING_RAISES = 3
 
@@ -63,7 +63,7 @@ class Factor:
     """(d,), boolean: the columns that are never active."""
 
 
-class Gram(ABC):
+class Hessian(ABC):
     """H (d, d), symmetric and positive semi-definite. ``weight @ hessian`` multiplies from the left."""
 
     @property

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.linalg import DenseGram
+from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.network import PrunableLayer, input_columns, output_rows, pad_input, sampled_columns
-from sparsegpt_core.statistics.correlations import Maps, axes_of, cross_blocks, gram_blocks, map_of, phase_maps
+from sparsegpt_core.statistics.correlations import Maps, axes_of, cross_blocks, hessian_blocks, map_of, phase_maps
 from sparsegpt_core.statistics.displacements import Axis, find_displacements
 from sparsegpt_core.statistics.lower_triangle import LowerTriangle
 from sparsegpt_core.statistics.moments import Moments, hardly_vary, no_inputs, not_finite
@@ -58,8 +58,8 @@ class LayerStatistics:
         # Positions to draw from each sample; 0: take all.
         wanted = positions_per_column * columns / max(1, samples)
         self._drawn = max(1, int(wanted)) if wanted else 0
-        self._gram = LowerTriangle(columns, channels if self._taps > 1 else 1, device)
-        precision = self._gram.rows[0].dtype
+        self._hessian = LowerTriangle(columns, channels if self._taps > 1 else 1, device)
+        precision = self._hessian.rows[0].dtype
         self._cross = torch.zeros(rows, columns, dtype=precision, device=device) if cross else None
         self._centred = centred
         self._mean = torch.zeros(columns, dtype=precision, device=device)
@@ -69,7 +69,7 @@ class LayerStatistics:
         factor = 1 if device.type == "cpu" else _GPU_FACTOR
         self._positions = factor * _POSITIONS
         # Adding a piece's products costs the size of the sums, whatever the piece's own: wide layers need larger ones.
-        self._bytes = max(factor * _BYTES, sum(row.nbytes for row in self._gram.rows) // 8)
+        self._bytes = max(factor * _BYTES, sum(row.nbytes for row in self._hessian.rows) // 8)
 
     def add(self, x: Tensor, y: Tensor | None = None, first: int = 0) -> None:
         """Add a batch.
@@ -123,7 +123,7 @@ class LayerStatistics:
         Their number and shapes depend on the layer alone, so that devices can add theirs up one by one.
         """
         cross = [] if self._cross is None else [self._cross]
-        return [*self._gram.rows, *cross, self._mean, self._output_mean, self._counts]
+        return [*self._hessian.rows, *cross, self._mean, self._output_mean, self._counts]
 
     def moments(self, name: str = "layer") -> Moments:
         """Return the means and give up the sums; ``name`` is the layer's, for messages.
@@ -137,7 +137,7 @@ class LayerStatistics:
         if not used:
             raise no_inputs(name)
         mean, output_mean = self._mean.div_(used), self._output_mean.div_(used)
-        hessian = self._gram.mean(used, mean if self._centred else None)
+        hessian = self._hessian.mean(used, mean if self._centred else None)
         cross, energy = self._cross, energy / used
         self._cross = None
         if cross is not None:
@@ -152,7 +152,7 @@ class LayerStatistics:
         if not (bool(torch.isfinite(hessian.diagonal()).all()) and math.isfinite(energy)):
             raise not_finite(name)
         return Moments(
-            DenseGram(hessian),
+            DenseHessian(hessian),
             cross,
             None if cross is None else energy,
             int(positions),
@@ -212,7 +212,7 @@ class LayerStatistics:
             self._add_rows(_joined(inputs).float(), self._without_bias(_joined(outputs)) if outputs else None)
 
     def _add_rows(self, x: Tensor, y: Tensor | None) -> None:
-        self._gram.add_products(x)
+        self._hessian.add_products(x)
         if self._centred:
             self._add(self._mean, x.sum(0))
         if self._cross is not None and y is not None:
@@ -220,8 +220,8 @@ class LayerStatistics:
 
     def _add_maps(self, inputs: list[Tensor], y: Tensor | None, axes: tuple[Axis, ...]) -> None:
         maps = {phase: x.float() for phase, x in phase_maps(inputs, axes).items()}
-        for row, column, block in gram_blocks(maps, axes):
-            self._gram.add_block(row, column, block)
+        for row, column, block in hessian_blocks(maps, axes):
+            self._hessian.add_block(row, column, block)
         if self._centred:
             self._add_tap_sums(maps, axes)
         if self._cross is not None and y is not None:
