@@ -1,4 +1,4 @@
-"""Reads what a builder must know of an ONNX graph: inputs, shapes, work per layer.
+"""Reads what a builder needs from an ONNX file: inputs, shapes, and the work of each layer.
 
 May import ``machine``, ``export.audit`` and ``sparsegpt_core``'s torch-free modules.
 """

@@ -1,4 +1,4 @@
-"""What an engine build has to know of an ONNX file before TensorRT sees it."""
+"""Reads from an ONNX file what an engine build needs before TensorRT parses it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from deploy.machine import require
 from sparsegpt_core.errors import ModelError
 
 InputShape = Tuple[Optional[int], ...]
-"""An input's dimensions; None where one is dynamic."""
+"""An input's dimensions; None for a dynamic one."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX model and what its tensors are.
-
-    ``inputs`` maps each input to its shape; ``types`` holds the ONNX names of the weights' data types;
-    ``quantized`` says whether the graph holds Q/DQ nodes.
-    """
+    """An ONNX model and the types of its tensors."""
 
     model: Any
+    """The ``onnx.ModelProto``, with its weights."""
     inputs: Mapping[str, InputShape]
+    """Shapes by input name."""
     types: frozenset[str]
+    """ONNX's names of the weights' data types, such as ``FLOAT16``."""
     quantized: bool
+    """Whether the graph has DequantizeLinear nodes."""
 
     @property
     def fp16(self) -> bool:
@@ -36,16 +36,26 @@ class Graph:
 
     @property
     def has_sparse_kernels(self) -> bool:
-        """Whether the graph holds a precision for which 2:4 kernels exist."""
+        """Whether the graph has a precision for which 2:4 kernels exist."""
         return self.quantized or bool(self.types & {"FLOAT16", "BFLOAT16"})
 
 
 def read_graph(path: Path) -> Graph:
-    """Read an ONNX file, its external data included.
+    """Read an ONNX file and its external data.
 
     Raises:
-        InputError: The file is missing, damaged, empty, or no ONNX model.
+        InputError: The file is missing, damaged or empty, or is not an ONNX model.
         MissingDependencyError: onnx is not installed.
+
+    Example:
+        >>> import onnx
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17]>
+        ...     g (float16[N, 2] x) => (float16[N, 1] y) <float16[2, 1] w = {1, 0}> { y = MatMul(x, w) }''')
+        >>> onnx.save(model, "model.onnx")
+        >>> graph = read_graph(Path("model.onnx"))
+        >>> dict(graph.inputs), graph.has_sparse_kernels
+        ({'x': (None, 2)}, True)
     """
     require("onnx")
     from export.audit import load_model
@@ -61,10 +71,10 @@ def read_graph(path: Path) -> Graph:
 
 
 def type_name(number: int) -> str:
-    """Return ONNX's name of a data type, such as ``FLOAT16``.
+    """Return ONNX's name of a data type, such as ``FLOAT16`` for 10.
 
     Raises:
-        ModelError: This onnx knows no such type.
+        ModelError: The installed onnx has no such type.
     """
     types = require("onnx").TensorProto.DataType
     if number not in types.values():

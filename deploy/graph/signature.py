@@ -1,4 +1,4 @@
-"""What goes into an engine and comes out, as its sidecar records it."""
+"""Describes an engine's inputs and outputs, as its sidecar records them."""
 
 from __future__ import annotations
 
@@ -12,32 +12,41 @@ from deploy.graph.onnx_graph import Graph, type_name
 from deploy.graph.shapes import ShapeRange
 
 Dim = Union[int, str, None]
-"""A size, the name of a dynamic one, or None for a dynamic one without a name."""
+"""A size; for a dynamic dimension its name, or None without a name."""
 
 
 @dataclass(frozen=True)
 class TensorSignature:
-    """An input or output.
-
-    ``dtype`` is ONNX's name of the type, such as ``FLOAT16``; ``dims`` are as the graph has them; None for those of
-    an output that the graph does not give. ``shapes`` are the profile's smallest, best and largest shape; those of
-    an output follow from the names it shares with the inputs, and hold None where a size does not.
-    """
+    """An input or output of an engine."""
 
     name: str
+    """The tensor's name in the graph."""
     dtype: str
+    """ONNX's name of the type, such as ``FLOAT16``."""
     dims: Optional[Tuple[Dim, ...]]
+    """The graph's dimensions; None for an output without a shape."""
     shapes: Optional[Tuple[Tuple[Optional[int], ...], ...]]
+    """The min, opt and max shape. A size of an output is None where no input has a dimension of that name."""
 
 
 def graph_signature(
     graph: Graph, profile: Mapping[str, ShapeRange]
 ) -> Tuple[List[TensorSignature], List[TensorSignature]]:
-    """Describe the inputs and outputs of an engine.
+    """Describe the inputs and the outputs of an engine.
 
     Args:
-        graph: What it is built from.
-        profile: Smallest, best and largest shape of every input.
+        graph: The graph that the engine is built from.
+        profile: The min, opt and max shape of each input.
+
+    Example:
+        >>> import onnx
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17]>
+        ...     g (float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }''')
+        >>> graph = Graph(model, {"x": (None, 8)}, types=frozenset(), quantized=False)
+        >>> inputs, outputs = graph_signature(graph, {"x": ((1, 8), (8, 8), (32, 8))})
+        >>> outputs[0].dims, outputs[0].shapes
+        (('N', 8), ((1, 8), (8, 8), (32, 8)))
     """
     inputs = [value for value in graph.model.graph.input if value.name in graph.inputs]
     sizes: List[Dict[Dim, int]] = [{}, {}, {}]

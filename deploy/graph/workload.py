@@ -1,4 +1,4 @@
-"""What the nodes of an ONNX graph compute and move, from its shapes alone."""
+"""Counts the operations and the bytes of each node of an ONNX graph, from its shapes."""
 
 from __future__ import annotations
 
@@ -13,39 +13,53 @@ from deploy.machine import require
 from sparsegpt_core.errors import ModelError
 
 BYTES_PER_VALUE = 2
-"""Bytes of an activation or weight: FP16, the widest type that has sparse kernels."""
+"""Bytes of an activation or a weight in FP16, the widest type with sparse kernels."""
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# Kernels of their own, bound by memory. Elementwise operators are left out: builders fuse them into a neighbour.
+# Operators with kernels of their own that memory bounds. Builders fuse elementwise operators, so they are not here.
 _MOVERS = frozenset(
     {"AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "LayerNormalization", "MaxPool", "ReduceMean"}
     | {"Resize", "Softmax", "Transpose"}
 )
-_MAX_SHAPE_VALUES = 1024  # constants up to this size may be shapes, which inference needs to know
+_MAX_SHAPE_VALUES = 1024  # constants with at most this many values may be shapes, which shape inference reads
 
 Shape = Tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One node's floating-point operations (a multiply-add is two), and the bytes it moves in FP16.
-
-    ``bytes`` are activations and weights together; ``weight_bytes`` the weights alone.
-    """
+    """The work of one node in FP16."""
 
     flops: int
+    """Floating-point operations; a multiply-add counts as two."""
     bytes: int
+    """Bytes of activations and weights that the node reads or writes."""
     weight_bytes: int
+    """Bytes of the weights alone."""
 
 
 def read_workloads(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Workload]:
-    """Count what layers (Conv, ConvTranspose, Gemm, MatMul) and operators that move data do, by the node's name.
+    """Count the work of layers (Conv, ConvTranspose, Gemm, MatMul) and of operators that move data.
 
-    Nodes whose shapes cannot be inferred are left out, as are the bodies of If and Loop.
+    Nodes with unknown shapes and the bodies of If and Loop are left out.
 
     Args:
         model: An ``onnx.ModelProto``.
-        shapes: The concrete shape of every input.
+        shapes: The concrete shape of each input.
+
+    Returns:
+        Workloads by node name; a node without a name goes by its first output.
+
+    Raises:
+        ModelError: Shape inference fails.
+
+    Example:
+        >>> import onnx
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17]>
+        ...     g (float[N, 2] x) => (float[N, 3] y) <float[2, 3] w = {1, 2, 3, 4, 5, 6}> { y = MatMul(x, w) }''')
+        >>> read_workloads(model, {"x": (4, 2)})  # 4·2·3 multiply-adds; 4·2 + 2·3 + 4·3 values of two bytes
+        {'y': Workload(flops=48, bytes=52, weight_bytes=12)}
     """
     known = _infer_shapes(model, shapes)
     found = {}
@@ -66,9 +80,9 @@ def _workload(node: Any, shapes: Sequence[Shape]) -> Optional[Workload]:
     if len(shapes) != 3 or 0 in sizes:
         return None
     weight = shapes[1]
-    if node.op_type == "ConvTranspose":  # (C, K / groups, R, S): every input value meets its channel's kernels
+    if node.op_type == "ConvTranspose":  # weight (C, K / groups, R, S): each input value meets K / groups · R · S
         products = sizes[0] * (sizes[1] // weight[0])
-    elif node.op_type == "Conv":  # (K, C / groups, R, S): every output value is a sum over one kernel
+    elif node.op_type == "Conv":  # weight (K, C / groups, R, S): each output value sums C / groups · R · S
         products = sizes[2] * (sizes[1] // weight[0])
     else:
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
@@ -87,7 +101,7 @@ def _infer_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, 
 
 
 def _light(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
-    """Return the model without its large weights, whose shapes are all that matters."""
+    """Return the model without its large weights, since inference needs only their shapes."""
     graph, helper = model.graph, require("onnx").helper
     kept = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _MAX_SHAPE_VALUES]
     weights = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}

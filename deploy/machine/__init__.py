@@ -1,4 +1,4 @@
-"""Knows what this machine has: GPU, driver, TensorRT, CUDA bindings.
+"""Finds what this machine has: GPU, driver, TensorRT, CUDA bindings.
 
 May import ``sparsegpt_core``'s torch-free modules.
 """

@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT-RTX: which one is here, and Polygraphy's switch between them."""
+"""Finds TensorRT or TensorRT-RTX, and makes Polygraphy use the one that was found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.machine.libraries import INSTALL, require
 from sparsegpt_core.errors import InputError, MissingDependencyError
 
 BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Backend names and their modules."""
+"""Module names by backend name."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,35 @@ class Backend:
     """An importable engine builder."""
 
     name: str
+    """A key of ``BACKENDS``."""
     module: ModuleType
+    """The imported module."""
     version: str
+    """The module's version, such as ``10.9.0``."""
 
     @property
     def is_rtx(self) -> bool:
-        """Whether this is TensorRT-RTX, which builds ahead of time and without a GPU."""
+        """Whether this is TensorRT-RTX, which can build without a GPU."""
         return self.name == "tensorrt-rtx"
 
 
 def find_backend(name: str = "auto") -> Backend:
-    """Import a backend and point Polygraphy at it.
+    """Import a backend and make Polygraphy use it.
 
     Args:
-        name: ``tensorrt``, ``tensorrt-rtx``, or ``auto`` for the first that imports: ``tensorrt`` before
-            ``tensorrt-rtx`` where there is a GPU, after it where there is none, since only the latter can build then.
+        name: ``tensorrt``, ``tensorrt-rtx`` or ``auto``. ``auto`` takes the first that can be imported: with a GPU
+            ``tensorrt`` is tried first, without one ``tensorrt-rtx``, since only that builds without a GPU.
 
     Raises:
-        InputError: The name is unknown, or Polygraphy already serves the other backend in this process.
+        InputError: The name is unknown, or Polygraphy already uses the other backend in this process.
         MissingDependencyError: No such backend can be imported.
+
+    Example:
+        >>> find_backend().name  # doctest: +SKIP
+        'tensorrt'
+        >>> find_backend("cuda")
+        Traceback (most recent call last):
+        sparsegpt_core.errors.InputError: unknown backend 'cuda'
     """
     if name != "auto" and name not in BACKENDS:
         raise InputError(f"unknown backend '{name}'", f"Use auto, {' or '.join(BACKENDS)}.")
@@ -59,13 +69,13 @@ def find_backend(name: str = "auto") -> Backend:
 
 def _import(module_name: str) -> ModuleType:
     module = require(module_name)
-    if not hasattr(module, "Builder"):  # an empty folder of that name also imports
-        raise MissingDependencyError(f"{module_name} is importable but holds no builder", INSTALL[module_name])
+    if not hasattr(module, "Builder"):  # an empty folder of that name can be imported, too
+        raise MissingDependencyError(f"{module_name} can be imported but has no Builder", INSTALL[module_name])
     return module
 
 
 def _point_polygraphy_at(name: str) -> None:
-    """Polygraphy reads this variable once, when it is first imported."""
+    """Set the variable that Polygraphy reads once, when it is first imported."""
     wanted = name == "tensorrt-rtx"
     loaded = sys.modules.get("polygraphy.config")
     if loaded is not None and wanted != loaded.USE_TENSORRT_RTX:

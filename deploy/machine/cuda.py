@@ -1,4 +1,4 @@
-"""PyCUDA on the primary context, which TensorRT and cuda-python use as well, and memory for one tensor."""
+"""PyCUDA on the GPU's primary context, which TensorRT and cuda-python also use, and memory for one tensor."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from sparsegpt_core.errors import InputError, first_line
 
 
 def connect() -> ModuleType:
-    """Return ``pycuda.driver`` with the GPU's primary context current on this thread, until the process ends.
+    """Make the GPU's primary context current on this thread until the process ends; return ``pycuda.driver``.
 
-    Sessions and timers belong to the thread that called this first.
+    Use sessions and timers on the thread that called this first.
 
     Raises:
         MissingDependencyError: PyCUDA is not installed.
-        InputError: There is no GPU, or it does not answer.
+        InputError: There is no GPU, or it does not respond.
+
+    Example:
+        >>> cuda = connect()  # doctest: +SKIP
     """
     cuda = require("pycuda.driver")
     try:
         importlib.import_module("pycuda.autoprimaryctx")
-    except Exception as error:  # PyCUDA raises its own, and RuntimeError where no device will do
+    except Exception as error:  # PyCUDA's own errors, and RuntimeError where it finds no device
         raise InputError(
             f"PyCUDA finds no usable GPU: {first_line(error)}",
             "Use a machine with an NVIDIA GPU and its driver (see nvidia-smi), or docker run --gpus all.",
@@ -39,52 +42,60 @@ def connect() -> ModuleType:
 
 
 def pci_bus_id() -> str:
-    """Return where the GPU sits, such as ``0000:65:00.0``: other libraries number GPUs in another order.
+    """Return the GPU's PCI address. It names the same GPU in NVML, which numbers GPUs in another order.
 
     Raises:
         MissingDependencyError: PyCUDA is not installed.
-        InputError: There is no GPU, or it does not answer.
+        InputError: There is no GPU, or it does not respond.
+
+    Example:
+        >>> pci_bus_id()  # doctest: +SKIP
+        '0000:65:00.0'
     """
     cuda = connect()
-    with gpu_errors(cuda, "naming the GPU"):
+    with gpu_errors(cuda, "reading the GPU's PCI address"):
         return str(cuda.Context.get_device().pci_bus_id())
 
 
 @contextlib.contextmanager
 def gpu_errors(cuda: ModuleType, doing: str) -> Iterator[None]:
-    """Turn PyCUDA's errors into ours.
+    """Turn PyCUDA's errors into :class:`InputError`.
 
     Args:
         cuda: ``pycuda.driver``.
-        doing: What is going on inside, for the message.
+        doing: The action inside the ``with``, for the message, such as ``"allocating tensors"``.
 
     Raises:
-        InputError: Something inside raised an error of PyCUDA.
+        InputError: The code inside raised an error of PyCUDA.
+
+    Example:
+        >>> with gpu_errors(cuda, "running the engine"):  # doctest: +SKIP
+        ...     stream.synchronize()
     """
     try:
         yield
     except cuda.MemoryError as error:
         raise InputError(
             f"the GPU's memory is full while {doing}: {first_line(error)}",
-            "Build with smaller --shapes, use fewer streams, or end what else runs there (see nvidia-smi).",
+            "Build with smaller `shapes`, use fewer `streams`, or end other programs on the GPU (see nvidia-smi).",
         ) from error
     except cuda.Error as error:
         raise InputError(
             f"the GPU fails while {doing}: {first_line(error)}",
-            "Start again, since its context may be lost; if it stays, see nvidia-smi and dmesg.",
+            "Run the command again, since the CUDA context may be lost. If it fails again, see nvidia-smi and dmesg.",
         ) from error
 
 
 class Buffer:
-    """One tensor's memory: on the GPU, and page-locked on the host, without which copies are not asynchronous.
+    """Memory for one tensor on the GPU and on the host. The host's is page-locked, so copies are asynchronous.
 
     Args:
-        cuda: ``pycuda.driver``, with a context.
-        shape: The largest shape that it must hold.
-        dtype: Of its elements.
+        cuda: ``pycuda.driver``, with a current context.
+        shape: The tensor's largest shape.
+        dtype: The type of its elements.
 
     Raises:
-        InputError: Memory is full.
+        InputError: The memory is full.
     """
 
     def __init__(self, cuda: ModuleType, shape: Tuple[int, ...], dtype: npt.DTypeLike) -> None:
@@ -98,21 +109,21 @@ class Buffer:
 
     @property
     def address(self) -> int:
-        """Where it lies on the GPU."""
+        """The address on the GPU."""
         return int(self._device)
 
     def view(self, shape: Tuple[int, ...]) -> npt.NDArray[Any]:
-        """Return the host's memory as an array; it is gone once the buffer is freed."""
+        """Return the host memory as an array, which must not be used after ``free``."""
         return np.asarray(self._host[: math.prod(shape)]).reshape(shape)
 
     def upload(self, shape: Tuple[int, ...], stream: Any) -> None:
-        """Copy to the GPU, when the stream comes to it."""
+        """Put a copy from host to GPU on the stream."""
         self._cuda.memcpy_htod_async(self._device, self.view(shape), stream)
 
     def download(self, shape: Tuple[int, ...], stream: Any) -> None:
-        """Copy from the GPU, when the stream comes to it."""
+        """Put a copy from GPU to host on the stream."""
         self._cuda.memcpy_dtoh_async(self.view(shape), self._device, stream)
 
     def free(self) -> None:
-        """Give the memory back; a second call does nothing."""
+        """Free the memory. A second call does nothing."""
         self._free()

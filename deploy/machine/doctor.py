@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, what that costs, and the command that mends it."""
+"""Checks which libraries and which GPU this machine has, and says how to install those that are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.machine.libraries import INSTALL, require
 from sparsegpt_core.errors import MissingDependencyError, SparseGPTError
 
 _LIBRARIES = (
-    # module, what it is without, whether the main job does without it
+    # module, consequence where it is missing, whether prune-export works without it
     ("torch", "no pruning, training or export; verify, build and benchmark work", False),
     ("torchvision", "no torchvision: models and no export", False),
     ("onnx", "no export, verify or build", False),
@@ -22,44 +22,48 @@ _LIBRARIES = (
     ("sklearn", "no digits data set", True),
     ("timm", "no timm: models", True),
     ("polygraphy", "no engines", True),
-    ("tensorrt", "engines only through TensorRT-RTX, which tells nothing about sparse kernels", True),
+    ("tensorrt", "engines only through TensorRT-RTX, which does not show whether sparse kernels are used", True),
     ("tensorrt_rtx", "no engine can be built on a machine without a GPU", True),
     ("pycuda", "no engine can be run or timed", True),
     ("cuda", "no engine can be timed in a CUDA graph", True),
-    ("pynvml", "no clocks, power and temperature beside a measurement", True),
+    ("pynvml", "no clocks, power and temperature in a benchmark's result", True),
 )
-_IMPORTED_MODULES = {
-    "pycuda": "pycuda.driver",
-    "cuda": "cuda.bindings.driver",
-}  # which need more than the package itself
+# Libraries whose top package can be imported although what this project uses of them cannot.
+_IMPORTED_MODULES = {"pycuda": "pycuda.driver", "cuda": "cuda.bindings.driver"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's report.
-
-    ``optional`` is true where ``prune-export``, the main job, does without it; ``detail`` is the version, or
-    what is missing and what that costs; ``fix`` is the command that mends it, empty where nothing need be done.
-    """
+    """One line of the doctor's report."""
 
     name: str
+    """The library's module, or ``GPU``."""
     ok: bool
+    """Whether it was found."""
     optional: bool
+    """Whether ``prune-export``, the main command, works without it."""
     detail: str
+    """The version, or the consequence where it is missing."""
     fix: str = ""
+    """The command that installs it; empty where it was found."""
 
 
 def check_machine() -> list[Check]:
-    """Import every library this project can use, look for a GPU, and report on each."""
+    """Import every library that this project can use and look for a GPU; return one check for each.
+
+    Example:
+        >>> [check.name for check in check_machine() if not check.ok]  # doctest: +SKIP
+        ['tensorrt', 'pycuda', 'GPU']
+    """
     with contextlib.suppress(SparseGPTError):
-        find_backend()  # Polygraphy, imported below, keeps to the backend that it finds chosen
+        find_backend()  # before Polygraphy is imported below: it keeps the backend of its first import
     return [*(_check_library(*library) for library in _LIBRARIES), _check_gpu()]
 
 
 def _check_library(name: str, cost: str, optional: bool) -> Check:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # theirs, and not what was asked
+            warnings.simplefilter("ignore")  # the libraries' own warnings
             module = require(_IMPORTED_MODULES.get(name, name))
     except MissingDependencyError as error:
         return Check(name, False, optional, f"without {name}: {cost} ({error})", INSTALL[name])

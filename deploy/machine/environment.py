@@ -1,4 +1,4 @@
-"""What machine and which libraries a figure or an engine came from."""
+"""Describes the machine and the library versions, so that a result or an engine can record them."""
 
 from __future__ import annotations
 
@@ -24,22 +24,29 @@ _DISTRIBUTIONS = {
     "polygraphy": ["polygraphy"],
 }
 
-
-# Of the driver's CUdevice_attribute.
-_MAJOR, _MINOR = 75, 76
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of CUdevice_attribute in cuda.h
+_NVIDIA_SMI_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True)
 class GPU:
-    """The first GPU: its name, the driver's version, and the compute capability, such as 8.6."""
+    """The first GPU."""
 
     name: str
+    """Such as ``NVIDIA A100``."""
     driver: str
+    """The driver's version."""
     compute_capability: str
+    """Such as ``8.6``."""
 
 
 def describe_environment() -> dict[str, Any]:
-    """Describe this machine; what cannot be found out is None. Imports none of the libraries it names."""
+    """Describe this machine. A value is None where it is unknown; no described library is imported.
+
+    Example:
+        >>> sorted(describe_environment())
+        ['cores', 'cpu', 'gpu', 'memory_bytes', 'platform', 'python', 'versions']
+    """
     gpu = find_gpu()
     return {
         "python": platform.python_version(),
@@ -53,7 +60,14 @@ def describe_environment() -> dict[str, Any]:
 
 
 def find_gpu() -> Optional[GPU]:
-    """Ask nvidia-smi for the first GPU, or the driver where there is none, as on a Jetson; None without a GPU."""
+    """Return the first GPU, or None without one.
+
+    nvidia-smi is asked first, then the driver itself, since a Jetson has no nvidia-smi.
+
+    Example:
+        >>> find_gpu()  # doctest: +SKIP
+        GPU(name='NVIDIA A100', driver='580.65', compute_capability='8.0')
+    """
     return _from_nvidia_smi() or _from_driver()
 
 
@@ -61,9 +75,9 @@ def _from_nvidia_smi() -> Optional[GPU]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    command = [program, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    query = [program, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_TIMEOUT_S, check=True).stdout
         name, driver, capability = (field.strip() for field in answer.splitlines()[0].rsplit(",", 2))
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return None
@@ -81,8 +95,8 @@ def _from_driver() -> Optional[GPU]:
         cuda.cuInit(0)
         or cuda.cuDeviceGet(ctypes.byref(device), 0)
         or cuda.cuDeviceGetName(name, len(name), device)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
         or cuda.cuDriverGetVersion(ctypes.byref(version))
     )
     if failed:

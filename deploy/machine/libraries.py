@@ -1,4 +1,4 @@
-"""Libraries that a machine may lack, imported when they are needed and not before."""
+"""Imports optional libraries when they are needed, and says how to install a missing one."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ INSTALL = {
     "timm": "pip install timm",
     "sklearn": "pip install scikit-learn",
 }
-"""The command that adds each library."""
+"""The command that installs each library."""
 
 
 def require(name: str) -> ModuleType:
-    """Import a module or say how to get it.
+    """Import a module, or raise an error that says how to install it.
 
     Args:
-        name: The module's dotted name; its first part is a key of ``INSTALL``.
+        name: The module's dotted name. Its first part is a key of ``INSTALL``.
 
     Raises:
-        MissingDependencyError: The module is not there, or fails while it is imported.
+        MissingDependencyError: The module is not installed, or fails while it is imported.
+
+    Example:
+        >>> require("onnx.helper").__name__
+        'onnx.helper'
     """
     try:
         return importlib.import_module(name)

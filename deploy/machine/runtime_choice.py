@@ -1,4 +1,4 @@
-"""What a benchmark runs on: TensorRT where a GPU and a backend are, else ONNX Runtime."""
+"""Chooses the runtime of a benchmark: TensorRT where there are a GPU and a backend, else ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from deploy.machine.environment import find_gpu
 from sparsegpt_core.errors import InputError, SparseGPTError
 
 RUNTIMES = ("auto", "onnxruntime", "tensorrt")
+"""Names of runtimes; ``auto`` takes TensorRT where it can run."""
 
 
 def find_runtime(wanted: str = "auto") -> Tuple[Optional[Backend], str]:
-    """Find what can run engines here.
+    """Find the backend that can run engines here.
 
     Args:
         wanted: One of ``RUNTIMES``.
 
     Returns:
-        The backend and the GPU; or None, for ONNX Runtime, and why (``since ...``).
+        The backend and its description; or, for ONNX Runtime, None and the reason.
 
     Raises:
-        InputError: The runtime is unknown; or it is TensorRT, and there is no GPU that answers.
-        MissingDependencyError: It is TensorRT, and TensorRT or PyCUDA is not installed.
+        InputError: The runtime is unknown; or it is TensorRT and no GPU responds.
+        MissingDependencyError: It is TensorRT and TensorRT or PyCUDA is not installed.
+
+    Example:
+        >>> find_runtime("onnxruntime")
+        (None, 'as asked for')
     """
     if wanted not in RUNTIMES:
         raise InputError(f"unknown runtime '{wanted}'", f"Use {', '.join(RUNTIMES)}.")
@@ -42,7 +47,7 @@ def find_runtime(wanted: str = "auto") -> Tuple[Optional[Backend], str]:
 def _find_engines() -> Tuple[Backend, str]:
     gpu = find_gpu()
     if gpu is None:
-        raise InputError("engines run on an NVIDIA GPU and there is none", "sparsegpt-trt doctor says more.")
+        raise InputError("engines run on an NVIDIA GPU and there is none", "Run `sparsegpt-trt doctor` for details.")
     backend = find_backend()
     connect()
     return backend, f"{backend.name} {backend.version} on {gpu.name}, compute capability {gpu.compute_capability}"

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.graph import parse_shapes, resolve_shapes
+from sparsegpt_cli.messages import with_flags
 from sparsegpt_core.errors import InputError
 
 DYNAMIC = {"input": (None, 3, 8, 8)}
@@ -75,5 +76,5 @@ def test_the_hint_for_open_dimensions_can_be_pasted() -> None:
     inputs = {"x": (None, 3, None, None)}
     with pytest.raises(InputError) as caught:
         resolve_shapes(inputs, None)
-    flag = caught.value.hint.rpartition(" ")[2]
+    flag = with_flags(caught.value.hint).removesuffix(".").rpartition(" ")[2]
     assert resolve_shapes(inputs, parse_shapes(flag))["x"][1] == (8, 3, 224, 224)

@@ -33,7 +33,7 @@ ELSEWHERE = [
     Row("NaN in an activation's range", "export --precision int8 …", "layer1 contains NaN or infinity on calibration images. Check the weights, --mean and --std.", test="calibration/ranges/test_ranges.py::test_numbers_that_are_not_finite_name_the_tensor"),
     Row("a loss that diverges", "train …", "the training loss is nan after … steps. …", test="calibration/training/test_trainer.py::test_a_loss_that_is_not_finite_is_an_error"),
     Row("no GPU", "prune-export --device cuda …", "device 'cuda' cannot be used: …. Use cpu or cuda.", test="cli/commands/test_bad_input.py::test_no_gpu"),
-    Row("no GPU", "benchmark --runtime tensorrt …", "engines run on an NVIDIA GPU and there is none. sparsegpt-trt doctor says more.", test="errors/test_numbers.py::test_engines_without_a_gpu"),
+    Row("no GPU", "benchmark --runtime tensorrt …", "engines run on an NVIDIA GPU and there is none. Run `sparsegpt-trt doctor` for details.", test="errors/test_numbers.py::test_engines_without_a_gpu"),
     Row("a plan of another TensorRT", "explain --plan-c …", "tensorrt … cannot load …: …", test="deploy/sessions/test_tensorrt_session.py::test_plans_that_are_refused"),
     Row("no PyTorch", "prune-export …", "…. Install it: pip install ….", test="cli/test_app.py::test_pruning_without_torch_says_how_to_install_it"),
     Row("the GPU's memory is full", "prune …", OOM, code=0, test="errors/test_numbers.py::test_pruning_goes_on_with_smaller_batches"),
