@@ -97,18 +97,20 @@ class PruneSettings:
         """The values of α that are tried."""
         return _CANDIDATE_ALPHAS if self.alpha is None else (self.alpha,)
 
-    def held_out_count(self, samples: int, *, always: bool = False) -> int:
+    def held_out_count(self, samples: int, *, always: bool = False, samples_per_image: int = 1) -> int:
         """Return how many of ``samples`` are held out to choose masks and α by.
 
         Args:
             samples: Samples in the whole calibration set.
             always: Hold samples out even if nothing is left to choose. Otherwise the count is then 0.
+            samples_per_image: Consecutive samples that show one image. They are held out together.
 
         Raises:
             InputError: There are too few samples to hold any out.
         """
         if self.mask != "auto" and self.alpha is not None and not always:
             return 0
-        if samples < 2:
+        images = samples // samples_per_image
+        if images < 2:
             raise InputError("a choice by held-out error needs two calibration images or more", "Raise --samples.")
-        return max(1, samples // _HELD_OUT_FRACTION)
+        return max(1, images // _HELD_OUT_FRACTION) * samples_per_image

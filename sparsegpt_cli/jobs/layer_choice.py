@@ -1,23 +1,107 @@
-"""Leave layers dense until a target is met."""
+"""Leaves layers dense, the most sensitive first, until a target is met."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from calibration.evaluation import Distance
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest
+from sparsegpt_core.quality import Workflow
 
-__all__ = ["SelectionStep"]
+__all__ = ["LayerChoice", "PruneExcept", "SelectionStep", "Trial", "choose_dense_layers"]
+
+
+class Trial(NamedTuple):
+    """A pruned network with some layers left dense."""
+
+    result: PruneResult
+    distance: Distance
+    """How far it is from the dense network on held-out images."""
+
+
+PruneExcept = Callable[[tuple[str, ...]], Trial]
+"""Prunes the dense network except for the named layers."""
 
 
 @dataclass(frozen=True)
 class SelectionStep:
-    """A network with some layers left dense, and how far it is from the dense one on held-out images."""
+    """One trial, as ``prune.json`` records it."""
 
     dense: int
+    """The number of layers left dense to meet the target."""
     sparsity: float
+    """The share of zeros in the weights of all convolution and linear layers, 0 to 1."""
     distance: Distance
+    """How far the network is from the dense one on held-out images."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the number of layers left dense, the sparsity, and the distances."""
         return {"dense_layers": self.dense, "sparsity": self.sparsity, **self.distance.to_json()}
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The layers that stay dense, and the network pruned without them."""
+
+    result: PruneResult
+    """The last trial's; the model has its weights."""
+    sensitive: tuple[str, ...]
+    """Names of the layers left dense to meet the target."""
+    tradeoff: Tradeoff
+    """Sparsity against error for every number of layers left dense."""
+    steps: tuple[SelectionStep, ...]
+    """All trials, the chosen one last."""
+
+
+def choose_dense_layers(prune_except: PruneExcept, workflow: Workflow) -> LayerChoice:
+    """Leave as few layers dense as the workflow's target allows.
+
+    Args:
+        prune_except: Prunes the dense network except for the named layers. It is called once for every trial, and
+            last for the layers that are chosen.
+        workflow: With ``sparsity_budget`` or ``max_disagreement``.
+
+    Raises:
+        InputError: The target cannot be met, or the method measures no sensitivities.
+    """
+    first = prune_except(())
+    tradeoff = Tradeoff.of(first.result.layers)
+    if not tradeoff.names:
+        raise InputError("the method does not measure how sensitive layers are", "Use --method sparsegpt.")
+    if workflow.sparsity_budget is not None:
+        count = tradeoff.for_sparsity(workflow.sparsity_budget)
+        trials = {0: first} | ({count: prune_except(tradeoff.names[:count])} if count else {})
+    else:
+        trials = _meet_disagreement(first, tradeoff.names, prune_except, workflow.max_disagreement or 0.0)
+    chosen = [*trials][-1]
+    steps = [SelectionStep(count, tradeoff.sparsity[count], trial.distance) for count, trial in trials.items()]
+    return LayerChoice(trials[chosen].result, tradeoff.names[:chosen], tradeoff, tuple(steps))
+
+
+def _meet_disagreement(
+    first: Trial, names: tuple[str, ...], prune_except: PruneExcept, limit: float
+) -> dict[int, Trial]:
+    """Return the trials by the number of layers left dense, the fewest that meet the limit (percent) last."""
+    trials = {0: first}
+    if first.distance.disagreement <= limit:
+        return trials
+
+    def meets(count: int) -> bool:
+        trials[count] = prune_except(names[:count])
+        return trials[count].distance.disagreement <= limit
+
+    count = fewest(len(names), meets)
+    last = [*trials][-1]
+    if count == len(names):
+        raise InputError(
+            f"a disagreement of {limit:g} % cannot be met: with one layer pruned it is "
+            f"{trials[last].distance.disagreement:.2f} %",
+            "Raise --max-disagreement, or use more --samples or --quality best.",
+        )
+    if last != count:  # the model has the weights of a later trial
+        del trials[count]
+        trials[count] = prune_except(names[:count])
+    return trials

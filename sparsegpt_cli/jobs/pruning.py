@@ -1,47 +1,43 @@
-"""A pruning job: the sweep, and what may be done before and after it to lose less."""
+"""A pruning job: the layers are pruned, and the steps before and after it lose less accuracy."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calibration.evaluation import Distance, distance, outputs_of
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import augmentation_for, calibration_batches, held_out_batches, normalised_black, with_views
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.layer_choice import SelectionStep
-from sparsegpt_core.errors import DataError, InputError
+from sparsegpt_cli.jobs.layer_choice import SelectionStep, Trial, choose_dense_layers
+from sparsegpt_core.errors import DataError
 from sparsegpt_core.execution import Resources, World, join_world
 from sparsegpt_core.permutation import PermutationResult
 from sparsegpt_core.progress import Progress, silent, timed
-from sparsegpt_core.pruning import (
-    LayerChoices,
-    PruneResult,
-    Tradeoff,
-    fewest,
-    global_quotas,
-    permute_model,
-    prune_model,
-)
+from sparsegpt_core.pruning import LayerChoices, PruneResult, Tradeoff, global_quotas, permute_model, prune_model
 
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
-_CALIBRATION_BATCH = 32
-_HELD_OUT = 512  # training images to judge whole networks by
+_CALIBRATION_BATCH_IMAGES = 32
+_HELD_OUT_IMAGES = 512  # training images on which whole networks are compared
 
 
 @dataclass(frozen=True)
 class BatchNormChoice:
-    """The distances to the dense network on held-out images with kept and with new statistics."""
+    """Whether new batch-norm statistics bring the pruned network closer to the dense one."""
 
     kept: Distance
+    """The distance to the dense network on held-out images with the running statistics."""
     new: Distance
+    """The same with statistics estimated on all calibration images."""
     uses_new: bool
+    """Whether the network has the new statistics."""
 
     def to_json(self) -> dict[str, Any]:
         """Return both distances and the choice."""
@@ -50,19 +46,27 @@ class BatchNormChoice:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What became of a job: the layers, and what was done around them; None where it was not asked for."""
+    """The outcome of a pruning job. Steps that the job does not ask for are None."""
 
     result: PruneResult
+    """Every layer's outcome."""
     choices: LayerChoices
+    """The layers left dense to meet a target, and the quotas of a global budget."""
     seconds: dict[str, float]
+    """Wall-clock time by step."""
     warnings: tuple[str, ...] = ()
+    """What the user should know; settings are named in backticks."""
     permutation: PermutationResult | None = None
+    """The channel orders."""
     batch_norm: BatchNormChoice | None = None
+    """The comparison of batch-norm statistics."""
     tradeoff: Tradeoff | None = None
+    """Sparsity against error for every number of layers left dense."""
     measured: tuple[SelectionStep, ...] = ()
+    """The networks that were measured to meet a target, the chosen one last."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was done around the sweep; None for what was not asked for."""
+        """Return the steps around pruning; None for a step that the job does not ask for."""
         permutation = curve = None
         if self.permutation is not None:
             permutation = [space.to_json() for space in self.permutation.spaces]
@@ -78,190 +82,170 @@ class Pruned:
 
 
 def prune(job: Job, progress: Progress = silent, scratch: Path | None = None, finished: Path | None = None) -> Pruned:
-    """Prune the job's model in place, calibrated on its training split; under ``torchrun``, together.
+    """Prune the job's model in place, calibrated on its training split; ``torchrun`` shares the work.
 
     Args:
-        job: What to do.
-        progress: Told of every layer.
+        job: The model, its data and the settings.
+        progress: Called for every layer.
         scratch: A folder for activations beyond the memory limit; by default the system's temporary one.
-        finished: Where layers are kept as they are finished, and found again after a kill; None keeps nothing.
+        finished: The folder where finished layers are kept, and found again after a kill; None keeps nothing.
 
     Raises:
-        DataError: A target is to be met on held-out images, and calibration takes them all.
-        SparseGPTError: Anything else that went wrong.
+        DataError: A target must be met on held-out images, and calibration takes all images.
+        SparseGPTError: Any other step failed.
     """
     job.model.module.to(job.device)
     with join_world(job.device) as world:
-        return _Pruning(job, world, progress, scratch, finished).run()
+        resources = Resources(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
+        return _prune(job, resources, progress)
 
 
-class _Pruning:
-    """One run: the model, its images, its clock and its warnings."""
+@dataclass(frozen=True)
+class _HeldOut:
+    """Training images that calibration does not use, and the dense network's outputs for them."""
 
-    def __init__(self, job: Job, world: World, progress: Progress, scratch: Path | None, finished: Path | None) -> None:
-        self._job, self._world, self._progress = job, world, progress
-        self._model, self._seconds = job.model.module, dict[str, float]()
-        self._warnings: list[str] = []
-        self._runtime = Resources(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
-        share = world.share_samples(job.calibration_samples, _CALIBRATION_BATCH)
-        self._batches = self._view(self._draw(share), share.start)
-        self._choices = LayerChoices()
-        self._held_out: list[Tensor] = []
-        self._reference = torch.empty(0)
-        if job.workflow.selects or job.workflow.batch_norm == "auto":
-            self._hold_out()
+    batches: list[Tensor]
+    outputs: Tensor
+    world: World
 
-    def run(self) -> Pruned:
-        workflow = self._job.workflow
-        permutation = self._permute() if workflow.permute else None
-        if workflow.global_budget:
-            with timed(self._seconds, "budget"):
-                quotas = global_quotas(self._model, self._batches, self._job.settings, self._progress, self._runtime)
-            self._choices = replace(self._choices, quotas=quotas)
-        tradeoff, measured = None, list[SelectionStep]()
-        if workflow.selects:
-            result, tradeoff, measured = self._select()
-        else:
-            result = self._prune()
-        return Pruned(
-            result=result,
-            choices=self._choices,
-            batch_norm=self._choose_batch_norm(),
-            seconds=self._seconds,
-            warnings=(*self._warnings, *result.warnings),
-            permutation=permutation,
-            tradeoff=tradeoff,
-            measured=tuple(measured),
-        )
-
-    def _draw(self, share: slice = slice(None)) -> list[Tensor]:
-        job = self._job
-        return calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH, job.seed, share)
-
-    def _view(self, batches: list[Tensor], first: int) -> list[Tensor]:
-        data, views = self._job.data, self._job.workflow.views
-        if not views:
-            return batches
-        augmentation = augmentation_for(data.spec)
-        if augmentation == "none":
-            self._warnings.append(f"no views: whether images of {data.spec} may be shifted is not known")
-            return batches
-        edges = normalised_black(data.mean, data.std)
-        return with_views(batches, views, edges, augmentation == "crop-flip", self._job.seed, first)
-
-    def _hold_out(self) -> None:
-        job = self._job
-        self._held_out = held_out_batches(
-            job.data.training, job.calibration_samples, _HELD_OUT, job.batch_size, job.seed
-        )
-        if self._held_out:
-            self._reference = outputs_of(self._model, self._held_out)
-        elif job.workflow.selects:
-            raise DataError("no training images are left to judge by: calibration takes them all", "Lower --samples.")
-
-    def _distance(self) -> Distance:
-        with timed(self._seconds, "judge"):
-            found = distance(self._reference, outputs_of(self._model, self._held_out))
-        numbers = torch.tensor([found.logit_error, found.kl, found.disagreement], dtype=torch.float64)
-        self._world.spread([numbers])  # so that all processes decide alike
+    def distance(self, model: nn.Module) -> Distance:
+        """Return how far a network is from the dense one: the same number on every process."""
+        own = distance(self.outputs, outputs_of(model, self.batches))
+        numbers = torch.tensor([own.logit_error, own.kl, own.disagreement], dtype=torch.float64)
+        self.world.spread([numbers])
         return Distance(*numbers.tolist())
 
-    def _permute(self) -> PermutationResult | None:
-        # A limit in seconds would let processes come to different orders.
-        limit = self._job.workflow.permute_seconds if self._world.size == 1 else float("inf")
-        with timed(self._seconds, "permute"):
-            result, why = permute_model(
-                self._model,
-                self._batches,
-                self._job.settings,
-                self._progress,
-                self._runtime,
-                limit=limit,
-                seed=self._job.seed,
-            )
-        if why:
-            self._warnings.append(f"channels keep their order: {why}")
-        elif result and result.cut_off:
-            self._warnings.append("the search for channel orders was cut off; --permute-seconds gives it more time")
-        return result
 
-    def _prune(self) -> PruneResult:
+def _prune(job: Job, resources: Resources, progress: Progress) -> Pruned:
+    model, workflow = job.model.module, job.workflow
+    batches, samples_per_image, warnings = _calibration_batches(job, resources.world)
+    held_out = _hold_out(job, resources.world) if workflow.selects or workflow.batch_norm == "auto" else None
+    seconds: dict[str, float] = {}
+
+    permutation, choices = None, LayerChoices()
+    if workflow.permute:
+        with timed(seconds, "permute"):
+            permutation, more = _permute(job, batches, progress, resources)
+        warnings += more
+    if workflow.global_budget:
+        with timed(seconds, "budget"):
+            quotas = global_quotas(model, batches, job.settings, progress, resources)
+        choices = replace(choices, quotas=quotas)
+
+    def prune_network(choices: LayerChoices) -> PruneResult:
         result = prune_model(
-            self._model,
-            self._batches,
-            self._job.settings,
-            self._progress,
-            self._runtime,
-            choices=self._choices,
-            measure_sensitivity=self._job.workflow.selects,
-            int8_weights=self._job.int8,
+            model,
+            batches,
+            job.settings,
+            progress,
+            resources,
+            choices=choices,
+            measure_sensitivity=workflow.selects,
+            int8_weights=job.int8,
+            samples_per_image=samples_per_image,
         )
         for stage, value in result.seconds.items():
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + value
+            seconds[stage] = seconds.get(stage, 0.0) + value
         return result
 
-    def _select(self) -> tuple[PruneResult, Tradeoff, list[SelectionStep]]:
-        """Leave layers dense, the most sensitive first, until the target is met; each time all is pruned anew."""
-        workflow, dense = self._job.workflow, copy.deepcopy(self._model.state_dict())
-        result = self._prune()
-        tradeoff = Tradeoff.of(result.layers)
-        if not tradeoff.names:
-            raise InputError(
-                f"{self._job.settings.method} tells nothing of a layer's sensitivity", "Use --method sparsegpt."
-            )
-        measured = [SelectionStep(0, tradeoff.sparsity[0], self._distance())]
+    choice = None
+    if workflow.selects and held_out:
+        state = copy.deepcopy(model.state_dict())
 
-        def attempt(count: int) -> None:
-            nonlocal result
-            self._model.load_state_dict(dense)
-            self._choices = replace(self._choices, sensitive=tradeoff.names[:count])
-            result = self._prune()
-            measured.append(SelectionStep(count, tradeoff.sparsity[count], self._distance()))
+        def prune_except(names: tuple[str, ...]) -> Trial:
+            model.load_state_dict(state)
+            result = prune_network(replace(choices, sensitive=names))
+            with timed(seconds, "judge"):
+                distance_to_dense = held_out.distance(model)
+            return Trial(result, distance_to_dense)
 
-        if workflow.sparsity_budget is not None:
-            if count := tradeoff.for_sparsity(workflow.sparsity_budget):
-                attempt(count)
-            return result, tradeoff, measured
-        most = workflow.max_disagreement or 0.0
-        if measured[0].distance.disagreement <= most:
-            return result, tradeoff, measured
+        choice = choose_dense_layers(prune_except, workflow)
+        choices, result = replace(choices, sensitive=choice.sensitive), choice.result
+    else:
+        result = prune_network(choices)
 
-        def meets(count: int) -> bool:
-            attempt(count)
-            return measured[-1].distance.disagreement <= most
+    batch_norm, more = _choose_batch_norm(job, held_out, seconds)
+    return Pruned(
+        result=result,
+        choices=choices,
+        seconds=seconds,
+        warnings=(*warnings, *more, *result.warnings),
+        permutation=permutation,
+        batch_norm=batch_norm,
+        tradeoff=choice.tradeoff if choice else None,
+        measured=choice.steps if choice else (),
+    )
 
-        count = fewest(len(tradeoff.names), meets)
-        if count == len(tradeoff.names):
-            raise InputError(
-                f"a disagreement of {most:g} % cannot be met: with one layer pruned it is "
-                f"{measured[-1].distance.disagreement:.2f} %",
-                "Raise --max-disagreement, or use more --samples or --quality best.",
-            )
-        if measured[-1].dense != count:  # measured before, but others were tried since
-            attempt(count)
-            measured = [point for point in measured[:-1] if point.dense != count] + measured[-1:]
-        return result, tradeoff, measured
 
-    def _choose_batch_norm(self) -> BatchNormChoice | None:
-        """Keep the running statistics, or estimate new ones on all calibration images, as the workflow has it."""
-        wanted = self._job.workflow.batch_norm
-        if wanted == "auto" and not self._held_out:
-            self._warnings.append("batch norm keeps its statistics: calibration leaves no images to judge new ones by")
-            return None
-        if wanted == "keep":
-            return None
-        if wanted == "new":
-            self._reestimate()
-            return None
-        before, kept = copy.deepcopy(self._model.state_dict()), self._distance()
-        if not self._reestimate():
-            return None
-        new = self._distance()
-        choice = BatchNormChoice(kept, new, new.logit_error < kept.logit_error)
-        if not choice.uses_new:
-            self._model.load_state_dict(before)
-        return choice
+def _calibration_batches(job: Job, world: World) -> tuple[list[Tensor], int, list[str]]:
+    """Return this process's images with their views, the number of samples for each image, and warnings."""
+    share = world.share_samples(job.calibration_samples, _CALIBRATION_BATCH_IMAGES)
+    batches, views, data = _draw(job, share), job.workflow.views, job.data
+    if not views:
+        return batches, 1, []
+    augmentation = augmentation_for(data.spec)
+    if augmentation == "none":
+        return batches, 1, [f"no views: it is not known whether images of {data.spec} may be shifted"]
+    edges = normalised_black(data.mean, data.std)
+    return with_views(batches, views, edges, augmentation == "crop-flip", job.seed, share.start), 1 + views, []
 
-    def _reestimate(self) -> bool:
-        with timed(self._seconds, "batch norm"):
-            return bool(reestimate_batchnorm(self._model, self._draw()))
+
+def _draw(job: Job, share: slice = slice(None)) -> list[Tensor]:
+    return calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH_IMAGES, job.seed, share)
+
+
+def _hold_out(job: Job, world: World) -> _HeldOut | None:
+    """Draw held-out images and run the dense network on them; None where calibration takes all images."""
+    batches = held_out_batches(job.data.training, job.calibration_samples, _HELD_OUT_IMAGES, job.batch_size, job.seed)
+    if batches:
+        return _HeldOut(batches, outputs_of(job.model.module, batches), world)
+    if job.workflow.selects:
+        raise DataError("no training images are left to hold out: calibration takes them all", "Lower --samples.")
+    return None
+
+
+def _permute(
+    job: Job, batches: Sequence[Tensor], progress: Progress, resources: Resources
+) -> tuple[PermutationResult | None, list[str]]:
+    """Order the model's channels; return the orders and warnings."""
+    # A limit in seconds would let processes find different orders.
+    limit = job.workflow.permute_seconds if resources.world.size == 1 else float("inf")
+    result, obstacle = permute_model(
+        job.model.module, batches, job.settings, progress, resources, limit=limit, seed=job.seed
+    )
+    if obstacle:
+        return result, [f"channels keep their order: {obstacle}"]
+    if result and result.cut_off:
+        return result, ["the search for channel orders ran out of time; raise --permute-seconds for better orders"]
+    return result, []
+
+
+def _choose_batch_norm(
+    job: Job, held_out: _HeldOut | None, seconds: dict[str, float]
+) -> tuple[BatchNormChoice | None, list[str]]:
+    """Keep the running statistics or estimate new ones, as the workflow says; return the choice and warnings."""
+    model, wanted = job.model.module, job.workflow.batch_norm
+    if wanted == "keep":
+        return None, []
+    if wanted == "new":
+        _reestimate(job, seconds)
+        return None, []
+    if held_out is None:
+        return None, ["batch norm keeps its statistics: calibration leaves no images to compare new ones on"]
+    state = copy.deepcopy(model.state_dict())
+    with timed(seconds, "judge"):
+        kept = held_out.distance(model)
+    if not _reestimate(job, seconds):
+        return None, []
+    with timed(seconds, "judge"):
+        new = held_out.distance(model)
+    choice = BatchNormChoice(kept, new, new.logit_error < kept.logit_error)
+    if not choice.uses_new:
+        model.load_state_dict(state)
+    return choice, []
+
+
+def _reestimate(job: Job, seconds: dict[str, float]) -> bool:
+    """Estimate new batch-norm statistics on all calibration images; False for a network without batch norm."""
+    with timed(seconds, "batch norm"):
+        return bool(reestimate_batchnorm(job.model.module, _draw(job)))

@@ -46,6 +46,7 @@ def prune_model(
     choices: LayerChoices = _NO_CHOICES,
     measure_sensitivity: bool = False,
     int8_weights: bool = False,
+    samples_per_image: int = 1,
 ) -> PruneResult:
     """Prune a network in place.
 
@@ -60,6 +61,7 @@ def prune_model(
         measure_sensitivity: Hold samples out even if ``settings`` leave nothing to choose by them, and measure every
             layer's ``sensitivity``.
         int8_weights: Also round every pruned weight to INT8, for quantised exports.
+        samples_per_image: Consecutive samples that show one image. They are held out together.
 
     Raises:
         ModelError: There is nothing to prune, or the model does not take the images.
@@ -89,11 +91,23 @@ def prune_model(
             "choices": asdict(choices),
             "measure_sensitivity": measure_sensitivity,
             "int8_weights": int8_weights,
+            "samples_per_image": samples_per_image,
             "device": device_of(model),
             "tf32": resources.tf32,
         }
         store = LayerStore(folder, run_key(model, tensors, about) if folder else "")
-        run = _Run(model, layers, settings, choices, measure_sensitivity, int8_weights, progress, resources, store)
+        run = _Run(
+            model=model,
+            layers=layers,
+            settings=settings,
+            choices=choices,
+            measure_sensitivity=measure_sensitivity,
+            int8_weights=int8_weights,
+            samples_per_image=samples_per_image,
+            progress=progress,
+            resources=resources,
+            store=store,
+        )
         if resources.world.size > 1:  # the other processes would not try again with smaller batches
             return _prune_network(run, tensors)
         result, warnings = with_smaller_batches(partial(_prune_network, run), tensors)
@@ -110,6 +124,7 @@ class _Run:
     choices: LayerChoices
     measure_sensitivity: bool
     int8_weights: bool
+    samples_per_image: int
     progress: Progress
     resources: Resources
     store: LayerStore
@@ -150,7 +165,9 @@ def _demand(run: _Run, first_sample: int, samples: int) -> LayerDemand:
         layers=[layer for layer in run.layers if layer.reason is None],
         samples=samples,
         first_sample=first_sample,
-        held_out_samples=settings.held_out_count(samples, always=run.measure_sensitivity),
+        held_out_samples=settings.held_out_count(
+            samples, always=run.measure_sensitivity, samples_per_image=run.samples_per_image
+        ),
         wants_dense=settings.needs_dense_outputs,
         widest_admm_columns=settings.admm_columns if settings.mask in ("admm", "auto") else 0,
     )

@@ -134,7 +134,7 @@ def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tm
         (["--mask", "round"], "unknown mask"),
         (["--layers", "some"], "unknown layers"),
         (["--global-budget"], "no budget to share"),
-        (["--layers", "auto", "--method", "magnitude"], "tells nothing"),
+        (["--layers", "auto", "--method", "magnitude"], "does not measure"),
         (["--quality", "excellent"], "unknown quality"),
         (["--batch-norm", "maybe"], "unknown batch norm"),
         (["--max-disagreement", "1", "--samples", "1198"], "no training images are left"),
