@@ -1,4 +1,4 @@
-"""Export a model in one or more precisions; every file is audited and compared with PyTorch before it counts."""
+"""Exports one network in one or more precisions. Every file is audited and compared with PyTorch first."""
 
 from __future__ import annotations
 
@@ -21,63 +21,83 @@ from sparsegpt_core.progress import Progress, silent
 __all__ = ["TOLERANCE", "ExportSettings", "ExportedFile", "Exporter", "Quantise", "arm_name"]
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.3}
-"""Relative difference of logits from PyTorch's that a file may have."""
+"""The largest relative difference of a file's outputs from PyTorch's, by precision."""
 
 
 @dataclass(frozen=True)
 class ExportSettings:
     """How ONNX files are written.
 
-    ``io_dtype`` is what FP16 files take and give; ``dynamic_size`` leaves height and width open; ``ranges`` is how
-    those of INT8 activations are chosen; with ``int8_ends`` the first and the last layer are INT8 too.
-
     Raises:
         InputError: ``io_dtype`` is neither ``fp32`` nor ``fp16``.
     """
 
     io_dtype: str = "fp32"
+    """The type of inputs and outputs in FP16 files: ``fp32`` or ``fp16``."""
     opset: int = OPSET
+    """The version of ONNX's operators."""
     fold_batch_norm: bool = True
+    """Whether batch norms are folded into the convolutions before them."""
     dynamic_size: bool = False
+    """Whether the height and width of images are dynamic."""
     ranges: str = "auto"
+    """How the ranges of INT8 activations are chosen."""
     int8_ends: bool = False
+    """Whether the first and the last layer are INT8 too."""
 
     def __post_init__(self) -> None:
         if self.io_dtype not in ("fp32", "fp16"):
-            raise InputError(f"unknown --io-dtype '{self.io_dtype}'", "Use fp32 or fp16.")
+            raise InputError(f"unknown `io_dtype` '{self.io_dtype}'", "Use fp32 or fp16.")
 
 
 Quantise = Callable[[onnx.ModelProto, Mapping[str, Tensor], ExportSettings, Progress], onnx.ModelProto]
-"""Turns an FP32 graph into an INT8 one. It gets the graph, the model's parameters by name, and the settings."""
+"""Turns an FP32 graph into an INT8 one. Receives the graph, the network's state dict, the settings and the progress."""
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file that was written, its audit (None without an N:M pattern), its parity with PyTorch, and what to know."""
+    """A file that was written, and its checks."""
 
     path: Path
+    """The file."""
     audit: AuditResult | None
+    """The audit of its weights; None where the pattern is not N:M."""
     parity: Parity
+    """The comparison of its outputs with PyTorch's."""
     warnings: tuple[str, ...] = ()
+    """What a user should know about the file."""
 
 
 class Exporter:
-    """Exports one model; the trace is made once for all precisions.
+    """Exports one network. It is traced once for all precisions.
 
     Args:
-        model: In eval mode.
-        images: Real samples (N, C, H, W) for the comparison with PyTorch.
-        metadata: What to note in the files.
-        pattern: What the pruned layers must obey in the files.
-        pruned: Names of the pruned layers.
-        settings: How to write.
-        quantise: Turns the FP32 graph into an INT8 one; INT8 needs it.
-        progress: Told of the calibration of ranges.
+        network: The network, in eval mode.
+        images: Real images (N, C, H, W) for the comparison with PyTorch.
+        metadata: What the files record about themselves, JSON-able.
+        pattern: The pattern of the pruned layers.
+        pruned: The names of the pruned layers.
+        settings: How the files are written.
+        quantise: Turns the FP32 graph into an INT8 one. Only INT8 files need it.
+        progress: Receives the progress of the INT8 calibration.
+
+    Raises:
+        ModelError: torch.onnx cannot trace the network.
+        CheckFailedError: A pruned layer does not have its pattern in the graph.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Conv2d(4, 4, 1).eval()
+        >>> _ = network.weight.data[:, 2:].zero_()
+        >>> exporter = Exporter(network, torch.randn(2, 4, 8, 8), {}, NM(2, 4), [])
+        >>> file = exporter.write(Path("conv.fp16.onnx"), "fp16")
+        >>> file.audit.sparse_layers, file.parity.relative < 0.01
+        (1, True)
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        network: nn.Module,
         images: Tensor,
         metadata: dict[str, Any],
         pattern: Pattern,
@@ -86,12 +106,12 @@ class Exporter:
         quantise: Quantise | None = None,
         progress: Progress = silent,
     ) -> None:
-        self._model, self._images = model, images
+        self._network, self._images = network, images
         self._pattern, self._pruned = pattern, list(pruned)
         self._settings, self._quantise = settings or ExportSettings(), quantise
         self._progress = progress
         self._fp32 = export_model(
-            model,
+            network,
             (images.shape[1], images.shape[2], images.shape[3]),
             metadata,
             dynamic_size=self._settings.dynamic_size,
@@ -104,59 +124,66 @@ class Exporter:
         """Write one file.
 
         Args:
-            path: Where to.
+            path: The file to write.
             precision: ``fp32``, ``fp16`` or ``int8``.
 
         Raises:
-            CheckFailedError: A pruned layer lost its pattern, or the outputs are not PyTorch's.
+            CheckFailedError: A pruned layer lost its pattern, or the outputs differ from PyTorch's.
             NumericsError: A weight is NaN or infinite.
-            InputError: INT8 is asked for without ``quantise``.
+            InputError: The precision is INT8, and the exporter has no ``quantise``.
         """
-        proto, audit, warnings = self._fp32, self._fp32_audit, list[str]()
+        model, audit, warnings = self._fp32, self._fp32_audit, list[str]()
         if precision == "fp16":
-            proto = self._fp16(path.name, warnings)
+            model = self._fp16(path.name, warnings)
         elif precision == "int8":
-            proto = self._int8()
+            model = self._int8()
         if precision != "fp32":
-            audit = self._audit(proto, f"{path.name} ({precision.upper()})", audit)
-        with staged_model(proto, path) as staged:  # the path is taken once the file has proved itself
-            _check(staged, path.name)
-            parity = check_parity(staged, self._model, self._images, TOLERANCE[precision], path.name)
+            audit = self._audit(model, f"{path.name} ({precision.upper()})", audit)
+        with staged_model(model, path) as staged:  # the file appears at its path after it has passed the checks
+            _check_onnx(staged, path.name)
+            parity = check_parity(staged, self._network, self._images, TOLERANCE[precision], path.name)
         return ExportedFile(path, audit, parity, tuple(warnings))
 
-    def _audit(self, proto: onnx.ModelProto, stage: str, before: AuditResult | None = None) -> AuditResult | None:
+    def _audit(self, model: onnx.ModelProto, stage: str, before: AuditResult | None = None) -> AuditResult | None:
         if not isinstance(self._pattern, NM):
             return None
-        audit = audit_model(proto, self._pattern, name=stage)
+        audit = audit_model(model, self._pattern, name=stage)
         audit.require_sparse(self._pruned, stage, before)
         return audit
 
     def _fp16(self, name: str, warnings: list[str]) -> onnx.ModelProto:
-        loud = fp16_overflows(self._fp32, [self._images])
-        if loud:
-            first, largest = next(iter(loud.items()))
+        overflows = fp16_overflows(self._fp32, [self._images])
+        if overflows:
+            first, largest = next(iter(overflows.items()))
             warnings.append(
-                f"{name}: {len(loud)} nodes stay in FP32, as values leave FP16's range; {first} meets {largest:.3g}"
+                f"{name}: {len(overflows)} nodes stay in FP32 because values exceed FP16's range; "
+                f"{first} reads or computes {largest:.3g}"
             )
-        if small := fp16_underflows(self._fp32):
-            warnings.append(f"{name}: {sum(small.values())} weights too small for FP16 became its least, 6e-8")
-        return to_fp16(self._fp32, self._settings.io_dtype, loud)
+        if underflows := fp16_underflows(self._fp32):
+            count = sum(underflows.values())
+            warnings.append(f"{name}: {count} weights are too small for FP16 and became its smallest number, 6e-8")
+        return to_fp16(self._fp32, self._settings.io_dtype, overflows)
 
     def _int8(self) -> onnx.ModelProto:
         if self._quantise is None:
-            raise InputError("INT8 needs images for the ranges of activations", "Give --data.")
-        return self._quantise(self._fp32, self._model.state_dict(), self._settings, self._progress)
+            raise InputError("INT8 needs images for the ranges of activations", "Give `data`.")
+        return self._quantise(self._fp32, self._network.state_dict(), self._settings, self._progress)
 
 
-def _check(path: Path, name: str) -> None:
+def _check_onnx(path: Path, name: str) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CheckFailedError(
-            f"{name} is no valid ONNX: {first_line(error)}", "This is a bug; please report it."
+            f"{name} is not valid ONNX: {first_line(error)}", "This is a bug; please report it."
         ) from error
 
 
 def arm_name(name: str, precision: str) -> str:
-    """Return ``sparse``, ``sparse.fp16``, ...: what files and reports call a network in a precision."""
+    """Return the name of a network in a precision, as files and reports use it.
+
+    Example:
+        >>> arm_name("sparse", "fp32"), arm_name("sparse", "fp16")
+        ('sparse', 'sparse.fp16')
+    """
     return name if precision == "fp32" else f"{name}.{precision}"

@@ -1,7 +1,7 @@
-"""Find the node at which an ONNX file stops computing what its PyTorch model does.
+"""Finds the node at which an ONNX file begins to differ from its PyTorch network.
 
-Errors add up on the way through a network, so the first node whose output differs much need not be the one that is
-wrong. Hence every node is tried by itself: it is fed PyTorch's values, and answers for its own error alone.
+Errors add up on the way through a network, so the first node whose output differs much need not be the wrong one.
+Therefore each node is run by itself on PyTorch's values, which shows its own error alone.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class Fault:
-    """A node that computes something else than PyTorch does.
-
-    ``error`` is ‖difference‖ / ‖expected‖ of its output, infinite where that is not finite; ``largest`` and
-    ``expected`` are the largest magnitudes in its output and in PyTorch's.
-    """
+    """A node that computes something else than PyTorch does."""
 
     node: str
+    """The node's name."""
     error: float
+    """‖difference‖ / ‖expected‖ of its output; infinite where the output is not finite."""
     largest: float
+    """The largest magnitude in its output."""
     expected: float
+    """The largest magnitude in PyTorch's output."""
 
     def __str__(self) -> str:
         return (
-            f"{self.node}, whose output is off by {self.error:.2g} of itself: "
-            f"values up to {self.largest:.3g} where {self.expected:.3g} is right"
+            f"{self.node}, whose output has a relative error of {self.error:.2g}: "
+            f"values up to {self.largest:.3g}, expected up to {self.expected:.3g}"
         )
 
 
 def find_fault(
     path: Path, values: Mapping[str, Array], inputs: Sequence[Array], outputs: Sequence[Array], tolerance: float
 ) -> Fault:
-    """Return the first node whose own error is beyond the tolerance, else the one with the largest error.
+    """Return the first node whose own error exceeds the tolerance, else the node with the largest error.
 
     Args:
-        path: The file. Where a tensor of its graph has a name in ``values``, the graph is cut there: what reads the
-            tensor gets the right value, what writes it is judged.
-        values: The right values; those whose names the graph does not know are ignored.
-        inputs: One array for each input of the graph, which ``values`` belong to.
+        path: The file. Its graph is cut at each tensor with a name in ``values``: the tensor's readers get the right
+            value, and its node's output is compared with it.
+        values: The right values by name. Names that the graph does not have are ignored.
+        inputs: One array for each input of the graph; ``values`` were computed from them.
         outputs: The right value of each output of the graph.
         tolerance: The largest ``error`` that is normal for the file's precision.
 
     Raises:
-        ModelError: ONNX Runtime cannot run the parts.
+        ModelError: ONNX Runtime cannot run the parts of the graph.
     """
     model = load_model(path)
     types = tensor_types(model)
@@ -82,15 +82,16 @@ def find_fault(
     return next(beyond, max(faults, key=lambda fault: fault.error))
 
 
-def torch_values(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Array]:
-    """Return all that the network computes from these inputs, under the names that ONNX files exported from it use.
+def torch_values(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Array]:
+    """Return every tensor that the network computes from these inputs, by the names that ONNX files of it use.
 
-    torch.onnx names tensors after the nodes of the program that it translates; that program is made again and run
-    node by node. Where batch norm is folded, the convolution's output bears the batch norm's name.
+    torch.onnx names tensors after the nodes of the program that it translates. That program is traced again and run
+    node by node. With a folded batch norm, the convolution's output has the batch norm's name.
 
     Args:
-        model: In eval mode.
-        inputs: On the model's device; more than one sample, or the program would be specialised to that.
+        network: The network, in eval mode.
+        inputs: The inputs, on the network's device, with two samples or more: torch.export treats a size of 1 as a
+            constant.
     """
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} if len(each) == len(inputs[0]) else {} for each in inputs)
@@ -98,7 +99,7 @@ def torch_values(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Array]
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model, tuple(inputs), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False
+            network, tuple(inputs), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False
         )
     recorder = _Recorder(cast(ExportedProgram, cast(ONNXProgram, program).exported_program).module())
     with torch.inference_mode():
@@ -107,7 +108,7 @@ def torch_values(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Array]
 
 
 class _Recorder(torch.fx.Interpreter):
-    """Keeps every tensor that is computed."""
+    """Keeps every tensor that the program computes."""
 
     def __init__(self, module: torch.fx.GraphModule) -> None:
         super().__init__(module)
@@ -121,7 +122,7 @@ class _Recorder(torch.fx.Interpreter):
 
 
 def _cut(model: onnx.ModelProto, names: Iterable[str], types: Mapping[str, int]) -> onnx.ModelProto:
-    """Return a copy in which the named tensors are inputs, and what computes them are outputs of other names."""
+    """Return a copy that takes the named tensors as inputs and returns what their nodes compute, by other names."""
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
     own = {name: f"{name} (own)" for name in names}
@@ -136,7 +137,7 @@ def _cut(model: onnx.ModelProto, names: Iterable[str], types: Mapping[str, int])
 
 
 def _responsible(graph: onnx.GraphProto, name: str, given: Set[str]) -> str:
-    """Return the name of the layer between ``name`` and the given tensors, or of the last node before it."""
+    """Return the name of a layer between the given tensors and ``name``, else of the last node that is not a cast."""
     producers = {output: node for node in graph.node for output in node.output}
     last = producers[name]
     waiting, seen = [name], set(given) - {name}

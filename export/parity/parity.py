@@ -1,4 +1,4 @@
-"""Does the ONNX file compute what the PyTorch model does, on real samples? If not, where does it go off?"""
+"""Compares an ONNX file's outputs with PyTorch's on real samples, and names the node where an error begins."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences of outputs between ONNX Runtime and PyTorch.
-
-    ``max_abs`` and ``mean_abs`` are over all outputs, in their own unit; ``relative`` is the largest over the outputs
-    of ‖difference‖ / ‖output‖. ``top1_agreement`` is of the first output, in percent of ``samples`` or, for maps, of
-    their pixels; None where it has no axis of classes.
-    """
+    """Differences between the outputs of ONNX Runtime and PyTorch."""
 
     max_abs: float
+    """The largest absolute difference over all outputs."""
     mean_abs: float
+    """The mean absolute difference over all outputs."""
     relative: float
+    """‖difference‖ / ‖PyTorch's output‖, the largest over the outputs."""
     top1_agreement: float | None
+    """Samples (for maps, pixels) with the same class in the first output, in percent; None without classes."""
     samples: int
+    """The number of samples."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under their own names."""
@@ -44,57 +44,64 @@ class Parity:
 
 
 def check_parity(
-    path: Path, model: nn.Module, images: Tensor | Sequence[Tensor], tolerance: float = 1e-3, name: str = ""
+    path: Path, network: nn.Module, images: Tensor | Sequence[Tensor], tolerance: float = 1e-3, name: str = ""
 ) -> Parity:
-    """Run both on the same images.
+    """Run an ONNX file and its PyTorch network on the same images and compare their outputs.
 
-    ONNX Runtime's CPU kernels compute most of an FP16 graph in FP32: the comparison shows what rounding the
-    weights costs, not whether a value between the layers would overflow FP16.
+    ONNX Runtime's CPU kernels compute most of an FP16 graph in FP32. The comparison shows the error of rounded weights,
+    but not whether a value between the layers would overflow FP16.
 
     Args:
         path: The ONNX file.
-        model: The model it was exported from, in eval mode.
-        images: (N, C, H, W), normalised as the model wants them; one tensor for each of several inputs.
-        tolerance: The largest ``relative`` difference allowed; FP32 kernels differ by about 1e-6.
-        name: What to call the file in messages, by default its own name.
+        network: The network that it was exported from, in eval mode.
+        images: Normalised images (N, C, H, W), or one tensor for each of several inputs.
+        tolerance: The largest ``relative`` difference allowed. FP32 kernels differ by about 1e-6.
+        name: The file's name in messages; by default its own name.
 
     Raises:
-        CheckFailedError: The outputs differ by more than the tolerance; names the node where they begin to.
-        NumericsError: An output is NaN or infinite; names the node likewise.
-        ModelError: ONNX Runtime cannot run the file, or it is another model's.
+        CheckFailedError: The outputs differ by more than the tolerance; names the node where the error begins.
+        NumericsError: An output is NaN or infinite; names the node where the error begins.
+        ModelError: ONNX Runtime cannot run the file, or it was exported from another network.
+
+    Example:
+        >>> from export.writing import export_model, save_model
+        >>> network = nn.Conv2d(1, 2, 3).eval()
+        >>> save_model(export_model(network, (1, 8, 8)), Path("conv.onnx"))
+        >>> check_parity(Path("conv.onnx"), network, torch.ones(4, 1, 8, 8)).relative < 1e-5
+        True
     """
     inputs = [images] if isinstance(images, Tensor) else list(images)
     name = name or path.name
-    expected = _outputs(model, inputs)
+    expected = _outputs(network, inputs)
     if not all(np.isfinite(each).all() for each in expected):
-        raise NumericsError("the PyTorch model's outputs are not finite", "Check its weights, and --mean and --std.")
-    runtime = CpuSession(path, str(path))
-    actual = [each.astype(np.float32) for each in runtime.run([each.cpu().numpy() for each in inputs])]
+        raise NumericsError("the PyTorch model's outputs are not finite", "Check its weights, and `mean` and `std`.")
+    session = CpuSession(path, str(path))
+    actual = [each.astype(np.float32) for each in session.run([each.cpu().numpy() for each in inputs])]
     if [each.shape for each in actual] != [each.shape for each in expected]:
         raise ModelError(
-            f"{path} gives outputs of shape {_shapes(actual)}, PyTorch of {_shapes(expected)}",
+            f"{path} has outputs of shape {_shapes(actual)}, PyTorch of {_shapes(expected)}",
             "Give a file exported from this model.",
         )
 
     differences = [np.abs(a - b) for a, b in zip(actual, expected, strict=True)]
     if not all(np.isfinite(each).all() for each in differences):
-        place = _place(path, model, inputs, differences, tolerance)
+        place = _place(path, network, inputs, differences, tolerance)
         raise NumericsError(
-            f"{name} gives NaN or infinity where PyTorch does not; {place}", "Export with --precision fp32."
+            f"{name} computes NaN or infinity where PyTorch does not; {place}", "Export with `precision=fp32`."
         )
     parity = _measure(actual, expected, differences, len(inputs[0]))
     if not parity.relative <= tolerance:
-        place = _place(path, model, inputs, differences, tolerance)
+        place = _place(path, network, inputs, differences, tolerance)
         raise CheckFailedError(
             f"{name} differs from PyTorch by {parity.relative:.2g} of its outputs (allowed: {tolerance:g}); {place}",
-            "The export is wrong or its precision too low; compare with --precision fp32.",
+            "The export is wrong or its precision too low. Compare with `precision=fp32`.",
         )
     return parity
 
 
-def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
+def _outputs(network: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
     with torch.inference_mode():
-        outputs = model(*(each.to(device_of(model)) for each in inputs))
+        outputs = network(*(each.to(device_of(network)) for each in inputs))
     return [each.float().cpu().numpy() for each in tree_leaves(outputs) if isinstance(each, Tensor)]
 
 
@@ -115,16 +122,18 @@ def _shapes(arrays: Sequence[Array]) -> str:
     return ", ".join(str(each.shape) for each in arrays)
 
 
-def _place(path: Path, model: nn.Module, inputs: list[Tensor], differences: list[Array], tolerance: float) -> str:
-    """Say where the file goes off, on the two samples that are worst, or why that is not known."""
+def _place(path: Path, network: nn.Module, inputs: list[Tensor], differences: list[Array], tolerance: float) -> str:
+    """Say where the error begins, on the two samples with the largest differences, or why that is not known."""
     count = len(inputs[0])
     batched = [np.nan_to_num(each, nan=np.inf) for each in differences if each.shape[:1] == (count,)]
     largest = sum((each.reshape(count, -1).max(1) for each in batched), np.zeros(count))
     worst = np.resize(np.argsort(-largest, kind="stable")[:2], 2).tolist()
-    chosen = [each[worst].to(device_of(model)) if len(each) == count else each for each in inputs]
+    chosen = [each[worst].to(device_of(network)) if len(each) == count else each for each in inputs]
     try:
-        values = torch_values(model, chosen)
-        fault = find_fault(path, values, [each.cpu().numpy() for each in chosen], _outputs(model, chosen), tolerance)
-    except Exception as error:  # whatever tracing the model again, or running the file in parts, raises
-        return f"where it goes off is not known: {first_line(error)}"
-    return f"it goes off at {fault}" if fault.error > tolerance else f"its errors add up, the largest at {fault}"
+        values = torch_values(network, chosen)
+        fault = find_fault(path, values, [each.cpu().numpy() for each in chosen], _outputs(network, chosen), tolerance)
+    except Exception as error:  # tracing the network again and running the file in parts may raise any class
+        return f"the node where the error begins is not known: {first_line(error)}"
+    if fault.error > tolerance:
+        return f"the error begins at {fault}"
+    return f"the errors of many nodes add up, the largest at {fault}"

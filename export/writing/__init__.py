@@ -1,4 +1,4 @@
-"""Writes a PyTorch model as an ONNX file.
+"""Writes PyTorch networks as ONNX files.
 
 May import ``audit`` and ``sparsegpt_core``.
 """

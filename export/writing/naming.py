@@ -1,4 +1,4 @@
-"""Names that a user of the file knows: inputs and outputs as in Python, nodes as their modules."""
+"""Names the inputs and outputs of a graph as in Python, and its nodes after their modules."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def name_values(program: ONNXProgram) -> None:
-    """Name a single input ``input``, several after the arguments of ``forward``; the outputs likewise.
+    """Name the inputs and outputs of a traced program.
 
-    A single output is ``logits``. Several bear their keys, joined where they are nested: ``{"out": …, "aux": …}``
-    gives ``out`` and ``aux``, a tuple ``output_0`` and ``output_1``.
+    A single input is ``input``; several inputs have the names of ``forward``'s arguments. A single output is
+    ``logits``; several outputs have the names of their keys, joined where they are nested: ``{"out": …, "aux": …}``
+    gives ``out`` and ``aux``, a tuple gives ``output_0`` and ``output_1``.
     """
     graph = program.model.graph
-    exported = cast(ExportedProgram, program.exported_program)  # None only where a program was read from a file
+    exported = cast(ExportedProgram, program.exported_program)  # None only in a program that was read from a file
     names = [*_input_names(exported), *_output_names(exported)]
     for value, name in zip((*graph.inputs, *graph.outputs), names):
         value.name = name
-    ir.passes.common.NameFixPass()(program.model)  # renames what else bore one of these names
+    ir.passes.common.NameFixPass()(program.model)  # renames other values that have one of these names
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
-    """Name nodes after their modules and drop the tracer's notes, which hold paths of this machine."""
+    """Name nodes after their modules and drop the tracer's metadata, which contains paths of this machine."""
     used: Counter[str] = Counter()
     for index, node in enumerate(graph.node):
         scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
@@ -42,7 +43,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
         node.doc_string = ""
         node.name = f"{node.op_type}_{index}"
         if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            # A convolution with its batch norm folded has the batch norm's scope, but its own weight's name.
+            # A convolution with a folded batch norm has the batch norm's scope, but its weight has its own name.
             weight, _, suffix = node.input[1].rpartition(".")
             module = weight if suffix == "weight" else next((s for s in reversed(literal_eval(scopes)[:-1]) if s), "")
             if module:

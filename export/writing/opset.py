@@ -1,4 +1,4 @@
-"""Take a graph from opset 18 to 17, the last one that TensorRT 8.6 reads."""
+"""Converts a graph from opset 18 to 17, the last one that TensorRT 8.6 reads."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from sparsegpt_core.errors import ModelError
 
 __all__ = ["to_opset_17"]
 
-_HINT = "Export with opset 18 or later, for TensorRT 10 or later."
+_HINT = "Use `opset=18` or later, for TensorRT 10 or later."
 
 
 def to_opset_17(model: ir.Model) -> None:
-    """Say in opset 17 what the graph says in opset 18; the model is changed in place.
+    """Convert a graph from opset 18 to 17 in place.
 
-    Opset 18 turned attributes into inputs, added attributes with defaults and a few operators; the operators'
-    schemas tell which. What only opset 18 can say is refused.
+    Opset 18 turned some attributes into inputs, and added attributes with defaults and a few operators. The operators'
+    schemas show which.
 
     Args:
-        model: In opset 18.
+        model: The graph, in opset 18.
 
     Raises:
-        ModelError: Names the first operator that opset 17 has not.
+        ModelError: Opset 17 cannot express an operator; names the first one.
     """
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if not node.domain:
             _convert(node)
     model.graph.opset_imports[""] = 17
-    ir.passes.common.RemoveUnusedNodesPass()(model)  # constants that became attributes
+    ir.passes.common.RemoveUnusedNodesPass()(model)  # the constants that became attributes
 
 
 def _convert(node: ir.Node) -> None:
@@ -42,7 +42,7 @@ def _convert(node: ir.Node) -> None:
     if "axes" in old.attributes:
         _axes_to_attribute(node)
     for name in [each for each in node.attributes if each not in old.attributes]:
-        if not _needless(node, name, new):
+        if not _is_redundant(node, name, new):
             raise ModelError(f"opset 17 has no {name} of {node.op_type}", _HINT)
         del node.attributes[name]
     if any(node.inputs[len(old.inputs) :]):
@@ -56,9 +56,9 @@ def _axes_to_attribute(node: ir.Node) -> None:
         node.resize_inputs(1)
 
 
-def _needless(node: ir.Node, name: str, schema: onnx.defs.OpSchema) -> bool:
-    """Tell whether the operator does the same without this attribute."""
-    if name == "num_outputs":  # of Split, which makes equal parts where nothing is said
+def _is_redundant(node: ir.Node, name: str, schema: onnx.defs.OpSchema) -> bool:
+    """Return whether the operator does the same without this attribute."""
+    if name == "num_outputs":  # Split makes equal parts by default
         axis = node.attributes.get_int("axis", 0)
         sizes = {output.shape and output.shape[axis] for output in node.outputs}
         return len(sizes) == 1 and isinstance(sizes.pop(), int)

@@ -1,4 +1,4 @@
-"""Write a PyTorch model as ONNX whose weights TensorRT can use sparsely."""
+"""Traces a PyTorch network to an ONNX graph that TensorRT can run with sparse kernels."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from sparsegpt_core.network import eval_mode
 __all__ = ["INPUT", "OPSET", "OUTPUT", "export_model", "save_model"]
 
 OPSET = 20
-"""The version of ONNX's operators that is written unless another is asked for."""
+"""The default version of ONNX's operators."""
 
-_LOWEST, _TRACED_LOWEST = 17, 18  # of opsets: ours, and the tracer's
-_BACKBONE = "Export its backbone alone: --model package.module:factory with a factory that returns model.backbone."
+_MIN_OPSET = 17
+_MIN_TRACED_OPSET = 18  # torch.onnx writes no older one
+_BACKBONE = "Export its backbone alone: use `model=package.module:factory` with a factory that returns model.backbone."
 
 
 def export_model(
-    model: nn.Module,
+    network: nn.Module,
     inputs: tuple[int, int, int] | tuple[Tensor, ...],
     metadata: dict[str, Any] | None = None,
     *,
@@ -41,66 +42,71 @@ def export_model(
     fold_batch_norm: bool = True,
     opset: int = OPSET,
 ) -> onnx.ModelProto:
-    """Trace a model to an FP32 ONNX graph with a dynamic batch.
+    """Trace a network to an FP32 ONNX graph with a dynamic batch.
 
-    A single input is called ``input``, several bear the names of ``forward``'s arguments; a single output is
-    called ``logits``, several bear their keys. Every node with a weight is named after its module, so that
-    audits and TensorRT's logs speak of ``layer1.0.conv1``.
+    A single input is named ``input``; several inputs have the names of ``forward``'s arguments. A single output is
+    named ``logits``; several outputs have the names of their keys. Every node with a weight has the name of its module,
+    such as ``layer1.0.conv1``, which audits and TensorRT's logs show.
 
     Args:
-        model: In float32; traced in eval mode, on the device where it is.
-        inputs: Shape of one image (C, H, W), or an example of every input; all whose first axis is as long as
-            the first one's share the dynamic batch.
-        metadata: What to note in the file.
-        dynamic_size: Leave height and width of images (N, C, H, W) open as well.
-        fold_batch_norm: Fold batch norm into the convolution before it; a scale per output channel keeps zeros
-            zero.
-        opset: 17 (the last that TensorRT 8.6 reads) or later.
+        network: The network, in float32. It is traced in eval mode, on its own device.
+        inputs: The shape of one image (C, H, W), or an example of every input. The inputs whose first axis is as long
+            as the first input's share the dynamic batch.
+        metadata: What the model records about itself, JSON-able.
+        dynamic_size: Whether height and width of images (N, C, H, W) are dynamic too.
+        fold_batch_norm: Whether batch norms are folded into the convolutions before them. A factor for each output
+            channel keeps zeros zero.
+        opset: The version of ONNX's operators: 17 (the last one that TensorRT 8.6 reads) or later.
 
     Raises:
-        ModelError: torch.onnx cannot trace the model, or the opset cannot express it.
+        ModelError: torch.onnx cannot trace the network, or the opset cannot express it.
+
+    Example:
+        >>> model = export_model(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()).eval(), (1, 8, 8))
+        >>> [(node.name, node.op_type) for node in model.graph.node]
+        [('0', 'Conv'), ('Relu_1', 'Relu')]
     """
-    if opset < _LOWEST:
-        raise ModelError(f"opset {opset} is too old", f"Ask for {_LOWEST} or later.")
-    examples = _examples(inputs, device_of(model))
+    if opset < _MIN_OPSET:
+        raise ModelError(f"opset {opset} is too old", f"Use `opset={_MIN_OPSET}` or later.")
+    examples = _examples(inputs, device_of(network))
     try:
-        with _quiet(), eval_mode(model), torch.no_grad():
-            if dynamic_size:  # the tracer lets pass what fits one size alone
-                model(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
-            _refuse_detector(model(*examples))
+        with _quiet(), eval_mode(network), torch.no_grad():
+            if dynamic_size:  # the tracer would accept a network that works at one size only
+                network(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
+            _refuse_detector(network(*examples))
             program = torch.onnx.export(
-                model,
+                network,
                 examples,
                 dynamo=True,
                 dynamic_shapes=_dynamic_shapes(examples, dynamic_size),
-                opset_version=max(opset, _TRACED_LOWEST),
+                opset_version=max(opset, _MIN_TRACED_OPSET),
                 optimize=False,
                 verbose=False,
             )
-            program = cast(ONNXProgram, program)  # None is what the tracer of old returned
+            program = cast(ONNXProgram, program)  # torch.onnx's old tracer returned None
             _optimize(program, fold_batch_norm)
             name_values(program)
     except ModelError:
         raise
-    except Exception as error:  # whatever the tracer or the model's own code raises
+    except Exception as error:  # the tracer and the network's own code raise any class
         raise ModelError(
-            f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}", _hint(model, dynamic_size)
+            f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}", _hint(network, dynamic_size)
         ) from error
-    if opset < _TRACED_LOWEST:
+    if opset < _MIN_TRACED_OPSET:
         to_opset_17(program.model)
-    proto = program.model_proto
-    written = next(each.version for each in proto.opset_import if not each.domain)
+    model = program.model_proto
+    written = next(each.version for each in model.opset_import if not each.domain)
     if written != opset:
-        raise ModelError(f"torch.onnx wrote opset {written} in place of {opset}", f"Ask for {OPSET}.")
-    name_nodes(proto.graph)
-    proto.ir_version = onnx.helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
-    proto.producer_name = "sparsegpt-trt"
-    write_metadata(proto, metadata or {})
-    return proto
+        raise ModelError(f"torch.onnx wrote opset {written} instead of {opset}", f"Use `opset={OPSET}`.")
+    name_nodes(model.graph)
+    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    model.producer_name = "sparsegpt-trt"
+    write_metadata(model, metadata or {})
+    return model
 
 
 def _examples(inputs: tuple[int, int, int] | tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
-    """Return an example of every input, their batches two or more: one would be taken for a constant."""
+    """Return an example of every input with a batch of two or more: torch.export treats a size of 1 as a constant."""
     tensors = [each.to(device) for each in inputs if isinstance(each, Tensor)]
     if not tensors:
         return (torch.zeros(2, *(int(size) for size in inputs), device=device),)
@@ -112,7 +118,7 @@ def _batched(x: Tensor, first: Tensor) -> bool:
 
 
 def _dynamic_shapes(examples: tuple[Tensor, ...], dynamic_size: bool) -> tuple[dict[int, Any], ...]:
-    """Sizes by name are free unless the model asks two of them to be equal."""
+    """Return the dynamic axes of each input. Axes with a plain name may differ unless the network needs them equal."""
     shapes: list[dict[int, Any]] = []
     for index, x in enumerate(examples):
         shape: dict[int, Any] = {0: Dim("batch")} if _batched(x, examples[0]) else {}
@@ -124,33 +130,33 @@ def _dynamic_shapes(examples: tuple[Tensor, ...], dynamic_size: bool) -> tuple[d
 
 
 def _refuse_detector(outputs: Any) -> None:
-    """Raise ModelError where every image gets detections of its own, as many as there are: no graph of tensors."""
+    """Raise ModelError for a network that returns a list of detections for each image, which no graph can express."""
     if isinstance(outputs, (list, tuple)) and any(isinstance(each, dict) for each in outputs):
-        raise ModelError("the model is a detector: it gives a list of detections for each image", _BACKBONE)
+        raise ModelError("the model is a detector: it returns a list of detections for each image", _BACKBONE)
 
 
 def _optimize(program: ONNXProgram, fold_batch_norm: bool) -> None:
-    """Fold constants and, unless told not to, batch norms."""
+    """Fold constants and, where wanted, batch norms."""
     inputs = program.model.graph.inputs
     count = len(inputs)
-    if not fold_batch_norm:  # the optimiser folds what is constant, which an input is not
+    if not fold_batch_norm:  # the optimiser folds only constants, so every mean is an input until it has run
         means = [node.inputs[3] for node in program.model.graph if node.op_type == "BatchNormalization"]
         inputs.extend(dict.fromkeys(mean for mean in means if mean is not None))
     program.optimize()
     del inputs[count:]
 
 
-def _hint(model: nn.Module, dynamic_size: bool) -> str:
+def _hint(network: nn.Module, dynamic_size: bool) -> str:
     if dynamic_size:
-        return "Export it with a fixed height and width."
-    if hasattr(model, "backbone"):
+        return "Use `dynamic_size=False`."
+    if hasattr(network, "backbone"):
         return _BACKBONE
     return "Check that torch.export.export(model, ...) works with a dynamic batch."
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter (prints, log lines, deprecations inside torch) off the user's screen."""
+    """Suppress the tracer's prints, log lines and deprecation warnings."""
     disabled = logging.root.manager.disable
     sink = io.StringIO()
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():

@@ -82,7 +82,7 @@ def test_inputs_and_outputs_of_any_number_and_shape(tmp_path):
     assert 90 < parity.top1_agreement <= 100  # of pixels
     assert 0 < parity.relative < 2e-3
     save_model(edited(proto, "second.weight", lambda weight: weight.put(1, 9)), tmp_path / "model.onnx")
-    with pytest.raises(CheckFailedError, match="goes off at second,"):
+    with pytest.raises(CheckFailedError, match="begins at second,"):
         check_parity(tmp_path / "model.onnx", model, inputs)
 
 
@@ -175,8 +175,8 @@ def test_the_message_of_a_file_that_is_wrong(mixer, tmp_path):
     with pytest.raises(CheckFailedError) as caught:
         check_parity(path, mixer[0], IMAGES)
     assert re.match(
-        r"model\.onnx differs from PyTorch by \S+ of its outputs \(allowed: 0\.001\); it goes off at shared, "
-        r"whose output is off by \S+ of itself: values up to \S+ where \S+ is right$",
+        r"model\.onnx differs from PyTorch by \S+ of its outputs \(allowed: 0\.001\); the error begins at shared, "
+        r"whose output has a relative error of \S+: values up to \S+, expected up to \S+$",
         str(caught.value),
     )
 
@@ -185,7 +185,7 @@ def test_the_message_of_a_file_that_is_wrong(mixer, tmp_path):
 def test_outputs_that_are_not_finite(mixer, tmp_path, value):
     model, proto = mixer
     save_model(edited(proto, "head.bias", lambda bias: bias.put(0, value)), tmp_path / "model.onnx")
-    with pytest.raises(NumericsError, match=r"^model\.onnx gives NaN or infinity .* goes off at head,") as caught:
+    with pytest.raises(NumericsError, match=r"^model\.onnx computes NaN or infinity .* begins at head,") as caught:
         check_parity(tmp_path / "model.onnx", model, IMAGES)
     assert "fp32" in caught.value.hint
     with pytest.raises(NumericsError, match="PyTorch model's outputs"):
@@ -198,7 +198,7 @@ def test_where_it_goes_off_may_not_be_known(mixer, tmp_path, monkeypatch):
 
     monkeypatch.setattr("export.parity.parity.torch_values", fails)
     save_model(edited(mixer[1], "conv.weight", lambda value: value.put(0, 3)), tmp_path / "model.onnx")
-    with pytest.raises(CheckFailedError, match=r"; where it goes off is not known: no trace$"):
+    with pytest.raises(CheckFailedError, match=r"; the node where the error begins is not known: no trace$"):
         check_parity(tmp_path / "model.onnx", mixer[0], IMAGES)
 
 
