@@ -148,7 +148,7 @@ def _optimize(program: ONNXProgram, fold_batch_norm: bool) -> None:
 
 def _hint(network: nn.Module, dynamic_size: bool) -> str:
     if dynamic_size:
-        return "Use `dynamic_size=False`."
+        return "Leave `dynamic_size` out: this network needs a fixed height and width."
     if hasattr(network, "backbone"):
         return _BACKBONE
     return "Check that torch.export.export(model, ...) works with a dynamic batch."

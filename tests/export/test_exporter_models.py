@@ -118,7 +118,7 @@ def test_what_a_network_does_not_allow():
     export_model(Fixed().eval(), (4, 8, 8))
     with pytest.raises(ModelError, match="shapes cannot be multiplied") as caught:
         export_model(Fixed().eval(), (4, 8, 8), dynamic_size=True)
-    assert "fixed height and width" in caught.value.hint
+    assert "a fixed height and width" in caught.value.hint
     with pytest.raises(ModelError) as caught:
         export_model(Detector().eval(), (1, 8, 8))
     assert "model.backbone" in caught.value.hint
