@@ -1,4 +1,4 @@
-"""Wins back accuracy after pruning: fine-tuning, block reconstruction, batch norm statistics.
+"""Recovers accuracy after pruning: fine-tuning, block reconstruction, batch norm statistics.
 
 May import every other room of ``calibration``, and ``sparsegpt_core``.
 """

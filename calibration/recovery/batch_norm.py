@@ -1,4 +1,4 @@
-"""Batch norm's running statistics, estimated anew for a network whose weights have changed."""
+"""Re-estimates the running statistics of batch norms, for a network whose weights have changed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ __all__ = ["reestimate_batchnorm"]
 def reestimate_batchnorm(model: nn.Module, batches: Sequence[Tensor]) -> int:
     """Replace the running mean and variance of every batch norm by those of the batches, in place.
 
-    All else, dropout and the modules' modes included, stays as it is. It mends what a bad method breaks and
-    breaks what a good one keeps: judge by held-out error whether to keep it.
+    Nothing else changes: dropout is off, and each module returns to its mode. The new statistics help after a bad
+    pruning method and can harm after a good one, so compare the held-out error before and after.
 
     Args:
-        model: Any network; without batch norm nothing happens.
-        batches: Images (N, C, H, W); each batch counts by its size.
+        model: Any network. Without batch norms nothing happens.
+        batches: Images (N, C, H, W). Each batch is weighted by its size.
 
     Returns:
-        How many batch norms there are.
+        The number of batch norms.
+
+    Example:
+        >>> model = nn.BatchNorm2d(1)
+        >>> reestimate_batchnorm(model, [torch.full((2, 1, 2, 2), 5.0)])
+        1
+        >>> model.running_mean
+        tensor([5.])
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
     if not norms:
@@ -39,7 +46,7 @@ def reestimate_batchnorm(model: nn.Module, batches: Sequence[Tensor]) -> int:
             for batch in batches:
                 seen += len(batch)
                 for norm in norms:
-                    norm.momentum = len(batch) / seen  # the cumulative average; the first batch replaces what was
+                    norm.momentum = len(batch) / seen  # so that the running value is the mean of all batches
                 model(batch.to(device))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -1,4 +1,4 @@
-"""One block of a network, taught to give what it should: its own optimiser, its own early stop."""
+"""Fits one block of a network to target outputs, with its own optimiser and early stop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from calibration.training import FrozenZeros, autocast, autocast_dtype, check_setting
 
-__all__ = ["BlockData", "ReconstructSettings", "fast", "fit_block", "in_order_of"]
+__all__ = ["BlockData", "ReconstructSettings", "channels_last", "fit_block", "match_channel_order"]
 
-_PATIENCE = 4  # epochs without progress after which a block is left
-_OTHER_ORDER = 0.1  # relative error beyond which channels may stand in another order
+_PATIENCE_EPOCHS = 4  # stop a block after this many epochs without a lower error
+_MIN_ERROR_TO_REORDER = 0.1  # relative error above which the channels may be permuted
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,20 @@ class ReconstructSettings:
 
     Raises:
         InputError: A value is out of range.
+
+    Example:
+        >>> ReconstructSettings(epochs=5).batch_size
+        32
     """
 
     epochs: int = 20
     """Passes over the images, at most."""
     batch_size: int = 32
+    """Images per step."""
     learning_rate: float = 0.01
-    """Adam's, relative to the root mean square of each tensor, at the start; a cosine takes it down."""
+    """Adam's first learning rate, relative to the root mean square of each tensor. It falls along a cosine."""
     seed: int = 0
+    """Seed of the image order."""
 
     def __post_init__(self) -> None:
         check_setting("epochs", self.epochs, self.epochs >= 1, "at least 1")
@@ -45,17 +51,19 @@ class ReconstructSettings:
 
 @dataclass(frozen=True, eq=False)
 class BlockData:
-    """What reaches a block and what it should give, sample by sample along the first axis."""
+    """Inputs of a block and the outputs to fit, with samples along the first axis."""
 
     inputs: Tensor
+    """(N, ...)."""
     targets: Tensor
+    """(N, ...)."""
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def part(self, samples: slice | Tensor) -> BlockData:
-        """Return some of the samples, copied where they are picked one by one."""
-        return BlockData(fast(self.inputs[samples]), fast(self.targets[samples]))
+        """Return some of the samples. A tensor of indices copies them."""
+        return BlockData(channels_last(self.inputs[samples]), channels_last(self.targets[samples]))
 
 
 def fit_block(
@@ -66,94 +74,97 @@ def fit_block(
     settings: ReconstructSettings,
     after_epoch: Callable[[int], None],
 ) -> tuple[float, float, int]:
-    """Minimise ‖block(x) − y‖² by Adam and leave the block with the weights of its best epoch, or those it had.
+    """Minimise ‖block(x) − y‖² by Adam and leave the block with its best weights, which may be its first ones.
 
     Args:
-        block: In eval mode; all its parameters learn.
+        block: A block in eval mode. All its parameters learn.
         learn: Samples to learn from.
-        judge: Samples to choose the epoch by.
-        zeros: What every step leaves at zero.
+        judge: Samples that choose the best epoch.
+        zeros: Weights that stay zero after every step.
         settings: How to learn.
         after_epoch: Called with the number of epochs done.
 
     Returns:
-        The relative errors on ``judge`` before and after, and the number of epochs.
+        The relative errors ‖block(x) − y‖² / ‖y‖² on ``judge`` before and after, and the number of epochs.
     """
     device = learn.inputs.device
     dtype = autocast_dtype("auto", device)
-    dtype = None if dtype is torch.float16 else dtype  # its gradients would underflow
-    optimizer = Adam([{"params": [p], "lr": settings.learning_rate * _size(p)} for p in block.parameters()])
+    dtype = None if dtype is torch.float16 else dtype  # FP16 gradients would underflow
+    # Adam's steps have the size of the learning rate: make it relative to the size of each tensor.
+    optimizer = Adam([{"params": [p], "lr": settings.learning_rate * _root_mean_square(p)} for p in block.parameters()])
     optimizer.register_step_post_hook(zeros.restore)
     steps = -(-len(learn) // settings.batch_size)
     scheduler = CosineAnnealingLR(optimizer, settings.epochs * steps)
     generator = torch.Generator().manual_seed(settings.seed)
-    scale = _energy(learn.targets) / len(learn)
+    scale = _energy(learn.targets) / len(learn)  # mean ‖y‖² of a sample
     before = after = _relative_error(block, judge, settings.batch_size)
     best, best_epoch, epoch = copy.deepcopy(block.state_dict()), 0, 0
     for epoch in range(1, settings.epochs + 1):
+        # One pass over the images, in random order.
         order = torch.randperm(len(learn), generator=generator).to(device)
         for start in range(0, len(learn), settings.batch_size):
             batch = learn.part(order[start : start + settings.batch_size])
             with autocast(device, dtype):
-                given = block(batch.inputs)
+                outputs = block(batch.inputs)
             optimizer.zero_grad()
-            loss = (given.float() - batch.targets).square().sum() / (scale * len(batch))
+            loss = (outputs.float() - batch.targets).square().sum() / (scale * len(batch))
             loss.backward()
             optimizer.step()
             scheduler.step()
+        # Keep the weights of the best epoch.
         error = _relative_error(block, judge, settings.batch_size)
-        if error < after:  # NaN is not
+        if error < after:  # False for NaN
             best, best_epoch, after = copy.deepcopy(block.state_dict()), epoch, error
         after_epoch(epoch)
-        if epoch - best_epoch >= _PATIENCE:
+        if epoch - best_epoch >= _PATIENCE_EPOCHS:
             break
     block.load_state_dict(best)
     return before, after, epoch
 
 
-def in_order_of(sparse: Tensor, dense: Tensor) -> Tensor:
-    """Return dense outputs with their channels in the order that a network has them in whose channels were permuted.
+def match_channel_order(sparse: Tensor, dense: Tensor) -> Tensor:
+    """Return the dense outputs with their channels in the order of a sparse network whose channels were permuted.
 
-    Where both are close already they are taken as they are; else channels are matched so that the squared
-    differences are least, and that order holds if it halves them.
+    If the outputs are close, the order stays. Otherwise the order with the least squared difference is searched, and
+    it is used if it halves the difference.
 
     Args:
         sparse: Outputs (N, C, *spatial), (N, C) or (N, tokens, C).
-        dense: Those of the dense network, on the same images.
-
-    Returns:
-        The dense outputs in the sparse network's order.
+        dense: Outputs of the dense network on the same images, of the same shape.
     """
     difference, energy = _energy(sparse - dense), _energy(dense)
-    if difference <= _OTHER_ORDER * energy:
+    if difference <= _MIN_ERROR_TO_REORDER * energy:
         return dense
     axis = 2 if dense.dim() == 3 else 1
-    ours, theirs = (each.movedim(axis, 0).flatten(1) for each in (sparse, dense))
-    costs = ours.square().sum(1)[:, None] + theirs.square().sum(1) - 2 * ours @ theirs.T
+    rows, columns = (each.movedim(axis, 0).flatten(1) for each in (sparse, dense))  # (C, N · positions)
+    # ‖a − b‖² = ‖a‖² + ‖b‖² − 2 a·b for every pair of channels: (C, C)
+    costs = rows.square().sum(1)[:, None] + columns.square().sum(1) - 2 * rows @ columns.T
     order = torch.from_numpy(linear_sum_assignment(costs.double().cpu().numpy())[1]).to(dense.device)
     permuted = dense.index_select(axis, order)
     return permuted if _energy(sparse - permuted) < difference / 2 else dense
 
 
-def fast(values: Tensor) -> Tensor:
-    """Return a batch in the layout that convolutions are fastest in, on CPUs by a factor of two."""
+def channels_last(values: Tensor) -> Tensor:
+    """Return a batch in the memory format in which convolutions are fastest (twice as fast on CPUs)."""
     return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
 
 
-def _size(parameter: Tensor) -> float:
-    """The root mean square, as Adafactor's relative steps have it (Shazeer & Stern, 2018): at least 10⁻³."""
+def _root_mean_square(parameter: Tensor) -> float:
+    """The root mean square, at least 10⁻³, as in Adafactor's relative steps (Shazeer & Stern, 2018)."""
     return max(1e-3, float(parameter.detach().square().mean().sqrt()))
 
 
 def _relative_error(block: nn.Module, data: BlockData, batch_size: int) -> float:
+    """‖block(x) − y‖² / ‖y‖²."""
     difference = 0.0
     with torch.no_grad():
         for start in range(0, len(data), batch_size):
             batch = data.part(slice(start, start + batch_size))
-            # Behind a block that starts in place its inputs would be spoilt.
+            # A block whose first module works in place would overwrite its inputs.
             difference += _energy(block(batch.inputs.clone()) - batch.targets)
     return difference / max(_energy(data.targets), torch.finfo(torch.float32).tiny)
 
 
 def _energy(values: Tensor) -> float:
+    """‖values‖², summed in float64."""
     return float(values.square().sum(dtype=torch.float64))

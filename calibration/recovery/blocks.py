@@ -1,4 +1,4 @@
-"""Which parts of a pruned network are reconstructed one at a time."""
+"""Divides a pruned network into the blocks that are reconstructed one at a time."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from sparsegpt_core.network import eval_mode
 
 __all__ = ["Block", "find_blocks"]
 
-_MOST = 4  # pruned layers in a block
+_MAX_PRUNED_LAYERS = 4  # in one block
 
 
 @dataclass(frozen=True)
 class Block:
-    """Modules that run one after the other, each on the one tensor that the one before it gave.
-
-    ``layers`` are the pruned ones in them.
-    """
+    """Modules that run in sequence: each one takes the output tensor of the one before it."""
 
     modules: tuple[str, ...]
+    """Names of the modules, in running order."""
     layers: tuple[str, ...]
+    """Names of the pruned layers in them."""
 
     @property
     def name(self) -> str:
-        """The module, or the first and the last of several."""
+        """The name of the module, or of the first and last one."""
         return self.modules[0] if len(self.modules) == 1 else f"{self.modules[0]} … {self.modules[-1]}"
 
     def of(self, model: nn.Module) -> nn.Sequential:
-        """Return the block of a network; its modules are the network's own."""
+        """Return the block as a module. It shares its parameters with the network."""
         return nn.Sequential(*(model.get_submodule(name) for name in self.modules))
 
 
 def find_blocks(model: nn.Module, pruned: Sequence[str], sample: Tensor) -> list[Block]:
-    """Cut a network into blocks of up to four pruned layers, in running order.
+    """Divide a network into blocks of up to four pruned layers, in running order.
 
-    From the whole network down, a module with pruned layers in it is
+    The search starts at the whole network. A module that contains pruned layers is divided as follows:
 
-    - a run of modules, where it is an ``nn.Sequential``: its members, those of a ``Sequential`` in it included, are
-      shared out evenly among runs of two to four pruned layers, each with the unpruned ones behind them;
-      a member with several pruned layers, such as a residual block, stands by itself, as any other module does:
-    - a block, where it holds at most four and is not the whole network;
-    - else only the sum of its children.
+    - An ``nn.Sequential`` is divided into runs of its members, where a nested ``Sequential`` counts as its members.
+      The pruned layers are distributed evenly, two to four to a run, and a run includes the unpruned modules after
+      its layers. A member with several pruned layers, such as a residual block, is not part of a run and is divided
+      by itself.
+    - Another module is one block if it has at most four pruned layers and is not the whole network.
+    - Otherwise its children are divided.
 
-    A block must run once in a forward pass, take one tensor, give one, and share no parameter with another module.
-    What belongs to no such block is in none; a layer alone may be one.
+    A block runs once in a forward pass, takes one tensor, returns one tensor, and shares no parameter with another
+    module. A single layer can be a block. Pruned layers for which this is not possible are in no block.
 
     Args:
         model: The network.
@@ -59,15 +59,23 @@ def find_blocks(model: nn.Module, pruned: Sequence[str], sample: Tensor) -> list
         sample: A small batch of images (N, C, H, W).
 
     Raises:
-        ModelError: The network does not take the images.
+        ModelError: The network fails on the images.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+        >>> [block.modules for block in find_blocks(model, ["0", "2"], torch.zeros(1, 8))]
+        [('0', '1', '2', '3', '4')]
     """
     return _Finder(model, pruned, sample).blocks()
 
 
 class _Finder:
+    """Walks down a network and collects its blocks."""
+
     def __init__(self, model: nn.Module, pruned: Sequence[str], sample: Tensor) -> None:
         self._model, self._pruned = model, set(pruned)
         self._order = _simple_calls(model, sample)
+        # How many modules have each parameter.
         self._uses = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
 
     def blocks(self) -> list[Block]:
@@ -77,13 +85,14 @@ class _Finder:
         layers = self._layers(name, module)
         if not layers:
             return []
-        if self._is_chain(name, module):
+        if self._is_sequential(name, module):
             return self._runs(self._members(name, module))
-        if name and len(layers) <= _MOST and self._is_simple(name, module):
+        if name and len(layers) <= _MAX_PRUNED_LAYERS and self._is_simple(name, module):
             return [Block((name,), layers)]
         return [block for child in _children(name, module) for block in self._walk(*child)]
 
     def _runs(self, members: list[tuple[str, nn.Module]]) -> list[Block]:
+        """The blocks of a sequence: its simple members in runs, and the others by themselves."""
         found: list[Block] = []
         run: list[tuple[str, nn.Module]] = []
         for name, module in members:
@@ -95,8 +104,10 @@ class _Finder:
         return found + self._share_out(run)
 
     def _share_out(self, run: list[tuple[str, nn.Module]]) -> list[Block]:
+        """Distribute the pruned layers of a run evenly among as few blocks as possible."""
         pruned = [i for i, member in enumerate(run) if self._layers(*member)]
-        count = -(-len(pruned) // _MOST)
+        count = -(-len(pruned) // _MAX_PRUNED_LAYERS)
+        # A block starts at a pruned layer and ends before the next block. Members before the first one are in none.
         starts = [pruned[number * len(pruned) // count] for number in range(count)]
         found = []
         for start, end in zip(starts, [*starts[1:], len(run)]):
@@ -106,19 +117,22 @@ class _Finder:
         return found
 
     def _members(self, name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-        """The members of a chain, those of the chains in it in their place."""
+        """The members of a ``Sequential``, with nested ones replaced by their members."""
         found = []
         for child in _children(name, module):
-            found += self._members(*child) if self._is_chain(*child) else [child]
+            found += self._members(*child) if self._is_sequential(*child) else [child]
         return found
 
     def _layers(self, name: str, module: nn.Module) -> tuple[str, ...]:
+        """The pruned layers in a module."""
         return tuple(inner for inner, _ in module.named_modules(prefix=name) if inner in self._pruned)
 
-    def _is_chain(self, name: str, module: nn.Module) -> bool:
+    def _is_sequential(self, name: str, module: nn.Module) -> bool:
+        """Whether a module runs once and has the forward method of ``nn.Sequential``."""
         return name in self._order and getattr(type(module), "forward", None) is nn.Sequential.forward
 
     def _is_simple(self, name: str, module: nn.Module) -> bool:
+        """Whether a module runs once, on one tensor, and shares no parameter."""
         return name in self._order and all(self._uses[id(parameter)] == 1 for parameter in module.parameters())
 
 
@@ -127,15 +141,15 @@ def _children(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _simple_calls(model: nn.Module, sample: Tensor) -> dict[str, int]:
-    """The place in running order of every module that runs once, takes one tensor and gives one."""
+    """The position in running order of each module that runs once, takes one tensor and returns one."""
     calls: list[tuple[str, bool]] = []
 
-    def note(name: str, arguments: Any, keywords: Any, output: Any) -> None:
-        single = len(arguments) == 1 and isinstance(arguments[0], Tensor) and not keywords
-        calls.append((name, single and isinstance(output, Tensor)))
+    def record(name: str, arguments: Any, keywords: Any, output: Any) -> None:
+        takes_one = len(arguments) == 1 and isinstance(arguments[0], Tensor) and not keywords
+        calls.append((name, takes_one and isinstance(output, Tensor)))
 
     hooks = [
-        module.register_forward_hook(lambda _, *call, name=name: note(name, *call), with_kwargs=True)
+        module.register_forward_hook(lambda _, *call, name=name: record(name, *call), with_kwargs=True)
         for name, module in model.named_modules()
     ]
     try:
@@ -150,4 +164,4 @@ def _simple_calls(model: nn.Module, sample: Tensor) -> dict[str, int]:
         for hook in hooks:
             hook.remove()
     counts = Counter(name for name, _ in calls)
-    return {name: place for place, (name, simple) in enumerate(calls) if simple and counts[name] == 1}
+    return {name: position for position, (name, simple) in enumerate(calls) if simple and counts[name] == 1}

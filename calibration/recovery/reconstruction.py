@@ -1,6 +1,6 @@
 """Block-wise reconstruction of a pruned network from a few hundred images, without labels.
 
-As BRECQ (Li et al., 2021) does it for quantised networks; here it is zeros that are held.
+BRECQ (Li et al., 2021) does it for quantised networks. Here the zeros of the pruned weights stay zero.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from calibration.evaluation import Distance, distance, outputs_of
-from calibration.recovery.block_fitting import BlockData, ReconstructSettings, fast, fit_block, in_order_of
+from calibration.recovery.block_fitting import (
+    BlockData,
+    ReconstructSettings,
+    channels_last,
+    fit_block,
+    match_channel_order,
+)
 from calibration.recovery.blocks import Block, find_blocks
 from calibration.training import FrozenZeros, Unfinished, copy_state, reproducible
 from sparsegpt_core.errors import DataError, ModelError
@@ -25,45 +31,51 @@ from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["BlockResult", "ReconstructResult", "ReconstructSettings", "reconstruct"]
 
-_RATES = (1.0, 0.3, 0.1)  # shares of the learning rate, tried in turn until one wins something
+_LEARNING_RATE_FACTORS = (1.0, 0.3, 0.1)  # tried in this order until one lowers the error
 
 
 @dataclass(frozen=True)
 class BlockResult:
-    """What became of one block.
+    """The reconstruction of one block. All errors are on held-out images.
 
-    ``before`` and ``after`` are ‖y − ŷ‖² / ‖y‖² on held-out images, y being what the dense block gives in the dense
-    network and ŷ what the sparse one gives in the sparse network; equal where nothing was won and the weights stayed.
-    ``network`` is how far the whole network then was from the dense one, on the same images.
+    The relative error is ‖y − ŷ‖² / ‖y‖². y are the outputs of the dense block in the dense network, ŷ those of the
+    sparse block in the sparse network.
     """
 
     name: str
+    """The block's module, or its first and last one."""
     layers: tuple[str, ...]
+    """Names of its pruned layers."""
     before: float
+    """Relative error before."""
     after: float
+    """Relative error after. It equals ``before`` if the weights stayed the same."""
     epochs: int
+    """Epochs of the last attempt."""
     network: Distance
+    """Distance of the whole network from the dense one after this block."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields under their own names."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class ReconstructResult:
-    """``start`` is how far the network was from the dense one; ``kept`` counts the blocks whose new weights it has.
-
-    ``untouched`` are pruned layers that belong to no block.
-    """
+    """The reconstruction of a network."""
 
     start: Distance
+    """Distance of the network from the dense one before."""
     blocks: tuple[BlockResult, ...]
+    """All blocks, in running order."""
     kept: int
+    """The network has the new weights of this many blocks, counted from the first one."""
     untouched: tuple[str, ...]
+    """Pruned layers that are in no block."""
 
     @property
     def end(self) -> Distance:
-        """How far the network is now."""
+        """Distance of the network from the dense one after."""
         return self.blocks[self.kept - 1].network if self.kept else self.start
 
 
@@ -78,68 +90,86 @@ def reconstruct(
     progress: Progress = silent,
     unfinished: Unfinished | None = None,
 ) -> ReconstructResult:
-    """Bring each block's outputs nearer to the dense network's, in running order, in place.
+    """Fit the outputs of each block to those of the dense network, in running order and in place.
 
-    A block learns what it gave in the dense network from what reaches it in the sparse one, whose earlier blocks
-    are finished: all its parameters do, with the zeros of pruned weights held; batch norms keep their statistics.
-    A block whose error on the held-out images does not fall tries again with smaller steps, and where those do not
-    help keeps its weights. Of the networks after each block the one is kept whose outputs are nearest to the dense
-    one's, be it that at the start. Blocks are those of :func:`~calibration.recovery.blocks.find_blocks`; what one of
-    them takes and gives is in memory for all images at once.
+    Each block of :func:`~calibration.recovery.blocks.find_blocks` learns to map its inputs in the sparse network,
+    after the earlier blocks were fitted, to its outputs in the dense network. All its parameters learn, but the zeros
+    of pruned weights stay zero and batch norms keep their statistics.
+
+    If the held-out error of a block does not fall, it is fitted again with smaller steps, and keeps its weights if
+    those do not help either. Finally the network returns to the point, after a block or at the start, where its
+    held-out outputs were nearest to those of the dense network.
+
+    The inputs and outputs of one block are in memory for all images at once.
 
     Args:
         model: The sparse network, in float32.
-        dense: The dense one; moved to the device of ``model``.
+        dense: The dense network. It is moved to the device of ``model``.
         batches: Images (N, C, H, W) to learn from.
-        held_out: Others, to judge by.
+        held_out: Other images (N, C, H, W), on which errors are measured.
         pruned: Names of the pruned layers.
-        pattern: What their weights obey.
-        settings: How to learn.
+        pattern: The pattern that their weights follow.
+        settings: How each block learns.
         progress: Called with ``"reconstruct"`` and counts of epochs.
-        unfinished: Where the work is kept while it is under way. What is found there is gone on with.
+        unfinished: Where to save the state between blocks. A state found there is continued.
 
     Raises:
-        DataError: There are no images, or none to judge by; or what was kept is damaged.
-        ModelError: A pruned layer is not there or breaks the pattern, there is no block, or the networks do not match.
+        DataError: There are no images to learn from or no held-out ones, or the saved state is damaged.
+        ModelError: A pruned layer is missing or violates the pattern, no block can be fitted, or the networks do not
+            match.
+
+    Example:
+        >>> import copy
+        >>> from sparsegpt_core.patterns import NM
+        >>> _ = torch.manual_seed(0)
+        >>> dense = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+        >>> model = copy.deepcopy(dense)
+        >>> _ = model[0].weight.data[:, ::2].zero_()
+        >>> images = list(torch.randn(4, 64, 8))
+        >>> settings = ReconstructSettings(epochs=5, batch_size=8)
+        >>> result = reconstruct(model, dense, images[:3], images[3:], ["0"], NM(2, 4), settings)
+        >>> result.end.logit_error < result.start.logit_error
+        True
     """
     if not batches or not held_out:
-        raise DataError("no images are left to judge blocks by", "Lower --samples, or use more data.")
-    FrozenZeros(model, pruned, pattern)  # all of them obey, before anything is changed
+        raise DataError("no images are held out to measure the blocks' errors", "Lower `samples`, or use more data.")
+    FrozenZeros(model, pruned, pattern)  # refuses a violation before anything changes
     blocks = find_blocks(model, pruned, batches[0][:2])
     if not blocks:
-        raise ModelError("no block of the model can be reconstructed by itself", "Use --method training.")
+        raise ModelError("the model has no block that can be reconstructed", "Fine-tune it with `method=training`.")
     dense.to(device_of(model))
     run = _Run(model, dense, batches, held_out)
     if unfinished and (state := unfinished.load()[0]):
         run.load_state(state)
-    each = settings.epochs
 
     def report(epoch: int) -> None:
-        progress("reconstruct", len(run.results) * each + epoch, len(blocks) * each)
+        done, total = len(run.results) * settings.epochs + epoch, len(blocks) * settings.epochs
+        progress("reconstruct", done, total)
 
     report(0)
     with reproducible(settings.seed, device_of(model)), eval_mode(model), eval_mode(dense):
         for block in blocks[len(run.results) :]:
             run.improve(block, pattern, settings, report)
-            report(0)
+            report(0)  # the block may have stopped early
             if unfinished:
                 unfinished.keep(run.state)
     model.load_state_dict(run.best_state)
     if unfinished:
         unfinished.remove()
-    inside = {layer for block in blocks for layer in block.layers}
-    untouched = tuple(layer for layer in pruned if layer not in inside)
+    in_blocks = {layer for block in blocks for layer in block.layers}
+    untouched = tuple(layer for layer in pruned if layer not in in_blocks)
     return ReconstructResult(run.start, tuple(run.results), run.kept, untouched)
 
 
 class _Run:
-    """Both networks, and what came of the blocks so far."""
+    """Both networks, and the results of the blocks so far."""
 
     def __init__(
         self, model: nn.Module, dense: nn.Module, batches: Sequence[Tensor], held_out: Sequence[Tensor]
     ) -> None:
         self._model, self._dense = model, dense
-        self._images, self._held_out, self._learn = [*batches, *held_out], held_out, sum(map(len, batches))
+        self._images, self._held_out = [*batches, *held_out], held_out
+        self._learn_count = sum(map(len, batches))
         self._reference = outputs_of(dense, held_out)
         self.start = self._distance()
         self.results: list[BlockResult] = []
@@ -147,20 +177,20 @@ class _Run:
 
     @property
     def kept(self) -> int:
-        """After how many blocks the network was nearest to the dense one."""
+        """The number of blocks after which the network was nearest to the dense one."""
         errors = [self.start.logit_error, *(each.network.logit_error for each in self.results)]
         return errors.index(min(errors))
 
     def improve(
         self, block: Block, pattern: Pattern, settings: ReconstructSettings, after_epoch: Callable[[int], None]
     ) -> None:
-        """Let a block learn, and note what came of it."""
+        """Fit a block and add its result."""
         zeros = FrozenZeros(self._model, block.layers, pattern)
         data = self._data(block)
-        learn, judge = data.part(slice(self._learn)), data.part(slice(self._learn, None))
-        for share in _RATES:
-            gentler = replace(settings, learning_rate=share * settings.learning_rate)
-            before, after, epochs = fit_block(block.of(self._model), learn, judge, zeros, gentler, after_epoch)
+        learn, judge = data.part(slice(self._learn_count)), data.part(slice(self._learn_count, None))
+        for factor in _LEARNING_RATE_FACTORS:
+            scaled = replace(settings, learning_rate=factor * settings.learning_rate)
+            before, after, epochs = fit_block(block.of(self._model), learn, judge, zeros, scaled, after_epoch)
             if after < before:
                 break
         self.results.append(BlockResult(block.name, block.layers, before, after, epochs, self._distance()))
@@ -168,13 +198,13 @@ class _Run:
             self.best_state = copy_state(self._model)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of the work depends on."""
+        """Return everything that the remaining blocks depend on."""
         results = [asdict(each) for each in self.results]
         state = {"model": self._model.state_dict(), "best_state": self.best_state, "results": results}
         return {"done": len(results), **state}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Continue from a state that :meth:`state` returned."""
         self._model.load_state_dict(state["model"])
         self.best_state = state["best_state"]
         self.results = [BlockResult(**each | {"network": Distance(**each["network"])}) for each in state["results"]]
@@ -183,24 +213,24 @@ class _Run:
         return distance(self._reference, outputs_of(self._model, self._held_out))
 
     def _data(self, block: Block) -> BlockData:
-        inputs, given = _through(block, self._model, self._images)
-        _, targets = _through(block, self._dense, self._images)
-        return BlockData(inputs, in_order_of(given, targets))
+        inputs, outputs = _inputs_and_outputs(block, self._model, self._images)
+        _, targets = _inputs_and_outputs(block, self._dense, self._images)
+        return BlockData(inputs, match_channel_order(outputs, targets))
 
 
 class _Stop(Exception):
-    """Unwinds a forward pass; never leaves this module."""
+    """Ends a forward pass early. It does not leave this module."""
 
 
-def _through(block: Block, model: nn.Module, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """What a block is given and what it gives, on all images; nothing behind it runs."""
+def _inputs_and_outputs(block: Block, model: nn.Module, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The inputs and outputs of a block on all images. Modules after it do not run."""
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
 
-    def enter(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs.append(given[0].clone())  # what comes may write in place
+    def enter(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs.append(arguments[0].clone())  # the block may write to its input
 
-    def leave(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    def leave(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         outputs.append(output)
         raise _Stop
 
@@ -208,5 +238,5 @@ def _through(block: Block, model: nn.Module, images: Sequence[Tensor]) -> tuple[
     with first.register_forward_pre_hook(enter), last.register_forward_hook(leave), torch.no_grad():
         for batch in images:
             with contextlib.suppress(_Stop):
-                model(fast(batch.to(device_of(model))))
+                model(channels_last(batch.to(device_of(model))))
     return torch.cat(inputs), torch.cat(outputs)

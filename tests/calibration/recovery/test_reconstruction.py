@@ -19,7 +19,7 @@ from torchvision.ops import Conv2dNormActivation
 from calibration.data import Data, open_data
 from calibration.evaluation import distance, outputs_of
 from calibration.recovery import ReconstructResult, ReconstructSettings, reconstruct
-from calibration.recovery.block_fitting import BlockData, fit_block, in_order_of
+from calibration.recovery.block_fitting import BlockData, fit_block, match_channel_order
 from calibration.recovery.blocks import find_blocks
 from calibration.recovery.reconstruction import BlockResult
 from calibration.sampling import calibration_batches, held_out_batches
@@ -224,7 +224,7 @@ def test_it_sees_through_permuted_channels(trained: nn.Sequential, images: tuple
 def test_nothing_to_judge_by_or_to_reconstruct_is_an_error(
     trained: nn.Sequential, sparse: nn.Sequential, images: tuple[list[Tensor], ...]
 ) -> None:
-    with pytest.raises(DataError, match="no images are left"):
+    with pytest.raises(DataError, match="no images are held out"):
         run(sparse, trained, (images[0], []))
     with pytest.raises(ModelError, match="groups have too many non-zeros"):
         run(copy.deepcopy(trained), trained, images)
@@ -232,7 +232,7 @@ def test_nothing_to_judge_by_or_to_reconstruct_is_an_error(
         run(sparse, trained, ([torch.zeros(4, 3, 8, 8)], images[1]))
     tied = TwoInputs()
     settings = ReconstructSettings()
-    with pytest.raises(ModelError, match="no block of the model"):
+    with pytest.raises(ModelError, match="the model has no block"):
         reconstruct(tied, tied, [torch.rand(4, 4)], [torch.rand(4, 4)], ("layer",), NM(3, 4), settings)
 
 
@@ -374,9 +374,9 @@ def test_channels_are_put_into_the_sparse_networks_order(channels: int, spatial:
     dense = torch.randn(shape, generator=rng)
     order = torch.randperm(channels, generator=rng)
     sparse = dense.index_select(axis, order) + 0.1 * torch.randn(shape, generator=rng)
-    torch.testing.assert_close(in_order_of(sparse, dense), dense.index_select(axis, order), rtol=0, atol=0)
+    torch.testing.assert_close(match_channel_order(sparse, dense), dense.index_select(axis, order), rtol=0, atol=0)
     unlike = torch.randn(shape, generator=rng)
-    torch.testing.assert_close(in_order_of(unlike, dense), dense, rtol=0, atol=0)
+    torch.testing.assert_close(match_channel_order(unlike, dense), dense, rtol=0, atol=0)
 
 
 def test_the_picture_of_the_blocks(tmp_path: Path, sparse: nn.Sequential, images: tuple[list[Tensor], ...]) -> None:

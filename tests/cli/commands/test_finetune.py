@@ -186,7 +186,7 @@ def test_another_dense_network_is_warned_of(finetune, digits_checkpoint, tmp_pat
         (["--optimizer", "lion"], "optimizer is lion"),
         (["--data", "npz:images.npz"], "npz:images.npz has no labels to train on"),
         (["--method", "blocks", "--dense", "none.safetensors"], "no checkpoint at none.safetensors"),
-        (["--method", "blocks", "--dense", "dense.safetensors", "--samples", 1198], "no images are left"),
+        (["--method", "blocks", "--dense", "dense.safetensors", "--samples", 1198], "no images are held out"),
         (["--dense", "dense.safetensors", "--distill", 2], "distill is 2"),
         (["--model", "cifar_cnn"], "the checkpoint does not fit the model"),
     ],
