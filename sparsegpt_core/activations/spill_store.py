@@ -1,4 +1,4 @@
-"""Activations that wait for their next reader: in memory up to a budget, beyond it on disk."""
+"""Activations that wait for their next reader: in memory up to a budget, and on disk beyond it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Key = TypeVar("Key")
 
 
 class ActivationStore(Generic[Key]):
-    """Keeps one dictionary of values for every chunk of samples.
+    """Stores one dictionary of values for every chunk of samples.
 
-    All chunks are taken and put back in order, again and again, so the chunk put last is the one whose next
-    reader is farthest away: where it does not fit, it is the one to go to disk.
+    All chunks are taken and put back in order, again and again. The chunk put last therefore waits longest for its
+    next reader, and goes to disk if it does not fit.
 
     Args:
-        budget: Bytes of activations to hold in memory between a put and the next take.
-        scratch: Where the others go, in a folder of their own; made when first needed.
-        device: Where values belong.
+        budget: Bytes of activations to keep in memory between a put and the next take.
+        scratch: Folder for the other activations. The store makes its own folder there when it first needs one.
+        device: The device that values are loaded to.
     """
 
     def __init__(self, budget: int, scratch: Path, device: torch.device) -> None:
@@ -39,13 +39,13 @@ class ActivationStore(Generic[Key]):
         self._bytes: dict[int, int] = {}
         self._lock = threading.Lock()
         self.spilled_bytes = 0
-        """How much was written to disk in all."""
+        """Bytes written to disk so far."""
 
     def put(self, chunk: int, values: Mapping[Key, Any]) -> None:
-        """Keep the values of one chunk.
+        """Store the values of one chunk.
 
         Raises:
-            InputError: They go to disk, and it is full or cannot be written.
+            InputError: The values do not fit in memory, and the disk is full or cannot be written.
         """
         size = _bytes(values.values())
         with self._lock:
@@ -58,12 +58,12 @@ class ActivationStore(Generic[Key]):
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"cannot keep activations in {self._scratch}: {first_line(error)}",
-                "Free some space there, raise --memory-limit, or use fewer --samples.",
+                "Free some space there, raise `memory_limit`, or use fewer `samples`.",
             ) from error
         self._spilled[chunk] = list(values)
 
     def take(self, chunk: int) -> dict[Key, Any]:
-        """Return the values of one chunk and forget them here."""
+        """Return the values of one chunk, and remove them from the store."""
         with self._lock:
             if chunk in self._kept:
                 del self._bytes[chunk]
@@ -73,7 +73,7 @@ class ActivationStore(Generic[Key]):
         return dict(zip(self._spilled.pop(chunk), values, strict=True))
 
     def close(self) -> None:
-        """Remove what is left on disk."""
+        """Remove the store's folder."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -86,7 +86,7 @@ class ActivationStore(Generic[Key]):
 
 
 def _bytes(values: Iterable[Any]) -> int:
-    """The memory behind all tensors, counted once where they share it."""
+    """The memory of all tensors; memory that tensors share counts once."""
     storages = {}
     for value in values:
         for tensor in value if isinstance(value, (list, tuple)) else [value]:

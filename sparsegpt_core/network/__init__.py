@@ -1,4 +1,4 @@
-"""Looks at a network: its layers, its traced graph, and each weight as a matrix.
+"""Reads a network: its layers, its traced graph, and each weight as a matrix.
 
 May import ``linalg``, ``settings``, ``execution`` and below.
 """

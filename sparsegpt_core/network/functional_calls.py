@@ -1,7 +1,7 @@
-"""The convolution and linear calls of a forward pass, as PyTorch is really asked to run them.
+"""The functional convolution and linear calls of a forward pass.
 
-Modules do not tell: a subclass may pad its input itself or compute its weight first. The functional call
-has the input, the weight, the stride, the padding and the dilation that count.
+A module's attributes may mislead: a subclass can pad its input itself or compute its weight. The functional call has
+the actual input, weight, stride, padding and dilation.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1
 
 
 class Call:
-    """One call of a convolution or linear function; ``arguments`` are by name."""
+    """One call of a convolution or linear function, with its ``arguments`` by name."""
 
     def __init__(self, function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
         self._function = function
         self.arguments = _DEFAULTS | dict(zip(_PARAMETERS, arguments, strict=False)) | dict(keywords)
 
     def layer(self) -> PrunableLayer:
-        """Return a plain layer with the weight and bias of the call that does what the call does."""
+        """Return a plain layer, with the weight and bias of the call, that computes the same."""
         weight, bias = self.arguments["weight"], self.arguments["bias"]
         if self._function is F.linear:
             plain: PrunableLayer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
@@ -59,11 +59,20 @@ class Call:
 
 
 class record_calls(TorchFunctionMode):
-    """Within this context every convolution and linear call is announced before it runs.
+    """A context in which functions are called before and after every convolution and linear call.
 
     Args:
-        before: Called with every call; what it raises ends the forward pass.
+        before: Called with the call. An exception from it ends the forward pass.
         after: Called with the call and its output.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> seen = []
+        >>> with record_calls(lambda call: seen.append(tuple(call.arguments["weight"].shape))):
+        ...     _ = nn.Linear(4, 2)(torch.ones(1, 4))
+        >>> seen
+        [(2, 4)]
     """
 
     def __init__(
@@ -75,7 +84,7 @@ class record_calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Announce ``func`` where it is a convolution or linear function, and run it."""
+        """Run ``func``, and report it if it is a convolution or linear function."""
         if func is not F.linear and func not in _CONVOLUTIONS:
             return func(*args, **(kwargs or {}))
         call = Call(func, args, kwargs or {})

@@ -1,4 +1,4 @@
-"""Batches for networks with several inputs, handled as the one tensor is that other networks take."""
+"""Batches for networks with several inputs, with the interface of one tensor."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from sparsegpt_core.errors import InputError
 __all__ = ["Batch", "Inputs", "as_tensors", "split_batches", "spread", "tensors_of"]
 
 Batch = Union[Tensor, Sequence[Tensor]]
-
-
-"""One input such as images (N, C, H, W); or a tuple with a tensor for each input, N samples along their first axes."""
+"""One input such as images (N, C, H, W), or a tuple with a tensor (N, ...) for each input."""
 
 
 class Inputs:
-    """The tensors of a batch; their number of samples, slices of samples and moves are those of one tensor.
+    """The tensors of a batch, with the length, slices and ``to`` of one tensor.
 
     Raises:
-        InputError: They are not tensors that all hold the same number of samples along their first axis.
+        InputError: An item is not a tensor, or the tensors differ in their number of samples, the first axis.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         if not tensors or not all(isinstance(each, Tensor) for each in tensors):
             kinds = ", ".join(type(each).__name__ for each in tensors)
-            raise InputError(f"a batch holds {kinds or 'nothing'}", "Give a tensor, or a tuple of tensors.")
+            raise InputError(f"a batch contains {kinds or 'nothing'}", "Give a tensor, or a tuple of tensors.")
         if any(each.dim() == 0 or len(each) != len(tensors[0]) for each in tensors):
             shapes = ", ".join(str(tuple(each.shape)) for each in tensors)
             raise InputError(f"the inputs of a batch have the shapes {shapes}", "The first axis of each is the batch.")
@@ -41,7 +39,7 @@ class Inputs:
         return Inputs([each[samples] for each in self.tensors])
 
     def to(self, device: torch.device) -> Inputs:
-        """Return them on the device."""
+        """Return the tensors on a device."""
         return Inputs([each.to(device) for each in self.tensors])
 
     @property
@@ -51,34 +49,57 @@ class Inputs:
 
     @property
     def device(self) -> torch.device:
-        """Where the first input is."""
+        """The device of the first input."""
         return self.tensors[0].device
 
 
 def as_tensors(batches: Sequence[Batch]) -> list[Tensor]:
-    """Return batches that may be sliced, moved and given to a network that :func:`spread` listens to.
+    """Return batches that can be sliced, moved, and passed to a network within ``eval_mode``.
 
     Raises:
-        InputError: A batch is neither a tensor nor tensors with as many samples each.
+        InputError: A batch is neither a tensor nor several tensors with the same number of samples.
+
+    Example:
+        >>> import torch
+        >>> (batch,) = as_tensors([(torch.ones(3, 2), torch.ones(3, 5))])
+        >>> len(batch), [tuple(tensor.shape) for tensor in tensors_of(batch[:2])]
+        (3, [(2, 2), (2, 5)])
     """
-    # Nothing between here and the network asks more of a batch than Inputs can do.
+    # A batch of several tensors only needs the methods of Inputs.
     return [cast(Tensor, each if isinstance(each, (Tensor, Inputs)) else Inputs(each)) for each in batches]
 
 
 def tensors_of(batch: Batch | Inputs) -> tuple[Tensor, ...]:
-    """Return the tensor of every input."""
+    """Return the tensor of every input.
+
+    Example:
+        >>> import torch
+        >>> len(tensors_of(torch.ones(3, 2))), len(tensors_of((torch.ones(3, 2), torch.ones(3, 5))))
+        (1, 2)
+    """
     if isinstance(batch, Inputs):
         return batch.tensors
     return (batch,) if isinstance(batch, Tensor) else tuple(batch)
 
 
 def spread(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Hand the tensors of :class:`Inputs` to ``forward`` one by one: a hook that runs before it."""
+    """Pass the tensors of :class:`Inputs` to ``forward`` as separate arguments: a forward pre-hook."""
     return tensors_of(arguments[0]) if arguments and isinstance(arguments[0], Inputs) else arguments
 
 
 def split_batches(batches: Sequence[Tensor], first: int, at: int) -> list[Tensor]:
-    """Cut the batch that holds sample ``at`` in two there; ``first`` is the index of the first sample of all."""
+    """Cut the batches so that one of them starts at sample ``at``.
+
+    Args:
+        batches: Batches (N, ...).
+        first: Index of the first sample.
+        at: Index to cut at; an index in no batch leaves the batches whole.
+
+    Example:
+        >>> import torch
+        >>> [len(batch) for batch in split_batches([torch.ones(4, 1), torch.ones(4, 1)], 0, 6)]
+        [4, 2, 2]
+    """
     cut: list[Tensor] = []
     for batch in batches:
         inside = at - first

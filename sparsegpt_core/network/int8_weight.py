@@ -1,4 +1,4 @@
-"""Helpers that several test files share."""
+"""A weight on an INT8 grid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ __all__ = ["Int8Weight"]
 
 @dataclass(frozen=True)
 class Int8Weight:
-    """A weight on an INT8 grid: s_k · integer.
+    """A weight on an INT8 grid: row k is scales[k] · values[k].
 
-    ``values`` are int8, of the weight's own shape (K, ...); ``scales`` (K,) are positive; ``shift`` (K,) is what to
-    add to the layer's outputs so that they keep the means they have with the weight before rounding.
+    Example:
+        >>> import torch
+        >>> weight = Int8Weight(torch.tensor([[127, 0]], dtype=torch.int8), torch.tensor([0.5]), torch.zeros(1))
+        >>> (weight.values * weight.scales[:, None]).tolist()
+        [[63.5, 0.0]]
     """
 
     values: Tensor
+    """int8, in the weight's own shape (K, ...)."""
     scales: Tensor
+    """(K,), positive."""
     shift: Tensor
+    """(K,), added to the layer's outputs to keep the means they have without rounding."""

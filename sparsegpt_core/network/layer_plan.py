@@ -1,4 +1,4 @@
-"""Which layers will be pruned, and why the others stay dense."""
+"""The plan: which layers will be pruned, and why the others stay dense."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensit
         found = ", ".join(f"{count} {code}" for code, count in counts.items())
         raise ModelError(
             f"nothing to prune to {settings.pattern}: {found or 'no convolution or linear layer'}",
-            "--include prunes layers left out as FIRST_LAYER, CLASSIFIER or EXCLUDED." if found else "",
+            "`include` prunes layers left out as FIRST_LAYER, CLASSIFIER or EXCLUDED." if found else "",
         )
     for layer in layers:
         if layer.reason is None:

@@ -1,4 +1,4 @@
-"""Which layers are pruned, and the reason code of each that is not."""
+"""The layers of a network, and why a layer is not pruned."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Layer:
         """
         if self.common_call is None:
             raise ModelError(
-                f"{self.name}: the weight is computed by a parametrization", "Remove it, or --exclude the layer."
+                f"{self.name}: the weight is computed by a parametrization", "Remove it, or `exclude` the layer."
             )
         return self.common_call
 
@@ -85,21 +85,21 @@ def select_layers(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> list[Layer]:
-    """List every convolution and linear layer in the order in which the network runs them.
+    """List every convolution and linear layer in running order.
 
-    The first convolution and the last layer (the classifier) stay dense unless ``include`` names them;
-    ``include`` also wins over ``exclude``, so that exclude ``*``, include ``layer4.*`` prunes layer4 alone.
+    The first convolution and the last layer (the classifier) stay dense unless ``include`` matches them. ``include``
+    overrides ``exclude``: excluding ``*`` and including ``layer4.*`` prunes layer4 alone.
 
     Args:
         model: The network, on the device of ``sample``.
         sample: A small batch of inputs (N, C, H, W).
-        pattern: The pattern; N:M also needs C to be a multiple of M.
+        pattern: The pattern. N:M needs C to be a multiple of M.
         include: Globs of layer names.
         exclude: Globs of layer names.
 
     Raises:
         ModelError: The model does not take the sample.
-        InputError: A glob names no layer.
+        InputError: A glob matches no layer.
     """
     modules: dict[str, nn.Module] = {
         name: m for name, m in model.named_modules() if isinstance(m, (_ConvNd, nn.Linear))
@@ -143,8 +143,8 @@ def _run(
     """Run the network once.
 
     Returns:
-        The modules in the order of their first run, what each call with their weight does, what can absorb
-        a shift of their outputs, and those that a sample gives one vector.
+        The names of the modules in the order of their first run; for each name the calls with its weight as plain
+        layers; the tensors that can shift its outputs; and the names of layers that read one vector of each sample.
     """
     order: Counter[str] = Counter()
     calls: dict[str, list[PrunableLayer]] = {name: [] for name in modules}
@@ -154,21 +154,21 @@ def _run(
     for name, module in modules.items():
         owners.setdefault(id(module._parameters.get("weight")), []).append(name)
 
-    def note(call: Call) -> None:
+    def before(call: Call) -> None:
         for name in owners.get(id(call.arguments["weight"]), []):
             calls[name].append(call.layer())
             inputs[name] = call.arguments["input"].shape
 
     readers = record_readers()
 
-    def follow(call: Call, output: Tensor) -> None:
+    def after(call: Call, output: Tensor) -> None:
         for name in owners.get(id(call.arguments["weight"]), []):
             outputs[name] = output
             readers.follow(output)
 
     hooks = [m.register_forward_pre_hook(lambda *_, name=name: order.update([name])) for name, m in modules.items()]
     try:
-        with torch.inference_mode(), readers, record_calls(note, follow):
+        with torch.inference_mode(), readers, record_calls(before, after):
             model(sample)
     except torch.OutOfMemoryError:
         raise
@@ -176,7 +176,7 @@ def _run(
         shape = tuple(sample.shape[1:])
         raise ModelError(
             f"the model does not take images of shape {shape}: {first_line(error)}",
-            "Check that --model and --data belong together: channels, height and width.",
+            "Check that `model` and `data` belong together: channels, height and width.",
         ) from error
     finally:
         for hook in hooks:
@@ -198,7 +198,7 @@ def _one_vector(calls: Sequence[PrunableLayer], shape: torch.Size, samples: int)
 def _shift_target(
     name: str, calls: dict[str, list[PrunableLayer]], outputs: dict[str, Tensor], readers: record_readers
 ) -> ShiftTarget | None:
-    """What shifts the outputs of a layer that runs once: its bias if it has one, else the mean of its batch norm."""
+    """The tensor that shifts the outputs of a layer that runs once: its bias, or else the mean of its batch norm."""
     if len(calls[name]) != 1:
         return None
     bias = calls[name][0].bias
@@ -210,7 +210,7 @@ def _shift_target(
 
 
 def _common(calls: Sequence[PrunableLayer]) -> PrunableLayer | None:
-    """The layer that all calls amount to; None without calls, or where stride, padding or dilation differ."""
+    """The layer that all calls compute; None without calls, or if their stride, padding or dilation differ."""
     return calls[0] if len({str(call) for call in calls}) == 1 else None
 
 
@@ -232,4 +232,4 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 def _check_glob(glob: str, names: list[str]) -> None:
     if not any(fnmatchcase(name, glob) for name in names):
         near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)
-        raise InputError(f"'{glob}' names no layer", f"Layer names look like: {', '.join(near) or 'none'}.")
+        raise InputError(f"'{glob}' matches no layer", f"Layer names look like: {', '.join(near) or 'none'}.")

@@ -1,7 +1,7 @@
-"""Where a layer's outputs can be shifted: its own bias, or the batch norm that alone reads them.
+"""Where a layer's outputs can be shifted: its own bias, or the batch norm that is their only reader.
 
-Pruning moves the mean of a layer's outputs. Whatever adds a constant to them anyway can take the whole of that
-back, and the weights are then free to care for the rest.
+Pruning moves the mean of a layer's outputs. A constant that is added to them anyway can undo this entirely, and the
+kept weights then only need to match the deviations from the mean.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ __all__ = ["ShiftTarget", "record_readers"]
 
 @dataclass(frozen=True)
 class ShiftTarget:
-    """A parameter or buffer (K,) to which ``sign`` times a shift of the layer's outputs is added."""
+    """A parameter or buffer that can shift the outputs of one layer."""
 
     tensor: Tensor
+    """A bias or a batch norm's running mean (K,)."""
     sign: int
+    """A shift of the outputs adds ``sign`` times itself to ``tensor``: 1 for a bias, -1 for a mean."""
 
 
 class record_readers(TorchFunctionMode):
-    """Within this context note which operations read the outputs given to :meth:`follow`."""
+    """A context that records which operations read the outputs given to :meth:`follow`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._outputs: dict[int, Tensor] = {}  # kept alive, so that no other tensor gets their identity
+        self._outputs: dict[int, Tensor] = {}  # kept alive: no other tensor may get their id
         self._readers: dict[int, list[Tensor | None]] = {}
         self._norms: Counter[int] = Counter()
 
     def follow(self, output: Tensor) -> None:
-        """Note from now on who reads this tensor."""
+        """Record the readers of this tensor from here on."""
         self._outputs[id(output)] = output
 
     def batch_norm_mean(self, output: Tensor) -> Tensor | None:
-        """The running mean of the batch norm that alone reads a followed output and is used once; or None."""
+        """Return the running mean of the batch norm that is the only reader of an output and runs once; else None."""
         readers = self._readers.get(id(output), [])
         mean = readers[0] if len(readers) == 1 else None
         return mean if mean is not None and self._norms[id(mean)] == 1 else None
@@ -49,7 +51,7 @@ class record_readers(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run ``func``, and note it where it makes a tensor of one that is followed."""
+        """Run ``func``, and record it if it makes a tensor from a followed one."""
         keywords = dict(kwargs or {})
         result = func(*args, **keywords)
         mean = None

@@ -1,4 +1,4 @@
-"""A network as a straight list of operations, with the places where its layers' weights are used."""
+"""A network as a list of operations, with the places that use its layers' weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsegpt_core.network.layers import Layer
 
 __all__ = ["Program", "export_graph", "inputs_and_constants", "trace"]
 
-_LONGEST = 300  # characters of the tracer's reason: it may write out formulas that fill pages
+_MAX_REASON_CHARACTERS = 300  # the tracer may write out formulas that fill pages
 _WEIGHTED = {
     torch.ops.aten.conv1d.default,
     torch.ops.aten.conv1d.padding,
@@ -34,36 +34,48 @@ _WEIGHTED = {
 
 @dataclass(frozen=True)
 class Program:
-    """The operations that the layers' inputs depend on, in running order, none of them in place.
-
-    ``sites`` names the nodes that multiply by a layer's weight, in running order; ``constants`` holds
-    parameters, buffers and traced constants; ``sample_bytes`` is the size of the largest value for one sample.
-    """
+    """The operations that the layers' inputs depend on."""
 
     steps: tuple[Node, ...]
+    """The operations in running order. No operation works in place."""
     inputs: tuple[Node, ...]
+    """The network's inputs."""
     constants: dict[Node, Any]
+    """Parameters, buffers and traced constants, by node."""
     sites: dict[str, tuple[Node, ...]]
+    """The nodes that multiply by a layer's weight, in running order, by layer."""
     sample_bytes: int
+    """Bytes of the largest value for one sample."""
 
 
 def trace(model: nn.Module, sample: Tensor, layers: Sequence[Layer]) -> Program:
-    """Trace the network by torch.export, its batch size left open.
+    """Trace the network by torch.export, with an open batch size.
 
     Args:
         model: In eval mode, on the device of ``sample``.
         sample: A batch of one or more samples (N, C, H, W); :class:`~sparsegpt_core.network.inputs.Inputs` of several
             inputs.
-        layers: Those whose inputs are wanted.
+        layers: The layers whose inputs are needed.
 
     Raises:
-        ModelError: torch.export cannot, or the traced graph uses a layer's weight otherwise than the network.
+        ModelError: torch.export fails, or the traced graph and the network use a layer's weight differently.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from sparsegpt_core.settings import PruneSettings
+        >>> from sparsegpt_core.network import plan_layers
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+        >>> sample = torch.ones(2, 4)
+        >>> program = trace(model, sample, plan_layers(model, sample, PruneSettings()))
+        >>> [str(step.target) for step in program.steps]
+        ['aten.linear.default', 'aten.relu.default', 'aten.linear.default']
     """
     return _program(export_graph(model, sample), model, layers)
 
 
 def export_graph(model: nn.Module, sample: Tensor) -> ExportedProgram:
-    """Trace the whole network into a graph of ATen operations, none of them in place, its batch size left open.
+    """Trace the whole network into a graph of ATen operations, without operations in place, with an open batch size.
 
     Args:
         model: In eval mode, on the device of ``sample``.
@@ -71,21 +83,41 @@ def export_graph(model: nn.Module, sample: Tensor) -> ExportedProgram:
             inputs.
 
     Raises:
-        ModelError: torch.export cannot.
+        ModelError: torch.export fails.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> exported = export_graph(nn.Linear(4, 2).eval(), torch.ones(2, 4))
+        >>> [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+        ['aten.linear.default']
     """
-    # A batch of one would be taken for a constant.
+    # torch.export would take a batch of one for a constant.
     samples = tuple(torch.cat([each, each])[:2] for each in tensors_of(sample))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about PyTorch's own internals
             exported = export(model, samples, dynamic_shapes=({0: Dim("batch", min=1)},) * len(samples), strict=False)
             return exported if _drop_in_place(exported) else exported.run_decompositions({})
-    except Exception as error:  # whatever the tracer stumbles over, from a dozen families of its own
-        raise ModelError(f"torch.export cannot trace the network: {shorten(first_line(error), _LONGEST)}") from error
+    except Exception as error:  # the tracer raises exceptions of a dozen unrelated classes
+        raise ModelError(
+            f"torch.export cannot trace the network: {shorten(first_line(error), _MAX_REASON_CHARACTERS)}"
+        ) from error
 
 
 def inputs_and_constants(exported: ExportedProgram, model: nn.Module) -> tuple[list[Node], dict[Node, Any]]:
-    """Return the graph's inputs, and its parameters, buffers (the model's own tensors) and traced constants."""
+    """Return the graph's inputs, and its parameters, buffers and traced constants.
+
+    Parameters and buffers are the model's own tensors.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Linear(4, 2).eval()
+        >>> inputs, constants = inputs_and_constants(export_graph(model, torch.ones(2, 4)), model)
+        >>> len(inputs), any(value is model.weight for value in constants.values())
+        (1, True)
+    """
     tensors: dict[str, Any] = {
         **exported.constants,
         # A shared weight may be traced under either of its names.
@@ -107,7 +139,7 @@ def inputs_and_constants(exported: ExportedProgram, model: nn.Module) -> tuple[l
 
 
 def _drop_in_place(exported: ExportedProgram) -> bool:
-    """Exchange in-place operations for their plain twins; False where one writes into a view or is read again."""
+    """Replace in-place operations by out-of-place ones; False if one writes into a view or its input is read again."""
     for node in list(exported.graph.nodes):
         if node.op != "call_function" or not _schema(node) or not _schema(node).is_mutable:
             continue
@@ -154,7 +186,7 @@ def _multiplies(node: Node, weight: Node) -> bool:
 
 
 def _ancestors(exported: ExportedProgram, wanted: set[Node], constants: dict[Node, Any]) -> tuple[Node, ...]:
-    """The operations that the wanted nodes depend on, those included, in running order."""
+    """The wanted nodes and the operations that they depend on, in running order."""
     needed = set(wanted)
     for node in reversed(list(exported.graph.nodes)):
         if node in needed:

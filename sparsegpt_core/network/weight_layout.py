@@ -1,8 +1,8 @@
-"""Convolution and linear weights as matrices on TensorRT's axis, and the inputs that meet them.
+"""Convolution and linear weights as matrices on TensorRT's axis, and the inputs that multiply them.
 
-Column j = (r·S + s)·C + c: the input channel runs fastest, so that M consecutive columns are M
-consecutive input channels at one kernel position, which is what TensorRT checks. With this order of
-columns a convolution is the product of the matrix (K, d) with the columns (d, positions) of its input.
+Column j = (r·S + s)·C + c. The input channel runs fastest, so M consecutive columns are M consecutive input channels
+at one kernel position, which is what TensorRT checks. With this order of columns a convolution is the product of the
+matrix (K, d) with the columns (d, positions) of its input.
 """
 
 from __future__ import annotations
@@ -26,26 +26,40 @@ __all__ = [
 ]
 
 ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
-
+"""An ungrouped convolution."""
 
 PrunableLayer = ConvLayer | nn.Linear
+"""A layer whose weight can be pruned."""
 
 
 def weight_to_matrix(weight: Tensor) -> Tensor:
-    """Lay a weight (K, C, *kernel) out as a matrix (K, d), d = prod(kernel)·C, columns (r, s, c)."""
+    """Lay a weight (K, C, *kernel) out as a matrix (K, d), d = prod(kernel)·C, columns (r, s, c).
+
+    Example:
+        >>> import torch
+        >>> weight_to_matrix(torch.arange(4).reshape(1, 2, 1, 2))  # (1, 2, 1, 2) -> (1, 4)
+        tensor([[0, 2, 1, 3]])
+    """
     return weight.movedim(1, -1).reshape(weight.shape[0], -1)
 
 
 def matrix_to_weight(matrix: Tensor, shape: Size | Sequence[int]) -> Tensor:
-    """Undo :func:`weight_to_matrix`: (K, d) back to a contiguous weight of the given ``shape``."""
+    """Undo :func:`weight_to_matrix`: (K, d) back to a contiguous weight of the given ``shape``.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.randn(6, 4, 3, 3)
+        >>> torch.equal(matrix_to_weight(weight_to_matrix(weight), weight.shape), weight)
+        True
+    """
     rows, channels, *kernel = shape
     return matrix.reshape(rows, *kernel, channels).movedim(-1, 1).contiguous()
 
 
 def input_columns(layer: PrunableLayer, x: Tensor) -> Tensor:
-    """Return what each row of the weight matrix is multiplied with (im2col).
+    """Return the inputs that each row of the weight matrix multiplies (im2col).
 
-    Padding (with its mode), stride and dilation are the layer's own.
+    Padding, its mode, stride and dilation are the layer's.
 
     Args:
         layer: A linear layer or an ungrouped convolution.
@@ -53,18 +67,26 @@ def input_columns(layer: PrunableLayer, x: Tensor) -> Tensor:
 
     Returns:
         (positions, d): one row for every output position of every sample.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> layer, x = nn.Conv2d(4, 8, 3, bias=False), torch.randn(2, 4, 5, 5)
+        >>> product = input_columns(layer, x) @ weight_to_matrix(layer.weight).T  # (18, 36) @ (36, 8) -> (18, 8)
+        >>> torch.allclose(product, output_rows(layer, layer(x)), atol=1e-5)
+        True
     """
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
     x = pad_input(layer, x).movedim(1, -1)
     taps = [x[window] for window in _windows(layer, x.shape[1:-1])]
-    if len(taps) == 1:  # a view, where the memory allows it
+    if len(taps) == 1:  # a view if the memory layout allows one
         return taps[0].reshape(-1, x.shape[-1])
     return torch.stack(taps, dim=-2).reshape(-1, len(taps) * x.shape[-1])
 
 
 def sampled_columns(layer: PrunableLayer, x: Tensor, positions: Tensor) -> Tensor:
-    """Return the rows of :func:`input_columns` at some output positions of each sample, without the others.
+    """Return the rows of :func:`input_columns` at some output positions of each sample, without computing the others.
 
     Args:
         layer: A linear layer or an ungrouped convolution.
@@ -73,6 +95,14 @@ def sampled_columns(layer: PrunableLayer, x: Tensor, positions: Tensor) -> Tenso
 
     Returns:
         (N·m, d).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> layer, x = nn.Conv2d(4, 8, 3), torch.randn(1, 4, 5, 5)
+        >>> positions = torch.tensor([[0, 8]])  # the first and the last of nine
+        >>> torch.equal(sampled_columns(layer, x, positions), input_columns(layer, x)[[0, 8]])
+        True
     """
     if isinstance(layer, nn.Linear):
         x, seen = x.reshape(x.shape[0], -1, x.shape[-1]), torch.arange(x.shape[1:-1].numel())[:, None]
@@ -87,20 +117,34 @@ def sampled_columns(layer: PrunableLayer, x: Tensor, positions: Tensor) -> Tenso
 
 
 def output_rows(layer: PrunableLayer, y: Tensor) -> Tensor:
-    """Return a layer's output as (positions, K), in the order of :func:`input_columns`."""
+    """Return a layer's output as (positions, K), in the order of :func:`input_columns`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> tuple(output_rows(nn.Conv2d(4, 8, 3), torch.randn(2, 8, 3, 3)).shape)
+        (18, 8)
+    """
     return (y if isinstance(layer, nn.Linear) else y.movedim(1, -1)).reshape(-1, layer.weight.shape[0])
 
 
 def pad_input(layer: ConvLayer, x: Tensor) -> Tensor:
-    """Pad an input (N, C, *spatial) as the layer does; the input itself where it does not."""
-    # The layer's own (left, right) pairs, last dimension first: right for 'same' with even kernels too.
+    """Pad an input (N, C, *spatial) as the layer does; return it unchanged if the layer does not pad.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> tuple(pad_input(nn.Conv2d(4, 8, 3, padding=1), torch.randn(2, 4, 5, 5)).shape)
+        (2, 4, 7, 7)
+    """
+    # PyTorch's own (left, right) pairs, last dimension first. They are also right for 'same' with even kernels.
     padding = tuple(layer._reversed_padding_repeated_twice)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     return F.pad(x, padding, mode=mode) if any(padding) else x
 
 
 def _windows(layer: ConvLayer, spatial: Sequence[int]) -> list[tuple[slice, ...]]:
-    """The slice of the padded channels-last input that each kernel position sees, in (r, s) order."""
+    """The slice of the padded channels-last input that each kernel position reads, in (r, s) order."""
     axes = []
     for size, kernel, stride, dilation in zip(spatial, layer.kernel_size, layer.stride, layer.dilation, strict=True):
         last = (size - dilation * (kernel - 1) - 1) // stride * stride

@@ -152,8 +152,8 @@ def test_inputs_are_sliced_and_moved_together() -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ((), "a batch holds nothing"),
-        (({"image": noise(2, 3)},), "a batch holds dict"),
+        ((), "a batch contains nothing"),
+        (({"image": noise(2, 3)},), "a batch contains dict"),
         ((noise(2, 3, 8, 8), noise(3, 8)), r"shapes \(2, 3, 8, 8\), \(3, 8\)"),
         ((noise(2, 3, 8, 8), torch.tensor(1.0)), r"shapes \(2, 3, 8, 8\), \(\)"),
     ],

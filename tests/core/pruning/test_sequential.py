@@ -74,7 +74,7 @@ def test_include_wins_over_defaults_and_exclude_but_not_over_structure():
 
 
 def test_a_glob_that_names_nothing_is_an_error_with_near_names():
-    with pytest.raises(InputError, match="'plian' names no layer") as caught:
+    with pytest.raises(InputError, match="'plian' matches no layer") as caught:
         reasons(exclude=["plian"])
     assert "plain" in caught.value.hint
 

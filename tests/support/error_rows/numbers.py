@@ -21,7 +21,7 @@ COMMANDS = [
     Row("no such device", f"{PRUNE} npz:few.npz --device abacus", "device 'abacus' cannot be used: …. Use cpu or cuda."),
 ]
 ELSEWHERE = [
-    Row("NaN in a weight", "from Python", "odd.weight holds NaN or infinity. …", test="core/pruning/test_sequential.py::test_nan_weight_is_named"),
+    Row("NaN in a weight", "from Python", "odd.weight contains NaN or infinity. …", test="core/pruning/test_sequential.py::test_nan_weight_is_named"),
     Row("activations that overflow", "from Python", "odd: its inputs hold NaN or infinity. …", test="core/pruning/test_sequential.py::test_activations_that_overflow_name_the_layer"),
     Row("NaN or infinity in an image", "from Python", "image 3 contains NaN or infinity. Fix it, or remove it.", test="calibration/data/test_splits.py::test_an_image_that_is_not_finite_is_named"),
     Row("dead channels", "from Python", "(their weights become 0)", code=0, test="core/solvers/test_layer_solver.py::test_dead_inputs_lose_their_weights"),
