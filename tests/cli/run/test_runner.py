@@ -197,7 +197,7 @@ def test_a_stage_is_what_its_command_line_does(finished, tmp_path, cli):
         (
             "{fail-on: dense}",
             "{pattern: 2:4}",
-            "verify again: pattern was not given, is 2:4; fail-on was dense",
+            "verify again: fail-on was dense, is not given; pattern was not given, is 2:4",
             ["verify"],
         ),
         ("train: {", "weights: top.safetensors\ntrain: {weights: null, ", "", []),
