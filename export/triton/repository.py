@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import onnx
 from export.audit import external_files, read_model
 from export.triton.config import TritonConfig, TritonSettings, make_config
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files import atomic_path, write_text
+from sparsegpt_core.files import atomic_path, staged_folder, write_text, writing
 
 __all__ = ["PlanSignature", "TritonModel", "write_repository"]
 
@@ -116,23 +115,18 @@ def _check_free(folder: Path, version: int, config: str) -> None:
 
 
 def _write(target: Path, version: str, config: str, sources: Mapping[str, Path]) -> None:
-    """Make the model's folder under another name, then move it, or what is new of it, into its place."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            staged = Path(folder) / target.name
-            for name, source in sources.items():
-                with atomic_path(staged / version / name) as path:
-                    shutil.copyfile(source, path)
-            write_text(staged / _CONFIG, config)
+    """Write the model's folder under a temporary name, then move it, or its new parts, to its place."""
+    with staged_folder(target) as folder:
+        staged = folder / target.name
+        for name, source in sources.items():
+            with atomic_path(staged / version / name) as path:
+                shutil.copyfile(source, path)
+        write_text(staged / _CONFIG, config)
+        with writing(target):
             if not target.exists():
                 staged.rename(target)
                 return
             if (target / version).exists():
-                (target / version).rename(Path(folder) / "replaced")
+                (target / version).rename(folder / "replaced")
             (staged / version).rename(target / version)
             (staged / _CONFIG).replace(target / _CONFIG)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}", "Give a folder you may write to, with space left."
-        ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from onnxscript import ir
 
-from sparsegpt_core.files import partial_folder
+from sparsegpt_core.files import staged_file, writing
 
 __all__ = ["fits_in_protobuf", "save_model", "staged_model"]
 
@@ -87,11 +87,12 @@ def staged_model(model: onnx.ModelProto, path: Path, limit: int | None = None) -
         >>> Path("staged.onnx").exists()
         True
     """
-    with partial_folder(path) as folder:
-        staged = folder / path.name
-        _write(model, staged, limit)
+    with staged_file(path) as staged:
+        with writing(path):
+            _write(model, staged, limit)
         yield staged
-        _move(staged, path)
+        with writing(path):
+            _move(staged, path)
 
 
 def _write(model: onnx.ModelProto, path: Path, limit: int | None) -> None:

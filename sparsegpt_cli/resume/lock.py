@@ -1,52 +1,45 @@
-"""One process at a time in a folder, or at a file."""
+"""Locks that let one process at a time write to a folder or to a file."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.files import take_lock
 
 __all__ = ["locked", "locked_file"]
 
 
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Keep others out of a folder, which is made where it is not there; the lock dies with the process.
+    """Lock a folder; the lock ends with the process.
 
     Args:
-        folder: Where ``.lock`` is kept.
-        what: What the others do, for the message: a run, a sweep.
+        folder: The folder, made if it does not exist. The lock is the file ``.lock`` in it.
+        what: What holds such locks, for the message: "run" or "sweep".
 
     Raises:
-        InputError: Another one is in it, or it cannot be written.
+        InputError: Another process holds the lock, or the folder cannot be written.
     """
-    with _opened(folder / ".lock", folder) as file:
-        _take(file, folder, what)
+    with _held(folder / ".lock", folder, folder, what):
         yield
 
 
 @contextlib.contextmanager
 def locked_file(path: Path, what: str) -> Iterator[None]:
-    """Keep others from writing the same file meanwhile; the lock dies with the process.
+    """Lock a file that is about to be written; the lock ends with the process.
 
     Args:
-        path: The file, which need not be there; its folder is made.
-        what: What the others do, for the message: a training.
+        path: The file, which need not exist. Its folder is made.
+        what: What holds such locks, for the message: "training".
 
     Raises:
-        InputError: Another one writes it, or its folder cannot be written.
+        InputError: Another process holds the lock, or the folder cannot be written.
     """
     lock = path.with_name(f".{path.name}.lock")
-    with _opened(lock, path.parent) as file:
-        _take(file, path, what)
-        # Whoever had it may have removed it since it was opened.
-        if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
-            raise _taken(path, what)
+    with _held(lock, path.parent, path, what):
         try:
             yield
         finally:
@@ -54,7 +47,7 @@ def locked_file(path: Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(lock: Path, folder: Path) -> Iterator[TextIO]:
+def _held(lock: Path, folder: Path, target: Path, what: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
@@ -63,15 +56,6 @@ def _opened(lock: Path, folder: Path) -> Iterator[TextIO]:
             f"cannot write to {folder}: {error.strerror or error}", "Give --out a folder you may write to."
         ) from error
     with file:
-        yield file
-
-
-def _take(file: TextIO, target: Path, what: str) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _taken(target, what) from None
-
-
-def _taken(target: Path, what: str) -> InputError:
-    return InputError(f"another {what} writes to {target}", "Wait for it, or give another --out.")
+        if not take_lock(file.fileno(), lock):
+            raise InputError(f"another {what} writes to {target}", "Wait for it, or give another --out.")
+        yield

@@ -1,56 +1,46 @@
-"""The folder of a run: filled at once, with a manifest of what is in it."""
+"""The output folder of a run: filled in one step, with a manifest of its files."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files import MANIFEST, sha256, write_json
+from sparsegpt_core.files import MANIFEST, file_record, staged_folder, write_json, writing
 
 __all__ = ["staged", "write_manifest"]
+
+_SUFFIXES = (".onnx", ".data", ".safetensors", ".json")
 
 
 @contextmanager
 def staged(out: Path, unfinished: Path | None) -> Iterator[Path]:
-    """Give a folder beside ``out`` and move its files into ``out`` when all went well.
+    """Give a folder to write to, and move its files to ``out`` if the block succeeds.
+
+    Args:
+        out: The output folder, made if it does not exist.
+        unfinished: The folder of the unfinished run, which keeps the files after an error; None keeps nothing.
 
     Raises:
         InputError: ``out`` is a file, or cannot be written.
     """
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         raise InputError(f"{out} is not a folder", "Give --out a folder, or a name that is free.")
-    folder = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if unfinished:
-            folder = unfinished / "files"
+    with ExitStack() as stack:
+        folder = unfinished / "files" if unfinished else stack.enter_context(staged_folder(out))
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         yield folder
-        out.mkdir(exist_ok=True)
-        # The manifest first: a file of an earlier run beside it is refused, should this be cut off.
-        for file in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
-            file.replace(out / file.name)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {out}: {error.strerror or error}", "Give a folder you may write to, with space left."
-        ) from error
-    finally:
-        if folder is not None and not unfinished:
-            shutil.rmtree(folder, ignore_errors=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            # The manifest first: if a kill interrupts the moves, it rejects the files of an earlier run.
+            for file in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
+                file.replace(out / file.name)
 
 
 def write_manifest(folder: Path, versions: Mapping[str, str | None]) -> None:
-    """Write the digests and sizes of a folder's files, and the versions that made them."""
-    files = {
-        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".onnx", ".data", ".safetensors", ".json")
-    }
+    """Write the digests and sizes of a folder's files, and the versions of the libraries that made them."""
+    files = {path.name: file_record(path) for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES}
     write_json(folder / MANIFEST, {"tool_version": __version__, "versions": versions, "files": files})

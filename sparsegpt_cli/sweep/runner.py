@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from sparsegpt_cli.sweep.tables import layer_rows, result_rows, write_tables
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.execution import available_memory
-from sparsegpt_core.files import write_json
+from sparsegpt_core.files import remove_abandoned, write_json
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.torchrun import world_size
 
@@ -101,8 +100,7 @@ class _Sweep:
 
     def run(self) -> Swept:
         for folder in ("cells", "dense", "pictures"):
-            for path in (self._out / folder).glob(".*"):  # what a killed sweep was writing
-                shutil.rmtree(path)
+            remove_abandoned(self._out / folder)  # a killed sweep may have been writing there
         todo = self._find()
         if todo:
             write_json(self._out / "sweep.json", self._about())

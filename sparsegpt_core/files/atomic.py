@@ -1,109 +1,97 @@
-"""Files that are either wholly there or not there at all, and their hashes."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import glob
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.files.staging import staged_file, writing
 
-__all__ = ["atomic_path", "partial_folder", "read_json", "sha256", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_path", "read_json", "write_bytes", "write_json", "write_text"]
 
-_PARTIAL = ".partial"
-_MOST_JSON = 64 << 20  # bytes, of which Python makes some twenty times as many
+_MAX_JSON_BYTES = 64 << 20  # json.loads needs about 20 times as much memory
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; rename it to ``path`` on success, delete it on failure.
+    """Give a temporary path to write to; move the file to ``path`` at the end, or delete it after an error.
 
     Args:
-        path: Where the finished file shall be; an older file there stays until the new one is complete.
+        path: The final place of the file. An older file stays there until the new one is complete.
 
     Raises:
-        InputError: The folder cannot be made or written, or the disk is full.
+        InputError: ``path`` is a directory, the folder cannot be written, or the disk is full. An OSError of the block
+            that names another file, for example of a failed read, is not changed.
+
+    Example:
+        >>> with atomic_path(Path("table.csv")) as temporary:
+        ...     _ = temporary.write_text("layer,loss")
+        >>> Path("table.csv").read_text()
+        'layer,loss'
     """
-    with partial_folder(path) as folder:
-        temporary = folder / path.name
-        temporary.touch()
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-
-
-@contextlib.contextmanager
-def partial_folder(path: Path) -> Iterator[Path]:
-    """Give a folder beside ``path`` for what is to become it; it goes in the end, as do those that a kill has left.
-
-    Args:
-        path: A file, which need not be there.
-
-    Raises:
-        InputError: The folder cannot be made or written, or the disk is full, within the context too.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a directory", "Give the path of a file.")
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
-            with _held(left) as mine:
-                if mine:
-                    shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(_PARTIAL, f".{path.name}.", path.parent))
+    with staged_file(path) as temporary:
+        with writing(path):
+            temporary.touch()
         try:
-            with _held(folder):
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}", "Give a folder you may write to, with space left."
-        ) from error
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Lock a folder, if nobody has: it says that its process lives, and dies with it."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except OSError:
-        held = False
-    try:
-        yield held
-    finally:
-        os.close(handle)
+            yield temporary
+        except OSError as error:
+            named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+            if named and str(temporary) not in named:
+                raise
+            with writing(path):
+                raise
+        with writing(path):
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically."""
+    """Write bytes to a file atomically.
+
+    Raises:
+        InputError: The file cannot be written.
+
+    Example:
+        >>> write_bytes(Path("model.bin"), b"weights")
+        >>> Path("model.bin").read_bytes()
+        b'weights'
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write ``content`` to ``path`` atomically, as UTF-8."""
+    """Write text to a file atomically, as UTF-8.
+
+    Raises:
+        InputError: The file cannot be written.
+
+    Example:
+        >>> write_text(Path("log.txt"), "2:4")
+        >>> Path("log.txt").read_text()
+        '2:4'
+    """
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` to ``path`` atomically, as indented JSON without NaN."""
+    """Write JSON to a file atomically, indented.
+
+    Raises:
+        InputError: The file cannot be written.
+        ValueError: The content holds NaN or infinity, which JSON cannot express.
+
+    Example:
+        >>> write_json(Path("result.json"), {"loss": 0.5})
+        >>> read_json(Path("result.json"))
+        {'loss': 0.5}
+    """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -111,37 +99,22 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: The file is missing, unreadable, too large, or not JSON.
+        InputError: The file is missing, unreadable, larger than 64 MiB, or not JSON.
+
+    Example:
+        >>> write_text(Path("result.json"), '{"loss": 0.5}')
+        >>> read_json(Path("result.json"))
+        {'loss': 0.5}
     """
     try:
         with path.open("rb") as stream:
-            content = stream.read(_MOST_JSON + 1)
-        if len(content) > _MOST_JSON:
-            raise InputError(f"{path} is larger than {_MOST_JSON >> 20} MiB", "Give a file that this program wrote.")
+            content = stream.read(_MAX_JSON_BYTES + 1)
+        if len(content) > _MAX_JSON_BYTES:
+            raise InputError(
+                f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB", "Give a file that this program wrote."
+            )
         return json.loads(content.decode())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a JSON file: {error}") from error
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits.
-
-    Raises:
-        InputError: The file is missing or unreadable.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            for chunk in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(chunk)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files.atomic import read_json, sha256, write_json
+from sparsegpt_core.files.atomic import read_json, write_json
+from sparsegpt_core.files.digests import sha256
 
 
 @dataclass(frozen=True)

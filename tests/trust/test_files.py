@@ -48,7 +48,10 @@ def test_a_plan_comes_with_its_record(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda plan: sidecar_path(plan).unlink(), "has no a.plan.json beside it, and a plan from anyone can run code"),
+        (
+            lambda plan: sidecar_path(plan).unlink(),
+            "has no a.plan.json next to it, and a plan from anyone can run code",
+        ),
         (lambda plan: plan.write_bytes(b"evil"), "is not the plan that a.plan.json describes"),
         (lambda plan: plan.write_bytes(b"code and more"), "is not the plan that a.plan.json describes"),
         (lambda plan: seal(plan, b"code", bytes=3), "is not the plan that a.plan.json describes"),
@@ -152,7 +155,7 @@ def test_checkpoints_are_what_their_manifest_records(weights):
     assert load_int8(weights)
     save_checkpoint(weights, {"w": torch.zeros(4, 4)}, {})
     said = refused(load_checkpoint, weights)
-    assert "is not the file that manifest.json beside it records" in said
+    assert "is not the file that manifest.json next to it records" in said
     assert "Run prune-export again" in said
 
 

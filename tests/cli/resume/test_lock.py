@@ -11,6 +11,7 @@ import pytest
 
 from sparsegpt_cli.resume import locked, locked_file
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.files import take_lock
 from tests.support.paths import ROOT
 
 HOLDER = """
@@ -56,13 +57,13 @@ def test_a_file_s_lock_leaves_nothing(tmp_path):
 
 
 def test_a_lock_that_its_holder_just_removed_is_none(tmp_path, monkeypatch):
-    """The holder of a file's lock removes it; who had opened it before then holds a file that nobody else sees."""
-    path, take = tmp_path / "net", __import__("sparsegpt_cli.resume.lock", fromlist=["_take"])._take
+    """The holder of a file's lock removes it. A process that opened it before then holds a lock that nobody sees."""
+    path = tmp_path / "net"
 
-    def late(file, target, what):
-        (tmp_path / ".net.lock").unlink()
-        take(file, target, what)
+    def late(handle, lock):
+        lock.unlink()
+        return take_lock(handle, lock)
 
-    monkeypatch.setattr("sparsegpt_cli.resume.lock._take", late)
+    monkeypatch.setattr("sparsegpt_cli.resume.lock.take_lock", late)
     with pytest.raises(InputError, match="another training"), locked_file(path, "training"):
         pytest.fail("a lock that nobody sees")

@@ -323,6 +323,18 @@ def test_killed_at_any_time_it_ends_as_if_it_had_not_been(finished, checkpoints,
             assert content == found[name], name
 
 
+def test_hidden_files_of_others_stay(swept, inside):
+    out, again = swept
+    (out / "cells" / ".DS_Store").write_text("a file manager's")
+    (out / "dense" / ".cache").mkdir()
+    (out / "cells" / ".cell.json.1.partial").mkdir()  # left by a killed sweep
+    done = again()
+    assert done.code == 0, done.err
+    assert (out / "cells" / ".DS_Store").exists()
+    assert (out / "dense" / ".cache").exists()
+    assert not (out / "cells" / ".cell.json.1.partial").exists()
+
+
 def test_the_second_sweep_is_refused(swept):
     out, again = swept
     with locked(out, "sweep"):

@@ -1,14 +1,12 @@
-import multiprocessing
 import pickle
-import time
 from collections import OrderedDict
 
 import pytest
 import torch
 
 from sparsegpt_core.checkpoints import load_checkpoint, load_int8, load_into, save_checkpoint, save_int8
-from sparsegpt_core.errors import InputError, ModelError, NumericsError
-from sparsegpt_core.files import atomic_path, read_json, sha256, write_json, write_text
+from sparsegpt_core.errors import ModelError, NumericsError
+from sparsegpt_core.files import sha256
 from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.zoo import ModelShape, build_model
 
@@ -119,38 +117,6 @@ def test_weights_that_do_not_fit():
             load_into(model, wrong)
 
 
-def test_atomic_path_leaves_the_old_file_when_interrupted(tmp_path):
-    path = tmp_path / "file.txt"
-    write_text(path, "old")
-
-    def interrupted():
-        with atomic_path(path) as temporary:
-            temporary.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_writing_where_one_may_not(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path, tmp_path / "file" / "inside.json"):
-        with pytest.raises(InputError, match="cannot write"):
-            write_json(path, {})
-
-
-def test_json_refuses_nan_and_reports_damage(tmp_path):
-    path = tmp_path / "x.json"
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"a": float("nan")})
-    assert not path.exists()
-    path.write_text("{")
-    with pytest.raises(InputError, match="not a JSON file"):
-        read_json(path)
-
-
 def test_integers_lie_beside_their_weights(tmp_path):
     path = tmp_path / "sparse.safetensors"
     save_checkpoint(path, STATE, {})
@@ -164,32 +130,6 @@ def test_integers_lie_beside_their_weights(tmp_path):
     save_checkpoint(path, {"a": STATE["a"] + 1}, {})
     with pytest.raises(ModelError, match="belongs to other weights than sparse"):
         load_int8(path)
-
-
-def write_and_die(path, writing):
-    with atomic_path(path) as temporary:
-        temporary.write_text("half")
-        writing.set()
-        time.sleep(60)
-
-
-def test_what_a_killed_process_was_writing_goes_with_the_next_writer(tmp_path):
-    path = tmp_path / "[a].json"
-    context = multiprocessing.get_context("spawn")
-    writing = context.Event()
-    process = context.Process(target=write_and_die, args=(path, writing))
-    process.start()
-    assert writing.wait(60)
-    write_text(path, "beside it")  # the other one lives, so what it writes is left alone
-    assert path.read_text() == "beside it"
-    assert len(list(tmp_path.iterdir())) == 2
-    process.kill()
-    process.join()
-    assert len(list(tmp_path.iterdir())) == 2
-    write_text(tmp_path / "other.json", "nobody else's goes")
-    assert len(list(tmp_path.iterdir())) == 3
-    write_text(path, "new")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["[a].json", "other.json"]
 
 
 class Misbuilt:

@@ -56,6 +56,6 @@ ROWS = [
     Row("too large", f"{MODEL} simple_cnn --num-classes 100000000000", "building simple_cnn failed: RuntimeError: …."),
     Row("no model", "prune --out x.safetensors", "no model is named. Give --model: no checkpoint notes what it is for."),
     Row("notes a model that is code", "prune --weights …", "the checkpoint names …, which is code, and no file may have code run. Give --model … if you know that code.", test="trust/test_files.py::test_no_checkpoint_has_code_run"),
-    Row("is not what the manifest beside it records", "prune --weights …", "… is not the file that manifest.json beside it records. Run prune-export again; …", test="trust/test_files.py::test_checkpoints_are_what_their_manifest_records"),
+    Row("is not what the manifest next to it records", "prune --weights …", "… is not the file that manifest.json next to it records. Run prune-export again; …", test="trust/test_files.py::test_checkpoints_are_what_their_manifest_records"),
 ]
 # fmt: on
