@@ -1,12 +1,12 @@
 #!/bin/sh
-# Everything that only a GPU with sparse tensor cores shows: benchmarks/gpu/run.sh OUT [CHECKPOINT]
+# Measures everything that needs a GPU with sparse tensor cores: benchmarks/gpu/run.sh OUT [CHECKPOINT]
 #
-# OUT gets a JSON file for each part and is to be committed as benchmarks/gpu/results; OUT/models, which is not, gets the
-# ONNX files and checkpoints. What has its file there is not measured again. CHECKPOINT is a ResNet-18 trained on
-# Fashion-MNIST; by default it is the one of the baselines, whose images lie in DATA_ROOT.
+# Each part writes a JSON file to OUT; commit OUT as benchmarks/gpu/results. ONNX files and checkpoints go to OUT/models, which is
+# not committed. A part whose file exists is not measured again. CHECKPOINT is a ResNet-18 trained on Fashion-MNIST. By default it
+# is the one of the baselines, whose images are in DATA_ROOT.
 #
-# PYTHON runs what needs torch, TRT_PYTHON what needs TensorRT, PyCUDA, Polygraphy, onnx and onnxruntime (the same by default;
-# on a host without network another, of Python 3.9 and TensorRT 8.6, serves too). PARTS names what to run.
+# PYTHON runs the parts that need torch. TRT_PYTHON runs the parts that need TensorRT, PyCUDA, Polygraphy, onnx and onnxruntime. By
+# default both are the same. On a host without network, TRT_PYTHON can be Python 3.9 with TensorRT 8.6. PARTS names the parts to run.
 set -eu
 out=$1 checkpoint=${2:-}
 python=${PYTHON:-python3}

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Measure what docs/results.md is made of: sh benchmarks/results/measure.sh RUNS [NETWORK ...]
+# Measures the raw results of docs/results.md: sh benchmarks/results/measure.sh RUNS [NETWORK ...]
 #
-# RUNS gets checkpoints and sweeps, a folder here for each network the raw results. All four networks take days on two
-# cores; whatever is finished is not computed again. A checkpoint that is in RUNS already is taken as it is.
-# TABLES="two-four finetune" makes only those, SEEDS=0 with one draw of calibration images instead of three.
+# Checkpoints and sweeps go to RUNS. The raw results go to a folder here for each network. All four networks take days on two
+# cores. Finished results are not computed again, and a checkpoint that is already in RUNS is used.
+# TABLES="two-four finetune" measures only these tables. SEEDS=0 uses one draw of calibration images instead of three.
 # `make results` then writes the page.
 set -eu
 runs=$1
