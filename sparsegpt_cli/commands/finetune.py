@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,119 +13,108 @@ from sparsegpt_cli.framework import command
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
 
+if TYPE_CHECKING:
+    from sparsegpt_cli.jobs.finetuning import Blocks, Training
+
 __all__ = ["finetune"]
 
 _METHODS = ("training", "blocks")
+_OF_BOTH = ("epochs", "batch_size", "learning_rate")  # options of both methods; the others belong to one
 
 
 @command
 def finetune(
     console: Console,
+    *,
     weights: Annotated[Path, typer.Option(help="A pruned checkpoint, as prune writes it.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     model: o.Model = "",
     dense: Annotated[
-        Path | None, typer.Option(help="The checkpoint that was pruned, to learn from; blocks needs it.")
+        Path | None, typer.Option(help="The dense checkpoint that was pruned, to learn from; blocks needs it.")
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="training: the whole network, by labels and --dense; blocks: one after another, by --dense."),
+        typer.Option(
+            help="training: the whole network, from labels and --dense; blocks: block by block, from --dense."
+        ),
     ] = "training",
-    data: o.Data = "digits",
-    data_root: o.DataRoot = None,
+    data: o.DataOptions,
     eval_data: o.EvalData = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    image_size: o.ImageSize = None,
     num_classes: o.NumClasses = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training split, by default 1; for blocks at most 20.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time. Default: 128; for blocks 32.")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="The largest of the schedule. Default: by method and optimiser.")
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw. Default: sgd.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0, help="Default: 5e-4.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine or one-cycle. Default: cosine.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16. Default: auto.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(min=0, help="Default: 0.")] = None,
-    ema: Annotated[
-        float | None, typer.Option(min=0, help="Decay of an average of the weights, which is then kept. Default: none.")
-    ] = None,
+    training: o.TrainingOptions,
+    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     mode: Annotated[
         str | None,
-        typer.Option(
-            help="train, or eval: with batch norms' running statistics and no dropout, which moves a well pruned "
-            "network less than batches' noise. Default: eval with --dense."
-        ),
+        typer.Option(help="train, or eval: batch norms use their running statistics, and dropout is off."),
     ] = None,
-    augment: Annotated[str | None, typer.Option(help="auto, none, crop or crop-flip. Default: auto.")] = None,
     distill: Annotated[
-        float | None, typer.Option(help="What the dense network counts beside the labels, 0 to 1. Default: 0.9.")
+        float | None, typer.Option(help="Weight of the dense network in the loss, 0 to 1; the labels have the rest.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="What logits are softened by. Default: 2.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Images for blocks. Default: 256.")] = None,
-    device: o.Device = "auto",
+    temperature: Annotated[float | None, typer.Option(help="Divides the logits that --distill compares.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Images for blocks.")] = None,
 ) -> None:
-    """Win back what pruning lost: a pruned checkpoint goes on learning with every zero held."""
-    from calibration.recovery import ReconstructSettings, finetune_settings
-    from sparsegpt_cli.jobs.datasets import DataSource
-    from sparsegpt_cli.jobs.finetuning import Blocks, Training, finetune_model
-    from sparsegpt_cli.jobs.models import ModelSource, pick_device
+    """Train a pruned checkpoint further, with every zero fixed, to regain lost accuracy.
 
-    o.require_suffix(out, ".safetensors", weights, dense, data, eval_data)
+    Defaults of --method training: 1 epoch, batches of 128, sgd with weight decay 5e-4 and a cosine schedule; with
+    --dense --mode eval, --distill 0.9 and --temperature 2. The learning rate depends on mode and optimizer.
+
+    Defaults of --method blocks: at most 20 epochs on 256 images, batches of 32, learning rate 0.01.
+    """
+    from sparsegpt_cli.jobs.finetuning import finetune_model
+    from sparsegpt_cli.jobs.models import ModelSource
+
+    o.require_suffix(out, ".safetensors", weights, dense, data.data, eval_data)
     if method not in _METHODS:
         raise InputError(f"unknown method '{method}'", f"Use {' or '.join(_METHODS)}.")
-    either = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    training = {
-        "optimizer": optimizer,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "precision": precision,
-        "label_smoothing": label_smoothing,
-        "ema": ema,
-        "mode": mode,
-        "augment": augment,
-    }
-    place, where = str(pick_device(device)), {"seed": console.seed}
-    how: Training | Blocks
+    own = {"optimizer": optimizer, "mode": mode, "distill": distill, "temperature": temperature}
+    given = training.given() | {name: value for name, value in own.items() if value is not None}
     if method == "training":
-        _refuse(method, {"samples": samples})
-        default = {"mode": "eval" if dense else "train"}
-        settings = finetune_settings(**default | _given(either | training), **where, device=place)
-        how = Training(settings, distill, temperature)
+        _refuse(method, [] if samples is None else ["samples"])
+        how: Training | Blocks = _training(given, dense is not None, training.device, console.seed)
     else:
-        _refuse(method, training | {"distill": distill, "temperature": temperature})
-        how = Blocks(ReconstructSettings(**_given(either), **where), samples, place)
-    options = DataSource(data, data_root, eval_data, mean, std, image_size)
-    content = finetune_model(ModelSource(model, weights, num_classes), dense, options, how, out, console)
+        _refuse(method, given.keys() - set(_OF_BOTH))
+        how = _blocks(given, samples, training.device, console.seed)
+    source = ModelSource(model, weights, num_classes)
+    content = finetune_model(source, dense, data.source(eval_data), how, out, console)
     console.result(content, _lines(content))
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _training(given: dict[str, Any], has_dense: bool, device: str, seed: int) -> Training:
+    from calibration.recovery import finetune_settings
+    from sparsegpt_cli.jobs.finetuning import Training
+    from sparsegpt_cli.jobs.models import pick_device
+
+    distillation = {"distill": given.pop("distill", None), "temperature": given.pop("temperature", None)}
+    default = {"mode": "eval" if has_dense else "train"}
+    settings = finetune_settings(**default | given, seed=seed, device=str(pick_device(device)))
+    return Training(settings, **distillation)
 
 
-def _refuse(method: str, options: dict[str, Any]) -> None:
-    """Refuse what a method would ignore."""
-    for name in _given(options):
+def _blocks(given: dict[str, Any], samples: int | None, device: str, seed: int) -> Blocks:
+    from calibration.recovery import ReconstructSettings
+    from sparsegpt_cli.jobs.finetuning import Blocks
+    from sparsegpt_cli.jobs.models import pick_device
+
+    return Blocks(ReconstructSettings(**given, seed=seed), samples, str(pick_device(device)))
+
+
+def _refuse(method: str, names: Iterable[str]) -> None:
+    """Refuse options that a method would ignore."""
+    for name in sorted(names):
         raise InputError(f"--{name.replace('_', '-')} does nothing with --method {method}", "Leave it out.")
 
 
 def _lines(content: dict[str, Any]) -> list[str]:
-    """What people are told."""
+    """What a terminal shows of the result."""
     if content["method"] == "training":
         first, last = content["history"][0]["validation_top1"], content["validation_top1"]
-        told = f"best epoch {content['best_epoch']}, validation {first:.2f} → {last:.2f} %"
+        said = f"best epoch {content['best_epoch']}, validation {first:.2f} → {last:.2f} %"
         if content["dense_validation_top1"] is not None:
-            told += f", dense {content['dense_validation_top1']:.2f} %"
+            said += f", dense {content['dense_validation_top1']:.2f} %"
     else:
         first, last = (content["held_out"][when]["logit_error"] for when in ("before", "after"))
-        told = f"{content['kept_blocks']} of {len(content['blocks'])} blocks, error of outputs {first:.1e} → {last:.1e}"
-    lines = [f"{content['out']}: {content['pattern']}, {told}"]
+        said = f"{content['kept_blocks']} of {len(content['blocks'])} blocks, error of outputs {first:.1e} → {last:.1e}"
+    lines = [f"{content['out']}: {content['pattern']}, {said}"]
     top1 = {name: each["top1"] for name, each in content["evaluation"].items() if each}
     if top1:
         lines.append("evaluation, top-1: " + ", ".join(f"{name} {value:.2f} %" for name, value in top1.items()))

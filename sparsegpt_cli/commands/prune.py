@@ -17,16 +17,15 @@ from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
 
-_JOB, _PRUNING, _EXPORT = o.JobOptions(), o.PruneOptions(), o.ExportOptions()
-
 
 @command
 def prune_export(
     console: Console,
+    *,
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
-    of: o.JobOptions = _JOB,
-    pruning: o.PruneOptions = _PRUNING,
-    export: o.ExportOptions = _EXPORT,
+    of: o.JobOptions,
+    pruning: o.PruneOptions,
+    export: o.ExportOptions,
     int8: Annotated[bool, typer.Option("--int8", help="Also export INT8: sparse.int8.onnx, dense.int8.onnx.")] = False,
     eval_data: o.EvalData = None,
     eval_samples: o.EvalSamples = 2000,
@@ -73,9 +72,10 @@ def prune_export(
 @command
 def prune(
     console: Console,
+    *,
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    of: o.JobOptions = _JOB,
-    pruning: o.PruneOptions = _PRUNING,
+    of: o.JobOptions,
+    pruning: o.PruneOptions,
     int8: Annotated[
         bool, typer.Option("--int8", help="Also round for export --precision int8: NAME.int8.safetensors.")
     ] = False,

@@ -20,6 +20,7 @@ _PATTERNS = ("2:4", "1:4")
 @command
 def sweep(
     console: Console,
+    *,
     weights: Annotated[
         list[Path], typer.Option(help="A checkpoint of train or finetune, which notes its model; may be repeated.")
     ],
@@ -29,10 +30,8 @@ def sweep(
         list[str] | None,
         typer.Option(help="package.module:factory that checkpoints may name, which runs that code; may be repeated."),
     ] = None,
-    data: o.Data = "digits",
-    data_root: o.DataRoot = None,
+    data: o.DataOptions,
     eval_data: o.EvalData = None,
-    image_size: o.ImageSize = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,7 +58,6 @@ def sweep(
 ) -> None:
     """Prune checkpoints in many ways and compare: CSV, Parquet and pictures; goes on where it stopped."""
     del config  # its keys have become flags
-    from sparsegpt_cli.jobs.datasets import DataSource
     from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.options import parse_size
     from sparsegpt_cli.sweep import Evaluator, Grid
@@ -67,8 +65,7 @@ def sweep(
     from sparsegpt_cli.terminal import summary_table
 
     grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
-    options = DataSource(data, data_root, eval_data, image_size=image_size)
-    judge = Evaluator(options, eval_samples, console.seed, batch_size, str(pick_device(device)))
+    judge = Evaluator(data.source(eval_data), eval_samples, console.seed, batch_size, str(pick_device(device)))
     limit = parse_size(memory_limit) if memory_limit else None
     swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
     total = len(swept.rows) + len(swept.failed)

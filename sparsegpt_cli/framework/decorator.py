@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -27,15 +27,16 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Turn ``f(console, ...)`` into a command that also takes ``--config``, ``--json``, ``--quiet`` and ``--seed``.
 
-    A parameter that is a dataclass stands for the options that its fields are; ``context`` is click's context.
+    A parameter whose type is a dataclass of options stands for all of its fields; their defaults come from the
+    parameter's default, where it has one. ``context`` is click's context.
     """
     own = dict(inspect.signature(function, eval_str=True).parameters)
     del own["console"]
     kind = inspect.Parameter.KEYWORD_ONLY
-    groups: dict[str, Any] = {name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)}
+    groups = {name: parameter for name, parameter in own.items() if is_dataclass(parameter.annotation)}
     parameters = []
     for name, parameter in own.items():
-        parameters += _options(groups[name]) if name in groups else [parameter.replace(kind=kind)]
+        parameters += _flattened(parameter) if name in groups else [parameter.replace(kind=kind)]
     if "context" not in own:
         parameters.append(inspect.Parameter("context", kind, annotation=typer.Context))
     for name, (annotation, default) in _COMMON.items():
@@ -47,10 +48,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         if "context" in own:
             options["context"] = context
-        built = {
-            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
+        built = {name: _build(parameter.annotation, options) for name, parameter in groups.items()}
         function(context.ensure_object(Session).console(as_json, quiet, seed), **built, **options)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -58,14 +56,27 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _options(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
+def _flattened(group: inspect.Parameter) -> list[inspect.Parameter]:
+    """Return a parameter for each field of a group, and of the groups among its fields."""
+    kind, hints = inspect.Parameter.KEYWORD_ONLY, get_type_hints(group.annotation, include_extras=True)
+    defaults = group.annotation() if group.default is inspect.Parameter.empty else group.default
+    found: list[inspect.Parameter] = []
+    for field in fields(group.annotation):
+        parameter = inspect.Parameter(
+            field.name, kind, default=getattr(defaults, field.name), annotation=hints[field.name]
         )
-        for field in fields(group)
-    ]
+        found += _flattened(parameter) if is_dataclass(parameter.annotation) else [parameter]
+    return found
+
+
+def _build(group: Any, options: dict[str, Any]) -> Any:
+    """Make a group from its options, which are taken out of ``options``."""
+    hints = get_type_hints(group)
+    return group(
+        **{
+            field.name: _build(hints[field.name], options)
+            if is_dataclass(hints[field.name])
+            else options.pop(field.name)
+            for field in fields(group)
+        }
+    )

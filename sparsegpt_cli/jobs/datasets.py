@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from calibration.data import Data, EvaluationSplit, open_data, subset_indices
-from sparsegpt_core.errors import InputError
 
 __all__ = ["DataSource", "EvaluationBatches", "open_options"]
 
@@ -20,8 +19,8 @@ class DataSource:
     spec: str
     root: Path | None = None
     evaluation: str | None = None
-    mean: str | None = None
-    std: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     image_size: int | None = None
     channels: int | None = None
 
@@ -37,14 +36,13 @@ def open_options(options: DataSource, noted: Mapping[str, Any]) -> Data:
 
     Raises:
         DataError: The data cannot be read.
-        InputError: A mean or standard deviation is not a number.
     """
     return open_data(
         options.spec,
         data_root=options.root,
         eval_data=options.evaluation,
-        mean=_numbers("--mean", options.mean) or noted.get("mean"),
-        std=_numbers("--std", options.std) or noted.get("std"),
+        mean=options.mean or noted.get("mean"),
+        std=options.std or noted.get("std"),
         image_size=options.image_size,
         channels=options.channels,
         like=_shape(noted.get("image")),
@@ -76,12 +74,3 @@ def _shape(noted: Any) -> list[int] | None:
     """What a model notes as its images' shape, if it is one."""
     whole = isinstance(noted, list) and len(noted) == 3 and all(isinstance(size, int) and size > 0 for size in noted)
     return noted if whole else None
-
-
-def _numbers(option: str, text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} '{text}' is not a list of numbers", "For example 0.485,0.456,0.406.") from None

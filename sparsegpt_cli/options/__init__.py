@@ -3,6 +3,7 @@
 May import ``jobs``, ``framework`` and below, and only inside functions: ``--help`` must start at once.
 """
 
+from sparsegpt_cli.options.data import DataOptions, ExportDataOptions
 from sparsegpt_cli.options.engines import BuildOptions, EngineOptions
 from sparsegpt_cli.options.export import ExportOptions
 from sparsegpt_cli.options.job import JobOptions
@@ -11,46 +12,38 @@ from sparsegpt_cli.options.pruning import PruneOptions
 from sparsegpt_cli.options.shared import (
     TF32,
     BatchSize,
-    Channels,
-    Data,
-    DataRoot,
     Device,
     EvalData,
     EvalSamples,
-    ImageSize,
-    Mean,
     MemoryLimit,
     Model,
     NumClasses,
     Pattern,
     Samples,
-    Std,
     Weights,
 )
 from sparsegpt_cli.options.sizes import parse_size
+from sparsegpt_cli.options.training import TrainingOptions
 
 __all__ = [
     "TF32",
     "BatchSize",
     "BuildOptions",
-    "Channels",
-    "Data",
-    "DataRoot",
+    "DataOptions",
     "Device",
     "EngineOptions",
     "EvalData",
     "EvalSamples",
+    "ExportDataOptions",
     "ExportOptions",
-    "ImageSize",
     "JobOptions",
-    "Mean",
     "MemoryLimit",
     "Model",
     "NumClasses",
     "Pattern",
     "PruneOptions",
     "Samples",
-    "Std",
+    "TrainingOptions",
     "Weights",
     "parse_size",
     "require_free",

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from sparsegpt_cli.options.data import DataOptions
+from sparsegpt_cli.options.pruning import PruneOptions
+from sparsegpt_cli.options.shared import TF32, Device, MemoryLimit, Model, NumClasses, Samples, Weights
 
 if TYPE_CHECKING:
     from sparsegpt_cli.jobs.job import Job
     from sparsegpt_cli.terminal import Console
-from sparsegpt_cli.options.pruning import PruneOptions
-from sparsegpt_cli.options.shared import (
-    TF32,
-    Channels,
-    Data,
-    DataRoot,
-    Device,
-    ImageSize,
-    Mean,
-    MemoryLimit,
-    Model,
-    NumClasses,
-    Samples,
-    Std,
-    Weights,
-)
 
 __all__ = ["JobOptions"]
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What the command line says about the model, its calibration data and the machine."""
+    """The model, its calibration data and the machine."""
 
     model: Model = ""
     weights: Weights = None
-    data: Data = "digits"
-    data_root: DataRoot = None
-    mean: Mean = None
-    std: Std = None
-    image_size: ImageSize = None
-    channels: Channels = None
+    data: DataOptions = field(default_factory=DataOptions)
     num_classes: NumClasses = None
     samples: Samples = None
     device: Device = "auto"
@@ -47,24 +30,29 @@ class JobOptions:
     tf32: TF32 = False
 
     def job(self, pruning: PruneOptions, console: Console, eval_data: str | None = None, **more: Any) -> Job:
-        """Load the model and its data and return the job; ``more`` are further fields of it.
+        """Load the model and its data.
+
+        Args:
+            pruning: How to prune.
+            console: Takes messages. Its seed is that of the job.
+            eval_data: The data set of the evaluation split; None: that of the calibration data.
+            more: Further fields of the job.
 
         Raises:
-            SparseGPTError: An option is wrong, or something cannot be loaded.
+            SparseGPTError: An option is wrong, or a file cannot be loaded.
         """
-        from sparsegpt_cli.jobs.datasets import DataSource
         from sparsegpt_cli.jobs.job import Job
         from sparsegpt_cli.jobs.models import ModelSource, load, pick_device
         from sparsegpt_cli.jobs.profile import idle_layers
         from sparsegpt_cli.options import parse_size
 
-        # What can be wrong without reading a file is told first.
+        # First what can be wrong without reading a file.
         quality, device = pruning.quality_settings(), pick_device(self.device)
         settings = quality.settings
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(
             ModelSource(self.model, self.weights, self.num_classes),
-            DataSource(self.data, self.data_root, eval_data, self.mean, self.std, self.image_size, self.channels),
+            self.data.source(eval_data),
             console,
             console.seed,
         )

@@ -10,20 +10,14 @@ import typer
 __all__ = [
     "TF32",
     "BatchSize",
-    "Channels",
-    "Data",
-    "DataRoot",
     "Device",
     "EvalData",
     "EvalSamples",
-    "ImageSize",
-    "Mean",
     "MemoryLimit",
     "Model",
     "NumClasses",
     "Pattern",
     "Samples",
-    "Std",
     "Weights",
 ]
 
@@ -37,46 +31,26 @@ Model = Annotated[
 ]
 
 
-Weights = Annotated[Path | None, typer.Option(help="A .safetensors file, or a .pt with nothing but tensors.")]
-
-
-Data = Annotated[
-    str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or npz:PATH.")
-]
-
-
-DataRoot = Annotated[Path | None, typer.Option(help="The folder that holds the data set.")]
+Weights = Annotated[Path | None, typer.Option(help="A .safetensors file, or a .pt file that contains tensors only.")]
 
 
 EvalData = Annotated[
-    str | None, typer.Option(help="Evaluation data where --data has no test split: npz:PATH, imagefolder:PATH, ...")
+    str | None, typer.Option(help="Evaluation images, if --data has no test split: npz:PATH, imagefolder:PATH, ...")
 ]
 
 
-Mean = Annotated[str | None, typer.Option(help="Normalisation: one number or one for each channel, with commas.")]
-
-
-Std = Annotated[str | None, typer.Option(help="Normalisation: one number or one for each channel, with commas.")]
-
-
-NumClasses = Annotated[int | None, typer.Option(min=1, help="Classes of the model, where nothing else tells.")]
-
-
-ImageSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Height and width: imagefolder: images are cropped, named sets get black edges."),
+NumClasses = Annotated[
+    int | None, typer.Option(min=1, help="Classes of the model. Default: those of the checkpoint, else of the data.")
 ]
-
-
-Channels = Annotated[int | None, typer.Option(min=1, help="3 repeats a named set's grey images.")]
 
 
 Samples = Annotated[
-    int | None, typer.Option(min=1, help="Calibration images, from the training split. Default: 256, or all there are.")
+    int | None,
+    typer.Option(min=1, help="Calibration images from the training split. Default: 256, or all if there are fewer."),
 ]
 
 
-EvalSamples = Annotated[int, typer.Option(min=0, help="Evaluation images, drawn with the seed; 0 takes all.")]
+EvalSamples = Annotated[int, typer.Option(min=0, help="Evaluation images, drawn with --seed; 0: all.")]
 
 
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
@@ -90,8 +64,8 @@ Pattern = Annotated[str, typer.Option(help="N:M along the input channels, or a f
 
 MemoryLimit = Annotated[
     str | None,
-    typer.Option(help="Memory for pruning, such as 8GiB (on CUDA: for tensors). Default: most of what is free."),
+    typer.Option(help="Memory for pruning, such as 8GiB; on CUDA: of the GPU. Default: most of the free memory."),
 ]
 
 
-TF32 = Annotated[bool, typer.Option(help="Let CUDA round to TF32 in statistics and solves.")]
+TF32 = Annotated[bool, typer.Option(help="Let CUDA use TF32: faster and less exact.")]

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them."""
+"""Memory sizes as text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that ``8GiB``, ``8G``, ``500 MB`` or ``1e9`` mean; units are powers of 1024.
+    """Return the bytes that a text such as ``8GiB``, ``8G``, ``500 MB`` or ``1e9`` means; units are powers of 1024.
 
     Raises:
-        InputError: The text is no size.
+        InputError: The text is not a size above 0.
+
+    Example:
+        >>> parse_size("1.5g")
+        1610612736
     """
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
     try:
@@ -23,5 +27,5 @@ def parse_size(text: str) -> int:
     except (ValueError, OverflowError):
         size = 0
     if size <= 0:
-        raise InputError(f"'{text}' is no size of memory", "For example 8GiB or 500MB.")
+        raise InputError(f"'{text}' is not a memory size", "For example 8GiB or 500MB.")
     return size

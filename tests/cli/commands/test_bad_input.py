@@ -73,7 +73,7 @@ CASES = [
     (["--weights", "{good}", "--std", "0"], "std"),
     (["--weights", "{good}", "--exclude", "no_such_layer*"], "matches no layer"),
     (["--weights", "{good}", "--exclude", "*"], "nothing to prune"),
-    (["--weights", "{good}", "--memory-limit", "lots"], "no size of memory"),
+    (["--weights", "{good}", "--memory-limit", "lots"], "not a memory size"),
     (["--model", "no_such_model"], "unknown model"),
     (["--data", "digits"], "no model is named"),
 ]

@@ -361,7 +361,7 @@ def test_wrong_input_is_one_line(checkpoints, cli, tmp_path):
         "does not note what model": ("--weights", plain),
         "has no evaluation split": (*weights, "--data", f"npz:{images}", "--samples", 8),
         "unknown data 'digit'": (*weights, "--data", "digit"),
-        "no size of memory": (*weights, "--memory-limit", "much"),
+        "not a memory size": (*weights, "--memory-limit", "much"),
     }
     for message, options in wrong.items():
         done = cli("sweep", *CODE, *options, "--out", out, "--quiet")

@@ -17,7 +17,7 @@ COMMANDS = [
     Row("a damping that float32 cannot resolve", f"{PRUNE} npz:few.npz --damping 1e-9", "damping 1e-09 is below 0.0001, which float32 cannot resolve. 0.01 suits where calibration images abound."),
     Row("a damping that is no number", f"{PRUNE} npz:few.npz --damping nan", "damping nan is below 0.0001, which float32 cannot resolve. 0.01 suits where calibration images abound."),
     Row("too little memory", f"{PRUNE} npz:few.npz --memory-limit 1MB", "a memory limit of 0.00 GiB is too small: fc1 needs about … GiB. Raise --memory-limit, or --exclude that layer."),
-    Row("no size", f"{PRUNE} npz:few.npz --memory-limit lots", "'lots' is no size of memory. For example 8GiB or 500MB."),
+    Row("no size", f"{PRUNE} npz:few.npz --memory-limit lots", "'lots' is not a memory size. For example 8GiB or 500MB."),
     Row("no such device", f"{PRUNE} npz:few.npz --device abacus", "device 'abacus' cannot be used: …. Use cpu or cuda."),
 ]
 ELSEWHERE = [

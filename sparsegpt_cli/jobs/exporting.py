@@ -1,0 +1,89 @@
+"""Export a checkpoint to ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from calibration.sampling import calibration_batches
+from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
+from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
+from sparsegpt_cli.jobs.models import ModelSource, load_model
+from sparsegpt_cli.messages import Messages
+from sparsegpt_core.checkpoints import load_checkpoint, load_int8
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.patterns import Pattern, parse_pattern
+
+__all__ = ["export_checkpoint"]
+
+_DEFAULT_SAMPLES, _BATCH, _NOISE_IMAGES = 256, 32, 8
+
+
+def export_checkpoint(
+    weights: Path,
+    out: Path,
+    precision: str,
+    settings: ExportSettings,
+    messages: Messages,
+    *,
+    model: str = "",
+    num_classes: int | None = None,
+    data: DataSource | None = None,
+    image: Sequence[int] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+) -> tuple[ExportedFile, Pattern]:
+    """Export a checkpoint; a pruned one must still obey its pattern in the file.
+
+    Args:
+        weights: The checkpoint.
+        out: The .onnx file to write.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        settings: How to write it.
+        messages: Takes messages and progress.
+        model: The name of the model; empty: that of the checkpoint's metadata.
+        num_classes: Classes of the model; None: those of the checkpoint's metadata.
+        data: Images for the comparison with PyTorch and for INT8 ranges; None: noise, and no INT8.
+        image: The shape (C, H, W) of the model's images; None: that of the checkpoint's metadata.
+        samples: Images for INT8 ranges; None: 256, or all if there are fewer.
+        seed: Seed of the images or the noise.
+
+    Returns:
+        The file, and the pattern of its pruned layers.
+
+    Raises:
+        InputError: The precision is unknown, INT8 has no data, or the image shape is not known.
+        SparseGPTError: The checkpoint or the data cannot be read, or the file differs from PyTorch.
+    """
+    if precision not in TOLERANCE:
+        raise InputError(f"unknown precision '{precision}'", f"Use {', '.join(TOLERANCE)}.")
+    checkpoint = load_checkpoint(weights)
+    metadata = dict(checkpoint.metadata) | ({"image": list(image)} if image else {})
+    quantiser = None
+    if data:
+        opened = open_options(data, metadata)
+        if data.mean or data.std:
+            metadata |= {"mean": list(opened.mean), "std": list(opened.std)}
+        shape = opened.image_shape
+        count = samples or min(_DEFAULT_SAMPLES, len(opened.training))
+        batches = calibration_batches(opened.training, count, _BATCH, seed)
+        images, quantiser = batches[0], Int8Quantiser(batches, load_int8(weights))
+    elif "image" in metadata:
+        channels, height, width = metadata["image"]
+        shape = (channels, height, width)
+        images = torch.randn(_NOISE_IMAGES, *shape, generator=torch.Generator().manual_seed(seed))
+    else:
+        raise InputError("the checkpoint does not record the image shape", "Give `image`, for example 3x224x224.")
+    loaded = load_model(ModelSource(model, weights, num_classes), checkpoint, shape, messages, seed=seed)
+    pattern = parse_pattern(metadata.get("pattern", "2:4"))
+    metadata |= {"model": loaded.spec, "image": list(shape)}
+    with messages.progress() as progress:
+        progress(f"export {precision}", 0, 1)
+        pruned = metadata.get("pruned", ())
+        exporter = Exporter(loaded.module, images, metadata, pattern, pruned, settings, quantiser, progress)
+        file = exporter.write(out, precision)
+        progress(f"export {precision}", 1, 1)
+    return file, pattern
