@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0 done, 1 a check failed or an input is wrong, 2 usage, 130 interrupted.
+        The exit status: 0: done; 1: a check failed or an input is wrong; 2: usage; 130: interrupted.
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     session = Session(as_json="--json" in arguments)
@@ -63,19 +63,23 @@ def main(arguments: list[str] | None = None) -> int:
         _report(error, session.as_json)
         return 1
     except ImportError as error:
-        from deploy.machine import INSTALL  # loads NumPy, which --help does without
+        from deploy.machine import INSTALL  # loads NumPy, which --help does not need
 
         module = (error.name or "").partition(".")[0]
-        hint = f"Install it: {INSTALL[module]}." if module in INSTALL else "sparsegpt-trt doctor lists what is missing."
+        hint = (
+            f"Install it: {INSTALL[module]}."
+            if module in INSTALL
+            else "`sparsegpt-trt doctor` lists the missing libraries."
+        )
         _report(MissingDependencyError(first_line(error), hint), session.as_json)
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        hint = "Check the path, who may read and write there, and the space left."
+        hint = "Check the path, its permissions, and the free space."
         _report(SparseGPTError(f"{where}{error.strerror or first_line(error)}", hint), session.as_json)
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        _report(SparseGPTError("interrupted", "Finished files are kept; nothing is half-written."), session.as_json)
+        _report(SparseGPTError("interrupted", "Finished files are kept. No file is half-written."), session.as_json)
         return _INTERRUPTED
     except ClickException as error:
         message = error.format_message()
@@ -91,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch, which is not imported for this, has an error of its own for GPUs and none for the CPU."""
+    """Recognise the errors of Python and PyTorch without importing PyTorch, which has no error class for the CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -101,7 +105,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that temporary files go."""
+    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that temporary files are removed."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -117,7 +121,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _report(error: SparseGPTError, as_json: bool) -> None:
-    """Show an error; of several processes under ``torchrun`` the first to fail speaks for all."""
+    """Show an error. Under ``torchrun`` only the first process that fails shows it."""
     if world_size() > 1:
         from sparsegpt_core.execution import speaks_for_all
 
@@ -127,16 +131,16 @@ def _report(error: SparseGPTError, as_json: bool) -> None:
 
 
 def _check_packages() -> None:
-    """``export`` and ``deploy`` are common words: make sure that they are ours.
+    """Check that Python finds our packages: ``export`` and ``deploy`` are common names.
 
     Raises:
-        InputError: Another package of the same name stands before ours.
+        InputError: Python finds another package of the same name first.
     """
     for name in ("sparsegpt_core", "calibration", "export", "deploy"):
         spec = importlib.util.find_spec(name)
         origin = Path(spec.origin).resolve() if spec and spec.origin else None
         if origin is None or origin.parent.parent != _HOME:
             raise InputError(
-                f"'{name}' is not the one of sparsegpt-trt but {origin or 'missing'}",
-                "Rename that file, or run from another folder, in an environment of its own.",
+                f"'{name}' is {origin or 'missing'}, not the package of sparsegpt-trt",
+                "Rename that file, or run from another folder or in another environment.",
             )

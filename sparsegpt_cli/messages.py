@@ -1,4 +1,4 @@
-"""What a job tells its caller: a protocol for messages and progress, and settings spelled as flags."""
+"""The messages and the progress of a job, and settings spelled as flags."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 
 class Messages(Hashable, Protocol):
-    """What a job tells its caller. :class:`~sparsegpt_cli.terminal.Console` shows it on a terminal."""
+    """Takes the messages and the progress of a job, as :class:`~sparsegpt_cli.terminal.Console` does."""
 
     def say(self, message: str) -> None:
-        """Take a message that is good to know."""
+        """Take a message."""
 
     def warn(self, message: str) -> None:
         """Take a warning."""
@@ -43,7 +43,7 @@ class _Silent:
 
 
 SILENT: Messages = _Silent()
-"""Takes messages and shows none: for notebooks and tests."""
+"""Ignores all messages: for notebooks and tests."""
 
 
 def with_flags(text: str) -> str:

@@ -19,14 +19,19 @@ def build(
     console: Console,
     *,
     model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The plan to write. Default: beside the model.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The plan to write. Default: the model's path with .plan.")] = None,
     sparse: Annotated[bool, typer.Option(help="Let the builder use sparse kernels (SPARSE_WEIGHTS).")] = True,
     backend: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
-    compute_capability: Annotated[str | None, typer.Option(help="Target GPU, such as 8.6 (tensorrt-rtx only).")] = None,
+    compute_capability: Annotated[
+        str | None, typer.Option(help="Compute capability of the target GPU, such as 8.6 (tensorrt-rtx only).")
+    ] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="A timing cache to read and extend.")] = None,
     building: o.BuildOptions,
 ) -> None:
-    """Build an engine, with a sidecar that says how."""
+    """Build a TensorRT engine from an ONNX file.
+
+    Writes the plan and PLAN.json, which records how it was built.
+    """
     from deploy.builder import build_engine as run
 
     settings = building.settings(

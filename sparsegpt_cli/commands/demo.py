@@ -17,9 +17,9 @@ __all__ = ["demo"]
 def demo(
     console: Console,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
 ) -> None:
-    """Everything on handwritten digits, in a minute or two: train, prune, export, verify, build, compare, report."""
+    """Train, prune, export, verify, build, compare and report on handwritten digits, in a minute or two."""
     from sparsegpt_cli.jobs.demonstration import run_demo
 
     content = run_demo(out, epochs, console, console.seed)

@@ -16,11 +16,9 @@ __all__ = ["doctor"]
 @command
 def doctor(
     console: Console,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where something that is needed is missing.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a required library is missing.")] = False,
 ) -> None:
-    """Say what this machine can do, what is missing, and the command that adds it."""
+    """List what this machine has, what is missing, and the command that installs it."""
     from deploy.machine import check_machine as run
     from deploy.machine import describe_environment
 
@@ -30,7 +28,7 @@ def doctor(
         {"checks": [asdict(check) for check in checks], "environment": describe_environment()},
         [
             doctor_table(checks),
-            f"needed and missing: {', '.join(needed)}" if needed else "nothing that is needed is missing",
+            f"required and missing: {', '.join(needed)}" if needed else "nothing required is missing",
         ],
     )
     if strict and needed:

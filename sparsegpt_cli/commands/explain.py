@@ -17,11 +17,13 @@ __all__ = ["explain"]
 def explain(
     console: Console,
     model: Annotated[Path, typer.Argument(help="The sparse .onnx file.", show_default=False)],
-    plan_b: Annotated[Path | None, typer.Option(help="Its engine without the sparse flag.")] = None,
-    plan_c: Annotated[Path | None, typer.Option(help="Its engine with the sparse flag.")] = None,
-    times: Annotated[Path | None, typer.Option(help="What benchmark --out wrote: each layer's time.")] = None,
+    plan_b: Annotated[Path | None, typer.Option(help="Its engine built without sparse kernels.")] = None,
+    plan_c: Annotated[Path | None, typer.Option(help="Its engine built with sparse kernels.")] = None,
+    times: Annotated[
+        Path | None, typer.Option(help="The JSON file of benchmark --out, with the time of each layer.")
+    ] = None,
 ) -> None:
-    """Say of every layer whether it can run sparsely, whether it does, what it gains, and why not."""
+    """Show for each layer whether it can use sparse kernels, whether it does, what it gains, and why not."""
     from deploy.explain import explain_plans
 
     explanation, unknown = explain_plans(model, plan_b, plan_c, times)

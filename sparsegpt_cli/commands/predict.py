@@ -20,22 +20,20 @@ def predict(
     model: Annotated[Path, typer.Argument(help="The dense .onnx file.", show_default=False)],
     shapes: Annotated[
         str | None,
-        typer.Option(
-            help="MIN/OPT/MAX batch, or NAME:MIN/OPT/MAX with whole shapes (1x3x224x224); OPT is what counts."
-        ),
+        typer.Option(help="Batch MIN/OPT/MAX, or NAME:MIN/OPT/MAX with shapes such as 1x3x224x224; OPT is predicted."),
     ] = None,
     measure: Annotated[
         bool | None,
         typer.Option(
             "--measure/--estimate",
-            help="Time engines of a throw-away pruned copy, or estimate from shapes. "
-            "Default: measure where a GPU and TensorRT are, and the file is FP16 or INT8.",
+            help="Time the engines of a pruned copy, or estimate from shapes. Default: measure if there are a GPU "
+            "and TensorRT, and the file is FP16 or INT8.",
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A JSON file, for prune-export --profile.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the result, which prune --profile reads.")] = None,
 ) -> None:
-    """Say what 2:4 could gain before anyone prunes, from a dense model alone."""
+    """Predict the speed-up of 2:4 from a dense model, before pruning."""
     from deploy.graph import parse_shapes
     from deploy.predict import MeasuredPrediction
     from sparsegpt_cli.jobs.predicting import predict_file

@@ -26,16 +26,18 @@ def prune_export(
     of: o.JobOptions,
     pruning: o.PruneOptions,
     export: o.ExportOptions,
-    int8: Annotated[bool, typer.Option("--int8", help="Also export INT8: sparse.int8.onnx, dense.int8.onnx.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also export INT8: sparse.int8.onnx and dense.int8.onnx.")
+    ] = False,
     eval_data: o.EvalData = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
-    baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, to compare: magnitude.onnx.")] = True,
+    baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, for comparison: magnitude.onnx.")] = True,
 ) -> None:
-    """The main job: dense and sparse ONNX, their audit, comparison and report, from a trained model."""
+    """Prune a trained model and export it: dense and sparse ONNX files, their audit, comparison and report."""
     from sparsegpt_cli.jobs.job import run_identity
     from sparsegpt_cli.jobs.pipeline import prune_export as run
-    from sparsegpt_cli.jobs.pruning import prune as help_prune
+    from sparsegpt_cli.jobs.pruning import prune as run_prune
     from sparsegpt_cli.resume import open_unfinished_run
 
     for name in ("sparse.safetensors", "sparse.int8.safetensors"):
@@ -51,8 +53,8 @@ def prune_export(
         int8=int8,
         command=shlex.join(["sparsegpt-trt", *sys.argv[1:]]),
     )
-    if rank():  # under torchrun one process exports and reports, the others only help it prune
-        help_prune(job)
+    if rank():  # under torchrun all processes prune together; the first one exports and reports
+        run_prune(job)
         return
     with open_unfinished_run(out, run_identity(job), console) as unfinished, console.progress() as progress:
         content = run(job, out, progress, unfinished, console.say)
@@ -77,10 +79,10 @@ def prune(
     of: o.JobOptions,
     pruning: o.PruneOptions,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also round for export --precision int8: NAME.int8.safetensors.")
+        bool, typer.Option("--int8", help="Also write INT8 weights for export --precision int8: NAME.int8.safetensors.")
     ] = False,
 ) -> None:
-    """Prune a model and write its weights."""
+    """Prune a trained model and write its weights."""
     from sparsegpt_cli.jobs.job import pruning_identity, pruning_metadata
     from sparsegpt_cli.jobs.pruning import prune as run
     from sparsegpt_cli.resume import LAYERS, open_unfinished_run

@@ -16,9 +16,9 @@ __all__ = ["report"]
 @command
 def report(
     console: Console,
-    run: Annotated[Path, typer.Argument(help="The folder that prune-export wrote.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="A folder that prune-export wrote.", show_default=False)],
 ) -> None:
-    """Write the HTML report of a run again, with the engines and benchmarks that have come since."""
+    """Write the HTML report of a folder of prune-export again, with its new engines and benchmarks."""
     from sparsegpt_cli.report import render_report
 
     path = render_report(run)

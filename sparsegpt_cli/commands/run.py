@@ -19,27 +19,28 @@ def run(
     console: Console,
     context: typer.Context,
     config: ConfigFile = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to write to. Default: runs/NAME, after the configuration.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write to. Default: runs/NAME for NAME.yaml.")] = None,
 ) -> None:
-    """Everything that a configuration says, in its order; what is done and unchanged is not done again."""
+    """Run the stages of a configuration in their order.
+
+    Stages that are done and whose options and files have not changed are not run again.
+    """
     from sparsegpt_cli.run import FLOWS, resolve, run_stages
     from sparsegpt_core.torchrun import world_size
 
     given = context.ensure_object(Session).config
     if given is None:
-        raise typer.BadParameter("give a YAML file", param_hint="CONFIG")
+        raise typer.BadParameter("no configuration is given", param_hint="CONFIG")
     if world_size() > 1:
         raise InputError(
-            "run is one process", "Start it without torchrun; its stages can be started with it one by one."
+            "run does not work under torchrun", "Start it without torchrun, or start single stages with torchrun."
         )
     folder = out or Path("runs") / given.path.stem
     stages = resolve(given, folder, console.seed, context)
     if not stages:
         raise InputError(f"{given.path} has no stage", f"Stages are {', '.join(FLOWS)}.")
     for name in given.sections.keys() - {"run", *FLOWS}:
-        console.warn(f"{given.path}: {name} is no stage, its section is left out")
+        console.warn(f"{given.path}: {name} is not a stage; its section is ignored")
     outcome = run_stages(stages, folder, context, console)
     done = f"{len(outcome.ran)} stages done, {len(outcome.unchanged)} unchanged: {folder}"
     console.result({"out": str(folder), **outcome.to_json()}, [done])

@@ -21,22 +21,20 @@ _PATTERNS = ("2:4", "1:4")
 def sweep(
     console: Console,
     *,
-    weights: Annotated[
-        list[Path], typer.Option(help="A checkpoint of train or finetune, which notes its model; may be repeated.")
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write to; what is finished there is not computed again.")],
+    weights: Annotated[list[Path], typer.Option(help="A checkpoint of train or finetune; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to. Finished results in it are not computed again.")],
     config: ConfigFile = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="package.module:factory that checkpoints may name, which runs that code; may be repeated."),
+        typer.Option(help="package.module:factory that a checkpoint may name, which runs that code; may be repeated."),
     ] = None,
     data: o.DataOptions,
     eval_data: o.EvalData = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            help="magnitude, sparsegpt (as published), balanced, best, or cnn-sparsegpt (the research project's, for "
-            "the record only); may be repeated. Default: magnitude, sparsegpt and balanced."
+            help="magnitude, sparsegpt (as published), balanced, best, or cnn-sparsegpt (the research project's, "
+            "for comparison only); may be repeated. Default: magnitude, sparsegpt and balanced."
         ),
     ] = None,
     patterns: Annotated[
@@ -48,16 +46,19 @@ def sweep(
     ] = None,
     seeds: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Of the draws of calibration images; may be repeated. Default: 0."),
+        typer.Option(min=0, help="Seed of the calibration images; may be repeated. Default: 0."),
     ] = None,
     eval_samples: o.EvalSamples = 0,
     batch_size: o.BatchSize = 64,
-    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time, each in a process; they share the cores.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Results computed at the same time, each in its own process.")] = 1,
     device: o.Device = "auto",
     memory_limit: o.MemoryLimit = None,
 ) -> None:
-    """Prune checkpoints in many ways and compare: CSV, Parquet and pictures; goes on where it stopped."""
-    del config  # its keys have become flags
+    """Prune checkpoints in many ways and compare them.
+
+    Writes CSV, Parquet and pictures. A sweep that was stopped resumes where it stopped.
+    """
+    del config  # its keys are the flags' defaults
     from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.options import parse_size
     from sparsegpt_cli.sweep import Evaluator, Grid
@@ -69,8 +70,8 @@ def sweep(
     limit = parse_size(memory_limit) if memory_limit else None
     swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
     total = len(swept.rows) + len(swept.failed)
-    said = f"{len(swept.rows)} of {total} cells: {out / 'results.csv'}, {out / 'pictures'}"
-    console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), said])
+    summary = f"{len(swept.rows)} of {total} cells: {out / 'results.csv'}, {out / 'pictures'}"
+    console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), summary])
     for cell in swept.failed:
         console.error(f"{cell['cell']}: {cell['error']}. {cell['hint']}".rstrip())
     if swept.failed:

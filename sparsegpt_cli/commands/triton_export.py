@@ -21,22 +21,25 @@ __all__ = ["triton_export"]
 def triton_export(
     console: Console,
     model: Annotated[Path, typer.Argument(help="An .onnx file, or a .plan with its sidecar.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The model repository; made where it is not there.")],
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: that of its file.")] = None,
+    out: Annotated[Path, typer.Option(help="The model repository; it is made if it does not exist.")],
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the name of its file.")] = None,
     version: Annotated[int, typer.Option(min=1, help="The version's number.")] = 1,
     max_batch_size: Annotated[
         int | None,
-        typer.Option(min=0, help="0 for no batching. Default: 32, or the plan's, where the batch is dynamic."),
+        typer.Option(min=0, help="0: no batching. Default: 32, or the plan's maximum, if the batch is dynamic."),
     ] = None,
     preferred_batch_sizes: Annotated[
-        str | None, typer.Option(help="Batches to run as soon as they can be formed, with commas: 8,32.")
+        str | None,
+        typer.Option(help="Batch sizes that run at once when enough requests wait, separated by commas: 8,32."),
     ] = None,
-    max_queue_delay_us: Annotated[int, typer.Option(min=0, help="How long a request may wait for others.")] = 100,
-    instances: Annotated[int, typer.Option(min=1, help="Copies of the model, on each GPU.")] = 1,
-    gpu: Annotated[list[int] | None, typer.Option(min=0, help="A GPU to use. Default: all there are.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there of this version.")] = False,
+    max_queue_delay_us: Annotated[
+        int, typer.Option(min=0, help="Microseconds that a request may wait for others.")
+    ] = 100,
+    instances: Annotated[int, typer.Option(min=1, help="Instances of the model on each GPU.")] = 1,
+    gpu: Annotated[list[int] | None, typer.Option(min=0, help="A GPU to use; may be repeated. Default: all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace this version if it exists.")] = False,
 ) -> None:
-    """Put a model into a repository for Triton Inference Server."""
+    """Write a model to a model repository of Triton Inference Server."""
     from export.triton import TritonSettings, write_repository
 
     settings = TritonSettings(
@@ -60,14 +63,14 @@ def _sizes(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(size) for size in text.split(",")) if text else ()
     except ValueError:
-        raise InputError(f"--preferred-batch-sizes '{text}' are no numbers", "For example 8,32.") from None
+        raise InputError(f"--preferred-batch-sizes '{text}' is not a list of numbers", "For example 8,32.") from None
 
 
 def _signature(plan: Path) -> PlanSignature:
-    """Read a plan's inputs and outputs from its sidecar: the plan itself tells them only to its TensorRT.
+    """Read a plan's inputs and outputs from its sidecar, since only TensorRT can read the plan.
 
     Raises:
-        InputError: The plan is not what its sidecar records, or is one of TensorRT-RTX.
+        InputError: The plan differs from its sidecar, or is a plan of TensorRT-RTX.
     """
     from onnx import TensorProto, helper
 
@@ -90,6 +93,6 @@ def _signature(plan: Path) -> PlanSignature:
         raise InputError(f"{sidecar_path(plan)} is not complete", "Build the plan again.") from error
     if backend != "tensorrt":
         raise InputError(
-            f"{plan} is a plan of {backend}, and Triton serves those of TensorRT", "Build with --backend tensorrt."
+            f"{plan} is a plan of {backend}, and Triton serves plans of tensorrt only", "Build with --backend tensorrt."
         )
     return PlanSignature(helper.make_graph([], "plan", inputs, outputs), largest)

@@ -17,16 +17,18 @@ __all__ = ["verify"]
 def verify(
     console: Console,
     model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
-    pattern: Annotated[str | None, typer.Option(help="N:M; by default what the model notes, else 2:4.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="N:M. Default: the pattern in the model's metadata, else 2:4.")
+    ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
-            help="Exit with 1 where a layer is 'dense' that could be sparse (and is not noted as left dense on "
-            "purpose), or where one is 'ineligible' for whatever reason."
+            help="dense: exit with 1 if a layer is dense that could be sparse, unless pruning left it dense on "
+            "purpose; ineligible: exit with 1 if a layer cannot use sparse kernels for any reason."
         ),
     ] = None,
 ) -> None:
-    """Audit the pattern of every weight in an ONNX file, and say why a layer is not eligible."""
+    """Check the pattern of every weight in an ONNX file, and show why layers cannot use sparse kernels."""
     from export.audit import audit_model
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import NM, parse_pattern

@@ -17,29 +17,29 @@ __all__ = ["BuildOptions", "EngineOptions"]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the command line says about a build."""
+    """How to build an engine."""
 
     shapes: Annotated[
         str | None,
         typer.Option(
-            help="MIN/OPT/MAX batch, or NAME:MIN/OPT/MAX with whole shapes (1x3x224x224); OPT is built and timed for."
+            help="Batch MIN/OPT/MAX, or NAME:MIN/OPT/MAX with shapes such as 1x3x224x224; OPT is optimised and timed."
         ),
     ] = None
     opt_level: Annotated[int | None, typer.Option(help="Builder optimisation level, 0 to 5.")] = None
     workspace: Annotated[
-        str | None, typer.Option(help="The most memory a kernel may use, such as 4GiB. Default: all there is.")
+        str | None, typer.Option(help="Memory limit of each kernel, such as 4GiB. Default: all memory.")
     ] = None
-    tactic_sources: Annotated[str | None, typer.Option(help="Kernel libraries, with commas.")] = None
+    tactic_sources: Annotated[str | None, typer.Option(help="Kernel libraries, separated by commas.")] = None
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Let later versions of TensorRT load the plan.")
+        bool, typer.Option("--version-compatible", help="Let later TensorRT versions load the plan.")
     ] = False
     hardware: Annotated[
         str | None,
-        typer.Option(help="GPUs the plan is for beside this one: ampere-plus or same-compute-capability (tensorrt)."),
+        typer.Option(help="Other GPUs that may load the plan: ampere-plus or same-compute-capability (tensorrt only)."),
     ] = None
 
     def settings(self, **more: Any) -> BuildSettings:
-        """What the options mean; ``more`` are further fields.
+        """Return the settings; ``more`` are further fields.
 
         Raises:
             InputError: A value is out of range or cannot be read.
@@ -62,21 +62,21 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the command line says about engines."""
+    """How to build and time the engines of a benchmark."""
 
-    rebuilds: Annotated[int, typer.Option(min=1, help="How often each engine is built: tactic choice is noisy.")] = 2
+    rebuilds: Annotated[int, typer.Option(min=1, help="Builds of each engine; the choice of tactics varies.")] = 2
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Launch each inference as one CUDA graph.")
     ] = True
-    transfers: Annotated[bool, typer.Option("--transfers", help="Time copies to and from the GPU too.")] = False
+    transfers: Annotated[bool, typer.Option("--transfers", help="Also time the copies to and from the GPU.")] = False
     host_clock: Annotated[
-        bool, typer.Option("--host-clock", help="Time by the host's clock, not between events on the GPU.")
+        bool, typer.Option("--host-clock", help="Time with the host's clock instead of GPU events.")
     ] = False
-    streams: Annotated[int, typer.Option(min=1, help="Inferences at the same time.")] = 1
-    plans: Annotated[Path | None, typer.Option(help="A folder to keep the plans in: A1.plan, B1.plan, ...")] = None
+    streams: Annotated[int, typer.Option(min=1, help="Inferences that run at the same time.")] = 1
+    plans: Annotated[Path | None, typer.Option(help="A folder for the plans: A1.plan, B1.plan, ...")] = None
 
     def settings(self, build: BuildSettings) -> EngineSettings:
-        """What the options mean, with engines built in this way."""
+        """Return the settings, with those of each build."""
         from deploy.benchmark import EngineSettings
         from deploy.measure import Regime
 

@@ -15,22 +15,24 @@ __all__ = ["ExportOptions"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the command line says about the ONNX files."""
+    """How to write ONNX files."""
 
-    io_dtype: Annotated[str, typer.Option(help="What FP16 files take and give: fp32 or fp16.")] = "fp32"
-    opset: Annotated[int, typer.Option(help="Version of ONNX's operators; TensorRT 8.6 reads up to 17.")] = 20
+    io_dtype: Annotated[str, typer.Option(help="Type of the inputs and outputs of FP16 files: fp32 or fp16.")] = "fp32"
+    opset: Annotated[int, typer.Option(help="ONNX operator set; TensorRT 8.6 reads up to 17.")] = 20
     fold_batch_norm: Annotated[bool, typer.Option(help="Fold batch norms into the convolutions before them.")] = True
-    dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Make height and width dynamic.")] = False
     ranges: Annotated[
         str,
-        typer.Option(help="INT8 activation ranges: auto (by held-out error), max, percentile-99.99, entropy, mse."),
+        typer.Option(
+            help="INT8 activation ranges: max, percentile-99.99, entropy, mse, or auto: the best by held-out error."
+        ),
     ] = "auto"
     int8_ends: Annotated[
-        bool, typer.Option("--int8-ends", help="Quantise the first convolution and the last layer too.")
+        bool, typer.Option("--int8-ends", help="Also quantise the first convolution and the last layer.")
     ] = False
 
     def settings(self) -> ExportSettings:
-        """What the options mean.
+        """Return the settings.
 
         Raises:
             InputError: A value is out of range.

@@ -28,64 +28,85 @@ def _above_zero(value: float) -> float:
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """What the command line says about pruning; None leaves it to ``quality``."""
+    """How to prune; None leaves a value to ``quality``."""
 
     pattern: Pattern = "2:4"
-    quality: Annotated[str, typer.Option(help="fast, balanced or best: how much time accuracy is worth.")] = "balanced"
-    method: Annotated[str, typer.Option(help="sparsegpt, or magnitude as the baseline.")] = "sparsegpt"
+    quality: Annotated[
+        str,
+        typer.Option(
+            help="fast, balanced or best: more accuracy for more time. Sets mask, alpha, refit, permute, views and "
+            "batch-norm."
+        ),
+    ] = "balanced"
+    method: Annotated[str, typer.Option(help="sparsegpt, or magnitude: the baseline.")] = "sparsegpt"
     mask: Annotated[
         str | None,
-        typer.Option(help="adaptive (SparseGPT's), exact, admm, or auto: the best by held-out error. By --quality."),
+        typer.Option(help="adaptive (SparseGPT's), exact, admm, or auto: the better by held-out error."),
     ] = None
     alpha: Annotated[
         str | None,
-        typer.Option(help="How far to aim at the dense network's outputs: 0 to 1, or auto by held-out error."),
+        typer.Option(help="0: fit the pruned network's own outputs; 1: the dense network's; auto: by held-out error."),
     ] = None
     refit: Annotated[
-        bool | None, typer.Option("--refit/--no-refit", help="Solve for the kept weights exactly on the mask.")
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Fit the kept weights exactly to the mask."),
     ] = None
     bias: Annotated[
-        bool | None, typer.Option("--bias/--no-bias", help="Keep output means by shifting biases or batch norms.")
+        bool | None,
+        typer.Option("--bias/--no-bias", help="Keep the mean outputs by shifting biases or batch norms."),
     ] = None
     damping: Annotated[
-        float | None, typer.Option(help="λ of the Hessian, relative to its mean diagonal. By the data.")
+        float | None,
+        typer.Option(help="λ on the Hessian's diagonal, relative to its mean. Default: by the number of positions."),
     ] = None
     positions_per_column: Annotated[
-        float, typer.Option(min=0, help="Positions to look at for each column of a layer, where cheaper; 0: all.")
+        float,
+        typer.Option(min=0, help="Sampled positions for each column of a layer's Hessian, if that is cheaper; 0: all."),
     ] = 80
     include: Annotated[
-        list[str] | None, typer.Option(help="Prune layers of this glob although they are first, last or excluded.")
+        list[str] | None,
+        typer.Option(help="Glob of layers to prune although they are first, last or excluded; may be repeated."),
     ] = None
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave layers of this glob dense.")] = None
+    exclude: Annotated[list[str] | None, typer.Option(help="Glob of layers to leave dense; may be repeated.")] = None
     profile: Annotated[
-        Path | None, typer.Option(help="Leave layers dense that gain nothing by this JSON of predict or explain.")
+        Path | None, typer.Option(help="A JSON file of predict or explain; layers that gain nothing stay dense.")
     ] = None
 
     permute: Annotated[
-        bool | None, typer.Option("--permute/--no-permute", help="Order channels first, so that N:M loses less.")
+        bool | None,
+        typer.Option("--permute/--no-permute", help="Reorder channels first, to lose less with N:M."),
     ] = None
     permute_seconds: Annotated[
-        float, typer.Option(callback=_above_zero, help="Stop the search for channel orders after so long; above 0.")
+        float, typer.Option(callback=_above_zero, help="Seconds after which the search for channel orders stops.")
     ] = 120
     views: Annotated[
-        int | None, typer.Option(min=0, help="Shifted and mirrored copies of each calibration image. By --quality.")
+        int | None,
+        typer.Option(min=0, help="Shifted and mirrored copies of each calibration image."),
     ] = None
     batch_norm: Annotated[
         str | None,
-        typer.Option(help="keep the trained statistics, new ones, or auto: the closer to the dense network."),
+        typer.Option(help="keep the trained statistics, new ones, or auto: the better by held-out error."),
     ] = None
     global_budget: Annotated[
-        bool, typer.Option("--global-budget", help="Share a fraction of zeros among layers, not the same for each.")
+        bool,
+        typer.Option(
+            "--global-budget", help="Let layers share a fraction of zeros, instead of the same fraction in each."
+        ),
     ] = False
     layers: Annotated[
-        str, typer.Option(help="all, or auto: leave the worst dense, for --max-disagreement (then 0.5% by default).")
+        str,
+        typer.Option(
+            help="all, or auto: leave the worst layers dense, with --max-disagreement 0.5% unless a target is given."
+        ),
     ] = "all"
     max_disagreement: Annotated[
         str | None,
-        typer.Option(help="Leave the worst layers dense until no more held-out images than this change class: 0.5%."),
+        typer.Option(
+            help="Leave the worst layers dense until at most this percentage of held-out images changes class."
+        ),
     ] = None
     sparsity_budget: Annotated[
-        float | None, typer.Option(help="Leave the worst layers dense while this share of all weights stays zero: 0.4.")
+        float | None, typer.Option(help="Leave the worst layers dense while this fraction of all weights stays zero.")
     ] = None
 
     def quality_settings(self) -> Quality:

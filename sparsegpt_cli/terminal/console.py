@@ -1,4 +1,4 @@
-"""What a command shows: results on standard output, everything else on standard error."""
+"""The output of a command: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from sparsegpt_core.torchrun import rank
 
 __all__ = ["Console", "logged_warnings", "report_error"]
 
-_LINE_SECONDS = 5.0
+_SECONDS_BETWEEN_LINES = 5.0
 
 
 class Console:
-    """One command's output, and its seed. Of several processes under ``torchrun`` only the first shows anything.
+    """The output of a command, and its seed. Under ``torchrun`` only the first process shows anything.
 
     Args:
-        as_json: Print one JSON object on standard output and nothing else there.
-        quiet: No progress and no messages; errors, warnings and the result still come.
-        seed: For everything drawn at random.
+        as_json: Print one JSON object on standard output, and nothing else.
+        quiet: Show no progress and no messages, only errors, warnings and the result.
+        seed: Seed of the command's random numbers.
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False, seed: int = 0) -> None:
@@ -53,11 +53,11 @@ class Console:
             self._err.print(f"[yellow]warning:[/] {escape(with_flags(message))}", highlight=False, soft_wrap=True)
 
     def error(self, message: str) -> None:
-        """Show why a check failed, on standard error."""
+        """Show on standard error why a check failed."""
         self._err.print(f"[bold red]error:[/] {escape(with_flags(message))}", highlight=False, soft_wrap=True)
 
     def result(self, content: dict[str, Any], lines: Sequence[str | Table]) -> None:
-        """Show a result: ``content`` as JSON, or ``lines`` for people."""
+        """Show a result: ``content`` as JSON, or ``lines`` as text."""
         if self._mute:
             return
         if self.as_json:
@@ -68,7 +68,7 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[ProgressHook]:
-        """Give a progress hook: bars with the time left on a terminal, lines elsewhere."""
+        """Return a progress hook: on a terminal bars with the time left, elsewhere lines."""
         if self.quiet:
             yield silent
         elif self._err.is_terminal:
@@ -81,7 +81,7 @@ class Console:
 
 def _rich(stream: Any) -> RichConsole:
     console = RichConsole(file=stream)
-    # Where no terminal tells its width, tables are not squeezed into 80 columns.
+    # Without a terminal the width is not known; Rich would squeeze tables into 80 columns.
     return console if console.is_terminal else RichConsole(file=stream, width=140)
 
 
@@ -97,7 +97,7 @@ def logged_warnings(logger: logging.Logger) -> Iterator[None]:
 
 
 class _Shown(logging.Handler):
-    """Shows each message once."""
+    """A handler that shows each message once."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -124,7 +124,7 @@ class _Bars:
 
 
 class _Lines:
-    """A line at the start and the end of every stage, and every few seconds between."""
+    """Lines at the start and the end of each stage, and every few seconds between them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -134,11 +134,11 @@ class _Lines:
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if done == 0 or stage not in self._begun:
-            # What goes on where it was begins beyond 0.
+            # A resumed stage starts above 0.
             self._begun[stage] = (now, done)
             self._last = now
             self._console.say(f"{stage} {done}/{total} ..." if done else f"{stage} ...")
-        elif done == total or now - self._last >= _LINE_SECONDS:
+        elif done == total or now - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
             started, first = self._begun[stage]
             elapsed = now - started
@@ -151,7 +151,7 @@ def _clock(seconds: float) -> str:
 
 
 def report_error(error: SparseGPTError, as_json: bool) -> None:
-    """Show an error as one line (two with a hint); as JSON on standard output too where asked for."""
+    """Show an error and its hint in one line on standard error; with ``as_json`` also as JSON on standard output."""
     message, hint = with_flags(str(error)), with_flags(error.hint)
     if as_json:
         sys.stdout.write(json.dumps({"error": message, "hint": hint}) + "\n")

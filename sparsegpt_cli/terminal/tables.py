@@ -33,7 +33,19 @@ __all__ = [
 
 
 def table(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Make a plain table: ``left`` columns hold text, the ``right`` ones behind them numbers."""
+    """Make a plain table of left-aligned columns, followed by right-aligned ones.
+
+    Args:
+        left: Headings of the left-aligned columns, for text.
+        right: Headings of the right-aligned columns, for numbers.
+        rows: The cells of each row.
+
+    Example:
+        >>> from rich.console import Console
+        >>> Console(width=40).print(table(["layer"], ["zeros"], [["conv1", "50 %"]]))
+        layer  zeros
+        conv1   50 %
+    """
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in left:
         made.add_column(name, overflow="fold")
@@ -45,7 +57,7 @@ def table(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str
 
 
 def layer_table(layers: Sequence[dict[str, Any]]) -> Table:
-    """The layers of a pruning run."""
+    """Make a table of the layers of a pruning run, as ``prune --json`` prints them."""
     rows = [
         [
             layer["name"],
@@ -63,7 +75,7 @@ def layer_table(layers: Sequence[dict[str, Any]]) -> Table:
 
 
 def outputs_table(outputs: dict[str, Any]) -> Table:
-    """How far every output of every version is from dense."""
+    """Make a table of the distance of each output of each version from the dense one."""
     rows = [
         [name, output, _scientific(error), str(outputs["samples"])]
         for name, errors in outputs["relative_errors"].items()
@@ -73,7 +85,7 @@ def outputs_table(outputs: dict[str, Any]) -> Table:
 
 
 def accuracy_table(accuracy: dict[str, Any]) -> Table:
-    """Accuracy of every version, with what it lost against dense."""
+    """Make a table of the accuracy of each version, with its difference from the dense one."""
     rows = [
         [
             name,
@@ -92,7 +104,7 @@ def accuracy_table(accuracy: dict[str, Any]) -> Table:
 
 
 def latency_table(content: dict[str, Any], runtime: str) -> Table:
-    """Latency of every version; runtime and images per call stand in the heading."""
+    """Make a table of the latency of each version. The heading names the runtime and the batch size."""
     rows = [
         [name, *(_number(arm[key], ".3f") for key in ("p50_ms", "p95_ms", "p99_ms")), str(arm["samples"])]
         for name, arm in content["latency"].items()
@@ -102,7 +114,7 @@ def latency_table(content: dict[str, Any], runtime: str) -> Table:
 
 
 def audit_table(result: AuditResult) -> Table:
-    """The audit of an ONNX file."""
+    """Make a table of the weights of an ONNX file."""
     rows = [
         [
             layer.name,
@@ -119,7 +131,7 @@ def audit_table(result: AuditResult) -> Table:
 
 
 def explanation_table(explanation: Explanation) -> Table:
-    """What became of every layer in the engines."""
+    """Make a table of the layers of a sparse model and its engines."""
     rows = [
         [
             layer.name,
@@ -143,7 +155,7 @@ def explanation_table(explanation: Explanation) -> Table:
 
 
 def prediction_table(prediction: EstimatedPrediction) -> Table:
-    """What every layer could gain, as estimated."""
+    """Make a table of the estimated gain of each layer."""
     rows = [
         [
             layer.name,
@@ -160,17 +172,17 @@ def prediction_table(prediction: EstimatedPrediction) -> Table:
 
 
 def advice_lines(layers: Iterable[ExplainedLayer | PredictedLayer]) -> list[str]:
-    """What each reason code in a table means, with the number of its layers."""
+    """Return a line for each reason code in a table: its number of layers and its meaning."""
     reasons = Counter(layer.reason for layer in layers if layer.reason is not None)
     return [f"{reason.value} ({count}): {reason.advice}" for reason, count in reasons.most_common()]
 
 
 def doctor_table(checks: Sequence[Check]) -> Table:
-    """What the doctor found."""
+    """Make a table of the libraries and devices of a machine."""
     rows = [
         [check.name, "ok" if check.ok else "missing", check.detail, "" if check.ok else check.fix] for check in checks
     ]
-    return table(["", "", "", "how to add it"], [], rows)
+    return table(["", "", "", "how to install it"], [], rows)
 
 
 def _shape(shape: Sequence[int] | None) -> str:
@@ -190,7 +202,12 @@ def _scientific(value: float | None) -> str:
 
 
 def interval(difference: dict[str, float] | None) -> str:
-    """Show a difference in percentage points with its interval."""
+    """Format a difference in percentage points with its 95 % confidence interval.
+
+    Example:
+        >>> interval({"value": -0.25, "low": -0.5, "high": 0.0})
+        '-0.25 (-0.50 … +0.00)'
+    """
     if difference is None:
         return "-"
     return f"{difference['value']:+.2f} ({difference['low']:+.2f} … {difference['high']:+.2f})"

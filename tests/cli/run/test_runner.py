@@ -280,7 +280,7 @@ def test_a_folder_that_cannot_be_made(cli, tmp_path):
 
 def test_torchrun_is_for_single_stages(again, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "run is one process" in again().err
+    assert "run does not work under torchrun" in again().err
 
 
 def killed_when_there_is(path, command):

@@ -40,7 +40,7 @@ ELSEWHERE = [
     Row("the GPU's memory is full", "train …", "the GPU's memory is full with batches of 8: halved to 4", code=0, test="errors/test_numbers.py::test_evaluation_goes_on_with_halves"),
     Row("the GPU's memory is full with one image", "prune …", "out of memory on the GPU. Use a smaller --batch-size, fewer --samples, smaller images or fewer classes.", test="errors/test_numbers.py::test_full_with_a_single_image"),
     Row("no memory", "prune …", "out of memory. Use a smaller --batch-size, fewer --samples, smaller images or fewer classes.", test="errors/test_numbers.py::test_no_memory"),
-    Row("the system fails", "prune …", "data: Input/output error. Check the path, who may read and write there, and the space left.", test="errors/test_numbers.py::test_what_the_system_refuses_is_one_line"),
+    Row("the system fails", "prune …", "data: Input/output error. Check the path, its permissions, and the free space.", test="errors/test_numbers.py::test_what_the_system_refuses_is_one_line"),
 ]
 # fmt: on
 ROWS = [*COMMANDS, *ELSEWHERE]
