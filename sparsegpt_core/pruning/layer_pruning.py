@@ -73,7 +73,7 @@ def prune_with_calibration(
             held_out,
             int8_weights=int8_weights,
         )
-    int8_weight = solution.integers
+    int8_weight = solution.int8_weight
     if int8_weight is not None:
         int8_weight = replace(int8_weight, values=matrix_to_weight(int8_weight.values, layer.shape))
     return LayerOutcome(

@@ -1,11 +1,12 @@
-"""Prune one layer's matrix, and say what that does to its output."""
+"""Prune one layer's weight matrix, and measure the effect on the layer's output."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,32 +24,63 @@ from sparsegpt_core.statistics import Moments, pooled
 
 __all__ = ["Solution", "solve"]
 
-_TAME = 2.0**20  # mean(diag H) from its inverse up to this needs no scaling
-_ROWS = 256  # that one thread solves: fewer would spend their time in Python, more leave cores idle
+_MAX_UNSCALED_MEAN_DIAGONAL = 2.0**20  # of H; mean(diag H) from the inverse of this up to this needs no scaling
+_ROWS_PER_TASK = 256  # fewer would spend a thread's time in Python, more would leave cores idle
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A pruned matrix (K, d) and its errors, E‖W x − Ŵ x̃ − shift‖² / E‖W x‖².
+    """A pruned weight matrix and its errors.
 
-    x̃ is the input in the network as pruned so far, x that in the dense network where the moments know of it
-    (``cross``), and else x̃ as well. ``shift`` (K,) is what to add to the outputs, None where the moments are not
-    centred. ``magnitude_error`` is what magnitude pruning would have cost on the same inputs, ``inherited_error``
-    what the dense weights would, None without ``cross``, each with its best shift. ``sensitivity`` is what pruning
-    adds to the error of held-out samples, without those in the fit; None where none were. ``damping`` is λ relative
-    to mean(diag H), as it was finally used; ``choices`` counts the rows that took each mask and α; ``integers`` is
-    the matrix on an INT8 grid, None where that is not asked for.
+    An error is E‖W x − Ŵ x̃ − shift‖² / E‖W x‖². x̃ is the layer's input in the network pruned so far. x is its input
+    in the dense network where the moments have a ``cross``, and x̃ elsewhere.
     """
 
     matrix: Tensor
+    """Ŵ (K, d), exactly zero where pruned."""
     shift: Tensor | None
+    """(K,), to add to the outputs; None where the moments are not centred."""
     relative_error: float
+    """The error of Ŵ."""
     magnitude_error: float
+    """The error of magnitude pruning on the same inputs, with its own best shift."""
     inherited_error: float | None
+    """The error of the dense weights W, with their best shift; None without ``cross``."""
     sensitivity: float | None
+    """What pruning adds to the error on held-out samples, before they join the fit; None without held-out samples."""
     damping: float
+    """The λ in use, relative to mean(diag H)."""
     choices: dict[Choice, int]
-    integers: Int8Weight | None = None
+    """How many rows took each mask and α."""
+    int8_weight: Int8Weight | None = None
+    """Ŵ on an INT8 grid; None unless requested."""
+
+
+class BlockSums(NamedTuple):
+    """Sums over a block of rows: the terms of the layer's errors."""
+
+    dense_energy: Tensor
+    """tr(W H Wᵀ) = E‖W x̃‖²."""
+    overlap: Tensor
+    """tr(C Wᵀ), of the dense outputs W x with W x̃."""
+    sparse_loss: Tensor
+    """E‖W x − Ŵ x̃‖² − E‖W x − W x̃‖²."""
+    magnitude_loss: Tensor
+    """The same for magnitude pruning."""
+    held_out_loss: Tensor
+    """The same for Ŵ before the last refit, on held-out samples; 0 without them."""
+    choices: Tensor
+    """(choices,), how many rows took each choice."""
+
+    @classmethod
+    def zeros(cls, like: Tensor, choices: int) -> BlockSums:
+        """Return the sums over no row, with the dtype and device of ``like``."""
+        return cls(*(like.new_zeros(choices if field == "choices" else ()) for field in cls._fields))
+
+    def add(self, block: BlockSums) -> None:
+        """Add the sums of a block in place, field by field."""
+        for total, part in zip(self, block):
+            total.add_(part)
 
 
 def solve(
@@ -61,20 +93,40 @@ def solve(
     *,
     int8_weights: bool = False,
 ) -> Solution:
-    """Prune ``weight`` (K, d) towards the dense target, and refit it, as the settings have it.
+    """Prune a weight matrix towards the dense target, and refit it, as the settings specify.
 
-    Where they leave a choice, every row takes what does best on the held-out moments, and is then refitted to all.
-
-    For N:M the rows know nothing of each other: threads and processes share them, always in the same blocks,
-    and all processes return the whole. Columns that are never active (H_jj = 0) cannot matter: their weights
+    Where the settings leave a choice of mask or α, every row takes the choice with the smallest loss on the held-out
+    moments, and is then refitted to all samples. For N:M the rows are independent: threads and processes share them,
+    always in the same blocks. Columns that are never active (H_jj = 0) do not affect the output, so their weights
     become 0.
 
+    Args:
+        weight: W (K, d).
+        moments: Those of the samples to fit to.
+        settings: Pattern, masks, α, damping, and whether to refit.
+        name: The layer, for messages.
+        world: The processes that share the rows. All of them return the whole solution.
+        held_out: The moments of the held-out samples, if any.
+        int8_weights: Whether to round the solution to INT8 as well.
+
     Raises:
-        NumericsError: The Hessian cannot be damped enough; the message names the layer.
+        NumericsError: The Hessian is not positive definite even with the largest damping. The message names the layer.
+
+    Example:
+        >>> import torch
+        >>> from sparsegpt_core.linalg import DenseHessian
+        >>> _ = torch.manual_seed(0)
+        >>> weight, x = torch.randn(8, 16), torch.randn(100, 16)
+        >>> moments = Moments(DenseHessian(x.T @ x / 100), cross=None, energy=None, positions=100, used=100)
+        >>> solution = solve(weight, moments, PruneSettings())
+        >>> int((solution.matrix == 0).sum())  # 2:4
+        64
+        >>> solution.relative_error < solution.magnitude_error
+        True
     """
-    root = _taming_root(moments.hessian)
-    if root != 1:
-        moments, held_out = moments.scaled(root), held_out and held_out.scaled(root)
+    scale = _input_scale(moments.hessian)
+    if scale != 1:
+        moments, held_out = moments.scaled(scale), held_out and held_out.scaled(scale)
     damping = settings.damping_for(moments.used, weight.shape[1])
     factor = moments.hessian.factor(damping, name, world)
     alphas = settings.alphas if moments.cross is not None else (0.0,)
@@ -82,92 +134,91 @@ def solve(
     choices = list(product(masks, alphas))
     resolvents = Resolvents.of(moments.hessian, factor) if "admm" in masks else None
     solver = Solver(factor, resolvents, settings, name)
-    everything = moments if held_out is None else pooled(moments, held_out)
+    combined = moments if held_out is None else pooled(moments, held_out)
     dense = weight.masked_fill(factor.dead, 0)
 
-    def solve_block(rows: slice) -> tuple[Tensor, Tensor]:
-        own = Rows.of(dense, everything, rows)
+    def solve_block(rows: slice) -> tuple[Tensor, BlockSums]:
+        # The block's W, W H and C − W H, each (rows, d).
+        block = Rows.of(dense, combined, rows)
+        # Ŵ and Ŵ H (rows, d). With held-out samples, each row's best choice (rows,) and its loss (rows,).
         if held_out is None:
-            sparse, image = solver.prune(own, choices[0])
-            chosen, losses = sparse.new_zeros(len(sparse), dtype=torch.long), sparse.new_zeros(1)
+            sparse, sparse_hessian = solver.prune(block, choices[0])
+            chosen, held_out_losses = sparse.new_zeros(len(sparse), dtype=torch.long), sparse.new_zeros(1)
         else:
             fitted, judge = Rows.of(dense, moments, rows), Rows.of(dense, held_out, rows)
-            sparse, image, chosen, losses = solver.choose(fitted, judge, own, choices)
-        counts = torch.bincount(chosen, minlength=len(choices))
-        baseline = magnitude(own.weight, settings.pattern)
-        terms = [
-            (own.weight * own.product).sum(),
-            (own.weight * (own.product + own.gap)).sum(),
-            own.losses(sparse, image).sum(),
-            own.losses(baseline, baseline @ own.hessian).sum(),
-            losses.sum(),
-        ]
-        return sparse, torch.cat([torch.stack(terms), counts.to(sparse.dtype)])
+            sparse, sparse_hessian, chosen, held_out_losses = solver.choose(fitted, judge, block, choices)
+        # Magnitude pruning of the same rows, to compare with.
+        baseline = magnitude(block.weight, settings.pattern)
+        return sparse, BlockSums(
+            dense_energy=(block.weight * block.weight_hessian).sum(),
+            overlap=(block.weight * (block.weight_hessian + block.target_gap)).sum(),
+            sparse_loss=block.losses(sparse, sparse_hessian).sum(),
+            magnitude_loss=block.losses(baseline, baseline @ block.hessian).sum(),
+            held_out_loss=held_out_losses.sum(),
+            choices=torch.bincount(chosen, minlength=len(choices)),
+        )
 
-    size = _ROWS if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
+    # The same blocks for any number of threads and processes; each process solves its share of them.
+    size = _ROWS_PER_TASK if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
     blocks = spans(len(weight), size)
     own_blocks = blocks[world.share(len(blocks))]
-    matrix, terms = torch.zeros_like(weight), weight.new_zeros(5 + len(choices))
-    for rows, (block, sums) in zip(own_blocks, each(solve_block, own_blocks, weight.device)):
-        matrix[rows] = block
-        terms += sums
-    world.add_up([matrix, terms])
-    solution = _describe(dense, matrix, everything, factor.damping, terms.tolist(), choices)
-    if int8_weights:
-        solution = replace(solution, integers=_round(matrix, everything, factor, blocks, root, world))
-    shift = None if solution.shift is None else solution.shift / root
-    return replace(solution, shift=shift, sensitivity=None if held_out is None else solution.sensitivity)
+    matrix, totals = torch.zeros_like(weight), BlockSums.zeros(weight, len(choices))
+    for rows, (sparse, sums) in zip(own_blocks, each(solve_block, own_blocks, weight.device)):
+        matrix[rows] = sparse
+        totals.add(sums)
+    world.add_up([matrix, *totals])
 
-
-def _round(
-    matrix: Tensor, moments: Moments, factor: Factor, blocks: Sequence[slice], root: float, world: World
-) -> Int8Weight:
-    """Round a refitted matrix (K, d) to INT8, each block of rows in one piece."""
-    importance = moments.hessian.diagonal() + factor.shift
-
-    def round_block(rows: slice) -> tuple[Tensor, Tensor]:
-        scales = grid_scales(matrix[rows], importance)
-        return quantise(matrix[rows], factor.upper, scales) / scales[:, None], scales
-
-    own = blocks[world.share(len(blocks))]
-    values, scales = torch.zeros_like(matrix), matrix.new_zeros(len(matrix))
-    for rows, found in zip(own, each(round_block, own, matrix.device)):
-        values[rows], scales[rows] = found
-    world.add_up([values, scales])
-    values.round_()
-    shift = torch.zeros_like(scales)
-    if moments.mean is not None:  # H is centred and knows nothing of the mean
-        shift = (matrix - values * scales[:, None]) @ moments.mean / root
-    return Int8Weight(values.to(torch.int8), scales, shift)
-
-
-def _taming_root(hessian: Hessian) -> float:
-    """The power of two to scale huge or tiny inputs by, which changes no weight: squares of H would overflow."""
-    mean = float(hessian.diagonal().double().mean())
-    return 1.0 if not mean or 1 / _TAME <= mean <= _TAME else 2.0 ** -(math.frexp(mean)[1] // 2)
-
-
-def _describe(
-    dense: Tensor, matrix: Tensor, moments: Moments, damping: float, terms: list[float], choices: list[Choice]
-) -> Solution:
-    own, overlap, sparse, baseline, judged, *counts = terms
-    energy, inherited, shift = own, 0.0, None
-    if moments.energy is not None:
-        energy = moments.energy
-        inherited = max(0.0, energy - 2 * overlap + own)
-    whole = energy
-    if moments.mean is not None:
-        outputs = dense @ moments.mean if moments.output_mean is None else moments.output_mean
-        shift = outputs - matrix @ moments.mean
-        whole += float(outputs.square().sum())
-    whole = whole or 1.0
+    # Of the layer as a whole: its energy E‖W x‖², the dense weights' error, and the shift of the outputs' means.
+    energy, inherited, shift = float(totals.dense_energy), 0.0, None
+    if combined.energy is not None:
+        inherited = max(0.0, combined.energy - 2 * float(totals.overlap) + energy)
+        energy = combined.energy
+    if combined.mean is not None:
+        outputs = dense @ combined.mean if combined.output_mean is None else combined.output_mean  # (K,)
+        shift = (outputs - matrix @ combined.mean) / scale
+        energy += float(outputs.square().sum())
+    energy = energy or 1.0
     return Solution(
         matrix=matrix,
         shift=shift,
-        relative_error=max(0.0, inherited + sparse) / whole,
-        magnitude_error=max(0.0, inherited + baseline) / whole,
-        inherited_error=None if moments.energy is None else inherited / whole,
-        sensitivity=max(0.0, judged) / whole,
-        damping=damping,
-        choices={choice: int(count) for choice, count in zip(choices, counts)},
+        relative_error=max(0.0, inherited + float(totals.sparse_loss)) / energy,
+        magnitude_error=max(0.0, inherited + float(totals.magnitude_loss)) / energy,
+        inherited_error=None if combined.energy is None else inherited / energy,
+        sensitivity=None if held_out is None else max(0.0, float(totals.held_out_loss)) / energy,
+        damping=factor.damping,
+        choices={choice: int(count) for choice, count in zip(choices, totals.choices)},
+        int8_weight=_round_to_int8(matrix, combined, factor, blocks, scale, world) if int8_weights else None,
     )
+
+
+def _round_to_int8(
+    matrix: Tensor, moments: Moments, factor: Factor, blocks: Sequence[slice], scale: float, world: World
+) -> Int8Weight:
+    """Round a refitted matrix (K, d) to INT8, by the same blocks of rows."""
+    importance = moments.hessian.diagonal() + factor.shift  # diag(H_λ) (d,)
+
+    def round_block(rows: slice) -> tuple[Tensor, Tensor]:
+        scales = grid_scales(matrix[rows], importance)  # (rows,)
+        return quantise(matrix[rows], factor.upper, scales) / scales[:, None], scales
+
+    own_blocks = blocks[world.share(len(blocks))]
+    values, scales = torch.zeros_like(matrix), matrix.new_zeros(len(matrix))
+    for rows, rounded in zip(own_blocks, each(round_block, own_blocks, matrix.device)):
+        values[rows], scales[rows] = rounded
+    world.add_up([values, scales])
+    values.round_()
+    shift = torch.zeros_like(scales)
+    if moments.mean is not None:  # H is centred, so the rounding ignored the mean
+        shift = (matrix - values * scales[:, None]) @ moments.mean / scale
+    return Int8Weight(values.to(torch.int8), scales, shift)
+
+
+def _input_scale(hessian: Hessian) -> float:
+    """Return the power of two to scale huge or tiny inputs by; 1 for all others.
+
+    It changes no weight. Without it, products of entries of H could overflow.
+    """
+    mean = float(hessian.diagonal().double().mean())
+    if not mean or 1 / _MAX_UNSCALED_MEAN_DIAGONAL <= mean <= _MAX_UNSCALED_MEAN_DIAGONAL:
+        return 1.0
+    return 2.0 ** -(math.frexp(mean)[1] // 2)

@@ -106,7 +106,7 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
     kept, whole = (solve(weight, fitted, settings, held_out=judge).matrix for fitted, judge in found)
     assert ((kept != 0) == (whole != 0)).float().mean() > 0.99
     assert bool((kept[:, 5] == 0).all()) == bool((whole[:, 5] == 0).all())
-    # In float64, where rounding decides between no masks, no rows' choices and no integers.
+    # In float64, where rounding decides between no masks, no choices and no INT8 weights.
     fitted, judge = (kept and precise(kept) for kept in found[0])
     weight = weight.double()
     kept = solve(weight, fitted, settings, held_out=judge, int8_weights=True)
@@ -117,7 +117,7 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
         expected = getattr(whole, name)
         assert getattr(kept, name) == (expected and pytest.approx(expected, rel=1e-5, abs=1e-9)), name
     assert (kept.shift is None) == (whole.shift is None) == (not centred)
-    assert bool((kept.integers.values == whole.integers.values).all())
+    assert bool((kept.int8_weight.values == whole.int8_weight.values).all())
 
 
 def assert_same_moments(kept, whole):
