@@ -1,4 +1,4 @@
-"""Builds TensorRT engines, and reads the build log and the engine inspector.
+"""Builds TensorRT engines, and reads their build log and the engine inspector.
 
 May import ``graph``, ``machine`` and below.
 """

@@ -1,7 +1,7 @@
-"""What a TensorRT build log says about sparse kernels, in the dialects of 8.x and of 10.x and later.
+"""Reads what a TensorRT build log says about sparse kernels.
 
-8.x lists names; 10.x and later count, and some versions add the names. Every tactic pass prints its own pair, of
-which the last one ships::
+TensorRT 8.x lists layer names. 10.x and later print counts, and some versions add the names. Each tactic pass prints
+one pair of lines, and the last pair describes the engine::
 
     (Sparsity) Layers eligible for sparse math: Conv_0 + Relu_1, Conv_2
     (Sparsity) TRT inference plan picked sparse implementation for layers: Conv_2
@@ -20,7 +20,7 @@ from typing import List, Optional, Tuple
 
 Names = Tuple[str, ...]
 
-# Written out as [0-9]: \d would also take the digits of other scripts for numbers.
+# [0-9] and not \d, which also matches digits of other scripts.
 _ELIGIBLE = re.compile(
     r"\(Sparsity\) (?:Layers eligible for sparse math:"
     r"|Found (?P<count>[0-9]{1,9}) layer\(s\) eligible to use sparse tactics:?)(?P<names>.*)"
@@ -40,19 +40,30 @@ _ANNOUNCED, _SKIPPED = re.compile(r"memory is insufficient to use tactic"), re.c
 
 @dataclass(frozen=True)
 class SparsityLog:
-    """How many layers the builder found eligible and chose, and which; None where it did not say.
+    """The builder's own counts of sparse layers; None where the log does not say.
 
-    Names are those of the engine's layers, which may be fused (``conv1 + relu1``).
+    Names are those of engine layers, which may be fused (``conv1 + relu1``).
     """
 
     eligible: Optional[int] = None
+    """Layers that the builder found eligible for sparse kernels."""
     chosen: Optional[int] = None
+    """Layers for which it chose sparse kernels."""
     eligible_names: Optional[Names] = None
+    """Their names, where the log lists them."""
     chosen_names: Optional[Names] = None
+    """Their names, where the log lists them."""
 
 
 def read_sparsity(lines: Iterable[str]) -> SparsityLog:
-    """Read the last pair of lines; a line without its partner counts where there is no pair."""
+    """Read the last pair of lines about sparsity, or a single line where there is no pair.
+
+    Example:
+        >>> log = read_sparsity(["(Sparsity) Found 2 layer(s) eligible to use sparse tactics: conv1, conv2",
+        ...                      "(Sparsity) Chose 1 layer(s) using sparse tactics: conv2"])
+        >>> log.eligible, log.chosen_names
+        (2, ('conv2',))
+    """
     eligible: Tuple[Optional[int], Optional[Names]] = (None, None)
     log = SparsityLog()
     for line in lines:
@@ -66,9 +77,13 @@ def read_sparsity(lines: Iterable[str]) -> SparsityLog:
 
 
 def count_memory_skips(lines: Iterable[str]) -> int:
-    """Count the tactics that were left out because memory ran short.
+    """Count the tactics that the builder skipped because it had too little memory.
 
-    8.x announces the want of memory on one line and skips the tactic on the next: those two are one.
+    8.x reports the shortage on one line and the skipped tactic on the next; the two lines count once.
+
+    Example:
+        >>> count_memory_skips(["Skipping tactic 3 due to insufficient memory on requested size of 99"])
+        1
     """
     count, announced = 0, False
     for line in lines:
@@ -82,11 +97,11 @@ def _layers(match: re.Match[str]) -> Tuple[int, Optional[Names]]:
     if match["count"] is None:
         return len(names), names
     count = int(match["count"])
-    return count, names if len(names) == count else None  # absent, cut off, or with commas of their own
+    return count, names if len(names) == count else None  # names are missing, cut off, or contain commas
 
 
 def _split(names: str) -> List[str]:
-    """Split at commas, not at those of PWN(relu_1, add_2); in one pass, since a line may have a million of them."""
+    """Split at commas, but not inside PWN(relu_1, add_2). One pass suffices for a line with a million names."""
     parts = _PARENTHESIS.split(names)
     for index in range(0, len(parts), 2):
         if parts[index + 1 : index + 2] != [")"]:

@@ -1,4 +1,4 @@
-"""One engine, through Polygraphy, with the builder's own log kept."""
+"""Builds one engine through Polygraphy and keeps the lines of the build log that matter."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ from sparsegpt_core.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Compiled:
-    """A serialised engine, the log lines worth keeping (on sparsity, and warnings), and how long it took."""
+    """A serialised engine and its build log."""
 
     plan: bytes
+    """The serialised engine."""
     sparsity: list[str]
+    """Log lines about sparsity."""
     warnings: list[str]
+    """Log lines with warnings."""
     seconds: float
+    """Time to parse and build."""
 
 
 def compile_engine(
@@ -44,23 +48,23 @@ def compile_engine(
     """Parse an ONNX file and build its engine.
 
     Args:
-        backend: Who builds.
-        path: The ONNX file; external data is looked for beside it.
-        graph: The same file, as ``read_graph`` gave it.
-        profile: Min, opt and max shape of every input.
-        settings: Flags of the build.
-        compute_capability: What TensorRT-RTX builds for, such as ``8.6``; None for TensorRT.
-        progress: Told of the stages ``parse`` and ``build``.
+        backend: The builder.
+        path: The ONNX file, with its external data in the same folder.
+        graph: The graph of the same file.
+        profile: The min, opt and max shape of each input.
+        settings: Settings of the build.
+        compute_capability: The GPU that TensorRT-RTX builds for, such as ``8.6``; None for TensorRT.
+        progress: Receives the stages ``parse`` and ``build``.
 
     Raises:
-        InputError: A setting is not known to this backend, or the timing cache is not one that we wrote.
-        ModelError: The graph cannot be parsed or built; the message holds the builder's own words.
+        InputError: This backend does not know a setting, or the timing cache does not match its sidecar.
+        ModelError: The graph cannot be parsed or built; the message quotes the builder.
     """
     polygraphy = require("polygraphy.backend.trt")
     logger = capturing_logger(backend.module)
     logger.lines.clear()
     util: Any = require("polygraphy.backend.trt.util")
-    util.TRT_LOGGER = logger  # the one that Polygraphy hands to builder and parser
+    util.TRT_LOGGER = logger  # Polygraphy passes it to the builder and the parser
     typed = hasattr(backend.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     parse = polygraphy.NetworkFromOnnxPath(str(path), strongly_typed=typed)
     keep = None if backend.is_rtx else settings.timing_cache
@@ -85,24 +89,24 @@ def compile_engine(
 
 
 def known_compute_capabilities(backend: Backend) -> list[str]:
-    """List what TensorRT-RTX can build for, such as ``8.6``."""
+    """List the compute capabilities that TensorRT-RTX can build for, such as ``8.6``."""
     names = (name[2:] for name in backend.module.ComputeCapability.__members__ if name.startswith("SM"))
     return [f"{digits[:-1]}.{digits[-1]}" for digits in names]
 
 
 def precision_flags(trt: ModuleType, graph: Graph) -> dict[str, bool]:
-    """Say which types a weakly typed builder, such as 8.x, must be allowed; strongly typed ones read the graph."""
+    """Return the precisions to enable in a weakly typed builder such as 8.x; others read them from the graph."""
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16"):
         return {}
     return {"fp16": graph.fp16, "int8": graph.quantized}
 
 
 def share_profiles(trt: ModuleType, create: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Let several execution contexts of an engine use one profile: 8.6 must be told, newer versions always do.
+    """Let several execution contexts of an engine share one profile. Only 8.6 needs a flag for it.
 
     Args:
-        trt: Who builds.
-        create: Makes the builder's configuration, from builder and network.
+        trt: The builder's module.
+        create: Makes the builder's configuration from builder and network.
     """
     known = getattr(getattr(trt, "PreviewFeature", None), "__members__", {})
     feature = known.get("PROFILE_SHARING_0806")
@@ -111,20 +115,22 @@ def share_profiles(trt: ModuleType, create: Callable[[Any, Any], Any]) -> Callab
 
     def shared(builder: Any, network: Any) -> Any:
         config = create(builder, network)
-        config.set_preview_feature(feature, True)  # Polygraphy's own argument would turn all others off
+        config.set_preview_feature(feature, True)  # Polygraphy's argument would disable all other features
         return config
 
     return shared
 
 
 def _call(stage: Callable[[], Any], backend: Backend, path: Path, logger: Any) -> Any:
-    """Run one of Polygraphy's loaders without its log, which goes to standard output, and name the cause of failure."""
+    """Run a loader of Polygraphy without its log on standard output; an error quotes the builder's own message."""
     log = require("polygraphy.logger").G_LOGGER
     try:
         with warnings.catch_warnings(), log.verbosity(log.CRITICAL + 1):
-            warnings.simplefilter("ignore", DeprecationWarning)  # Polygraphy still calls what newer versions drop
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # Polygraphy calls functions that newer versions deprecate
             return stage()
-    except Exception as error:  # Polygraphy's, pybind's and the file system's have no common base
+    except Exception as error:  # Polygraphy, pybind and the file system share no base class
         reason = next((text for level, text in logger.lines if level.endswith("ERROR")), str(error))
         raise ModelError(f"{backend.name} cannot build {path}: {reason}", _hint(backend)) from error
 
@@ -143,7 +149,7 @@ def _config(
     common = {
         "profiles": [shapes],
         "sparse_weights": settings.sparse,
-        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,  # or the inspector would name no tactic
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,  # needed for the inspector to name tactics
         "builder_optimization_level": settings.opt_level,
         "load_timing_cache": None if backend.is_rtx else _measured(settings.timing_cache),
         "tactic_sources": _tactic_sources(trt, settings.tactic_sources),
@@ -177,23 +183,29 @@ def _hardware_level(backend: Backend, name: Optional[str]) -> Any:
     if name is None:
         return None
     if backend.is_rtx:
-        raise InputError("TensorRT-RTX has no hardware compatibility", "Its plans name their --compute-capability.")
+        raise InputError("TensorRT-RTX has no hardware compatibility levels", "Use `compute_capability`.")
     known = getattr(getattr(backend.module, "HardwareCompatibilityLevel", None), "__members__", {})
     level = known.get(name.upper().replace("-", "_"))
     if level is None:
-        raise InputError(f"TensorRT {backend.version} has no hardware compatibility '{name}'", "Leave --hardware out.")
+        raise InputError(f"TensorRT {backend.version} has no hardware compatibility '{name}'", "Leave out `hardware`.")
     return level
 
 
 def _hint(backend: Backend) -> str:
     if backend.is_rtx:
         return "Run `sparsegpt-trt verify` on the file, or export it again with FP32, FP16 or Q/DQ INT8 precision."
-    return "TensorRT needs an NVIDIA GPU to build; --backend tensorrt-rtx builds without one."
+    return "TensorRT needs an NVIDIA GPU to build; `backend=tensorrt-rtx` builds without one."
 
 
 @cache
 def capturing_logger(trt: ModuleType) -> Any:
-    """Make the process's one logger: TensorRT keeps to the first that it is given."""
+    """Return the logger of this process: TensorRT keeps the first logger that it gets.
+
+    Example:
+        >>> logger = capturing_logger(find_backend().module)  # doctest: +SKIP
+        >>> logger.lines  # doctest: +SKIP
+        [('WARNING', 'Unable to determine GPU memory usage')]
+    """
 
     class CapturingLogger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -201,7 +213,7 @@ def capturing_logger(trt: ModuleType) -> Any:
             self.lines: list[tuple[str, str]] = []
 
         def log(self, severity: Any, message: str) -> None:
-            # Everything is heard, since newer versions tell of sparsity at VERBOSE only; little is kept.
+            # Newer versions report sparsity at VERBOSE, so the logger gets everything and keeps little.
             if severity.name in {"WARNING", "ERROR", "INTERNAL_ERROR"} or "(Sparsity)" in message:
                 self.lines.append((severity.name, message))
 

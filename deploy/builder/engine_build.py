@@ -1,4 +1,4 @@
-"""Engines from ONNX: the plan, and beside it a JSON file that says how it came to be."""
+"""Builds engines from ONNX files. A JSON file beside each plan records how it was built."""
 
 from __future__ import annotations
 
@@ -26,34 +26,47 @@ _SILENT_NOTE = "The build log does not say whether sparse kernels are used."
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A plan and how it came to be; also what its sidecar holds.
-
-    ``eligible_layers`` is counted in the file by our auditor; ``chosen_layers`` is what the builder said, None
-    where it did not; ``note`` has to be shown to whoever reads those two. ``seconds`` is parsing and building;
-    ``inputs`` and ``outputs`` say what the plan itself tells only to its own TensorRT.
-    """
+    """A plan and how it was built. The sidecar has the same fields."""
 
     plan: Path
+    """The plan's file."""
     backend: str
+    """``tensorrt`` or ``tensorrt-rtx``."""
     backend_version: str
+    """The backend's version."""
     sparse_flag: bool
+    """Whether the builder was allowed sparse kernels."""
     compute_capability: Optional[str]
+    """The GPU's, such as ``8.6``; None where it is unknown."""
     eligible_layers: int
+    """Layers that the audit of the ONNX file found eligible for sparse kernels."""
     chosen_layers: Optional[int]
+    """Layers for which the builder chose sparse kernels; None where its log does not say."""
     note: str
+    """A sentence to show with ``chosen_layers``."""
     warnings: list[str]
+    """Sentences about settings without effect and about skipped tactics."""
     seconds: float
+    """Time to parse and build."""
     bytes: int
+    """The plan's size."""
     sha256: str
+    """The plan's SHA-256."""
     inputs: list[TensorSignature]
+    """The engine's inputs."""
     outputs: list[TensorSignature]
+    """The engine's outputs."""
     onnx: Mapping[str, str]
+    """``path`` and ``sha256`` of the ONNX file."""
     settings: Mapping[str, Any]
+    """The build settings."""
     environment: Mapping[str, Any]
+    """The machine, as ``describe_environment`` returns it."""
     build_log: Mapping[str, list[str]]
+    """Log lines: ``sparsity`` and ``warnings``."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
+        """Return the fields as values for JSON."""
         return {**asdict(self), "plan": str(self.plan)}
 
 
@@ -63,22 +76,27 @@ def build_engine(
     settings: Optional[BuildSettings] = None,
     progress: Progress = silent,
 ) -> BuildResult:
-    """Build an engine and write it, with its sidecar beside it.
+    """Build an engine; write the plan and its sidecar.
 
     Args:
         model: The ONNX file: FP32, FP16, or Q/DQ INT8.
-        plan_path: Where the plan goes; the sidecar is ``sidecar_path(plan_path)``.
-        settings: Flags of the build; None for the defaults.
-        progress: Told of the stages ``parse`` and ``build``.
+        plan_path: The plan to write; its sidecar is ``sidecar_path(plan_path)``.
+        settings: Settings of the build; None for the defaults.
+        progress: Receives the stages ``parse`` and ``build``.
 
     Raises:
-        InputError: The file is missing or no ONNX model, or a setting does not fit the graph or the backend.
+        InputError: The file is missing or is not an ONNX model, or a setting does not fit the graph or the backend.
         ModelError: The backend cannot parse or build the graph.
-        MissingDependencyError: No backend, or no Polygraphy.
+        MissingDependencyError: No backend or no Polygraphy is installed.
+
+    Example:
+        >>> result = build_engine(Path("sparse.onnx"), Path("sparse.plan"))  # doctest: +SKIP
+        >>> result.eligible_layers, result.chosen_layers  # doctest: +SKIP
+        (20, 13)
     """
     file, settings = OnnxFile.of(model), settings or BuildSettings()
     if os.path.realpath(plan_path) == os.path.realpath(file.path):
-        raise InputError(f"the plan would overwrite its own model {file.path}", "Give the plan another path.")
+        raise InputError(f"the plan would overwrite its own model {file.path}", "Give another path for the plan.")
     graph = file.graph
     profile = resolve_shapes(graph.inputs, settings.shapes)
     eligible = file.audit.eligible_layers
@@ -115,26 +133,31 @@ def build_engine(
 
 
 def load_plan(path: Path) -> Tuple[bytes, Dict[str, Any]]:
-    """Read a plan and its sidecar, if they belong together: deserialising a plan runs code.
+    """Read a plan and its sidecar. The SHA-256 must match, since deserialising a plan can run code.
 
     Raises:
-        InputError: Plan or sidecar is missing or unreadable, or the SHA-256 is not the recorded one.
+        InputError: The plan or the sidecar is missing or unreadable, or the SHA-256 does not match.
+
+    Example:
+        >>> plan, record = load_plan(Path("sparse.plan"))  # doctest: +SKIP
+        >>> record["backend"]  # doctest: +SKIP
+        'tensorrt'
     """
-    return read_verified(path, "plan", "Build it here: sparsegpt-trt build.")
+    return read_verified(path, "plan", "Build it here with `sparsegpt-trt build`.")
 
 
 def _compute_capability(backend: Backend, wanted: Optional[str]) -> Optional[str]:
     gpu = find_gpu()
     if not backend.is_rtx:
         if wanted:
-            raise InputError("tensorrt builds for the GPU that it runs on", "Leave --compute-capability out.")
+            raise InputError("tensorrt builds for this machine's GPU", "Leave out `compute_capability`.")
         return gpu.compute_capability if gpu else None
     capability = wanted or (gpu.compute_capability if gpu else "8.6")
     known = known_compute_capabilities(backend)
     if capability not in known:
         raise InputError(
             f"TensorRT-RTX {backend.version} does not build for compute capability {capability}",
-            f"Give --compute-capability one of {', '.join(known)}.",
+            f"Set `compute_capability` to one of {', '.join(known)}.",
         )
     return capability
 
@@ -148,12 +171,12 @@ def _note(backend: Backend, chosen: Optional[int]) -> str:
 def _warnings(backend: Backend, settings: BuildSettings, graph: Graph, eligible: int, compiled: Compiled) -> list[str]:
     skipped = count_memory_skips(compiled.warnings)
     found = {
-        "The graph is FP32, for which there are no sparse kernels: export it as FP16 or INT8.": settings.sparse
+        "The graph is FP32, which has no sparse kernels: export it as FP16 or INT8.": settings.sparse
         and not graph.has_sparse_kernels,
-        "No layer is 2:4 and eligible, so the sparse flag changes nothing.": settings.sparse and not eligible,
-        "TensorRT-RTX keeps no timing cache, so the one that was given does nothing.": backend.is_rtx
+        "No layer is both 2:4 and eligible, so the sparse flag has no effect.": settings.sparse and not eligible,
+        "TensorRT-RTX keeps no timing cache, so `timing_cache` has no effect.": backend.is_rtx
         and settings.timing_cache is not None,
-        f"{skipped} tactics were skipped for want of memory; they might have been the faster ones.": skipped > 0,
+        f"The builder skipped {skipped} tactics for lack of memory; they may have been faster.": skipped > 0,
     }
     return [text for text, holds in found.items() if holds]
 

@@ -1,9 +1,9 @@
-"""What an engine says of its own layers: the JSON of TensorRT's engine inspector, from 8.x to 11.x.
+"""Reads the JSON of TensorRT's engine inspector, from 8.x to 11.x, which describes each layer of an engine.
 
-The engine has to be built with ``ProfilingVerbosity.DETAILED``; with less, its layers are names and nothing else.
-What differs between versions: tensors have one field ``Format/Datatype`` up to 10.x and ``Format`` beside
-``DataType`` from 11 on; ``Metadata`` names the ONNX nodes of a layer from 8.6 on, before that only the layer's own
-name does; Myelin's layers bear short types (``Half``) and often no tactic.
+Build the engine with ``ProfilingVerbosity.DETAILED``; otherwise the inspector gives layer names only. Versions differ:
+- Tensors have one field ``Format/Datatype`` up to 10.x, and two fields ``Format`` and ``DataType`` from 11 on.
+- ``Metadata`` names a layer's ONNX nodes from 8.6 on; earlier versions name them in the layer's own name.
+- Myelin's layers have short type names (``Half``) and often no tactic.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Optional, Tuple
 
 from sparsegpt_core.errors import InputError
 
-_HINT = "Give the text of get_engine_information(LayerInformationFormat.JSON)."
+_HINT = "Use the text of get_engine_information(LayerInformationFormat.JSON)."
 _SPARSE = re.compile(r"spars|spmma|sptensor|spgemm", re.IGNORECASE)
-_GENERATED = re.compile(r"__myl|0x")  # Myelin's own kernels and bare numbers: their names say nothing
+_GENERATED = re.compile(r"__myl|0x")  # Myelin's kernels and plain numbers do not say whether they are sparse
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]{0,1000}?)\](?=[\x1e\x1f\[]|\s{0,10}$)")
 _FURTHER_PROFILE = re.compile(r"\[profile [0-9]+\]$")
 _PRECISION = re.compile(r"\b(FP(?:64|32|16|8|4)|BF16|BFloat16|U?Int(?:64|32|16|8|4)|Bool|Half|Float)\b", re.IGNORECASE)
@@ -29,55 +29,68 @@ _SHORT = {"HALF": "FP16", "FLOAT": "FP32", "BFLOAT16": "BF16"}
 
 @dataclass(frozen=True)
 class LayerTensor:
-    """An input or output of an engine's layer; ``precision`` such as ``FP16``, None where it is not told."""
+    """An input or output of an engine layer."""
 
     name: str
+    """The tensor's name in the engine."""
     precision: Optional[str]
+    """Such as ``FP16``; None where the inspector does not say."""
     format: str
+    """The memory layout in TensorRT's words."""
 
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """One layer of an engine, which may be several ONNX nodes fused.
-
-    ``origins`` names those nodes. ``has_sparse_weights`` is shown and never believed: TensorRT says so of dense
-    kernels, too. None stands for what the inspector does not tell.
-    """
+    """One layer of an engine, which may fuse several ONNX nodes. None where the inspector does not say."""
 
     name: str
+    """The layer's name in the engine."""
     kind: str = ""
+    """The layer's type, such as ``CaskConvolution``."""
     tactic: Optional[str] = None
+    """The kernel's name."""
     origins: Tuple[str, ...] = ()
+    """The names of its ONNX nodes."""
     inputs: Tuple[LayerTensor, ...] = ()
+    """Its inputs."""
     outputs: Tuple[LayerTensor, ...] = ()
+    """Its outputs."""
     has_sparse_weights: Optional[bool] = None
+    """TensorRT's own claim, which is also true of some dense kernels: shown, but never used."""
 
     @property
     def sparse(self) -> Optional[bool]:
-        """Whether the kernel is a sparse one, by the name of its tactic; None where that does not tell."""
+        """Whether the tactic's name is that of a sparse kernel; None where the name does not say."""
         if not self.tactic or _GENERATED.match(self.tactic):
             return None
         return bool(_SPARSE.search(self.tactic))
 
 
 def inspect_engine(trt: ModuleType, engine: Any) -> Tuple[EngineLayer, ...]:
-    """Read the layers of a deserialised engine, which needs a GPU.
+    """Read the layers of a deserialised engine.
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
         engine: An ``ICudaEngine`` of that module.
+
+    Raises:
+        InputError: The inspector's text cannot be read.
+
+    Example:
+        >>> [layer.name for layer in inspect_engine(tensorrt, engine) if layer.sparse]  # doctest: +SKIP
+        ['layer3.0.conv1 + relu']
     """
     return read_layers(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def read_layers(text: str) -> Tuple[EngineLayer, ...]:
-    """Read the inspector's JSON on a whole engine; layers of further profiles are left out.
+    """Read the inspector's JSON of a whole engine. Layers of further profiles are left out.
 
     Raises:
-        InputError: The text is truncated, or is not the inspector's.
+        InputError: The text is truncated or is not the inspector's.
     """
     try:
-        content = json.loads(text, strict=False)  # names may hold TensorRT's separators 1E and 1F as they are
+        content = json.loads(text, strict=False)  # names may contain TensorRT's separators 1E and 1F
     except (ValueError, RecursionError) as error:
         raise InputError(f"the engine inspector's JSON cannot be read: {error}", _HINT) from error
     records = content.get("Layers") if isinstance(content, dict) else None
@@ -88,8 +101,13 @@ def read_layers(text: str) -> Tuple[EngineLayer, ...]:
 
 
 def node_names(layer: str) -> Tuple[str, ...]:
-    """Split the name of a fused layer: ``conv1 + relu1`` one after the other, ``conv1 || conv2`` side by side."""
-    if layer.startswith("Reformatting CopyNode"):  # names the layer that it copies for
+    """Split the name of a fused layer: ``+`` joins nodes in sequence, ``||`` joins parallel nodes.
+
+    Example:
+        >>> node_names("conv1 + relu1"), node_names("conv1 || conv2")
+        (('conv1', 'relu1'), ('conv1', 'conv2'))
+    """
+    if layer.startswith("Reformatting CopyNode"):  # its name contains the layer that it copies for
         return ()
     return tuple(name for name in re.split(r" \+ | \|\| ", layer) if name)
 

@@ -1,4 +1,4 @@
-"""Timing caches: the builder's measurements, kept for its next builds."""
+"""Timing caches: the builder's measurements on disk, for later builds."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from sparsegpt_core.files import read_verified, sidecar_path, write_bytes, write
 
 
 def load_timing_cache(path: Path) -> Optional[bytes]:
-    """Read a timing cache that :func:`save_timing_cache` wrote; None where there is none yet.
+    """Read a timing cache that :func:`save_timing_cache` wrote; None if the file does not exist.
 
     Raises:
-        InputError: It is not what its sidecar records: TensorRT's own code parses it.
+        InputError: The file does not match its sidecar. TensorRT's parser must not get such a file.
     """
     if not path.exists():
         return None
-    content, _ = read_verified(path, "timing cache", "Delete it, and the next build measures anew.")
+    content, _ = read_verified(path, "timing cache", "Delete it; the next build measures again.")
     return content
 
 
 def save_timing_cache(path: Path, content: bytes, backend: str, version: str) -> None:
-    """Write a timing cache, and the sidecar without which it is not read again.
+    """Write a timing cache and its sidecar.
 
     Args:
-        path: The file; the sidecar lies beside it.
-        content: What TensorRT gave.
-        backend: Who measured.
-        version: Of the backend.
+        path: The cache's file.
+        content: The cache as TensorRT serialised it.
+        backend: The backend that measured.
+        version: The backend's version.
 
     Raises:
         InputError: A file cannot be written.

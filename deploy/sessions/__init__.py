@@ -1,4 +1,4 @@
-"""Runs a model on images: an engine on the GPU, or an ONNX file in ONNX Runtime.
+"""Runs a model on images: an engine on a GPU, or an ONNX file in ONNX Runtime.
 
 May import ``builder``, ``graph``, ``machine`` and below.
 """

@@ -1,4 +1,4 @@
-"""CUDA graphs through cuda-python, since PyCUDA has none: work that is captured once and launched as a whole."""
+"""CUDA graphs: GPU work that is captured once and launched as a whole. PyCUDA has none, so cuda-python is used."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any, Callable, Tuple
 
 from sparsegpt_core.errors import InputError, MissingDependencyError, first_line
 
-_HINT = "Measure without CUDA graphs."
+_HINT = "Use `cuda_graph=False`."
 
 
 class CudaGraph:
     """Captured work.
 
     Args:
-        stream: The handle of the stream that the work is put on; not the default stream.
-        work: Puts the work on that stream, allocates nothing and does not wait. What TensorRT executes in it must
-            have been executed once before with the same shapes, since its first run sets itself up.
+        stream: The handle of the stream to capture, which must not be the default stream.
+        work: Puts the work on that stream. It must neither allocate nor wait. Execution contexts in it must have run
+            once with the same shapes, since the first run prepares the engine.
 
     Raises:
         InputError: The work cannot be captured.
         MissingDependencyError: cuda-python cannot be imported.
+
+    Example:
+        >>> graph = CudaGraph(stream.handle, lambda: context.execute_async_v3(stream.handle))  # doctest: +SKIP
+        >>> graph.launch()  # doctest: +SKIP
     """
 
     def __init__(self, stream: int, work: Callable[[], None]) -> None:
@@ -33,7 +37,7 @@ class CudaGraph:
         try:
             work()
         except BaseException:
-            driver.cuStreamEndCapture(self._stream)  # or the stream would take no other work
+            driver.cuStreamEndCapture(self._stream)  # otherwise the stream stays in capture mode
             raise
         graph = self._check("cuStreamEndCapture", driver.cuStreamEndCapture(self._stream))
         try:
@@ -42,19 +46,19 @@ class CudaGraph:
             driver.cuGraphDestroy(graph)
 
     def launch(self) -> None:
-        """Put all of the work on the stream.
+        """Put the captured work on the stream.
 
         Raises:
-            InputError: The GPU refuses.
+            InputError: The driver reports an error.
         """
         self._check("cuGraphLaunch", self._driver.cuGraphLaunch(self._executable, self._stream))
 
     def close(self) -> None:
-        """Free the graph; the stream must be done with it."""
+        """Free the graph. The stream must have finished it."""
         self._driver.cuGraphExecDestroy(self._executable)
 
     def _check(self, call: str, answer: Tuple[Any, ...]) -> Any:
-        """Return what a call gives besides its error code, which comes first."""
+        """Return the value after the error code, or raise an error for a failed call."""
         error, *values = answer
         if error != self._driver.CUresult.CUDA_SUCCESS:
             raise InputError(f"{call} fails: {getattr(error, 'name', error)}", _HINT)

@@ -1,4 +1,4 @@
-"""An engine loaded from its plan: who runs it, and what its tensors are."""
+"""An engine loaded from a plan, with the names, types and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -30,26 +30,35 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """An input or output; None in ``shape`` is dynamic."""
+    """An input or output of an engine."""
 
     name: str
+    """The tensor's name."""
     dtype: np.dtype[Any]
+    """The type of its elements."""
     shape: InputShape
+    """Its dimensions; None for a dynamic one."""
 
 
 class Engine:
     """A deserialised plan.
 
-    A GPU's context must be current; see ``deploy.machine.cuda.connect``.
+    A CUDA context must be current; see :func:`deploy.machine.connect`.
 
     Args:
         plan_path: The plan, with its sidecar beside it.
-        backend: Who runs it; None for who built it.
+        backend: The backend that runs it; None for the one that built it.
 
     Raises:
-        InputError: The plan is not the one that its sidecar describes, or is another backend's.
-        ModelError: This TensorRT or this GPU cannot load the plan, or a tensor has a type that NumPy lacks.
+        InputError: The plan does not match its sidecar, or another backend built it.
+        ModelError: This TensorRT or this GPU cannot load the plan, or NumPy lacks a tensor's type.
         MissingDependencyError: The backend cannot be imported.
+
+    Example:
+        >>> connect()  # doctest: +SKIP
+        >>> engine = Engine(Path("sparse.plan"))  # doctest: +SKIP
+        >>> engine.profile("input")  # doctest: +SKIP
+        ((1, 3, 224, 224), (8, 3, 224, 224), (32, 3, 224, 224))
     """
 
     def __init__(self, plan_path: Path, backend: Optional[Backend] = None) -> None:
@@ -57,7 +66,7 @@ class Engine:
         builder = str(record.get("backend"))
         backend = backend or find_backend(builder)
         if backend.name != builder:
-            raise InputError(f"{plan_path} is a plan of {builder}, not of {backend.name}", f"Use --backend {builder}.")
+            raise InputError(f"{plan_path} is a plan of {builder}, not of {backend.name}", f"Use `backend={builder}`.")
         trt = backend.module
         self.name, self.backend = plan_path.name, backend
         self._logger = capturing_logger(trt)
@@ -67,12 +76,12 @@ class Engine:
         self._runtime: Any = trt.Runtime(self._logger)
         settings = record.get("settings")
         if isinstance(settings, dict) and settings.get("version_compatible"):
-            self._runtime.engine_host_code_allowed = True  # such plans bring a runtime of their own
+            self._runtime.engine_host_code_allowed = True  # such plans contain their own runtime
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ModelError(
                 f"{backend.name} {backend.version} cannot load {plan_path}: {self.reason()}",
-                f"Plans are tied to version ({record.get('backend_version')} built this one) and GPU: build it here.",
+                f"A plan fits one version ({record.get('backend_version')} built this one) and one GPU: build it here.",
             )
         names = list(map(self._engine.get_tensor_name, range(self._engine.num_io_tensors)))
         is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
@@ -80,30 +89,30 @@ class Engine:
         self.outputs = [self._tensor(name) for name in names if not is_input[name]]
 
     def profile(self, name: str) -> ShapeRange:
-        """Return the smallest, best and largest shape of an input."""
+        """Return the min, opt and max shape of an input."""
         low, best, high = map(_sizes, self._engine.get_tensor_profile_shape(name, 0))
         return low, best, high
 
     def layers(self) -> Tuple[EngineLayer, ...]:
-        """Return what the engine inspector says of every layer."""
+        """Return the layers as the engine inspector describes them."""
         return inspect_engine(self.backend.module, self._engine)
 
     def create_context(self) -> Any:
-        """Make an execution context, with the memory that its layers need.
+        """Create an execution context with the memory that its layers need.
 
         Raises:
-            InputError: TensorRT cannot make it.
+            InputError: TensorRT cannot create it.
         """
         context = self._engine.create_execution_context()
         if context is None:
             raise InputError(
-                f"{self.name} gets no execution context: {self.reason()}",
-                "Build with smaller --shapes, use fewer streams, or end what else runs on the GPU.",
+                f"TensorRT cannot create an execution context for {self.name}: {self.reason()}",
+                "Build with smaller `shapes`, use fewer `streams`, or end other programs on the GPU.",
             )
         return context
 
     def close(self) -> None:
-        """Free the weights, once no execution context is left."""
+        """Free the weights, after the last execution context is freed."""
         self._engine = self._runtime = None
 
     def reason(self) -> str:
@@ -114,7 +123,7 @@ class Engine:
     def _tensor(self, name: str) -> EngineTensor:
         kind = self._engine.get_tensor_dtype(name).name
         if kind not in _DTYPES:
-            raise ModelError(f"tensor '{name}' of {self.name} is {kind}", f"Export with one of: {', '.join(_DTYPES)}.")
+            raise ModelError(f"tensor '{name}' of {self.name} is {kind}", f"Export it as one of: {', '.join(_DTYPES)}.")
         sizes = _sizes(self._engine.get_tensor_shape(name))
         return EngineTensor(name, np.dtype(_DTYPES[kind]), tuple(None if size < 0 else size for size in sizes))
 

@@ -1,4 +1,4 @@
-"""An engine's execution context with a stream and the memory of its tensors: what runs one inference at a time."""
+"""Runs one inference at a time: an execution context, its CUDA stream and the memory of its tensors."""
 
 from __future__ import annotations
 
@@ -16,21 +16,28 @@ from deploy.sessions.cuda_graph import CudaGraph
 from deploy.sessions.engine import Engine
 from sparsegpt_core.errors import InputError, ModelError
 
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, which cannot be captured
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: independent of the default stream, which cannot be captured
 
 
 class InferenceStream:
-    """One way through an engine; several of one engine can be under way at once.
+    """A stream of inferences of one engine. Several streams of an engine run at the same time.
 
-    Memory is that of the profile's largest shape, and its addresses never change. ``upload``, ``execute`` and
-    ``download`` put work on the stream and return; ``synchronize`` waits for it.
+    The memory fits the profile's max shape, and its addresses never change. ``upload``, ``execute`` and ``download``
+    put work on the CUDA stream and return; ``synchronize`` waits for it.
 
     Args:
-        cuda: ``pycuda.driver``, with a context.
-        engine: With one input.
+        cuda: ``pycuda.driver``, with a current context.
+        engine: An engine with one input.
 
     Raises:
-        InputError: Memory is full, or an output's shape depends on the data.
+        InputError: The memory is full, or an output's shape depends on the data.
+
+    Example:
+        >>> stream = InferenceStream(connect(), engine)  # doctest: +SKIP
+        >>> stream.fill(images)  # doctest: +SKIP
+        >>> for step in (stream.upload, stream.execute, stream.download, stream.synchronize):  # doctest: +SKIP
+        ...     step()
+        >>> logits = stream.output()  # doctest: +SKIP
     """
 
     def __init__(self, cuda: ModuleType, engine: Engine) -> None:
@@ -51,10 +58,10 @@ class InferenceStream:
             self._cleanup = cleanup.pop_all()
 
     def resize(self, shape: Tuple[int, ...]) -> None:
-        """Set the input's shape; a graph that was captured before is no longer to be launched.
+        """Set the input's shape. Graphs that were captured before must not be launched afterwards.
 
         Raises:
-            InputError: The shape is not in the engine's profile, or leaves an output's shape open.
+            InputError: The shape is outside the engine's profile, or an output's shape stays unknown.
         """
         name = self._input.name
         if self._shapes.get(name) == shape:
@@ -62,7 +69,7 @@ class InferenceStream:
         if not self._context.set_input_shape(name, shape):
             raise InputError(
                 f"{self._engine.name} does not take the shape {shape}: {self._engine.reason()}",
-                "Build it with --shapes that hold it; before TensorRT 10, an engine runs on one stream only.",
+                "Build it with `shapes` that include this one. Before TensorRT 10, use `streams=1`.",
             )
         shapes = {name: shape}
         for output in self._engine.outputs:
@@ -70,13 +77,13 @@ class InferenceStream:
             if min(found, default=0) < 0:
                 raise InputError(
                     f"the shape of output '{output.name}' of {self._engine.name} depends on the data",
-                    "Only outputs of a known shape can be run and timed.",
+                    "Export a model whose outputs have known shapes.",
                 )
             shapes[output.name] = found
         self._shapes = shapes
 
     def fill(self, values: npt.NDArray[Any]) -> None:
-        """Write the input's first rows on the host, and zeros in the rest."""
+        """Write values into the first rows of the input's host memory, and zeros into the rest."""
         host = self._buffers[self._input.name].view(self._shapes[self._input.name])
         host[: len(values)] = values
         host[len(values) :] = 0
@@ -89,7 +96,7 @@ class InferenceStream:
         """Run the engine.
 
         Raises:
-            ModelError: TensorRT refuses.
+            ModelError: TensorRT cannot run it.
         """
         if not self._context.execute_async_v3(self.cuda_stream.handle):
             raise ModelError(f"{self._engine.name} cannot run: {self._engine.reason()}", "Build it again on this GPU.")
@@ -100,29 +107,29 @@ class InferenceStream:
             self._buffers[output.name].download(self._shapes[output.name], self.cuda_stream)
 
     def synchronize(self) -> None:
-        """Wait until the stream has done all that was put on it."""
+        """Wait until the CUDA stream has finished its work."""
         with gpu_errors(self._cuda, f"running {self._engine.name}"):
             self.cuda_stream.synchronize()
 
     def output(self) -> npt.NDArray[Any]:
-        """Return a copy of the first output as the last download left it."""
+        """Return a copy of the first output of the last download."""
         name = self._engine.outputs[0].name
         return np.array(self._buffers[name].view(self._shapes[name]))
 
     def attach(self, profiler: Any) -> None:
-        """Have TensorRT report each layer's time to an ``IProfiler``; ``execute`` waits for the GPU from then on."""
+        """Report each layer's time to an ``IProfiler``. From now on ``execute`` waits for the GPU."""
         self._profiler = profiler  # TensorRT does not keep it alive
         self._context.profiler = profiler
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
-        """Capture work that puts this stream's calls on its stream.
+        """Capture work that this object puts on its CUDA stream.
 
         Raises:
-            InputError: It cannot be captured.
+            InputError: The work cannot be captured.
             MissingDependencyError: cuda-python cannot be imported.
         """
         with gpu_errors(self._cuda, f"preparing a CUDA graph of {self._engine.name}"):
-            work()  # once outside: the first run after a change of shape does what cannot be captured
+            work()  # the first run after a change of shape cannot be captured
             self.cuda_stream.synchronize()
             return CudaGraph(self.cuda_stream.handle, work)
 
@@ -133,4 +140,4 @@ class InferenceStream:
                 try:
                     self.synchronize()
                 finally:
-                    self._context = None  # before its tensors' memory goes
+                    self._context = None  # before the memory of its tensors is freed

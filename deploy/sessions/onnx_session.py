@@ -1,4 +1,4 @@
-"""Something that turns images into logits, and ONNX Runtime as one."""
+"""An ONNX classifier as a session on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ class OnnxSession:
     """An ONNX classifier on ONNX Runtime.
 
     Args:
-        path: The .onnx file: one FP32 or FP16 image input, logits as its first output.
-        threads: Threads within an operator; None for ONNX Runtime's choice.
+        path: The .onnx file. It has one FP32 or FP16 image input, and its first output is the logits.
+        threads: Threads of one operator; None for ONNX Runtime's choice.
         provider: The execution provider.
 
     Raises:
-        InputError: The file is missing, or the provider is not in this ONNX Runtime or does not start.
-        ModelError: The file cannot be loaded, or is no image classifier.
+        InputError: The file is missing, or this ONNX Runtime lacks the provider or cannot start it.
+        ModelError: The file cannot be loaded, or is not an image classifier.
         MissingDependencyError: onnxruntime is not installed.
+
+    Example:
+        >>> session = OnnxSession(Path("sparse.onnx"))  # doctest: +SKIP
+        >>> session.run(images).shape  # doctest: +SKIP
+        (8, 10)
     """
 
     def __init__(self, path: Path, threads: Optional[int] = None, provider: str = "CPUExecutionProvider") -> None:
@@ -40,15 +45,15 @@ class OnnxSession:
         from export.audit import external_files, read_model
         from export.onnxruntime_session import open_session
 
-        external_files(read_model(path), path)  # ONNX Runtime's own rules differ by version
+        external_files(read_model(path), path)  # checked here since ONNX Runtime's own rules differ by version
         known = runtime.get_available_providers()
-        if provider not in known:  # ONNX Runtime itself would quietly take the CPU
+        if provider not in known:  # ONNX Runtime itself would use the CPU without an error
             raise InputError(f"this ONNX Runtime has no {provider}", f"It has {', '.join(known)}.")
         self._session = open_session(str(path), str(path), threads=threads, provider=provider)
         if provider not in self._session.get_providers():
             raise InputError(
-                f"{provider} does not start, and ONNX Runtime has fallen back on the CPU for {path}",
-                "Look for the GPU with nvidia-smi, and for the CUDA and cuDNN that this onnxruntime-gpu needs.",
+                f"{provider} does not start, so ONNX Runtime would run {path} on the CPU",
+                "Check the GPU with nvidia-smi, and install the CUDA and cuDNN that this onnxruntime-gpu needs.",
             )
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
@@ -63,12 +68,12 @@ class OnnxSession:
         self._output: str = self._session.get_outputs()[0].name
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Turn images (N, C, H, W), of any N that is not 0, into logits (N, classes).
+        """Turn images (N, C, H, W) with any N above 0 into logits (N, classes).
 
-        A model with a fixed batch gets the images in portions, the last one filled up with zeros.
+        A model with a fixed batch runs the images in portions. Zeros fill the last one.
 
         Raises:
-            InputError: The images' shape is not the model's, or the model gives no (N, classes).
+            InputError: The images' shape does not fit the model, or its output is not (N, classes).
         """
         check_images(self.name, self.input_shape, images)
         batch = (self.input_shape[0] if self.input_shape else None) or len(images)
@@ -84,5 +89,5 @@ class OnnxSession:
         except Exception as error:
             raise InputError(f"{self.name} cannot run images of shape {images.shape}: {first_line(error)}") from error
         if logits.ndim != 2 or len(logits) != batch:
-            raise InputError(f"{self.name} gives {logits.shape}, not ({batch}, classes)", "It is no classifier.")
+            raise InputError(f"{self.name} returns {logits.shape}, not ({batch}, classes)", "Give an image classifier.")
         return np.asarray(logits[:count], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Something that turns images into logits."""
+"""The interface of a classifier that runs on images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Session(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs, for messages and reports."""
+        """The file's name, for messages and reports."""
 
     @property
     def input_name(self) -> str:
@@ -26,22 +26,22 @@ class Session(Protocol):
 
     @property
     def input_shape(self) -> InputShape:
-        """(N, C, H, W); None where a dimension is dynamic."""
+        """(N, C, H, W); None for a dynamic dimension."""
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn images (N, C, H, W) into logits (N, classes)."""
 
 
 def check_images(name: str, wanted: InputShape, images: npt.NDArray[Any]) -> None:
-    """Compare images with what a session takes.
+    """Check that images fit a session's input.
 
     Args:
-        name: The session's, for the message.
-        wanted: (N, C, H, W); None where a dimension is dynamic.
-        images: (N, C, H, W); any N but 0 will do.
+        name: The session's name, for the message.
+        wanted: (N, C, H, W); None for a dynamic dimension.
+        images: (N, C, H, W) with any N above 0.
 
     Raises:
-        InputError: They do not fit, or there are none.
+        InputError: The images do not fit, or there are none.
     """
     fits = images.ndim == len(wanted) and all(
         size in (None, given) for size, given in zip(wanted[1:], images.shape[1:])

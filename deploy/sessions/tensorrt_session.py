@@ -1,4 +1,4 @@
-"""A TensorRT plan as a session: images in, logits out, on the GPU."""
+"""A TensorRT plan as a session: it turns images into logits on the GPU."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from sparsegpt_core.errors import InputError, ModelError
 
 
 class TensorRTSession:
-    """A classifier from a plan, run by the TensorRT that built it. Close it, or use it in a ``with``.
+    """A classifier from a plan. Close it, or use it in a ``with``.
 
-    ``engine`` is the open engine; ``batches`` are the smallest, best and largest batch of its profile.
+    ``engine`` is the open engine. ``batches`` are the min, opt and max batch of its profile.
 
     Args:
-        plan_path: The plan, with its sidecar beside it: one image input (FP32, FP16 or INT8), logits as its first
-            output.
-        backend: Who runs it; None for who built it.
+        plan_path: The plan, with its sidecar beside it. It has one image input (FP32, FP16 or INT8), and its first
+            output is the logits.
+        backend: The backend that runs it; None for the one that built it.
 
     Raises:
-        InputError: The plan is not the one that its sidecar describes, there is no GPU, or its memory is full.
+        InputError: The plan does not match its sidecar, there is no GPU, or the GPU's memory is full.
         ModelError: This TensorRT or this GPU cannot load the plan, or it has more than one input.
         MissingDependencyError: The backend or PyCUDA is not installed.
+
+    Example:
+        >>> with TensorRTSession(Path("sparse.plan")) as session:  # doctest: +SKIP
+        ...     logits = session.run(images)  # (N, classes)
     """
 
     def __init__(self, plan_path: Path, backend: Optional[Backend] = None) -> None:
@@ -62,28 +66,28 @@ class TensorRTSession:
 
     @property
     def input_shape(self) -> InputShape:
-        """(N, C, H, W); None where a dimension is dynamic."""
+        """(N, C, H, W); None for a dynamic dimension."""
         return self._input.shape
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Turn images (N, C, H, W), of any N that is not 0, into logits (N, classes).
+        """Turn images (N, C, H, W) with any N above 0 into logits (N, classes).
 
-        They go in portions of the profile's largest batch; a portion below its smallest is filled up with zeros.
+        The images run in portions of the profile's max batch. Zeros fill a portion up to the min batch.
 
         Raises:
-            InputError: The images' shape or type is not the engine's, or the GPU fails.
-            ModelError: TensorRT refuses to run, or the engine gives no (N, classes).
+            InputError: The images' shape or type does not fit the engine, or the GPU fails.
+            ModelError: TensorRT cannot run the engine, or its output is not (N, classes).
         """
         images = self.cast(images)
-        most = self.batches[2]
-        portions = [self._run_one(images[start : start + most]) for start in range(0, len(images), most)]
+        max_batch = self.batches[2]
+        portions = [self._run_one(images[start : start + max_batch]) for start in range(0, len(images), max_batch)]
         return portions[0] if len(portions) == 1 else np.concatenate(portions)
 
     def cast(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Check images and give them the engine's type.
+        """Check images and convert them to the engine's type.
 
         Raises:
-            InputError: They do not fit: their shape is not the engine's, or it takes integers and they are others.
+            InputError: The shape does not fit, or the engine takes integers and the images have another type.
         """
         check_images(self.name, self.input_shape, images)
         if self._input.dtype.kind != "f" and images.dtype != self._input.dtype:
@@ -93,15 +97,15 @@ class TensorRTSession:
         return images.astype(self._input.dtype, copy=False)
 
     def new_stream(self) -> InferenceStream:
-        """Make another execution context with its own stream and memory; its maker closes it.
+        """Create an execution context with its own CUDA stream and memory. The caller closes it.
 
         Raises:
-            InputError: Memory is full.
+            InputError: The memory is full.
         """
         return InferenceStream(self._cuda, self.engine)
 
     def close(self) -> None:
-        """Free the GPU's memory; the session is of no use then. A second call does nothing."""
+        """Free the GPU's memory, after which the session cannot run. A second call does nothing."""
         self._stream.close()
         self.engine.close()
 
@@ -116,5 +120,5 @@ class TensorRTSession:
         stream.synchronize()
         logits = stream.output()
         if logits.ndim != 2 or len(logits) != batch:
-            raise ModelError(f"{self.name} gives {logits.shape}, not ({batch}, classes)", "It is no classifier.")
+            raise ModelError(f"{self.name} returns {logits.shape}, not ({batch}, classes)", "Give an image classifier.")
         return np.asarray(logits[: len(images)], dtype=np.float32)

@@ -66,7 +66,7 @@ def test_a_plan_that_is_not_what_was_built(tmp_path, damage, message):
     damage(plan)
     said = refused(load_plan, plan)
     assert message in said
-    assert said.endswith("Build it here: sparsegpt-trt build.")
+    assert said.endswith("Build it here with `sparsegpt-trt build`.")
 
 
 def test_nothing_else_deserialises_an_engine():
@@ -91,7 +91,7 @@ def test_a_timing_cache_of_anyone_is_refused(tmp_path, damage):
         sidecar_path(cache).unlink()
     else:
         cache.write_bytes(b"mesaured" if damage == "other" else b"measured!")
-    assert "Delete it, and the next build measures anew." in refused(load_timing_cache, cache)
+    assert "Delete it; the next build measures again." in refused(load_timing_cache, cache)
 
 
 def test_the_builder_gets_and_leaves_timing_caches_that_are_recorded(tmp_path, monkeypatch):

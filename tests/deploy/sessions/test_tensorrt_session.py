@@ -126,11 +126,11 @@ def test_the_stand_ins_have_only_what_is_real() -> None:
     assert set(DataType.__members__) <= set(trt.DataType.__members__)
 
 
-def test_memory_that_does_not_suffice(gpu: FakeGPU, tmp_path) -> None:
+def test_too_little_gpu_memory(gpu: FakeGPU, tmp_path) -> None:
     gpu.memory = before = 8 * 64 * 4 + 8  # enough for the images, not for the logits
     with pytest.raises(InputError, match="memory is full") as caught:
         TensorRTSession(write_plan(tmp_path / "m.plan"), Backend("tensorrt", gpu.trt, "10"))
-    assert "--shapes" in caught.value.hint
+    assert "`shapes`" in caught.value.hint
     assert gpu.memory == before
     assert gpu.names().count("free_host") == 2
 
@@ -165,13 +165,13 @@ def test_only_version_compatible_plans_bring_code(gpu: FakeGPU, tmp_path, allowe
     assert ("deserialize", allowed) in gpu.calls
 
 
-def test_no_classifier_and_no_permission(gpu: FakeGPU, session: TensorRTSession) -> None:
+def test_an_engine_that_cannot_run_or_is_not_a_classifier(gpu: FakeGPU, session: TensorRTSession) -> None:
     gpu.refuses_to_run = True
     with pytest.raises(ModelError, match="not permitted"):
         session.run(images(1))
     gpu.refuses_to_run = False
     gpu.plan["rank"] = 3
-    with pytest.raises(ModelError, match=r"gives \(2, 2, 2\)"):
+    with pytest.raises(ModelError, match=r"returns \(2, 2, 2\)"):
         session.run(images(2))
 
 
@@ -320,7 +320,7 @@ def test_layers_are_timed_after_warming_up(gpu: FakeGPU, session: TensorRTSessio
 
 
 class FallsBack:
-    """ONNX Runtime with a provider that is there but does not start."""
+    """ONNX Runtime with a provider that it has but cannot start."""
 
     def __init__(self, path: str, options: object, providers: list[str]) -> None:
         self.session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -329,7 +329,7 @@ class FallsBack:
         return self.session.get_providers()
 
 
-def test_onnx_runtime_does_not_fall_back_in_silence(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_runtime_never_uses_the_cpu_without_an_error(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnx
     from onnx import helper
 
@@ -340,7 +340,7 @@ def test_onnx_runtime_does_not_fall_back_in_silence(tmp_path, monkeypatch: pytes
     runtime = deploy.sessions.onnx_session.require("onnxruntime")
     monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(runtime, "InferenceSession", FallsBack)
-    with pytest.raises(InputError, match="fallen back on the CPU") as caught:
+    with pytest.raises(InputError, match="on the CPU") as caught:
         OnnxSession(tmp_path / "m.onnx", provider="CUDAExecutionProvider")
     assert "nvidia-smi" in caught.value.hint
 
