@@ -1,8 +1,7 @@
-"""Audit an ONNX model: which weights obey the pattern on TensorRT's axis, and why the others do not count.
+"""Audits an ONNX model: finds the weights that have the pattern on TensorRT's axis, and why the others do not.
 
-TensorRT wants, for a convolution weight [K, C, R, S], at most N non-zeros in every M consecutive input
-channels at each (k, r, s); for Gemm and MatMul the groups run along the reduction axis. Needs onnx and
-NumPy alone.
+TensorRT requires, for a convolution weight (K, C, R, S), at most N non-zeros in every M consecutive input channels at
+each (k, r, s). For Gemm and MatMul the groups run along the reduction axis. The audit needs only onnx and NumPy.
 """
 
 from __future__ import annotations
@@ -24,32 +23,41 @@ from sparsegpt_core.reasons import Reason
 
 __all__ = ["AuditResult", "AuditedLayer", "audit_model"]
 
-_HINT = "The stage must keep names, axes and zeros of pruned weights: leave it out, or the layer with --exclude."
+_HINT = "The stage must keep names, axes and zeros of pruned weights. Leave it out, or `exclude` the layer."
 
 
 @dataclass(frozen=True)
 class AuditedLayer:
-    """One Conv, ConvTranspose, Gemm or MatMul node.
-
-    ``is_sparse`` is a fact about the weight alone; ``eligible`` adds what TensorRT asks of the layer.
-    ``violations``, ``first_violation`` (group index by axis name) and ``nonzeros`` are None where the weight is
-    unknown or its axis is no multiple of M. ``obstacle`` says what keeps a weight from being constant.
-    """
+    """One Conv, ConvTranspose, Gemm or MatMul node."""
 
     name: str
+    """The node's name."""
     weight: str
+    """The name of the initializer or Constant that its weight comes from."""
     op: str
+    """The node's operator."""
     shape: Optional[tuple[int, ...]]
+    """The weight's shape; None where the weight is not constant."""
     dtype: Optional[str]
+    """The weight's NumPy type; None where the weight is not constant."""
     axis: int
+    """The weight's axis that the groups of M run along."""
     groups: int
+    """The convolution's groups; 1 for other nodes."""
     violations: Optional[int]
+    """Groups of M with more than N non-zeros; None where the weight is not constant or has no whole groups."""
     is_sparse: bool
+    """Whether the weight has the pattern."""
     eligible: bool
+    """Whether TensorRT may run the layer with sparse kernels."""
     reason: Optional[Reason]
+    """Why the layer is not eligible; None if it is."""
     first_violation: Optional[dict[str, int]]
+    """The index of the first violating group, by axis name; None if there is none."""
     nonzeros: Optional[int]
+    """Non-zeros of the weight; None like ``violations``."""
     obstacle: Optional[str]
+    """Why the weight is not constant; None if it is."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +65,28 @@ class AuditResult:
     """The audit of a whole model."""
 
     model: str
+    """The model's path or name."""
     pattern: str
+    """The pattern, such as ``2:4``."""
     layers: tuple[AuditedLayer, ...]
+    """The layers, in the graph's order."""
 
     @property
     def sparse_layers(self) -> int:
-        """How many weights obey the pattern."""
+        """The number of weights that have the pattern."""
         return sum(layer.is_sparse for layer in self.layers)
 
     @property
     def eligible_layers(self) -> int:
-        """How many layers TensorRT may run with sparse kernels."""
+        """The number of layers that TensorRT may run with sparse kernels."""
         return sum(layer.eligible for layer in self.layers)
 
     def failures(self, level: str) -> list[AuditedLayer]:
         """Return the layers that fail a check.
 
         Args:
-            level: ``dense``: layers that could be sparse and are not, unless the exporter noted that they were
-                left dense on purpose; ``ineligible``: all layers that are not eligible.
+            level: ``dense``: layers that could be sparse and are not, except those that the model's metadata lists as
+                dense on purpose. ``ineligible``: all layers that are not eligible.
         """
         if level == "ineligible":
             return [layer for layer in self.layers if not layer.eligible]
@@ -85,12 +96,12 @@ class AuditResult:
         """Check that the pruned layers are still sparse in this file.
 
         Args:
-            names: Modules that were pruned; their nodes bear the same names.
-            stage: What was done last, for the message.
-            before: The audit of the model before that stage, from which the cause is told.
+            names: The modules that were pruned. Their nodes have the same names.
+            stage: The last step of the export, for the message.
+            before: The audit of the model before that step, which helps to find the cause.
 
         Raises:
-            CheckFailedError: Names the first layer that lost its pattern, where, and why.
+            CheckFailedError: A layer lost its pattern; says which layer, where and why.
         """
         now, then = ({layer.name: layer for layer in each.layers} if each else {} for each in (self, before))
         for name in names:
@@ -112,38 +123,49 @@ class AuditResult:
 
 
 def audit_model(model: Union[Path, onnx.ModelProto], pattern: Optional[NM] = None, name: str = "") -> AuditResult:
-    """Audit every Conv, ConvTranspose, Gemm and MatMul, those in the bodies of If and Loop included.
+    """Audit every Conv, ConvTranspose, Gemm and MatMul, including those in the bodies of If and Loop.
 
     Args:
         model: A file or a model in memory.
-        pattern: What to check; by default what the exporter noted in the model, else 2:4.
-        name: What to call a model in memory.
+        pattern: The pattern to check; by default the one in the model's metadata, else 2:4.
+        name: The name of a model in memory.
 
     Raises:
         InputError: The file cannot be read as ONNX.
+
+    Example:
+        >>> import onnx.parser
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17]>
+        ...     linear (float[N, 4] x) => (float[N, 1] y)
+        ...     <float[4, 1] w = {1.0, 0.0, 2.0, 0.0}> { y = MatMul(x, w) }
+        ... ''')
+        >>> result = audit_model(model)
+        >>> result.pattern, result.sparse_layers, result.layers[0].nonzeros
+        ('2:4', 1, 2)
     """
     if isinstance(model, Path):
         name = str(model)
         model = load_model(model)
     metadata = read_metadata(model)
     if pattern is None:
-        pattern = _noted_pattern(metadata) or NM(2, 4)
-    dense = _noted_reasons(metadata)
+        pattern = _recorded_pattern(metadata) or NM(2, 4)
+    dense = _recorded_reasons(metadata)
     layers = [_audit_node(node, constants, pattern, dense) for node, constants in _nodes(inlined(model).graph)]
     return AuditResult(name, str(pattern), tuple(layers))
 
 
-def _noted_pattern(metadata: dict[str, Any]) -> Optional[NM]:
+def _recorded_pattern(metadata: dict[str, Any]) -> Optional[NM]:
     n, colon, m = str(metadata.get("pattern", "")).partition(":")
     known = colon and all(each.isascii() and each.isdigit() and len(each) < 10 for each in (n, m))
     return NM(int(n), int(m)) if known else None
 
 
-def _noted_reasons(metadata: dict[str, Any]) -> dict[str, Reason]:
-    noted = metadata.get("dense")
-    if not isinstance(noted, dict):
+def _recorded_reasons(metadata: dict[str, Any]) -> dict[str, Reason]:
+    reasons = metadata.get("dense")
+    if not isinstance(reasons, dict):
         return {}
-    return {layer: Reason(code) for layer, code in noted.items() if str(code) in Reason.__members__}
+    return {layer: Reason(code) for layer, code in reasons.items() if str(code) in Reason.__members__}
 
 
 def _nodes(graph: onnx.GraphProto, outer: Optional[Constants] = None) -> Iterator[tuple[onnx.NodeProto, Constants]]:
@@ -157,7 +179,7 @@ def _nodes(graph: onnx.GraphProto, outer: Optional[Constants] = None) -> Iterato
 
 
 def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: dict[str, Reason]) -> AuditedLayer:
-    name = str(node.name or next(iter(node.output), node.op_type))  # protobuf gives bytes where it is no UTF-8
+    name = str(node.name or next(iter(node.output), node.op_type))  # protobuf returns bytes if it is not UTF-8
     weight = constants.value(node.input[1])
     axis = _reduction_axis(node, 0 if weight is None else weight.ndim)
     found: Optional[Violations] = None
@@ -187,11 +209,11 @@ def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: 
 
 def _cause(now: AuditedLayer, then: Optional[AuditedLayer]) -> str:
     if now.obstacle is not None:
-        return f"its weight is not constant any more: {now.obstacle}"
+        return f"its weight is no longer constant: {now.obstacle}"
     what = f"{now.op} {now.shape} in {now.dtype}"
     if now.violations is None:
-        return f"axis {now.axis} of {what} holds no whole groups"
-    causes = [f"{now.violations} groups break it, the first at {now.first_violation}"]
+        return f"axis {now.axis} of {what} has no whole groups"
+    causes = [f"{now.violations} groups violate it, the first at {now.first_violation}"]
     if then is not None and (then.shape, then.axis) != (now.shape, now.axis):
         causes.append(f"groups run along axis {now.axis} of {what}, before along axis {then.axis} of {then.shape}")
     elif then is not None and (then.nonzeros or 0) < (now.nonzeros or 0):
@@ -222,7 +244,7 @@ def _structural_reason(node: onnx.NodeProto, fits: bool, constant: bool) -> Opti
 
 
 def _named(node: onnx.NodeProto, axis: int, found: Optional[Violations]) -> Optional[dict[str, int]]:
-    """Name the axes of the first offending group: k, c_group, the kernel's r, s, t, a batch's b0, b1, b2."""
+    """Name the axes of the first violating group: k, c_group, the kernel's r, s, t, a batch's b0, b1, b2."""
     if found is None or found.first is None:
         return None
     if node.op_type.startswith("Conv"):

@@ -1,4 +1,4 @@
-"""The value of a tensor that an ONNX graph computes from constants alone."""
+"""Computes the values of tensors that an ONNX graph derives from constants."""
 
 from __future__ import annotations
 
@@ -14,21 +14,33 @@ __all__ = ["Constants"]
 
 Array = npt.NDArray[Any]
 
-# What computing a tensor of a broken graph may raise: an attribute or input that is not there, a size that cannot be.
+# The errors of computing a tensor of a broken graph: a missing attribute or input, an impossible size.
 _INVALID = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
-_MOST_BYTES = 256 << 20  # of computed values; a weight is looked at once, its scale by its own layer alone
+_MAX_CACHED_BYTES = 256 << 20  # a weight is read once, and its scale only by its own layer: a small cache suffices
 
 
 class Constants:
-    """Initializers and Constant nodes of a graph, followed through the operators that move or retype them.
+    """The constant tensors of a graph: initializers, Constant nodes, and what some operators make of them.
 
-    Cast, CastLike, Identity, Transpose, Reshape, QuantizeLinear and DequantizeLinear are computed, so that
-    the zeros counted are those of the values an engine sees. Anything else is not constant for our purpose.
+    Cast, CastLike, Identity, Transpose, Reshape, QuantizeLinear and DequantizeLinear are computed, because an engine
+    sees the zeros of their results. The outputs of other operators count as not constant.
 
     Args:
-        graph: The graph; its own tensors hide those of ``outer``.
+        graph: The graph. Its own tensors hide those of ``outer`` with the same name.
         outer: The constants of the graph around it, for the bodies of If and Loop.
+
+    Example:
+        >>> import onnx.parser
+        >>> graph = onnx.parser.parse_graph('''
+        ...     g (float[N] x) => (float[N] y)
+        ...     <float[2, 1] w = {1.0, 0.0}> { t = Transpose(w)  y = MatMul(x, t) }
+        ... ''')
+        >>> constants = Constants(graph)
+        >>> constants.value("t").tolist(), constants.source("t")
+        ([[1.0, 0.0]], 'w')
+        >>> constants.obstacle("y")
+        'MatMul y computes it'
     """
 
     def __init__(self, graph: onnx.GraphProto, outer: Optional[Constants] = None) -> None:
@@ -37,12 +49,12 @@ class Constants:
         self._own = {*self._initializers, *self._producers, *(each.name for each in graph.input)}
         self._outer = outer
         self._values: dict[str, Optional[Array]] = {}
-        self._kept: dict[str, int] = {}  # bytes of values that were computed, the oldest first
+        self._cached: dict[str, int] = {}  # bytes of computed values, the oldest first
         self._bytes = 0
 
     def value(self, name: str) -> Optional[Array]:
-        """Return the tensor's value, or None where it is not constant."""
-        if name in self._initializers:  # not kept: together they are as large as the model
+        """Return the tensor's value; None if it is not constant."""
+        if name in self._initializers:  # not cached: together they are as large as the model
             with contextlib.suppress(*_INVALID):
                 return numpy_helper.to_array(self._initializers[name])
             return None
@@ -64,7 +76,7 @@ class Constants:
         return self._outer.source(name) if self._outer and name not in self._own else name
 
     def obstacle(self, name: str) -> str:
-        """Say what keeps the tensor from being constant."""
+        """Return why the tensor is not constant."""
         seen = set()
         while name not in seen:
             seen.add(name)
@@ -79,15 +91,15 @@ class Constants:
         return f"{name} is an input of the graph" if name in self._own else f"{name} does not exist"
 
     def _forget(self, newest: str) -> None:
-        """Drop the oldest values, to be computed again, where all together would be too large."""
+        """Drop the oldest values if the cache is too large; they are computed again when needed."""
         value = self._values[newest]
         if value is not None:
-            self._kept[newest] = value.nbytes
+            self._cached[newest] = value.nbytes
             self._bytes += value.nbytes
-        while len(self._kept) > 1 and self._bytes > _MOST_BYTES:
-            oldest = next(iter(self._kept))
+        while len(self._cached) > 1 and self._bytes > _MAX_CACHED_BYTES:
+            oldest = next(iter(self._cached))
             del self._values[oldest]
-            self._bytes -= self._kept.pop(oldest)
+            self._bytes -= self._cached.pop(oldest)
 
     def _compute(self, name: str) -> Optional[Array]:
         if name not in self._own:
@@ -152,7 +164,7 @@ def _quantize(node: onnx.NodeProto, inputs: list[Any]) -> Array:
         kind = inputs[2].dtype
     else:
         kind = onnx.helper.tensor_dtype_to_np_dtype(_attributes(node).get("output_dtype") or onnx.TensorProto.UINT8)
-    if "float" in kind.name:  # FP8: rounding is the type's own
+    if "float" in kind.name:  # FP8: the cast rounds
         return (value / scale).astype(kind)
     limits = np.iinfo(kind)  # raises for four-bit types: unknown
     result: Array = np.clip(np.rint(value / scale) + zero, limits.min, limits.max).astype(kind)
@@ -166,7 +178,7 @@ def _dequantize(node: onnx.NodeProto, inputs: list[Any]) -> Array:
 
 
 def _aligned(node: onnx.NodeProto, inputs: list[Any]) -> tuple[Array, Array, Array]:
-    """Return value, scale and zero point in float32, spread out so that they broadcast."""
+    """Return value, scale and zero point in float32, in shapes that broadcast."""
     value, scale = inputs[0], inputs[1]
     zero = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros_like(scale)
     attributes = _attributes(node)

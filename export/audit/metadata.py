@@ -1,4 +1,4 @@
-"""What we write into an ONNX file about itself: pattern, method, source, and why layers are dense."""
+"""Stores metadata in an ONNX model: pattern, method, source, and why layers are dense."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ _KEY = "sparsegpt_trt"
 
 
 def write_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Store ``metadata`` (JSON-able) in the model, in place of what an earlier call stored."""
+    """Store metadata in the model. It replaces the metadata of an earlier call.
+
+    Args:
+        model: The model; changed in place.
+        metadata: The metadata, JSON-able.
+
+    Example:
+        >>> model = onnx.ModelProto()
+        >>> write_metadata(model, {"pattern": "2:4"})
+        >>> read_metadata(model)
+        {'pattern': '2:4'}
+    """
     others = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != _KEY]
     del model.metadata_props[:]
     for key, value in (*others, (_KEY, json.dumps(metadata, sort_keys=True))):
@@ -21,7 +32,12 @@ def write_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
-    """Return what :func:`write_metadata` stored; empty for a foreign model."""
+    """Return the metadata that :func:`write_metadata` stored; empty for models of other tools.
+
+    Example:
+        >>> read_metadata(onnx.ModelProto())
+        {}
+    """
     for entry in model.metadata_props:
         if entry.key == _KEY:
             try:

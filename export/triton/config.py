@@ -1,6 +1,6 @@
-"""Triton's ``config.pbtxt``, from the signature of an ONNX graph.
+"""Makes Triton's ``config.pbtxt`` from the inputs and outputs of an ONNX graph.
 
-Field names, types and limits are those of Triton's ``model_config.proto``.
+Field names, types and limits follow Triton's ``model_config.proto``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sparsegpt_core.errors import InputError
 
 __all__ = ["TritonConfig", "TritonSettings", "TritonTensor", "make_config"]
 
-_DEFAULT_MAX_BATCH = 32
+_DEFAULT_MAX_BATCH_SIZE = 32
 _TYPES: dict[int, str] = {
     TensorProto.BOOL: "TYPE_BOOL",
     TensorProto.UINT8: "TYPE_UINT8",
@@ -37,66 +37,74 @@ _TYPES: dict[int, str] = {
 
 @dataclass(frozen=True)
 class TritonSettings:
-    """How Triton shall serve a model.
-
-    Args:
-        name: The model's name, which is also its folder's.
-        version: The version's number, which is also its folder's name.
-        max_batch_size: 0 for no batching; None for 32, or what the plan takes, where the graph has a batch.
-        preferred_batch_sizes: Batches to run as soon as they can be formed; empty leaves them to Triton.
-        max_queue_delay_us: How long a request may wait for others, in microseconds.
-        instances: Copies of the model, on each GPU.
-        gpus: Indices of the GPUs to use; empty for all there are.
+    """How Triton serves a model.
 
     Raises:
-        InputError: A value is out of its range.
+        InputError: A value is out of range.
     """
 
     name: str
+    """The name of the model and of its folder."""
     version: int = 1
+    """The version's number, which is also its folder's name."""
     max_batch_size: int | None = None
+    """The largest batch; 0 for no batching; None for the plan's largest batch, or 32 for a graph with a batch."""
     preferred_batch_sizes: tuple[int, ...] = ()
+    """Batch sizes that Triton runs as soon as it can form them; empty for Triton's choice."""
     max_queue_delay_us: int = 100
+    """How long a request may wait for others, in microseconds."""
     instances: int = 1
+    """Copies of the model on each GPU."""
     gpus: tuple[int, ...] = ()
+    """Indices of the GPUs; empty for all."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
             raise InputError(
-                f"'{self.name}' cannot be a model's name", "Give --name letters, digits, and . _ - after the first."
+                f"'{self.name}' cannot be a model's name", "Give `name` letters, digits, and . _ - after the first."
             )
-        least = {"version": 1, "instances": 1, "max_queue_delay_us": 0, "max_batch_size": 0}
-        ranges = [(field, getattr(self, field), limit) for field, limit in least.items()]
+        minima = {"version": 1, "instances": 1, "max_queue_delay_us": 0, "max_batch_size": 0}
+        ranges = [(field, getattr(self, field), minimum) for field, minimum in minima.items()]
         ranges += [("preferred_batch_sizes", size, 1) for size in self.preferred_batch_sizes]
         ranges += [("gpus", index, 0) for index in self.gpus]
-        for field, value, limit in ranges:
-            if value is not None and not limit <= value < 2**31:
-                raise InputError(f"{field}: {value} is out of range", f"Give a number from {limit} to {2**31 - 1}.")
+        for field, value, minimum in ranges:
+            if value is not None and not minimum <= value < 2**31:
+                raise InputError(f"{field}: {value} is out of range", f"Give a number from {minimum} to {2**31 - 1}.")
 
 
 @dataclass(frozen=True)
 class TritonTensor:
-    """An input or output; -1 in ``dims`` is dynamic, and ``first`` is the graph's name for the first of them."""
+    """An input or output."""
 
     name: str
+    """The tensor's name."""
     data_type: str
+    """Triton's name of its type."""
     dims: tuple[int, ...]
-    first: str
+    """Its dimensions; -1 for a dynamic one."""
+    first_dim: str
+    """The graph's name for its first dimension; empty if it has none."""
 
 
 @dataclass(frozen=True)
 class TritonConfig:
-    """What ``config.pbtxt`` says; ``note`` tells why there is no batching, and ``dims`` are without the batch."""
+    """The content of ``config.pbtxt``."""
 
     settings: TritonSettings
+    """How Triton serves the model."""
     platform: str
+    """``onnxruntime_onnx`` or ``tensorrt_plan``."""
     max_batch_size: int
-    note: str
+    """The largest batch; 0 for no batching."""
+    no_batching_reason: str
+    """Why there is no batching; empty if there is."""
     inputs: tuple[TritonTensor, ...]
+    """The inputs; with batching, ``dims`` leave the batch out."""
     outputs: tuple[TritonTensor, ...]
+    """The outputs; with batching, ``dims`` leave the batch out."""
 
     def to_text(self) -> str:
-        """Return it in protobuf's text format."""
+        """Return the configuration in protobuf's text format."""
         settings = self.settings
         lines = [
             f"name: {_quoted(settings.name)}",
@@ -120,70 +128,72 @@ class TritonConfig:
 def make_config(
     graph: onnx.GraphProto, platform: str, settings: TritonSettings, largest_batch: int | None = None
 ) -> TritonConfig:
-    """Describe a model to Triton.
+    """Make the configuration of a model.
 
     Args:
-        graph: Whose inputs and outputs are the model's.
+        graph: A graph with the model's inputs and outputs.
         platform: ``onnxruntime_onnx`` or ``tensorrt_plan``.
-        settings: How to serve it.
-        largest_batch: What the model takes at most; None where only the graph limits it.
+        settings: How Triton serves the model.
+        largest_batch: The model's largest batch; None if only the graph limits it.
 
     Raises:
-        InputError: Triton has no such type, a rank is unknown, or the batches that are asked for do not fit.
+        InputError: Triton does not know a tensor's type, a rank is unknown, or the model cannot run the batches.
     """
     weights = {weight.name for weight in graph.initializer}
     inputs = [_tensor(value) for value in graph.input if value.name not in weights]
     outputs = [_tensor(value) for value in graph.output]
-    note = _unbatched([*inputs, *outputs], settings.max_batch_size)
-    size = 0 if note else settings.max_batch_size or largest_batch or _DEFAULT_MAX_BATCH
-    _check_batches(size, note, settings, largest_batch)
+    reason = _no_batching_reason([*inputs, *outputs], settings.max_batch_size)
+    size = 0 if reason else settings.max_batch_size or largest_batch or _DEFAULT_MAX_BATCH_SIZE
+    _check_batches(size, reason, settings, largest_batch)
     if size:
         inputs, outputs = ([replace(each, dims=each.dims[1:]) for each in tensors] for tensors in (inputs, outputs))
-    return TritonConfig(settings, platform, size, note, tuple(inputs), tuple(outputs))
+    return TritonConfig(settings, platform, size, reason, tuple(inputs), tuple(outputs))
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TritonTensor:
     kind = value.type.tensor_type
-    if kind.elem_type not in _TYPES:  # 0 where it is no tensor
-        raise InputError(f"'{value.name}' is no tensor of a type that Triton knows", "Change the graph's signature.")
+    if kind.elem_type not in _TYPES:  # 0 for a value that is not a tensor
+        raise InputError(f"'{value.name}' is not a tensor of a type that Triton knows", "Change its type in the graph.")
     if not kind.HasField("shape"):
-        raise InputError(f"the graph does not give the rank of '{value.name}'", "onnx.shape_inference may find it.")
+        raise InputError(f"the graph does not give the rank of '{value.name}'", "Run onnx.shape_inference on it.")
     dims = tuple(dim.dim_value if dim.dim_value > 0 else -1 for dim in kind.shape.dim)
     return TritonTensor(value.name, _TYPES[kind.elem_type], dims, kind.shape.dim[0].dim_param if dims else "")
 
 
-def _unbatched(tensors: list[TritonTensor], asked: int | None) -> str:
-    """Say why Triton cannot batch; empty where it can, along the first dimension of every tensor.
+def _no_batching_reason(tensors: list[TritonTensor], wanted: int | None) -> str:
+    """Return why Triton cannot batch along the first dimension of every tensor; empty if it can.
 
-    A dynamic dimension need not be the batch: the graph must call them all the same, unless the user asks for batches.
+    A dynamic first dimension is not always the batch. Unless the user wants batches, the graph must give all of these
+    dimensions the same name.
     """
     fixed = next((tensor.name for tensor in tensors if tensor.dims[:1] != (-1,)), None)
-    if fixed is not None and asked:
+    if fixed is not None and wanted:
         raise InputError(
             f"no batches: the first dimension of '{fixed}' is not dynamic",
-            "Export with a dynamic batch, or leave --max-batch-size out.",
+            "Export with a dynamic batch, or leave `max_batch_size` out.",
         )
-    if asked is not None:
-        return "" if asked else "as asked"
+    if wanted is not None:
+        return "" if wanted else "as requested"
     if fixed is not None:
         return f"the first dimension of '{fixed}' is not dynamic"
-    names = sorted({tensor.first for tensor in tensors})
+    names = sorted({tensor.first_dim for tensor in tensors})
     if len(names) == 1:
         return ""
-    return f"first dimensions differ in name ({', '.join(map(repr, names))}); if they are the batch, --max-batch-size"
+    found = ", ".join(map(repr, names))
+    return f"first dimensions differ in name ({found}); if they are the batch, give its largest size"
 
 
-def _check_batches(size: int, note: str, settings: TritonSettings, largest: int | None) -> None:
+def _check_batches(size: int, no_batching_reason: str, settings: TritonSettings, largest: int | None) -> None:
     if largest and size > largest:
-        raise InputError(f"the plan takes batches of up to {largest}, not {size}", "Build it with other --shapes.")
-    most = max(settings.preferred_batch_sizes, default=0)
-    if most > size:
-        hint = f"There is no batching: {note}." if note else "Raise --max-batch-size."
-        raise InputError(f"a preferred batch of {most} is more than the largest, {size}", hint)
+        raise InputError(f"the plan takes batches of up to {largest}, not {size}", "Build it with other `shapes`.")
+    preferred = max(settings.preferred_batch_sizes, default=0)
+    if preferred > size:
+        hint = f"There is no batching: {no_batching_reason}." if no_batching_reason else "Raise `max_batch_size`."
+        raise InputError(f"a preferred batch of {preferred} exceeds the largest batch, {size}", hint)
 
 
 def _fields(tensor: TritonTensor) -> str:
-    # Triton wants at least one dimension, and takes it away again where the model has none.
+    # Triton requires at least one dimension; the empty reshape removes it again for a scalar.
     dims = f"dims: {list(tensor.dims)}" if tensor.dims else "dims: [1] reshape { shape: [] }"
     return f"name: {_quoted(tensor.name)} data_type: {tensor.data_type} {dims}"
 

@@ -1,4 +1,4 @@
-"""A model repository for Triton Inference Server: the model's file, what belongs to it, and ``config.pbtxt``."""
+"""Writes a model repository for Triton Inference Server: the model's files and ``config.pbtxt``."""
 
 from __future__ import annotations
 
@@ -22,22 +22,31 @@ _CONFIG = "config.pbtxt"
 
 @dataclass(frozen=True)
 class PlanSignature:
-    """A TensorRT plan's inputs and outputs, as a graph without nodes, and the largest batch of its profile."""
+    """The inputs and outputs of a TensorRT plan.
+
+    Example:
+        >>> signature = PlanSignature(onnx.GraphProto(name="resnet18"), largest_batch=32)
+    """
 
     graph: onnx.GraphProto
+    """A graph without nodes, with the plan's inputs and outputs."""
     largest_batch: int
+    """The largest batch of the plan's profile."""
 
 
 @dataclass(frozen=True)
 class TritonModel:
-    """What was written: ``folder`` is the model's in the repository, ``files`` are those in it."""
+    """A model that was written to a repository."""
 
     folder: Path
+    """The model's folder in the repository."""
     config: TritonConfig
+    """The content of ``config.pbtxt``."""
     files: tuple[str, ...]
+    """The files in the folder, by their paths in it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``triton-export --json`` prints."""
+        """Return the content of ``triton-export --json``."""
         config = self.config
         tensors = {
             field: [{"name": each.name, "data_type": each.data_type, "dims": list(each.dims)} for each in values]
@@ -49,37 +58,45 @@ class TritonModel:
             "version": config.settings.version,
             "platform": config.platform,
             "max_batch_size": config.max_batch_size,
-            "note": config.note,
+            "note": config.no_batching_reason,
             **tensors,
             "files": list(self.files),
         }
 
 
 def write_repository(
-    model: Path, repository: Path, settings: TritonSettings, plan: PlanSignature | None = None, force: bool = False
+    path: Path, repository: Path, settings: TritonSettings, plan: PlanSignature | None = None, force: bool = False
 ) -> TritonModel:
-    """Put a model into a repository, wholly or not at all.
+    """Put a model into a repository. A failure leaves the repository as it was.
 
     Args:
-        model: An .onnx file, whose external data comes along, or a TensorRT plan.
-        repository: What ``tritonserver --model-repository`` is given; made where it is not there.
-        settings: How to serve it.
-        plan: What the plan takes and gives; None where ``model`` is an .onnx file.
-        force: Replace this version, and the ``config.pbtxt`` of all versions, where they are there already.
+        path: An .onnx file (its external data is copied too) or a TensorRT plan.
+        repository: The folder for ``tritonserver --model-repository``; created if it does not exist.
+        settings: How Triton serves the model.
+        plan: The plan's inputs and outputs; None for an .onnx file.
+        force: Whether to replace an existing version, and the ``config.pbtxt`` that all versions share.
 
     Raises:
-        InputError: The model cannot be read or served as asked, or the version is there already.
+        InputError: The model cannot be read or served with these settings, or the version exists.
+
+    Example:
+        >>> from export.writing import export_model, save_model
+        >>> from torch import nn
+        >>> save_model(export_model(nn.Conv2d(3, 8, 3).eval(), (3, 32, 32)), Path("conv.onnx"))
+        >>> written = write_repository(Path("conv.onnx"), Path("repository"), TritonSettings("conv"))
+        >>> written.files, written.config.max_batch_size
+        (('config.pbtxt', '1/model.onnx'), 32)
     """
     if plan:
         config = make_config(plan.graph, "tensorrt_plan", settings, plan.largest_batch)
-        sources = {"model.plan": model}
+        sources = {"model.plan": path}
     else:
-        proto = _read(model)
-        config = make_config(proto.graph, "onnxruntime_onnx", settings)
-        sources = {"model.onnx": model, **_external_data(proto, model)}
+        model = _read(path)
+        config = make_config(model.graph, "onnxruntime_onnx", settings)
+        sources = {"model.onnx": path, **_external_data(model, path)}
     for source in sources.values():
         if not source.is_file():
-            raise InputError(f"no file at {source}", f"{model} is incomplete without it.")
+            raise InputError(f"no file at {source}", f"{path} is incomplete without it.")
     folder, text = repository / settings.name, config.to_text()
     if not force:
         _check_free(folder, settings.version, text)
@@ -88,29 +105,34 @@ def write_repository(
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    """Read a graph, without the external data: of that only the names are needed."""
+    """Read a model without its external data, which is copied as files."""
     model = read_model(path)
     if not model.graph.output:
-        raise InputError(f"{path} is truncated or no ONNX file: its graph has no outputs", "Export the model again.")
+        raise InputError(
+            f"{path} is truncated or not an ONNX file: its graph has no outputs", "Export the model again."
+        )
     return model
 
 
 def _external_data(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
-    """Return the files that hold the model's large tensors, by their paths beside it."""
+    """Return the files with the model's external data, by their paths in its folder."""
     found = {str(Path(name)): file for name, file in external_files(model, path).items()}
     if "model.onnx" in found:
-        raise InputError(f"{path} has external data in model.onnx, its own name here", "Give the data another name.")
+        raise InputError(
+            f"{path} has external data in model.onnx, the model's own name in the repository",
+            "Give the data another name.",
+        )
     return found
 
 
 def _check_free(folder: Path, version: int, config: str) -> None:
-    there, written = folder / str(version), folder / _CONFIG
-    if there.exists():
-        raise InputError(f"{there} is there already", "Give another --version, or --force to replace it.")
+    existing, written = folder / str(version), folder / _CONFIG
+    if existing.exists():
+        raise InputError(f"{existing} exists", "Give another `version`, or `force=True` to replace it.")
     if written.exists() and written.read_bytes() != config.encode():
         raise InputError(
-            f"{written} holds for all versions, and differs from what this one needs",
-            "Give another --name, or --force to replace it.",
+            f"{written} applies to all versions, and this version needs another one",
+            "Give another `name`, or `force=True` to replace it.",
         )
 
 

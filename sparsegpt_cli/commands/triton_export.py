@@ -54,7 +54,7 @@ def triton_export(
     plan = None if model.suffix == ".onnx" else _signature(model)
     made = write_repository(model, out, settings, plan, force)
     largest = made.config.max_batch_size
-    batches = f"batches of up to {largest}" if largest else f"no batching: {made.config.note}"
+    batches = f"batches of up to {largest}" if largest else f"no batching: {made.config.no_batching_reason}"
     line = f"{made.folder}: {made.config.platform}, version {version}, {batches}"
     console.result(made.to_json(), [line, *(f"  {file}" for file in made.files)])
 

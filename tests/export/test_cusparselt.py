@@ -173,7 +173,7 @@ def test_pytorchs_sparse_product_takes_our_shapes(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_no_gpu_is_said_in_one_line() -> None:
-    with pytest.raises(InputError, match="no CUDA GPU here") as caught:
+    with pytest.raises(InputError, match="needs a CUDA GPU") as caught:
         to_semi_structured(nn.Sequential(nn.Linear(64, 64)))
     assert caught.value.hint
 
@@ -181,7 +181,7 @@ def test_no_gpu_is_said_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("device", "capability", "available", "message"),
     [
-        ("cpu", (9, 0), True, "the model is on cpu"),
+        ("cpu", (9, 0), True, "it is on cpu"),
         ("cuda", (7, 5), True, "Turing has no sparse tensor cores"),
         ("cuda", (8, 0), False, "built without cuSPARSELt"),
         ("cuda", (8, 0), True, None),

@@ -32,7 +32,7 @@ from sparsegpt_core.errors import InputError, SparseGPTError
 from sparsegpt_core.files import read_json
 from tests.support.graphs import make_graph, make_model
 
-OPSET = 21  # that of make_model; functions of another one are not unfolded
+OPSET = 21  # that of make_model; functions of another opset are not inlined
 READERS = {
     "verify": audit_model,
     "build": read_graph,
@@ -166,7 +166,7 @@ def function(name: str, callee: str, calls: int) -> onnx.FunctionProto:
     ],
     ids=["a thousand million nodes", "itself", "deep"],
 )
-def test_functions_that_unfold_without_end(functions, message):
+def test_functions_too_large_to_inline(functions, message):
     nodes = [helper.make_node("F0", ["x"], ["y"], domain="f"), helper.make_node("Conv", ["y", "w"], ["z"])]
     model = make_model(make_graph(nodes, {"w": np.ones((4, 4, 1, 1), "f")}, inputs=["x"]))
     model.functions.extend(functions)
@@ -176,7 +176,7 @@ def test_functions_that_unfold_without_end(functions, message):
     assert time.process_time() - start < 2
 
 
-def test_functions_that_end_are_unfolded():
+def test_functions_that_end_are_inlined():
     model = make_model(make_graph([helper.make_node("F0", ["x"], ["y"], domain="f")], {}, inputs=["x"]))
     model.functions.extend([function("F0", "F1", 3), function("F1", "Identity", 2)])
     model.opset_import.append(helper.make_opsetid("f", 1))

@@ -171,7 +171,7 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.pt"], ".safetensors"),
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.safetensors", "--schedule", "none"], "schedule"),
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.safetensors", "--data", "npz:{rgb}"], "no labels"),
-        (["verify", "{half}"], "no ONNX file"),
+        (["verify", "{half}"], "not an ONNX file"),
         (["verify", "{folder}"], "directory"),
         (["verify", "{missing}", "--pattern", "0.5"], "not an N:M pattern"),
         (["build", "{missing}"], "missing.safetensors"),

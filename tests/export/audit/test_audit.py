@@ -240,7 +240,7 @@ def test_require_sparse():
     tensors = {"w": sparse(4, 8, 1, 1), "d": dense(4, 8, 1, 1)}
     result = audit([conv("w", "good"), conv("d", "bad"), conv("x", "moving")], tensors)
     result.require_sparse(["good"], "export")
-    with pytest.raises(CheckFailedError, match=r"^fp16: bad is no longer 2:4: 8 groups break it, .*'c_group': 0"):
+    with pytest.raises(CheckFailedError, match=r"^fp16: bad is no longer 2:4: 8 groups violate it, .*'c_group': 0"):
         result.require_sparse(["good", "bad"], "fp16")
     with pytest.raises(CheckFailedError, match="gone is not in the graph") as caught:
         result.require_sparse(["gone"], "fp16")
@@ -257,27 +257,27 @@ OTHER_AXIS = np.ascontiguousarray(sparse(8, 4, axis=0))  # 2:4 as (C, K), not as
             [conv()],
             [node("DequantizeLinear", ["q", "s", "z"], ["d"]), conv("d")],
             {"q": sparse(4, 8, 1, 1).astype("b"), "s": np.float32(1), "z": np.int8(3)},
-            r"8 groups break it, .* 16 zeros of float32 became non-zeros in Conv \(4, 8, 1, 1\) in float32$",
+            r"8 groups violate it, .* 16 zeros of float32 became non-zeros in Conv \(4, 8, 1, 1\) in float32$",
         ),
         (
             [conv()],
             [node("Cast", ["h"], ["c"], to=1), conv("c")],
             {"h": (sparse(4, 8, 1, 1) + np.eye(1, 8, 3)[..., None, None]).astype(np.float16)},
-            r"4 groups break it, .* 4 zeros of float32 became non-zeros",
+            r"4 groups violate it, .* 4 zeros of float32 became non-zeros",
         ),
         (
             [conv()],
             [node("Add", ["w", "w"], ["sum"], name="shift"), conv("sum")],
             {},
-            "its weight is not constant any more: Add shift computes it$",
+            "its weight is no longer constant: Add shift computes it$",
         ),
-        ([conv()], [conv("x")], {}, "its weight is not constant any more: x is an input of the graph$"),
-        ([conv()], [conv("gone")], {}, "its weight is not constant any more: gone does not exist$"),
+        ([conv()], [conv("x")], {}, "its weight is no longer constant: x is an input of the graph$"),
+        ([conv()], [conv("gone")], {}, "its weight is no longer constant: gone does not exist$"),
         (
             [conv()],
             [node("DequantizeLinear", ["w", "x"], ["d"]), conv("d")],
             {},
-            "its weight is not constant any more: x is an input of the graph$",
+            "its weight is no longer constant: x is an input of the graph$",
         ),
         (
             [node("MatMul", ["x", "m"], ["y"], name="conv")],
@@ -285,7 +285,7 @@ OTHER_AXIS = np.ascontiguousarray(sparse(8, 4, axis=0))  # 2:4 as (C, K), not as
             {"m": OTHER_AXIS},
             r"groups run along axis 1 of Gemm \(8, 4\) in float32, before along axis 0 of \(8, 4\)$",
         ),
-        ([conv()], [conv("t")], {"t": sparse(4, 6, 1, 1)}, r"axis 1 of Conv \(4, 6, 1, 1\) .* holds no whole groups$"),
+        ([conv()], [conv("t")], {"t": sparse(4, 6, 1, 1)}, r"axis 1 of Conv \(4, 6, 1, 1\) .* has no whole groups$"),
     ],
     ids=["zero point", "a cast", "Add", "fed", "missing", "fed scale", "axis", "shape"],
 )

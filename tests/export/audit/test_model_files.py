@@ -70,7 +70,7 @@ def test_no_file_and_a_directory(tmp_path):
 def test_what_is_no_onnx_file(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    assert "truncated or no ONNX file" in refused(path)
+    assert "truncated or not an ONNX file" in refused(path)
 
 
 def test_external_data_that_is_gone(tmp_path):

@@ -197,7 +197,7 @@ def test_a_dynamic_dimension_need_not_be_the_batch(name: str | None) -> None:
     inputs, outputs = [value("x", ("batch", 3))], [value("boxes", (name, 4))]
     made = make_config(graph(inputs, outputs), "onnxruntime_onnx", TritonSettings("m"))
     assert made.max_batch_size == 0
-    assert "differ in name" in made.note
+    assert "differ in name" in made.no_batching_reason
     assert config(inputs, outputs, max_batch_size=4).max_batch_size == 4
 
 
@@ -215,7 +215,7 @@ def test_a_tensor_without_dimensions_gets_one_that_is_taken_away(shape: tuple, s
 def test_types_are_those_of_numpy(kind: int) -> None:
     known = {str(np.dtype(helper.tensor_dtype_to_np_dtype(kind)))} & set(NUMPY.values())
     if not known:
-        with pytest.raises(InputError, match="'x' is no tensor of a type"):
+        with pytest.raises(InputError, match="'x' is not a tensor of a type"):
             config([value("x", (1,), kind)], [value("y", (1,))])
         return
     number = config([value("x", (1,), kind)], [value("y", (1,))]).input[0].data_type
@@ -312,11 +312,11 @@ def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None) -> None:
 def test_versions_stand_beside_each_other_and_are_not_overwritten(model: Path) -> None:
     repository = model.parent / "repository"
     write_repository(model, repository, TritonSettings("m"))
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="1 exists"):
         write_repository(model, repository, TritonSettings("m"))
     write_repository(model, repository, TritonSettings("m", version=2))
     before = (repository / "m" / "config.pbtxt").read_bytes()
-    with pytest.raises(InputError, match="holds for all versions"):
+    with pytest.raises(InputError, match="applies to all versions"):
         write_repository(model, repository, TritonSettings("m", version=3, max_batch_size=4))
     assert (repository / "m" / "config.pbtxt").read_bytes() == before
     assert names(repository) == {"m/config.pbtxt", "m/1/model.onnx", "m/2/model.onnx"}

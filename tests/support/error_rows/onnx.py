@@ -22,12 +22,12 @@ UNREADABLE = {
     "a directory": ("folder", f"cannot read folder.onnx: Is a directory. {HINT}"),
     "a link to itself": ("loop", f"cannot read loop.onnx: Too many levels of symbolic links. {HINT}"),
     "the disk fails": ("unreadable", f"cannot read unreadable.onnx: Input/output error. {HINT}"),
-    "empty": ("empty", "empty.onnx is truncated or no ONNX file: …. Export the model again."),
-    "truncated": ("half", "half.onnx is truncated or no ONNX file: …. Export the model again."),
-    "another type": ("text", "text.onnx is truncated or no ONNX file: …. Export the model again."),
+    "empty": ("empty", "empty.onnx is truncated or not an ONNX file: …. Export the model again."),
+    "truncated": ("half", "half.onnx is truncated or not an ONNX file: …. Export the model again."),
+    "another type": ("text", "text.onnx is truncated or not an ONNX file: …. Export the model again."),
     "external data is missing": (
         "gone",
-        "gone.onnx is incomplete: no file at …gone.bin. Keep its external data files beside it.",
+        "gone.onnx is incomplete: no file at …gone.bin. Keep its external data files next to it.",
     ),
 }
 EVERYWHERE = [
