@@ -1,1 +1,1 @@
-"""What is measured on the machine at hand; nothing here is installed."""
+"""Benchmarks. They are not part of the installed packages."""

@@ -1,8 +1,8 @@
-"""The audit of a ResNet-50 beside Polygraphy's, for docs/audit.md: ``python -m benchmarks.audit [MODEL.onnx]``.
+"""The audit of a ResNet-50 compared with Polygraphy's, for docs/audit.md: ``python -m benchmarks.audit [MODEL.onnx]``.
 
-Both read the same 2:4 file inside this process (a dense one would let Polygraphy stop at each layer's first group);
-ours several times, theirs, which takes minutes, fewer. Processor time stands beside the clock's: on a busy machine
-only the former can be compared with another run's.
+Both read the same 2:4 file inside this process. With a dense file Polygraphy could stop at the first group of each
+layer. Polygraphy takes minutes, so it runs fewer times. CPU time is reported as well as wall time: on a busy machine
+only CPU times can be compared between runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PAGE = Path("docs/audit.md")
 
 
 def main() -> None:
-    """Write median, least and most seconds of both."""
+    """Write the median, minimum and maximum seconds of both."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(sys.argv[1]) if len(sys.argv) > 1 else _resnet50(Path(folder))
         rows = [
@@ -58,7 +58,7 @@ def main() -> None:
 
 def _theirs(path: Path) -> None:
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of its bare infinity
+        warnings.simplefilter("ignore", RuntimeWarning)  # Polygraphy computes with infinity
         SparsityPruner(onnx.load(str(path))).check()
 
 

@@ -1,8 +1,8 @@
 """Prune by magnitude, export and build networks of torchvision's and timm's in every precision: ``make exports``.
 
-Random weights and images: this is about what can be exported, built and proved in the file, never about accuracy.
-Detectors pick boxes by their scores, which ONNX can hold but no sparse layer is part of: they stand here up to the
-scores and offsets of all anchors, or with their backbones alone.
+Weights and images are random: the table shows which networks can be exported, built and audited, not their accuracy.
+Detectors end with a selection of boxes by score, which has no sparse layers. They are exported up to the scores and
+offsets of all anchors, or as their backbones alone.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ AMPERE = BuildSettings(backend="tensorrt-rtx", compute_capability="8.6")
 
 
 def attempt(name: str) -> dict[str, Any]:
-    """Export and build one network in every precision; an error becomes part of the result."""
+    """Export and build one network in every precision; an error is part of the result."""
     side = SIDES.get(name, 96)
     torch.manual_seed(0)
     batches = [torch.randn(IMAGES, 3, side, side) for _ in range(BATCHES)]
@@ -128,7 +128,7 @@ def _write(exporter: Exporter, precision: str) -> dict[str, Any]:
                 "bytes": file.path.stat().st_size,
                 "warnings": list(file.warnings),
             }
-            if precision != "fp32":  # for which there are no sparse kernels
+            if precision != "fp32":  # without sparse kernels
                 built = build_engine(file.path, Path(folder) / "model.plan", AMPERE)
                 found |= {
                     "eligible_layers": built.eligible_layers,
@@ -184,7 +184,7 @@ def _cell(file: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Try them all."""
+    """Test all networks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__)
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("docs/exports.md"))

@@ -1,8 +1,9 @@
-"""What survives kill -9 at random moments: ``python -m benchmarks.kills``, a quarter of an hour on two cores.
+"""Outputs after kill -9 at random moments: ``python -m benchmarks.kills``, a quarter of an hour on two cores.
 
-A command runs once undisturbed. Then it is started and killed again and again, with all its processes; a start that
-is not killed in time ends, is compared, and the next begins from nothing. After every kill its output is either not
-there or as it was to be; at the end of each round checkpoints, ONNX files and tables are those of the undisturbed run.
+A command runs once without a kill, as the reference. Then it is started and killed repeatedly, with all its processes.
+A start that finishes before its kill is compared with the reference, and the next start begins from an empty folder.
+After every kill an output file is either missing or complete. At the end of each round the checkpoints, ONNX files and
+tables equal those of the reference.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from sparsegpt_core.zoo import ModelShape, build_model
 __all__ = ["Count", "hashes", "kill", "whole_run"]
 
 ROOT = Path(__file__).parent.parent
-_LONGEST = 20.0  # seconds that a start is left alone for, if it is to be killed
+_MAX_DELAY_SECONDS = 20.0  # before a kill
 
 
 @dataclass(frozen=True)
 class Count:
-    """How often a command was killed, how often it came to its end, and how long it takes undisturbed, in seconds."""
+    """The kills of a command, how often it finished, and its duration without kills in seconds."""
 
     kills: int
     ends: int
@@ -48,7 +49,7 @@ class Lost(AssertionError):
 
 
 def main() -> None:
-    """Kill each command as often as asked, and write what came of it."""
+    """Kill each command the requested number of times, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commands", nargs="*", default=["prune-export", "train", "sweep"])
     parser.add_argument("--kills", type=int, default=50, help="of each command")
@@ -80,17 +81,17 @@ def main() -> None:
 def kill(
     arguments: list[str], folder: Path, read: Callable[[Path], dict[str, str]], kills: int, chance: random.Random
 ) -> Count:
-    """Start a command, kill it at random moments, and let it end; see the module.
+    """Start a command, kill it at random moments, and let it finish; see the module.
 
     Args:
         arguments: The command without its name and without ``--out``.
-        folder: Where it may write.
-        read: Gives what must come out the same of the place that it wrote to.
-        kills: How many.
-        chance: Says when.
+        folder: Where the command may write.
+        read: Returns the part of the output that must equal the reference, from the path of the output.
+        kills: Number of kills.
+        chance: Random numbers for the moments.
 
     Raises:
-        Lost: Anything but the undisturbed run's output was found.
+        Lost: The output differs from the reference.
     """
     suffix = ".safetensors" if arguments[0] == "train" else ""
     whole, out = folder / f"whole{suffix}", folder / f"out{suffix}"
@@ -102,7 +103,7 @@ def kill(
     while killed < kills or ends == 0:
         process = _start(arguments, out)
         try:
-            process.wait(chance.uniform(0, min(seconds, _LONGEST)) if killed < kills else None)
+            process.wait(chance.uniform(0, min(seconds, _MAX_DELAY_SECONDS)) if killed < kills else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -111,7 +112,7 @@ def kill(
                 raise Lost(f"{out} after {killed} kills is neither missing nor whole") from None
             continue
         if process.returncode or read(out) != expected:
-            raise Lost(f"{arguments[0]} ended with {process.returncode} after {killed} kills, or otherwise than whole")
+            raise Lost(f"{arguments[0]} exited with {process.returncode} after {killed} kills, or its output differs")
         ends += 1
         curves = {f"{place.stem}.curve.svg" for place in (out, whole)}
         left = {path.name for path in folder.iterdir()} - {out.name, whole.name} - curves
@@ -130,7 +131,7 @@ def hashes(out: Path) -> dict[str, str]:
 
 
 def whole_run(out: Path) -> dict[str, str]:
-    """Likewise for a run's folder, in which every file is the one that the manifest names."""
+    """Return these digests for the folder of ``run``, after comparing every file with the manifest."""
     manifest = read_json(out / "manifest.json")["files"]
     if any(sha256(out / name) != record["sha256"] for name, record in manifest.items()):
         raise Lost(f"{out}: a file is not the manifest's")
@@ -146,7 +147,7 @@ def make_checkpoint(path: Path) -> None:
 
 
 def _tables(out: Path) -> dict[str, str]:
-    """A sweep's rows without their times."""
+    """The rows of a sweep without their times."""
     rows = read_results(out / "results.csv")
     keys = ("checkpoint", "method", "pattern", "samples", "seed")
     return {" ".join(str(row[key]) for key in keys): str({**row, "seconds": 0}) for row in rows}

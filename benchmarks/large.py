@@ -1,7 +1,7 @@
-"""Long and large networks through the commands: ``python -m benchmarks.large``; needs 12 GiB of memory and of disk.
+"""Deep and large networks through the commands: ``python -m benchmarks.large``; needs 12 GiB of memory and of disk.
 
 One network has a thousand convolutions, the other more than 2 GiB of weights. Each is pruned by magnitude, exported and
-verified, a process for each command, whose time and peak memory are printed beside the size of the network's weights.
+verified. Each command has its own process, whose time and peak memory are printed with the size of the weights.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def wide() -> nn.Module:
 
 
 def main() -> None:
-    """Take both networks through the commands and print what each cost."""
+    """Run the commands on both networks and print their time and peak memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("networks", nargs="*", default=["deep", "wide"])
     parser.add_argument("--json", type=Path, help="where to write the figures")
@@ -66,7 +66,7 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
     weights, images = folder / "weights.safetensors", folder / "images.npz"
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)  # so that signals neither vanish nor explode
+            nn.init.kaiming_normal_(module.weight)  # activations neither vanish nor explode
     state = model.state_dict()
     size = sum(tensor.nbytes for tensor in state.values())
     save_checkpoint(weights, state, {"model": f"benchmarks.large:{name}", "image": list(IMAGE)})
@@ -87,7 +87,7 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
 
 
 def _run(command: list[str]) -> dict[str, float]:
-    """Run a command by itself, below a small process, as a peak counts what a process was before it became another."""
+    """Run a command from a small process: a child's peak memory includes that of its parent before exec."""
     start = time.monotonic()
     whole = [sys.executable, "-S", "-c", _METER, sys.executable, "-m", "sparsegpt_cli", *command]
     done = subprocess.run(whole, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)

@@ -1,6 +1,6 @@
-"""Prune every network of a list of torchvision's and timm's, and write what became of each: ``make models``.
+"""Prune a list of networks from torchvision and timm, and write the result of each: ``make models``.
 
-Random weights and images: this is about what can be pruned, how, and why not, never about accuracy.
+Weights and images are random: the table shows which networks can be pruned, how, and why not, not their accuracy.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ IMAGES = 4
 
 
 def attempt(spec: str) -> dict[str, Any]:
-    """Prune one network; an error becomes part of the result."""
+    """Prune one network; an error is part of the result."""
     side = SIDES.get(spec, 160)
     torch.manual_seed(0)
     model = build_model(spec, ModelShape((3, side, side)))
@@ -129,7 +129,7 @@ def _row(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Try them all; exit 1 where one fails."""
+    """Prune all networks; exit 1 if one fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__)
     parser.add_argument("models", nargs="*", default=MODELS, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("docs/models.md"))

@@ -1,4 +1,4 @@
-"""What channel permutation gains in networks of torchvision: ``python -m benchmarks.permutation``.
+"""The gain of channel permutation in networks of torchvision: ``python -m benchmarks.permutation``.
 
 Weights and images are random: the table shows that outputs stay the same and that every group of channels gains. It
 does not show accuracy.
@@ -27,7 +27,7 @@ SETTINGS = PruneSettings()
 
 
 def attempt(spec: str, images: int) -> dict[str, Any]:
-    """Order the channels of one network, and prune it both ways."""
+    """Permute the channels of one network, and prune it with and without the permutation."""
     model, batches = workload(Job(spec, "default", images))
     reference = outputs_of(model, batches)
     errors = {}
@@ -92,7 +92,7 @@ def _row(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Try them all."""
+    """Measure all networks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.permutation", description=__doc__)
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--images", type=int, default=16)

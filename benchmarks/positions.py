@@ -1,6 +1,6 @@
-"""What a network loses by looking at fewer positions: ``python -m benchmarks.positions CHECKPOINT``.
+"""The accuracy lost when statistics sample fewer positions: ``python -m benchmarks.positions CHECKPOINT``.
 
-The checkpoint is one of ``sparsegpt-trt train --data fashion-mnist``; docs/decisions/0008 has the results.
+The checkpoint comes from ``sparsegpt-trt train --data fashion-mnist``; docs/decisions/0008 has the results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SAMPLES, JUDGED = 256, 1000
 
 
 def main() -> None:
-    """Print a line for every draw of calibration images and number of positions."""
+    """Print a line for each draw of calibration images and each number of positions."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.positions", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT)

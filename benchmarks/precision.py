@@ -1,7 +1,7 @@
-"""What FP16 and INT8 cost a pruned network: ``python -m benchmarks.precision CHECKPOINT``.
+"""The accuracy that FP16 and INT8 cost a pruned network: ``python -m benchmarks.precision CHECKPOINT``.
 
-The checkpoint is one of ``sparsegpt-trt train --data fashion-mnist``; every file is judged on all evaluation images,
-in ONNX Runtime. Killed and started again, it continues at the seed where it was.
+The checkpoint comes from ``sparsegpt-trt train --data fashion-mnist``. Every file is evaluated on all evaluation
+images in ONNX Runtime. After a kill, the next start continues with the seed that was interrupted.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PRUNED = ("fp32", "fp16", "int8", "int8_weights")
 
 
 def measure(trained: Trained, seed: int) -> dict[str, dict[str, float]]:
-    """Prune and export with one draw of calibration images, and judge every file."""
+    """Prune and export with one draw of calibration images, and evaluate every file."""
     batches = calibration_batches(trained.training, SAMPLES, 32, seed)
     model = copy.deepcopy(trained.model)
     dense = _logits(trained, model, batches, [], ("fp32", "int8"))
@@ -82,7 +82,7 @@ def _logits(
     found, path = {}, Path()
     with tempfile.TemporaryDirectory() as folder:
         for precision in precisions:
-            if precision == "int8_weights":  # of the file before it
+            if precision == "int8_weights":  # of the previous file
                 _without_activations(path)
             else:
                 path = exporter.write(Path(folder) / "model.onnx", precision).path
@@ -93,7 +93,7 @@ def _logits(
 
 
 def _without_activations(path: Path) -> None:
-    """Take the pairs of Q and DQ on activations out of a file."""
+    """Remove the Q and DQ pairs on activations from a file."""
     model = onnx.load(path)
     quantised = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     pairs = {node.output[0]: quantised[node.input[0]] for node in model.graph.node if node.input[0] in quantised}
@@ -126,7 +126,7 @@ def page(about: dict[str, Any], seeds: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure what is not measured yet."""
+    """Make the missing measurements."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT)

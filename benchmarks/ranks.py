@@ -1,7 +1,7 @@
-"""One process against two that share the work: ``python -m benchmarks.ranks``.
+"""One process compared with two that share the work: ``python -m benchmarks.ranks``.
 
-Prints the CPU seconds of pruning itself (no imports, no building of networks), of all processes together, and
-how many weights differ.
+Prints the CPU seconds of pruning alone (without imports and model building), summed over all processes, and the
+number of weights that differ.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def work(model: str, images: int, out: Path) -> None:
-    """Prune this process's share, and write down what it took; the first process also writes the weights."""
+    """Prune this process's share and write its times; the first process also writes the weights."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same network to the last bit: its batch norm sees a batch
+    torch.set_num_threads(1)  # bit-identical networks: batch norm sees one batch
     network, batches = workload(Job(model, "default", images))
     torch.set_num_threads(threads)
     with join_world(torch.device("cpu")) as world:

@@ -86,7 +86,7 @@ def _baselines(raw: Path) -> str:
     cells = []
     for name, least in MIN_BASELINE_TOP1.items():
         if (path := raw / name / "train.json").exists():
-            # Each training but the first began with the weights of the one before.
+            # Each training except the first began with the weights of the one before.
             trainings = [read_json(file) for file in (*sorted(path.parent.glob("train-before*.json")), path)]
             epochs = " + ".join(str(len(told["history"])) for told in trainings)
             minutes = sum(epoch["seconds"] for told in trainings for epoch in told["history"]) / 60

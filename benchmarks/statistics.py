@@ -1,7 +1,7 @@
 """A layer's statistics against the plain im2col product: ``python -m benchmarks.statistics``.
 
-The reference is ``columns.T @ columns`` alone, its columns ready in memory; ours starts from the layer's input, in
-chunks as the sweep delivers them, and ends with H. Both are timed in turn, both with PyTorch's threads.
+The reference is ``columns.T @ columns`` alone, with the columns in memory. Ours starts from the layer's input, in
+chunks as the graph walk delivers them, and ends with H. The two are timed alternately, with PyTorch's threads.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ LAYERS = (
 
 
 def main() -> None:
-    """Print the ratio of times for each layer: median, least and most of the rounds."""
+    """Print the ratio of times for each layer: median, minimum and maximum over the rounds."""
     for name, layer, side in LAYERS:
         images = torch.randn(SAMPLES, layer.in_channels, side, side).contiguous(memory_format=torch.channels_last)
-        # As many columns as fit in a gigabyte; the product's time is proportional to them.
+        # The samples whose columns fit in a gigabyte; the time of the product is proportional to their number.
         part = max(1, min(SAMPLES, (1 << 30) // (4 * layer.weight[0].numel() * side**2)))
         columns = input_columns(layer, images[:part])
         ratios = []

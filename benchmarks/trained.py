@@ -1,4 +1,4 @@
-"""A network that ``sparsegpt-trt train --data fashion-mnist`` wrote, with the images to judge it on."""
+"""A network that ``sparsegpt-trt train --data fashion-mnist`` wrote, with images to evaluate it on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to prune that are compared, each adding one part to the one before it."""
+"""The pruning methods that are compared. Each adds one part to the one before it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 Prune = Callable[[nn.Module, list[Tensor], Pattern], object]
 
-# SparseGPT as published; every further part is added to it by name.
+# SparseGPT as published. The other arms add parts by name.
 _PLAIN: dict[str, Any] = {"alpha": 0.0, "refit": False, "bias": False, "damping": 0.01, "mask": "adaptive"}
 _TARGET = _PLAIN | {"refit": True, "alpha": 1.0}
 _DAMPED = _TARGET | {"damping": None}
@@ -42,7 +42,7 @@ _FAST, _BALANCED, _BEST = (vars(QUALITIES[name].settings) for name in ("fast", "
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to prune: what the table calls it, what does it in place, and the patterns that it can."""
+    """A pruning method: its name in the table, the function that prunes in place, and its patterns."""
 
     title: str
     prune: Prune
@@ -66,7 +66,7 @@ def _library(
 
 
 def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
-    """Prune every layer for the inputs it has in the dense network."""
+    """Prune every layer with its inputs in the dense network."""
     settings = PruneSettings(pattern=pattern, **_PLAIN)
     with eval_mode(model), torch.no_grad():
         layers = [layer for layer in plan_layers(model, batches[0][:2], settings) if layer.reason is None]
@@ -87,7 +87,7 @@ def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> 
 
 
 def _model_optimizer(model: nn.Module, batches: list[Tensor], _: Pattern) -> None:
-    """Have NVIDIA's own SparseGPT prune the model, in the environment that ``make bench-accuracy`` sets up."""
+    """Prune with NVIDIA's SparseGPT, in the environment that ``make bench-accuracy`` creates."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("model.pt", "batches.pt", "pruned.pt")]
         torch.save(model, files[0])

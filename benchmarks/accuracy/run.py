@@ -1,7 +1,7 @@
-"""Accuracy of every way to prune one network: ``python -m benchmarks.accuracy.run CHECKPOINT``.
+"""Accuracy of each pruning method on one network: ``python -m benchmarks.accuracy.run CHECKPOINT``.
 
-The checkpoint is one of ``sparsegpt-trt train --data fashion-mnist``. Every measurement is on disk as soon as it is
-made: killed and started again, the run continues.
+The checkpoint comes from ``sparsegpt-trt train --data fashion-mnist``. Every measurement is written to disk at once:
+after a kill, the next start continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLES, JUDGED = 256, 3000
 
 
 def main() -> int:
-    """Measure what is not measured yet, seed by seed, and write the summary."""
+    """Make the missing measurements, seed by seed, and write the summary."""
     options = _options()
     trained = load_trained(options.checkpoint, options.data_root, options.judged)
     file = options.out / "measurements.jsonl"

@@ -1,1 +1,1 @@
-"""How long pruning takes, beside the dense forward pass and beside others; see README.md."""
+"""The time of pruning, relative to the dense forward pass and to other libraries; see README.md."""

@@ -1,4 +1,4 @@
-"""This library: its public function with the defaults, and as plain SparseGPT."""
+"""This library's ``prune_model``, with its defaults and as plain SparseGPT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def default(model: nn.Module, batches: list[Tensor], exclude: tuple[str, ...]) -
 
 
 def plain(model: nn.Module, batches: list[Tensor], exclude: tuple[str, ...]) -> None:
-    """Prune by SparseGPT alone."""
+    """Prune with SparseGPT alone."""
     prune_model(
         model, batches, PruneSettings(alpha=0, refit=False, bias=False, damping=0.01, mask="adaptive", exclude=exclude)
     )

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: ``python -m benchmarks.pruning.measure JOB``, one JSON line."""
+"""One measurement in its own process: ``python -m benchmarks.pruning.measure JOB``, one JSON line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def measure(job: Job) -> Record:
 
 
 def _arm(name: str) -> Arm:
-    """Import one arm and nothing of the others: Model Optimizer has an environment of its own."""
+    """Import one arm only: Model Optimizer has its own environment."""
     if name == "dense":
         return lambda model, batches, _: _forward(model, batches)
     arm: Arm = getattr(importlib.import_module(f"benchmarks.pruning.{MODULES[name]}"), name)
@@ -73,7 +73,7 @@ def _channels_last_seconds(model: nn.Module, batches: list[Tensor]) -> float:
 
 
 def _forward_seconds(model: nn.Module, batches: list[Tensor]) -> float:
-    _forward(model, batches[:1])  # the first pass also chooses kernels
+    _forward(model, batches[:1])  # the first pass also selects kernels
     start = time.perf_counter()
     _forward(model, batches)
     return time.perf_counter() - start
@@ -86,7 +86,7 @@ def _forward(model: nn.Module, batches: list[Tensor]) -> None:
 
 
 def _count_layers(model: nn.Module) -> dict[str, int]:
-    """Count the weights that are half zeros, and those of them that are 2:4 along the input channels."""
+    """Count the weights with half zeros, and how many of these are 2:4 along the input channels."""
     counts = {"layers": 0, "layers_2_4": 0}
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and (module.weight == 0).float().mean() > 0.4:

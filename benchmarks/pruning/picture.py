@@ -1,4 +1,4 @@
-"""Time against images and against layers, drawn."""
+"""A chart of the time by images and by layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["draw"]
 
 
 def draw(records: Records, path: Path) -> None:
-    """Write the picture as PNG."""
+    """Write the chart as PNG."""
     matplotlib.use("agg")
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""Measurements to make and made, by network, arm and number of images, and what is computed of them."""
+"""Measurements by network, arm and number of images, and the statistics computed from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement: an arm on a network, with so many images; ``round`` counts repetitions."""
+    """One measurement: an arm on a network with a number of images. ``round`` counts repetitions."""
 
     model: str
     arm: str
@@ -24,12 +24,12 @@ class Job:
 
 
 def forward_ratio(record: Record, layout: str) -> float:
-    """The arm's seconds over those of the dense forward pass, in a memory layout, in the same process."""
+    """The arm's seconds divided by those of the dense forward pass in one memory format, in the same process."""
     return float(record["seconds"] / mean(record["forward_seconds"][layout]))
 
 
 class Records:
-    """All measurements; missing ones give NaN."""
+    """All measurements. Missing ones are NaN."""
 
     def __init__(self, records: list[Record]) -> None:
         self.all = records
@@ -43,7 +43,7 @@ class Records:
         return median(record["seconds"] for record in found) if found else nan
 
     def forward(self, model: str, images: int) -> float:
-        """Median seconds of the dense forward pass beside the default arm."""
+        """Median seconds of the dense forward pass in the processes of the default arm."""
         return float(median(mean(r["forward_seconds"]["default"]) for r in self.groups[model, "default", images]))
 
     def ratio(self, model: str, arm: str, images: int, layout: str = "default") -> float:
@@ -56,7 +56,7 @@ class Records:
         return sorted(images for name, arm, images in self.groups if (name, arm) == (model, "default"))
 
     def widest(self) -> str:
-        """The network whose default arm was measured with most numbers of images."""
+        """The network whose default arm was measured with the most numbers of images."""
         return max((model for model, arm, _ in self.groups if arm == "default"), key=lambda m: len(self.images(m)))
 
     def depths(self) -> tuple[int, dict[str, int]]:

@@ -1,6 +1,6 @@
-"""Measure what is not measured yet, each in a fresh process, and write the summary.
+"""Make the missing measurements, each in a new process, and write the summary.
 
-Every measurement is on disk as soon as it is made: killed and started again, the run continues.
+Every measurement is written to disk at once: after a kill, the next start continues.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("benchmarks/pruning/results")
 QUICK = Path("out/bench-pruning")
 ARMS = ("dense", "default", "plain", "straightforward", "modelopt")
-REPEATED = ("default", "plain")  # the others once: the dense forward pass is in every measurement, the rest is slow
+REPEATED = ("default", "plain")  # the others run once: they are slow
 MODELS = ("torchvision:resnet50", "torchvision:resnet18", "vgg16_cifar")
 DEEPER = tuple(f"torchvision:resnet{depth}" for depth in (18, 34, 50, 101))
 
 
 def plan(repeats: int, quick: bool) -> list[Job]:
-    """List the measurements, round by round, so that a slow hour of the machine meets every arm."""
+    """List the measurements round by round: a slow period of the machine then affects every arm."""
     if quick:
         return [*(Job("simple_cnn", arm, 8) for arm in ARMS), Job("simple_cnn", "default", 16)]
     jobs = [Job(model, arm, 128) for model in MODELS for arm in ARMS]
     jobs += [Job("torchvision:resnet50", "default", images) for images in (32, 64, 256)]
     jobs += [Job(model, "default", 32) for model in DEEPER]
-    jobs += [Job(model, "straightforward", 32) for model in DEEPER[:3]]  # the deepest alone would take six minutes
+    jobs += [Job(model, "straightforward", 32) for model in DEEPER[:3]]  # the deepest network would take six minutes
     for number in range(1, repeats):
         jobs += [Job(model, arm, 128, number) for model in MODELS for arm in REPEATED]
     return list(dict.fromkeys(jobs))
 
 
 def main() -> int:
-    """Run what the command line asks for; exit 1 where a measurement failed."""
+    """Run the requested measurements; exit 1 if one failed."""
     options = _options()
     jobs = [job for job in plan(options.repeats, options.quick) if job.arm in options.arms]
     records_file, environment_file = options.out / "measurements.jsonl", options.out / "environment.json"

@@ -1,6 +1,6 @@
-"""Sequential SparseGPT the plain way: for each layer a forward pass that stops there, im2col, the full Gram matrix.
+"""Sequential SparseGPT without optimisation: for each layer a forward pass up to it, im2col, the full Gram matrix.
 
-It uses none of the library's statistics and solvers, so that it stays what it is when they change.
+It uses none of the library's statistics and solvers, and so does not change with them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Stop(Exception):
 
 @torch.no_grad()
 def straightforward(model: nn.Module, batches: list[Tensor], exclude: tuple[str, ...]) -> None:
-    """Prune ``model`` in place, the layers that the library would prune."""
+    """Prune in place the layers of ``model`` that the library would prune."""
     for layer in select_layers(model, batches[0][:2], NM(2, 4), exclude=exclude):
         module = layer.module
         if layer.reason is None and isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -65,7 +65,7 @@ def _inputs(model: nn.Module, module: nn.Module, batches: list[Tensor]) -> Itera
 
 
 def _im2col(module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
-    """Return the columns as rows, (positions, d), in the order (r, s, c)."""
+    """Return one row for each position, (positions, d), with columns in the order (r, s, c)."""
     if isinstance(module, nn.Linear):
         return x.reshape(-1, x.shape[-1])
     top, left = (int(size) for size in module.padding)

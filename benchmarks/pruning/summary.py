@@ -1,4 +1,4 @@
-"""The measurements as tables, with the bounds that they are held against."""
+"""The measurements as tables, with their bounds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _heading(records: Records, environment: dict[str, Any]) -> str:
 
 
 def _judged(records: Records, images: int) -> str:
-    """Hold the medians against the bounds."""
+    """Compare the medians with the bounds."""
     models = list(dict.fromkeys(model for model, _, count in records.groups if count == images))
 
     def ratio(arm: str, layout: str = "default") -> Callable[[str], float]:

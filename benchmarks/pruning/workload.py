@@ -1,4 +1,4 @@
-"""The networks and images that every arm gets: random, from one seed, the same in every process."""
+"""The networks and images of all arms: random, from one seed, the same in every process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EXCLUDE", "workload"]
 BATCH = 32
 SIZES = {"simple_cnn": 8, "vgg16_cifar": 32}  # all others: 224
 
-# VGG-16's first linear layer has 25,088 inputs: its factorisation alone would drown whatever is compared.
+# VGG-16's first linear layer has 25,088 inputs: its factorisation alone would take most of the time.
 EXCLUDE = {"vgg16_cifar": ("classifier.0",)}
 
 
@@ -29,13 +29,13 @@ def workload(job: Job) -> tuple[nn.Module, list[Tensor]]:
 
 
 def _images(count: int, size: int) -> Tensor:
-    """Coarse and fine noise: neighbouring pixels resemble one another, as in photographs."""
+    """Coarse and fine noise: neighbouring pixels are similar, as in photographs."""
     coarse = F.interpolate(torch.randn(count, 3, size // 8, size // 8), (size, size), mode="bilinear")
     return coarse + 0.3 * torch.randn(count, 3, size, size)
 
 
 def _settle(model: nn.Module, batch: Tensor) -> None:
-    """Give batch norm the statistics of a batch; activations of a deep random network would explode without."""
+    """Give batch norms the statistics of a batch: otherwise the activations of a deep random network explode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0

@@ -1,4 +1,4 @@
-"""Splits, normalisation, and what ``open_data`` refuses."""
+"""Splits, normalisation, and the errors of ``open_data``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_uint8_is_scaled_and_normalised_as_torchvision_does(
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_are_taken_as_they_are(dtype: type) -> None:
+def test_floats_keep_their_scale(dtype: type) -> None:
     values: Array = np.linspace(-3, 300, 48).reshape(1, 3, 4, 4).astype(dtype)
     ((ours, _),) = TrainingSplit(Samples(ArrayImages(values))).batches(8)
     np.testing.assert_array_equal(ours, values.astype(np.float32))
@@ -284,12 +284,12 @@ def test_named_sets_are_padded_as_torchvision_does_it() -> None:
     ("like", "shape"),
     [((3, 32, 32), (3, 32, 32)), ((1, 28, 30), (1, 28, 30)), ((3, 4, 4), (3, 8, 8)), ((1, 8, 8), (1, 8, 8))],
 )
-def test_named_sets_follow_the_model_where_they_can(like: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def test_named_sets_adopt_the_shape_of_the_model_if_they_fit(like: tuple[int, ...], shape: tuple[int, ...]) -> None:
     assert open_data("digits", like=like).image_shape == shape
     assert open_data("digits", image_size=9, channels=2, like=like).image_shape == (2, 9, 9)
 
 
-def test_other_data_has_the_size_it_has(tmp_path: Path) -> None:
+def test_other_data_cannot_be_resized(tmp_path: Path) -> None:
     spec = save(tmp_path / "a.npz", images=IMAGES)
     assert open_data(spec, image_size=8, channels=3, like=(3, 32, 32)).image_shape == (3, 8, 8)
     for options in ({"image_size": 32}, {"channels": 1}):

@@ -47,7 +47,7 @@ def test_equal_logits_count_for_the_first_class_only() -> None:
     assert (constant.top1, constant.top5) == (10, 50)
 
 
-def test_a_limit_takes_the_subset_that_everyone_takes() -> None:
+def test_a_limit_takes_the_seeded_subset() -> None:
     rng = np.random.default_rng(1)
     logits, labels = rng.standard_normal((200, 3)), rng.integers(0, 3, 200)
     split = split_of(logits, labels)

@@ -95,7 +95,7 @@ ALL = {"optimizer": "adamw", "ema": 0.9, "epochs": 2, "precision": "fp16", "lear
 @pytest.mark.parametrize(
     ("settings", "distilled"), [(SGD, False), (SGD, True), (ADAMW, False), (AVERAGED, False), (ALL, True)]
 )
-def test_zeros_are_held_bit_for_bit_at_every_step(
+def test_zeros_stay_zero_bit_for_bit_at_every_step(
     digits: Data, trained: nn.Sequential, sparse: nn.Sequential, settings: dict[str, Any], distilled: bool
 ) -> None:
     sparse[3].weight.data[0, 1] *= -1  # makes zeros with a minus
@@ -115,7 +115,7 @@ def test_zeros_are_held_bit_for_bit_at_every_step(
     assert not torch.equal(before["8.weight"], sparse.state_dict()["8.weight"])
 
 
-def test_plain_training_would_not_hold_them(digits: Data, sparse: nn.Sequential) -> None:
+def test_plain_training_changes_the_zeros(digits: Data, sparse: nn.Sequential) -> None:
     zeros = zeros_of(sparse)
     train(sparse, digits, TrainSettings(epochs=1, learning_rate=0.01))
     assert bits_at(zeros, dict(sparse.state_dict())) > 100
@@ -145,7 +145,7 @@ def test_it_never_gets_worse(digits: Data, sparse: nn.Sequential, monkeypatch: p
 
 
 @pytest.mark.parametrize("stop", [3, 8, 11])
-def test_a_killed_fine_tuning_goes_on_to_the_same_weights(
+def test_a_killed_fine_tuning_continues_to_the_same_weights(
     digits: Data, trained: nn.Sequential, sparse: nn.Sequential, tmp_path: Path, stop: int, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
@@ -198,7 +198,7 @@ def test_the_teacher_only_teaches(digits: Data, trained: nn.Sequential, sparse: 
 
 
 @pytest.mark.parametrize(("mode", "modes"), [("train", {True, False}), ("eval", {False})])
-def test_in_eval_mode_statistics_are_held_and_the_rest_learns(
+def test_in_eval_mode_statistics_stay_and_the_rest_learns(
     digits: Data, trained: nn.Sequential, sparse: nn.Sequential, mode: str, modes: set[bool]
 ) -> None:
     seen, before = set[bool](), copy.deepcopy(sparse)
@@ -250,7 +250,7 @@ def test_weights_that_break_the_pattern_are_refused(
         FrozenZeros(sparse, layers, pattern)
 
 
-def test_weights_that_obey_are_not(sparse: nn.Sequential) -> None:
+def test_weights_that_follow_the_pattern_are_accepted(sparse: nn.Sequential) -> None:
     for pattern in (PATTERN, NM(2, 4), Unstructured(0.75), Unstructured(0.755)):
         FrozenZeros(sparse, PRUNED, pattern)
 

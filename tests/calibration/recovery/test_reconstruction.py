@@ -1,4 +1,4 @@
-"""Block-wise reconstruction: which blocks, towards what, and when it leaves things alone."""
+"""Block-wise reconstruction: the blocks, their targets, and when the weights stay the same."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def run(
     return reconstruct(sparse, dense, images[0], images[1], PRUNED, PATTERN, chosen, *more)
 
 
-def test_it_comes_nearer_to_the_dense_network_with_its_zeros_held(
+def test_outputs_approach_the_dense_network_and_zeros_stay_zero(
     trained: nn.Sequential, sparse: nn.Sequential, images: tuple[list[Tensor], ...]
 ) -> None:
     dense = copy.deepcopy(trained).train()
@@ -153,7 +153,7 @@ def test_errors_are_those_of_the_blocks_outputs(
     assert result.end == distance(outputs_of(trained, images[1]), outputs_of(sparse, images[1]))
 
 
-def test_what_wins_nothing_is_left_as_it_was(
+def test_weights_stay_the_same_when_no_step_helps(
     trained: nn.Sequential, sparse: nn.Sequential, images: tuple[list[Tensor], ...]
 ) -> None:
     before = copy.deepcopy(sparse.state_dict())
@@ -182,7 +182,7 @@ def test_the_network_nearest_to_the_dense_one_is_kept(
     assert not torch.equal(states[2]["9.weight"], states[3]["9.weight"])
 
 
-def test_killed_it_goes_on_to_the_same_weights(
+def test_a_killed_reconstruction_continues_to_the_same_weights(
     trained: nn.Sequential,
     sparse: nn.Sequential,
     images: tuple[list[Tensor], ...],
@@ -208,7 +208,7 @@ def test_killed_it_goes_on_to_the_same_weights(
     assert not path.exists()
 
 
-def test_it_sees_through_permuted_channels(trained: nn.Sequential, images: tuple[list[Tensor], ...]) -> None:
+def test_permuted_channels_are_matched(trained: nn.Sequential, images: tuple[list[Tensor], ...]) -> None:
     model = copy.deepcopy(trained).eval()
     layers = plan_layers(model, images[0][0][:2], PruneSettings(PATTERN))
     torch.manual_seed(1)
@@ -221,7 +221,7 @@ def test_it_sees_through_permuted_channels(trained: nn.Sequential, images: tuple
     assert result.end.logit_error < result.start.logit_error / 2
 
 
-def test_nothing_to_judge_by_or_to_reconstruct_is_an_error(
+def test_no_held_out_images_or_no_block_is_an_error(
     trained: nn.Sequential, sparse: nn.Sequential, images: tuple[list[Tensor], ...]
 ) -> None:
     with pytest.raises(DataError, match="no images are held out"):
@@ -339,7 +339,7 @@ class Pair(nn.Module):
         return z
 
 
-def test_what_cannot_be_called_with_one_tensor_is_no_block() -> None:
+def test_a_module_that_takes_several_tensors_is_not_a_block() -> None:
     model = Awkward()
     assert blocks_of(model, convolutions(model), (4,)) == [
         "pair.right: pair.right",

@@ -40,5 +40,5 @@ def test_a_view_is_a_window_into_the_padded_image() -> None:
 @pytest.mark.parametrize(
     ("spec", "kind"), [("digits", "crop"), ("cifar10", "crop-flip"), ("imagefolder:x", "crop-flip"), ("npz:x", "none")]
 )
-def test_what_suits_the_data(spec: str, kind: str) -> None:
+def test_the_augmentation_suits_the_data(spec: str, kind: str) -> None:
     assert augmentation_for(spec) == kind

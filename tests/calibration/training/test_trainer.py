@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_weights(digits: Data) -> None:
 
 
 @pytest.mark.parametrize(("stop", "ema"), [(1, 0.0), (8, 0.9), (9, 0.0), (20, 0.9)])
-def test_a_killed_training_goes_on_to_the_same_weights(
+def test_a_killed_training_continues_to_the_same_weights(
     digits: Data, tmp_path: Path, stop: int, ema: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight steps make an epoch; the state is kept after every step."""
@@ -182,7 +182,7 @@ def test_the_model_is_left_with_its_best_epoch(digits: Data, monkeypatch: pytest
 
 @pytest.mark.parametrize(("seed", "ema"), [(0, 0.0), (1, 0.0), (1, 0.9)])
 def test_validation_is_a_stratified_share_of_the_training_split(digits: Data, seed: int, ema: float) -> None:
-    """Whatever the seed the same one, and of the averaged weights where there are such."""
+    """The share does not depend on the seed, and the averaged weights are validated if there are any."""
     model, result = train_small(digits, epochs=1, seed=seed, ema=ema)
     held_out = draw_indices(1198, 120, 0, digits.training.labels)
     ((images, labels),) = digits.training.batches(120, held_out)
