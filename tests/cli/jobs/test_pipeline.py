@@ -11,9 +11,9 @@ from onnx import numpy_helper
 
 from export.audit import read_metadata
 from sparsegpt_cli.jobs import pipeline
-from sparsegpt_cli.jobs.datasets import DataOptions
+from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.models import ModelOptions, load
+from sparsegpt_cli.jobs.models import ModelSource, load
 from sparsegpt_cli.messages import SILENT
 from sparsegpt_core.files import sha256
 from sparsegpt_core.patterns import NM, Unstructured
@@ -32,7 +32,7 @@ def job(digits_checkpoint):
     """Return a function that makes a job on a newly loaded model."""
 
     def make(workflow, pattern=TWO_FOUR):
-        loaded, opened = load(ModelOptions(weights=digits_checkpoint), DataOptions("digits"), SILENT)
+        loaded, opened = load(ModelSource(weights=digits_checkpoint), DataSource("digits"), SILENT)
         device = loaded.module.conv1.weight.device
         return Job(loaded, opened, PruneSettings(pattern), device, workflow, samples=64, eval_samples=50)
 

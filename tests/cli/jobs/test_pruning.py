@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sparsegpt_cli.jobs import pruning
-from sparsegpt_cli.jobs.datasets import DataOptions
+from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.models import ModelOptions, load
+from sparsegpt_cli.jobs.models import ModelSource, load
 from sparsegpt_cli.messages import SILENT
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.quality import Workflow
@@ -27,7 +27,7 @@ def test_held_out_samples_share_no_image_with_the_others(digits_checkpoint, monk
         raise Stopped
 
     monkeypatch.setattr(pruning, "prune_model", prune_model)
-    loaded, opened = load(ModelOptions(weights=digits_checkpoint), DataOptions("digits"), SILENT)
+    loaded, opened = load(ModelSource(weights=digits_checkpoint), DataSource("digits"), SILENT)
     device = loaded.module.conv1.weight.device
     job = Job(loaded, opened, PruneSettings(mask="auto"), device, Workflow(views=2), samples=samples)
     with pytest.raises(Stopped):
