@@ -52,7 +52,9 @@ def magnitude_copy(model: Any, pattern: Optional[NM] = None) -> Any:
 
 
 def magnitude_mask(weight: npt.NDArray[Any], pattern: NM, axis: int) -> npt.NDArray[np.bool_]:
-    """Mark the ``n`` largest magnitudes of every ``m`` entries along ``axis``; of equal ones the later stay.
+    """Mark the N largest magnitudes of every M entries along ``axis``; ties go to the first of them.
+
+    It is the rule of :func:`~sparsegpt_core.solvers.magnitude`, without torch.
 
     Args:
         weight: Any shape; its ``axis`` must be a multiple of M long.
@@ -61,11 +63,12 @@ def magnitude_mask(weight: npt.NDArray[Any], pattern: NM, axis: int) -> npt.NDAr
     """
     inner = math.prod(weight.shape[axis % weight.ndim + 1 :])
     groups = np.abs(weight.astype(np.float32)).reshape(-1, pattern.m, inner)
+    # How many others of its group each entry beats. Comparing all pairs is many times faster than sorting short rows.
     beaten = np.zeros(groups.shape, dtype=np.uint8 if pattern.m < 256 else np.int64)
-    for late, early in combinations(reversed(range(pattern.m)), 2):  # many times faster than sorting short rows
-        wins = groups[:, late] >= groups[:, early]
-        beaten[:, late] += wins
-        beaten[:, early] += ~wins
+    for first, second in combinations(range(pattern.m), 2):
+        wins = groups[:, first] >= groups[:, second]
+        beaten[:, first] += wins
+        beaten[:, second] += ~wins
     return (beaten >= pattern.m - pattern.n).reshape(weight.shape)
 
 
