@@ -27,8 +27,7 @@ from export.audit import audit_model, read_metadata
 from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands.triton_export import _signature
-from sparsegpt_cli.framework import Session
-from sparsegpt_cli.framework.config import load_config
+from sparsegpt_cli.framework import Session, load_config
 from sparsegpt_cli.jobs.datasets import DataSource, open_options
 from sparsegpt_cli.jobs.models import ModelSource, load_model
 from sparsegpt_cli.report import render, render_report

@@ -1,10 +1,12 @@
-"""Turns a function into a command: ``--json``, ``--quiet``, ``--seed`` and ``--config``.
+"""Turns a function into a command with ``--json``, ``--quiet``, ``--seed`` and ``--config``.
 
 May import ``terminal``, ``messages`` and the packages below.
 """
 
-from sparsegpt_cli.framework.config import FOLDER, Config, ConfigFile, Text, flags_of
+from sparsegpt_cli.framework.config import FOLDER, Config, Text, flags_of, load_config
+from sparsegpt_cli.framework.config_flags import ConfigFile
 from sparsegpt_cli.framework.decorator import command
-from sparsegpt_cli.framework.session import ClickException, Session
+from sparsegpt_cli.framework.errors import ClickException
+from sparsegpt_cli.framework.session import Session
 
-__all__ = ["FOLDER", "ClickException", "Config", "ConfigFile", "Session", "Text", "command", "flags_of"]
+__all__ = ["FOLDER", "ClickException", "Config", "ConfigFile", "Session", "Text", "command", "flags_of", "load_config"]

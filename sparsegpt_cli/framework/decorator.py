@@ -11,16 +11,16 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from sparsegpt_cli.framework.config import ConfigOption
+from sparsegpt_cli.framework.config_flags import ConfigOption
 from sparsegpt_cli.framework.session import Session
 
 __all__ = ["command"]
 
 _COMMON: dict[str, tuple[Any, Any]] = {
     "config_file": (ConfigOption, None),
-    "as_json": (Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")], False),
-    "quiet": (Annotated[bool, typer.Option("--quiet", help="No progress, no messages.")], False),
-    "seed": (Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For everything drawn at random.")], 0),
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")], False),
+    "quiet": (Annotated[bool, typer.Option("--quiet", help="Show no progress and no messages.")], False),
+    "seed": (Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")], 0),
 }
 
 

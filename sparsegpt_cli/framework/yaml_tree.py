@@ -1,7 +1,7 @@
-"""A YAML file as text with line numbers: no object is made and no type is guessed.
+"""A YAML file as text with line numbers. No object is constructed, and no type is guessed.
 
-YAML's own guesses are traps here: ``2:4`` would be the number 124, ``1e-3`` a word and ``no`` false. As text a value is
-what it is on the command line, and the flag that takes it converts it.
+YAML would read ``2:4`` as the number 124, ``1e-3`` as a word and ``no`` as false. Here every value is text, as on the
+command line, and its flag converts it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from sparsegpt_core.errors import InputError
 
 __all__ = ["Node", "read_tree"]
 
-_MOST_BYTES = 64 * 1024  # of which PyYAML makes up to two seconds
-_DEEPEST = 3  # the file, a section, a list
+_MAX_BYTES = 64 * 1024  # PyYAML needs up to two seconds for it
+_MAX_DEPTH = 3  # levels: the file, a section, a list
 
 
 @dataclass(frozen=True)
 class Node:
-    """A value and the line it stands in; None is YAML's null."""
+    """A value and its line; None is YAML's null."""
 
     value: str | list[Node] | dict[str, Node] | None
     line: int
 
 
 def read_tree(path: Path) -> dict[str, Node]:
-    """Read a file that holds one mapping of text, lists and mappings.
+    """Read a file that contains one mapping of text, lists and mappings.
 
     Raises:
-        InputError: The file cannot be read, is no such YAML, is too large or too deep, holds a key twice, or asks for
-            more than text: tags, anchors and aliases.
+        InputError: The file cannot be read, is not such a YAML file, is too large or nested too deep, contains a key
+            twice, or contains tags, anchors or aliases.
     """
     text = _read(path)
     try:
@@ -45,12 +45,12 @@ def read_tree(path: Path) -> dict[str, Node]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}, line {line}: {error.problem}", "See docs/config.md.") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets some escapes fail as they will
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML does not wrap the errors of some escapes
         raise InputError(f"{path} is not a YAML file: {str(error).splitlines()[0]}", "See docs/config.md.") from error
 
 
 class _RefusedError(Exception):
-    """What stands in a line and is not taken."""
+    """A line is not allowed."""
 
     def __init__(self, line: int, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -60,9 +60,9 @@ class _RefusedError(Exception):
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            content = stream.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise InputError(f"{path} is larger than {_MOST_BYTES // 1024} KiB", "Give a YAML file of flags.")
+            content = stream.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise InputError(f"{path} is larger than {_MAX_BYTES // 1024} KiB", "Give a YAML file of flags.")
         return content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}", "Give a YAML file.") from error
@@ -75,13 +75,15 @@ def _document(events: Iterator[Any]) -> dict[str, Node]:
     for event in events:
         if isinstance(event, yaml.NodeEvent):
             if found is not None:
-                raise _RefusedError(_line(event), "a second document begins", "Give one file for each.")
+                raise _RefusedError(_line(event), "a second document starts here", "Use one file for each document.")
             if not isinstance(event, yaml.MappingStartEvent):
-                raise _RefusedError(_line(event), "these are no keys with values", "For example samples: 256.")
+                raise _RefusedError(
+                    _line(event), "this is not a mapping of keys to values", "For example samples: 256."
+                )
             _refuse_marks(event)
             found = _mapping(events, 1)
     if found is None:
-        raise _RefusedError(1, "nothing stands in it", "For example samples: 256.")
+        raise _RefusedError(1, "the file is empty", "For example samples: 256.")
     return found
 
 
@@ -90,8 +92,10 @@ def _node(event: Any, events: Iterator[Any], depth: int) -> Node:
     _refuse_marks(event)
     if isinstance(event, yaml.ScalarEvent):
         return Node(_text(event), line)
-    if depth == _DEEPEST:
-        raise _RefusedError(line, "this is nested too deep", "Sections hold flags, and flags text or lists of text.")
+    if depth == _MAX_DEPTH:
+        raise _RefusedError(
+            line, "this is nested too deep", "Sections contain flags; flags have text or lists of text."
+        )
     if isinstance(event, yaml.SequenceStartEvent):
         items = takewhile(lambda each: not isinstance(each, yaml.SequenceEndEvent), events)
         return Node([_node(item, events, depth + 1) for item in items], line)
@@ -104,25 +108,25 @@ def _mapping(events: Iterator[Any], depth: int) -> dict[str, Node]:
         _refuse_marks(each)
         key = _text(each) if isinstance(each, yaml.ScalarEvent) else None
         if key is None:
-            raise _RefusedError(_line(each), "a key is no text", "For example samples: 256.")
+            raise _RefusedError(_line(each), "a key is not text", "For example samples: 256.")
         if key in found:
-            raise _RefusedError(_line(each), f"{key!r} stands here again, first in line {found[key].line}")
+            raise _RefusedError(_line(each), f"{key!r} is here again; it is first in line {found[key].line}")
         found[key] = _node(next(events), events, depth)
     return found
 
 
 def _refuse_marks(event: Any) -> None:
     if isinstance(event, yaml.AliasEvent) or event.anchor:
-        raise _RefusedError(_line(event), "anchors and aliases are not read", "Write the value out.")
+        raise _RefusedError(_line(event), "anchors and aliases are not allowed", "Write the value in full.")
     if event.tag:
-        raise _RefusedError(_line(event), "tags are not read", "Values are text, as on the command line.")
+        raise _RefusedError(_line(event), "tags are not allowed", "Values are text, as on the command line.")
 
 
 def _text(event: Any) -> str | None:
     if event.implicit[0] and event.value in ("", "~", "null"):
         return None
     if not event.value.isprintable():
-        raise _RefusedError(_line(event), "the text holds control characters", "Write it in one line.")
+        raise _RefusedError(_line(event), "the text contains control characters", "Write it in one line.")
     return str(event.value)
 
 

@@ -24,7 +24,7 @@ from export.audit import Constants, audit_model, read_model
 from export.audit.inlining import inlined
 from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
-from sparsegpt_cli.framework.config import load_config
+from sparsegpt_cli.framework import load_config
 from sparsegpt_cli.framework.yaml_tree import read_tree
 from sparsegpt_cli.report.view import read_run
 from sparsegpt_cli.run import resolve

@@ -15,7 +15,7 @@ import typer
 
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands import COMMANDS
-from sparsegpt_cli.framework.config import load_config
+from sparsegpt_cli.framework import load_config
 from sparsegpt_cli.run import FLOWS, resolve
 from sparsegpt_cli.run.stages import OUTPUTS
 from sparsegpt_core.files import sha256
