@@ -128,7 +128,7 @@ def _write(exporter: Exporter, precision: str) -> dict[str, Any]:
                 "bytes": file.path.stat().st_size,
                 "warnings": list(file.warnings),
             }
-            if precision != "fp32":  # without sparse kernels
+            if precision != "fp32":  # FP32 has no sparse kernels
                 built = build_engine(file.path, Path(folder) / "model.plan", AMPERE)
                 found |= {
                     "eligible_layers": built.eligible_layers,
@@ -188,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__)
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("docs/exports.md"))
-    parser.add_argument("--fresh", action="store_true", help="try those again that the page has")
+    parser.add_argument("--fresh", action="store_true", help="repeat the networks that the page already has")
     options = parser.parse_args()
     data = options.out.with_suffix(".json")
     known = {result["model"]: result for result in read_json(data)} if data.exists() and not options.fresh else {}

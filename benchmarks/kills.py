@@ -52,7 +52,7 @@ def main() -> None:
     """Kill each command the requested number of times, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commands", nargs="*", default=["prune-export", "train", "sweep"])
-    parser.add_argument("--kills", type=int, default=50, help="of each command")
+    parser.add_argument("--kills", type=int, default=50, help="kills of each command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the counts")
     options = parser.parse_args()

@@ -133,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__)
     parser.add_argument("models", nargs="*", default=MODELS, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("docs/models.md"))
-    parser.add_argument("--fresh", action="store_true", help="try those again that the page has")
+    parser.add_argument("--fresh", action="store_true", help="repeat the networks that the page already has")
     options = parser.parse_args()
     page, data = options.out, options.out.with_suffix(".json")
     known = {result["model"]: result for result in read_json(data)} if data.exists() and not options.fresh else {}

@@ -74,15 +74,15 @@ def _logits(
     batches: list[Tensor],
     pruned: list[str],
     precisions: tuple[str, ...],
-    integers: Mapping[str, Int8Weight] | None = None,
+    int8_weights: Mapping[str, Int8Weight] | None = None,
 ) -> dict[str, Tensor]:
     """The logits (N, classes) of the model's file in each precision."""
-    quantisation = Int8Quantiser(batches, integers or {})
+    quantisation = Int8Quantiser(batches, int8_weights or {})
     exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantise=quantisation)
     found, path = {}, Path()
     with tempfile.TemporaryDirectory() as folder:
         for precision in precisions:
-            if precision == "int8_weights":  # of the previous file
+            if precision == "int8_weights":  # the previous file, without Q and DQ on activations
                 _without_activations(path)
             else:
                 path = exporter.write(Path(folder) / "model.onnx", precision).path
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT)
     parser.add_argument("--out", type=Path, default=Path("docs/precision.md"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--judged", type=int, default=10_000, help="evaluation images to judge on")
+    parser.add_argument("--judged", type=int, default=10_000, help="number of evaluation images")
     options = parser.parse_args()
     trained = load_trained(options.checkpoint, options.data_root, options.judged)
     about = {

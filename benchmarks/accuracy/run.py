@@ -84,7 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--judged", type=int, default=JUDGED, help="evaluation images to judge on")
+    parser.add_argument("--judged", type=int, default=JUDGED, help="number of evaluation images")
     return parser.parse_args()
 
 

@@ -71,11 +71,11 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pruning.run", description=__doc__)
     parser.add_argument("--out", type=Path, help=f"folder of the results (default: {RESULTS}; {QUICK} with --quick)")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="only these")
-    parser.add_argument("--repeats", type=int, default=2, help="rounds of our own arms in the main table")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is there (of the chosen arms)")
-    parser.add_argument("--quick", action="store_true", help="a toy network: does it all work?")
-    parser.add_argument("--modelopt-python", default=".venv-modelopt/bin/python", help="where nvidia-modelopt is")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="measure only these arms")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds of the arms default and plain")
+    parser.add_argument("--fresh", action="store_true", help="repeat the existing measurements of the chosen arms")
+    parser.add_argument("--quick", action="store_true", help="test the benchmark on a toy network")
+    parser.add_argument("--modelopt-python", default=".venv-modelopt/bin/python", help="a Python with nvidia-modelopt")
     options = parser.parse_args()
     options.out = options.out or (QUICK if options.quick else RESULTS)
     return options

@@ -33,7 +33,7 @@ def straightforward(model: nn.Module, batches: list[Tensor], exclude: tuple[str,
             weight = module.weight
             matrix = weight.movedim(1, -1).reshape(len(weight), -1)  # (K, d), columns (r, s, c)
             hessian = _hessian(model, module, batches)
-            matrix = matrix * (hessian.diagonal() > 0)  # columns that are never active
+            matrix = matrix * (hessian.diagonal() > 0)  # zero the columns whose inputs are never active
             pruned = _sparsegpt(matrix, _upper(hessian))
             rows, channels, *kernel = weight.shape
             weight.copy_(pruned.reshape(rows, *kernel, channels).movedim(-1, 1))

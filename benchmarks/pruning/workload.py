@@ -12,7 +12,7 @@ from sparsegpt_core.zoo import ModelShape, build_model
 __all__ = ["EXCLUDE", "workload"]
 
 BATCH = 32
-SIZES = {"simple_cnn": 8, "vgg16_cifar": 32}  # all others: 224
+SIZES = {"simple_cnn": 8, "vgg16_cifar": 32}  # pixels; 224 for the other networks
 
 # VGG-16's first linear layer has 25,088 inputs: its factorisation alone would take most of the time.
 EXCLUDE = {"vgg16_cifar": ("classifier.0",)}
