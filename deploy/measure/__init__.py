@@ -1,4 +1,4 @@
-"""Measures latency, accuracy and output errors of sessions. Engines are timed here.
+"""Measures latency, accuracy, output errors and layer times of sessions.
 
 May import ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 """

@@ -1,4 +1,4 @@
-"""Accuracy of several versions of one classifier on the same images, and how far they differ."""
+"""Measures the accuracy of several versions of one classifier on the same images, and their differences."""
 
 from __future__ import annotations
 
@@ -24,49 +24,55 @@ from sparsegpt_core.errors import DataError, InputError, NumericsError
 from sparsegpt_core.progress import Progress, silent
 
 Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-"""Images (N, C, H, W) to logits (N, classes)."""
+"""A function from images (N, C, H, W) to logits (N, classes)."""
 
 LabelledImages = Tuple[npt.NDArray[Any], Optional[npt.NDArray[Any]]]
-"""Images (N, C, H, W) and, where known, their labels (N)."""
+"""Images (N, C, H, W) and their labels (N), or None without labels."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in percentage points and its 95 % interval."""
+    """A difference in percentage points."""
 
     value: float
+    """The difference."""
     low: float
+    """The lower end of its 95 % interval."""
     high: float
+    """The upper end of its 95 % interval."""
 
 
 @dataclass(frozen=True)
 class ArmAccuracy:
-    """One version's accuracy.
-
-    ``top1``, ``top5`` and ``disagreement`` are in percent, ``loss`` (mean cross-entropy) and ``kl`` in nats.
-    ``top5`` is None for five classes or fewer; without labels it, ``top1``, ``loss`` and ``difference`` are None.
-    The last three compare with the reference and are None for the reference itself: top-1's difference,
-    the samples whose top-1 class is another, and the mean Kullback-Leibler divergence from the reference.
-    """
+    """One version's accuracy. The last three fields compare with the reference; its own are None."""
 
     top1: Optional[float]
+    """Top-1 accuracy in percent; None without labels."""
     top5: Optional[float]
+    """Top-5 accuracy in percent; None without labels or with five classes or fewer."""
     loss: Optional[float]
+    """Mean cross-entropy in nats; None without labels."""
     samples: int
+    """Number of images."""
     difference: Optional[Difference] = None
+    """Top-1 accuracy minus the reference's; None without labels."""
     disagreement: Optional[float] = None
+    """Percent of the images whose top-1 class differs from the reference's."""
     kl: Optional[float] = None
+    """Mean Kullback-Leibler divergence from the reference, in nats."""
 
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """Every version's accuracy, by name."""
+    """The accuracy of all versions."""
 
     reference: str
+    """The name of the version that the others are compared with."""
     arms: Mapping[str, ArmAccuracy]
+    """Accuracy by the version's name."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``{name: {top1, top5, loss, samples, ...}}``; the reference lacks the comparing keys."""
+        """Return ``{name: {top1, top5, loss, samples, ...}}``; the reference has no keys that compare."""
         comparing = {"difference", "disagreement", "kl"}
         return {
             name: {key: value for key, value in asdict(arm).items() if name != self.reference or key not in comparing}
@@ -81,19 +87,25 @@ def compare_accuracy(
     progress: Progress = silent,
     total: int = 0,
 ) -> AccuracyReport:
-    """Run every version over the same batches.
+    """Run all versions on the same batches.
 
     Args:
-        sessions: The versions by name, the reference among them.
-        batches: Images with their labels, or with None: then accuracy is None, the rest is still given.
-        reference: The version that the others are compared with.
-        progress: Told of every batch, stage ``accuracy``.
-        total: Number of batches, for progress; 0 where unknown.
+        sessions: The versions by name, including the reference.
+        batches: Images with labels or with None. Without labels only disagreement and divergence are measured.
+        reference: The name of the version to compare with.
+        progress: Receives the stage ``accuracy``, once per batch.
+        total: The number of batches, for progress; 0 if unknown.
 
     Raises:
         InputError: The reference is not among the sessions, there are no samples, or shapes do not fit.
         DataError: Labels do not fit the images or the classes.
-        NumericsError: Logits hold NaN or infinity.
+        NumericsError: Logits contain NaN or infinity.
+
+    Example:
+        >>> images, labels = np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 1])  # the images are the logits
+        >>> report = compare_accuracy({"dense": lambda x: x, "sparse": lambda x: x * [1, 3]}, [(images, labels)])
+        >>> report.arms["dense"].top1, report.arms["sparse"].top1, report.arms["sparse"].disagreement
+        (100.0, 50.0, 50.0)
     """
     if reference not in sessions:
         raise InputError(f"'{reference}' is not among {', '.join(sessions)}", "Name the reference to compare with.")
@@ -115,15 +127,15 @@ def compare_accuracy(
 
 
 def paired_difference(reference: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Difference:
-    """Return by how much ``other`` is right more often than ``reference``, on the same samples.
+    """Return how much more often ``other`` is right than ``reference`` on the same samples.
 
-    The interval is Agresti and Min's adjusted Wald interval for matched pairs: one half is added to each of the
-    four cells, so that it does not collapse where no pair is discordant ("Simple improved confidence intervals
-    for comparing matched proportions", Statistics in Medicine 24, 2005, 729-740).
+    The interval is Agresti and Min's adjusted Wald interval for matched pairs. It adds one half to each of the four
+    cells, which keeps its width above 0 where no pair differs ("Simple improved confidence intervals for comparing
+    matched proportions", Statistics in Medicine 24, 2005, 729-740).
 
     Args:
         reference: Whether each sample is right, (N).
-        other: The same samples, (N).
+        other: Whether the same samples are right, (N).
     """
     gained, lost, count = int((other & ~reference).sum()), int((reference & ~other).sum()), len(reference)
     centre = (gained - lost) / (count + 2)
@@ -136,7 +148,7 @@ def paired_difference(reference: npt.NDArray[np.bool_], other: npt.NDArray[np.bo
 
 
 class _Scores(NamedTuple):
-    """Per sample: the top-1 class and the divergence (N); with labels, hits and loss (N), else (0)."""
+    """Values per sample: class and divergence (N); hits and loss (N) with labels, (0) without."""
 
     predicted: npt.NDArray[Any]
     kl: npt.NDArray[Any]
@@ -147,9 +159,9 @@ class _Scores(NamedTuple):
 
 def _log_probabilities(name: str, logits: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
     if logits.ndim != 2 or len(logits) != count:
-        raise InputError(f"'{name}' gives logits of shape {logits.shape} for {count} images", "It is no classifier.")
+        raise InputError(f"'{name}' gives logits of shape {logits.shape} for {count} images", "Give a classifier.")
     if not np.isfinite(logits).all():
-        raise NumericsError(f"the logits of '{name}' hold NaN or infinity", "Export in FP32, or look at the weights.")
+        raise NumericsError(f"the logits of '{name}' contain NaN or infinity", "Export in FP32, or check the weights.")
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
@@ -159,26 +171,26 @@ def _check_batch(logs: Mapping[str, npt.NDArray[Any]], labels: Optional[npt.NDAr
     for name, log in logs.items():
         if log.shape[1] != classes:
             raise InputError(
-                f"'{name}' knows {log.shape[1]} classes, '{reference}' {classes}", "Compare like with like."
+                f"'{name}' has {log.shape[1]} classes, '{reference}' has {classes}", "Give versions of one model."
             )
     if labels is None or not count:
         return
     if labels.shape != (count,):
-        raise DataError(f"labels of shape {labels.shape} do not fit {count} images")
+        raise DataError(f"labels of shape {labels.shape} do not fit {count} images", "Give one label for each image.")
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(
-            f"labels {labels.min()} to {labels.max()} do not fit {classes} classes", "Is this its data set?"
+            f"labels {labels.min()} to {labels.max()} do not fit {classes} classes", "Give the model's own data set."
         )
 
 
 def _score(log: npt.NDArray[Any], reference: npt.NDArray[Any], labels: Optional[npt.NDArray[Any]]) -> _Scores:
-    best = np.argsort(-log, axis=1, kind="stable")[:, :5]  # stable: of equal logits the first counts, as in argmax
+    best = np.argsort(-log, axis=1, kind="stable")[:, :5]  # stable: the first of equal logits wins, as in argmax
     kl = (np.exp(reference) * (reference - log)).sum(axis=1)
     if labels is None:
         nothing = np.empty(0)
         return _Scores(best[:, 0], kl, nothing, nothing, nothing)
     hits = best == labels[:, None]
-    # Top-5 of five classes or fewer is always right: NaN marks that there is none.
+    # Top-5 accuracy of five classes or fewer is always 100 %, so it is left out: NaN.
     hit5 = hits.any(axis=1).astype(float) if log.shape[1] > 5 else np.full(len(log), np.nan)
     return _Scores(best[:, 0], kl, hits[:, 0], hit5, -log[np.arange(len(log)), labels])
 

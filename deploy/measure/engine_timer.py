@@ -1,4 +1,4 @@
-"""Times an engine on the GPU: by either clock, with or without transfers and CUDA graphs, on several streams."""
+"""Times an engine on the GPU: with either clock, with or without transfers and CUDA graphs, on several streams."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ _NS_PER_MS = 1e6
 class EngineTimer:
     """Times a TensorRT engine. Close it before its session, or use it in a ``with``.
 
-    Where no CUDA graph can be captured, it times without, and its regime's note says why.
+    If a CUDA graph cannot be captured, the timer runs without one, and ``regime.note`` says why.
 
     Args:
-        session: Whose engine is timed.
-        images: One inference's; they stay on the GPU where transfers are not timed.
-        regime: How; its batch is taken from the images.
+        session: The session of the engine to time.
+        images: The images of one inference (N, C, H, W). Without transfers they stay on the GPU.
+        regime: How to time. Its batch is replaced by the number of images.
 
     Raises:
         InputError: The images do not fit the engine, or the GPU fails.
-        ModelError: TensorRT refuses to run.
+        ModelError: TensorRT cannot run the engine.
+
+    Example:
+        >>> with EngineTimer(session, images, Regime("gpu", transfers=False)) as timer:  # doctest: +SKIP
+        ...     samples_ms = timer(10)
     """
 
     def __init__(self, session: TensorRTSession, images: npt.NDArray[Any], regime: Regime) -> None:
@@ -63,22 +67,22 @@ class EngineTimer:
         self.close()
 
     def __call__(self, iterations: int) -> Tuple[float, ...]:
-        """Return that many samples, in milliseconds; the GPU is idle before each.
+        """Return that many samples in milliseconds. The GPU is idle before each of them.
 
         Raises:
             InputError: The GPU fails.
-            ModelError: TensorRT refuses to run.
+            ModelError: TensorRT cannot run the engine.
         """
         sample = self._by_gpu if self.regime.clock == "gpu" else self._by_host
         with gpu_errors(self._cuda, f"timing {self._name}"):
             return tuple([sample() for _ in range(iterations)])
 
     def close(self) -> None:
-        """Free the graphs, streams and memory; a second call does nothing."""
+        """Free the graphs, streams and memory. A second call does nothing."""
         self._cleanup.close()
 
     def _launchers(self, cleanup: contextlib.ExitStack) -> List[Callable[[], None]]:
-        """Return what puts one inference on each CUDA stream."""
+        """Return one function per stream that puts an inference on it."""
         works = [_with_transfers(stream) if self.regime.transfers else stream.execute for stream in self._streams]
         if not self.regime.cuda_graph:
             return works
@@ -101,7 +105,7 @@ class EngineTimer:
         return (time.perf_counter_ns() - start) / _NS_PER_MS
 
     def _by_gpu(self) -> float:
-        """Fork from the first stream and join it again, so that its two events enclose the work of all."""
+        """Fork the other streams from the first and join them to it: its two events then enclose all work."""
         first, *others = (stream.cuda_stream for stream in self._streams)
         self._start.record(first)
         for stream in others:

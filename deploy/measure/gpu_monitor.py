@@ -1,4 +1,4 @@
-"""What the GPU's clocks, power and temperature did during a measurement, read through NVML."""
+"""Records the GPU's clocks, power and temperature during a measurement, through NVML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 _INTERVAL_S = 0.1
 
-# Bits of nvmlClocksEventReasons in nvml.h; idle (1) is left out, since it slows down no work.
+# Bits of nvmlClocksEventReasons in nvml.h. Idle (1) is left out, since it does not slow down work.
 _REASONS = {
     0x2: "applications_clocks_setting",
     0x4: "sw_power_cap",
@@ -28,12 +28,18 @@ _REASONS = {
 
 
 class GPUMonitor:
-    """Samples a GPU in the background while its ``with`` lasts. Where NVML cannot be read there is no report.
+    """Samples a GPU in the background inside a ``with``. There is no report if NVML cannot be read.
 
     Args:
-        pci_bus_id: Where the GPU sits, such as ``0000:65:00.0``, since NVML numbers GPUs otherwise than CUDA; None
-            for NVML's first.
+        pci_bus_id: The GPU's PCI address, such as ``0000:65:00.0``; NVML and CUDA number GPUs differently. None for
+            NVML's first GPU.
         interval: Seconds between two samples.
+
+    Example:
+        >>> with GPUMonitor() as monitor:
+        ...     pass  # the measurement
+        >>> monitor.report  # doctest: +SKIP
+        {'name': 'NVIDIA A100', ..., 'sm_mhz': {'low': 1410.0, 'median': 1410.0, 'high': 1410.0}, ...}
     """
 
     def __init__(self, pci_bus_id: Optional[str] = None, interval: float = _INTERVAL_S) -> None:
@@ -66,12 +72,12 @@ class GPUMonitor:
 
     @property
     def report(self) -> Optional[Dict[str, Any]]:
-        """What was read, for JSON; None where NVML is missing or does not know the GPU.
+        """The samples in summary, for JSON; None if NVML is missing or does not know the GPU.
 
-        ``sm_mhz``, ``memory_mhz``, ``power_w`` and ``temperature_c`` hold ``low``, ``median`` and ``high``, or are None
-        where the GPU does not tell. ``throttled`` maps each reason that held the clocks back to its share of the
-        samples. ``locked`` is True where clocks were set by hand; NVML does not tell of ``nvidia-smi -lgc``, so None
-        stands for all else, and ``steady`` says whether the SM clock kept to one value.
+        - ``sm_mhz``, ``memory_mhz``, ``power_w``, ``temperature_c``: ``low``, ``median`` and ``high``, or None.
+        - ``throttled``: each reason that lowered the clocks, with its share of the samples.
+        - ``locked``: True if application clocks were set, else None, since NVML does not report ``nvidia-smi -lgc``.
+        - ``steady``: whether the SM clock had one value in all samples.
         """
         if self._device is None:
             return None
@@ -107,7 +113,7 @@ class GPUMonitor:
     def _sample(self) -> Dict[str, Optional[float]]:
         nvml, device = self._nvml, self._device
         reasons = _try(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(device))
-        if reasons is None:  # its name before driver 535
+        if reasons is None:  # the call's name before driver 535
             reasons = _try(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device))
         return {
             "sm_mhz": _try(lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM)),
@@ -132,12 +138,12 @@ class GPUMonitor:
 
 
 def _try(read: Callable[[], Any]) -> Any:
-    """Return None for whatever this NVML, GPU or driver cannot tell: a measurement does not fail for it."""
+    """Return the value, or None if this NVML, GPU or driver cannot read it: a measurement must not fail."""
     with contextlib.suppress(Exception):
         return read()
     return None
 
 
 def _text(value: Any) -> Optional[str]:
-    """Old versions give bytes."""
+    """Return text, since old versions of pynvml return bytes."""
     return value.decode() if isinstance(value, bytes) else value

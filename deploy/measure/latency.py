@@ -1,4 +1,4 @@
-"""Latency of several versions of one model, interleaved, with the noise of the machine measured along."""
+"""Measures the latency of several versions of one model in turns, and the noise of the machine with it."""
 
 from __future__ import annotations
 
@@ -16,35 +16,39 @@ from deploy.measure.timing import Regime, Timer, settle
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 
-_BOOTSTRAP_RESAMPLES = 2000
+_BOOTSTRAP_RESAMPLES = 2000  # draws per interval
 
 Rounds = Tuple[Tuple[float, ...], ...]
-"""Times in milliseconds, one tuple per round."""
+"""Times in milliseconds, one tuple for each round."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A speed-up (2 is twice as fast) and its 95 % interval."""
+    """A speed-up."""
 
     ratio: float
+    """How many times as fast; 2 is twice as fast."""
     low: float
+    """The lower end of its 95 % interval."""
     high: float
+    """The upper end of its 95 % interval."""
 
 
 @dataclass(frozen=True)
 class ArmLatency:
-    """Every measured time of one version, in milliseconds: of each of its engines, as many rounds of as many times."""
+    """All measured times of one version."""
 
     engines: Tuple[Rounds, ...]
+    """Times in milliseconds by engine, round and iteration."""
 
     @property
     def rounds_ms(self) -> Rounds:
-        """The times of each round, of all engines."""
+        """The times of each round, of all engines together."""
         return tuple(tuple(value for taken in turn for value in taken) for turn in zip(*self.engines))
 
     @property
     def samples(self) -> int:
-        """How many times were measured."""
+        """The number of measured times."""
         return sum(map(len, self.rounds_ms))
 
     @property
@@ -55,7 +59,7 @@ class ArmLatency:
 
     @property
     def spread(self) -> float:
-        """How much slower the slowest engine is than the fastest, as a share: 0 for one engine, 0.1 for 10 %."""
+        """How much slower the slowest engine is than the fastest: 0.1 for 10 %, 0 for one engine."""
         medians = [np.median(np.concatenate(rounds)) for rounds in self.engines]
         return float(max(medians) / min(medians) - 1)
 
@@ -64,11 +68,11 @@ class ArmLatency:
         return float(np.percentile(np.concatenate(self.rounds_ms), percent))
 
     def throughput(self, images: int) -> float:
-        """Return the images per second, where each time is that of so many."""
+        """Return the images per second, for that number of images in each measured time."""
         return float(1000 * images / np.mean(np.concatenate(self.rounds_ms)))
 
     def to_json(self, images: int = 1) -> dict[str, Any]:
-        """Return the percentiles, the throughput, the number of samples, the samples, and how the engines differ."""
+        """Return the percentiles, the throughput, the samples, and how the engines differ."""
         percentiles = {f"p{percent}_ms": self.percentile(percent) for percent in (50, 95, 99)}
         return {
             **percentiles,
@@ -82,31 +86,34 @@ class ArmLatency:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Every version's latency; ``repeat`` is the reference, measured a second time as if it were another.
-
-    ``regime`` is what each sample is the time of; ``unsettled`` names the versions that were not warm at the start.
-    """
+    """The latency of all versions."""
 
     reference: str
+    """The name of the version that is measured twice."""
     arms: Mapping[str, ArmLatency]
+    """Latency by the version's name."""
     repeat: ArmLatency
+    """The reference, measured a second time as if it were another version."""
     seed: int = 0
+    """Seed of the bootstrap."""
     regime: Regime = field(default_factory=Regime)
+    """What one sample measures."""
     unsettled: Tuple[str, ...] = ()
+    """Versions whose times still changed when timing began."""
 
     @property
     def noise(self) -> float:
-        """By what share the reference is slower than itself, or faster: differences below it are none."""
+        """The relative difference of the reference and its repeat. Smaller differences mean nothing."""
         ratio = _ratio(self.arms[self.reference], self.repeat)
         return max(ratio, 1 / ratio) - 1
 
     def speedup(self, before: str, after: str) -> Ratio:
         """Return how many times as fast ``after`` is as ``before``.
 
-        The geometric mean, over rounds and engines, of the ratio of the two medians. The interval is the percentile
-        bootstrap over both, since samples within a round are not independent, at the levels that make it as wide for
-        few rounds as Student's: Hesterberg, "What Teachers Should Know About the Bootstrap", The American
-        Statistician 69, 2015, section 3.3.
+        The ratio is the geometric mean over rounds and engines of the ratio of medians. The interval is a percentile
+        bootstrap over rounds and engines, since samples of one round depend on each other. Its levels make it as wide
+        as Student's for few rounds (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+        Statistician 69, 2015, section 3.3).
         """
         generator = np.random.default_rng(self.seed)
         first, second = (np.log(self.arms[name].medians) for name in (before, after))
@@ -137,19 +144,28 @@ def measure_latency(
     seed: int = 0,
     progress: Progress = silent,
 ) -> LatencyReport:
-    """Time every version in turn, A B C A' and then A' C B A, so that a drifting clock favours none.
+    """Time all versions in turns, A B C A' and then A' C B A, so a drifting clock favours none of them.
 
     Args:
-        timers: What to time, by name, each with one timer per engine that was built of it; the first is the
-            reference and is measured twice, as A and A'.
-        rounds: Turns; at least 2.
+        timers: Timers by the version's name, one for each engine of the version. The first version is the reference
+            and is measured twice, as A and A'.
+        rounds: Number of turns, at least 2.
         iterations: Timed calls per engine and round.
-        warmup: Untimed calls per engine before the first round, and then until its times settle; 0 for none.
-        seed: Of the bootstrap.
-        progress: Told of every round, stage ``latency``.
+        warmup: Untimed calls in a block before the first round; blocks repeat until times settle. 0 for none.
+        seed: Seed of the bootstrap.
+        progress: Receives the stage ``latency``, once per round.
 
     Raises:
-        InputError: There is nothing to time, a count is too small, or the timers do not time the same thing.
+        InputError: There are no timers, a count is too small, or the timers have different regimes.
+
+    Example:
+        >>> from deploy.measure import HostTimer
+        >>> timers = {"dense": [HostTimer(lambda: sum(range(200)))], "sparse": [HostTimer(lambda: sum(range(100)))]}
+        >>> report = measure_latency(timers, rounds=4, iterations=3)
+        >>> report.speedup("dense", "sparse").ratio > 1
+        True
+        >>> report.arms["dense"].samples
+        12
     """
     if not timers or not all(timers.values()) or rounds < 2 or iterations < 1 or warmup < 0:
         raise InputError(
@@ -165,7 +181,7 @@ def measure_latency(
     for done in range(rounds):
         for name, group in slots if done % 2 == 0 else reversed(slots):
             for engine, timer in zip(taken[name], group):
-                timer(1)  # untimed: the caches still hold what ran before
+                timer(1)  # untimed: the caches still contain the previous engine's data
                 engine.append(timer(iterations))
         progress("latency", done + 1, rounds)
     arms = {name: ArmLatency(tuple(map(tuple, engines))) for name, engines in taken.items()}
@@ -178,7 +194,7 @@ def _common_regime(timers: Mapping[str, Sequence[Timer]]) -> Regime:
     regimes = {timer.regime for group in timers.values() for timer in group}
     if len(regimes) > 1:
         notes = " ".join(sorted({regime.note for regime in regimes if regime.note}))
-        raise InputError(f"the models are not timed alike. {notes}", "Time all of them without CUDA graphs.")
+        raise InputError(f"the models have different timing regimes. {notes}", "Use `cuda_graph=False`.")
     return regimes.pop()
 
 
@@ -189,14 +205,14 @@ def _ratio(before: ArmLatency, after: ArmLatency) -> float:
 def _resample(
     logs: npt.NDArray[np.float64], turns: npt.NDArray[np.int64], generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Return the means over engines drawn with replacement and over the given rounds, one per draw."""
+    """Return one mean per draw, over engines drawn with replacement and over the given rounds."""
     engines = generator.integers(len(logs), size=(len(turns), len(logs), 1))
     means: npt.NDArray[np.float64] = logs[engines, turns].mean(axis=(1, 2))
     return means
 
 
 def _percents(count: int) -> Tuple[float, float]:
-    """Return the percentiles between which Student's 95 % interval lies, where a bootstrap's deviates are normal."""
+    """Return the percentiles of a normal bootstrap distribution that enclose Student's 95 % interval."""
     from scipy.special import ndtr, stdtrit  # slow to import
 
     tail = 100 * float(ndtr(stdtrit(count - 1, 0.025) * math.sqrt(count / (count - 1))))

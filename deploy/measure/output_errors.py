@@ -1,4 +1,4 @@
-"""How far the outputs of several versions of one network are apart, where they are no logits but maps or features."""
+"""Measures the relative errors of outputs that are not logits but maps or features."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.progress import Progress, silent
 
 Outputs = Callable[[npt.NDArray[Any]], Mapping[str, npt.NDArray[Any]]]
-"""Images (N, C, H, W) to all outputs by name, each of any shape."""
+"""A function from images (N, C, H, W) to all outputs by name, each of any shape."""
 
 
 @dataclass(frozen=True)
 class OutputsReport:
-    """By version and output ‖reference − output‖ / ‖reference‖ over all samples; the reference itself is not there."""
+    """The output errors of all versions except the reference."""
 
     relative_errors: Mapping[str, Mapping[str, float]]
+    """‖reference − output‖ / ‖reference‖ over all samples, by version and by output."""
     samples: int
+    """Number of images."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under their own names."""
@@ -40,18 +42,23 @@ def compare_outputs(
     progress: Progress = silent,
     total: int = 0,
 ) -> OutputsReport:
-    """Run every version over the same batches; labels are not looked at.
+    """Run all versions on the same batches. Labels are ignored.
 
     Args:
-        sessions: The versions by name, the reference among them.
-        batches: Images with their labels or None.
-        reference: The version that the others are compared with.
-        progress: Told of every batch, stage ``outputs``.
-        total: Number of batches, for progress; 0 where unknown.
+        sessions: The versions by name, including the reference.
+        batches: Images with labels or None.
+        reference: The name of the version to compare with.
+        progress: Receives the stage ``outputs``, once per batch.
+        total: The number of batches, for progress; 0 if unknown.
 
     Raises:
         InputError: The reference is not among the sessions, there are no samples, or outputs do not match.
-        NumericsError: Outputs hold NaN or infinity.
+        NumericsError: Outputs contain NaN or infinity.
+
+    Example:
+        >>> sessions = {"dense": lambda x: {"map": x}, "sparse": lambda x: {"map": 0.75 * x}}
+        >>> compare_outputs(sessions, [(np.ones((2, 3, 4, 4)), None)]).relative_errors
+        {'sparse': {'map': 0.25}}
     """
     if reference not in sessions:
         raise InputError(f"'{reference}' is not among {', '.join(sessions)}", "Name the reference to compare with.")
@@ -66,7 +73,7 @@ def compare_outputs(
         for name, sums in errors.items():
             found = _checked(name, sessions[name](images))
             if {key: value.shape for key, value in found.items()} != {k: v.shape for k, v in expected.items()}:
-                raise InputError(f"'{name}' gives other outputs than '{reference}'", "Compare like with like.")
+                raise InputError(f"'{name}' and '{reference}' have different outputs", "Give versions of one model.")
             for output, value in found.items():
                 sums[output] = sums.get(output, 0.0) + _energy(value - expected[output])
         samples += len(images)
@@ -81,10 +88,18 @@ def compare_outputs(
 
 
 def gives_logits(path: Path) -> bool:
-    """Say whether the first output of an ONNX file is (N, classes).
+    """Return whether the first output of an ONNX file is (N, classes).
 
     Raises:
         InputError: The file cannot be read.
+
+    Example:
+        >>> import onnx
+        >>> onnx.save(onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17]> g (float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }'''),
+        ...     "relu.onnx")
+        >>> gives_logits(Path("relu.onnx"))
+        True
     """
     from export.audit import load_model
 
@@ -96,7 +111,7 @@ def _checked(name: str, outputs: Mapping[str, npt.NDArray[Any]]) -> Dict[str, np
     for output, value in outputs.items():
         if not np.isfinite(value).all():
             raise NumericsError(
-                f"output {output} of '{name}' holds NaN or infinity", "Export in FP32, or look at the weights."
+                f"output {output} of '{name}' contains NaN or infinity", "Export in FP32, or check the weights."
             )
     return {output: value.astype(np.float64) for output, value in outputs.items()}
 

@@ -1,4 +1,4 @@
-"""What one sample is the time of, the host's clock, and how long to warm up."""
+"""What one sample measures, a timer with the host's clock, and the warm-up before timing."""
 
 from __future__ import annotations
 
@@ -13,40 +13,37 @@ import numpy as np
 from sparsegpt_core.errors import InputError
 
 _NS_PER_MS = 1e6
-_MAX_SETTLED_CHANGE = 0.02  # two blocks whose medians are this close, relative to the first, show no warming up
-_MAX_WARMUP_BLOCKS = 20
+_MAX_SETTLED_CHANGE = 0.02  # of the median from one block to the next, relative to the first of the two
+_MAX_WARMUP_BLOCKS = 20  # blocks of untimed calls
 
 
 @dataclass(frozen=True)
 class Regime:
-    """What a sample is the time of.
-
-    Args:
-        clock: ``host``, from before the call until its result is there, or ``gpu``, between two events on its stream.
-        transfers: Whether copies between the host's (page-locked) memory and the GPU's are inside.
-        cuda_graph: Whether the work is launched as one CUDA graph.
-        batch: Images in an inference.
-        streams: Inferences at the same time, each on a stream of its own; a sample is the time of all of them.
-        note: Why it is not the regime that was asked for; empty where it is.
-    """
+    """What one sample measures."""
 
     clock: str = "host"
+    """``host``: from the call to its result. ``gpu``: between two events on the CUDA stream."""
     transfers: bool = True
+    """Whether the sample includes copies between page-locked host memory and the GPU."""
     cuda_graph: bool = False
+    """Whether the work is launched as one CUDA graph."""
     batch: int = 1
+    """Images in one inference."""
     streams: int = 1
+    """Inferences at the same time, each on its own stream; a sample is the time of all of them."""
     note: str = ""
+    """Why the regime differs from the requested one; empty where it does not."""
 
     def __post_init__(self) -> None:
         if self.clock not in {"host", "gpu"} or self.batch < 1 or self.streams < 1:
             raise InputError(
-                f"cannot time {self.streams} streams of {self.batch} images by the clock '{self.clock}'",
-                "Use the clock host or gpu, and at least one image and one stream.",
+                f"cannot time {self.streams} streams of {self.batch} images with the clock '{self.clock}'",
+                "Use the clock host or gpu, at least one image and at least one of `streams`.",
             )
 
     @property
     def images(self) -> int:
-        """How many images a sample is the time of."""
+        """The number of images in one sample."""
         return self.batch * self.streams
 
     def to_json(self) -> dict[str, Any]:
@@ -55,22 +52,26 @@ class Regime:
 
 
 class Timer(Protocol):
-    """Something that can be timed, and in which regime it is."""
+    """A callable that returns time samples, and its regime."""
 
     @property
     def regime(self) -> Regime:
-        """What a sample is the time of."""
+        """What one sample measures."""
 
     def __call__(self, iterations: int) -> Tuple[float, ...]:
-        """Return that many samples, in milliseconds."""
+        """Return that many samples in milliseconds."""
 
 
 class HostTimer:
-    """Times any call by the host's clock; the call waits for its result.
+    """Times any call with the host's clock. The call must wait for its result.
 
     Args:
-        run: What to time.
-        batch: How many images it is given.
+        run: The call to time.
+        batch: The number of images in one call.
+
+    Example:
+        >>> len(HostTimer(lambda: sum(range(100)))(3))
+        3
     """
 
     def __init__(self, run: Callable[[], object], batch: int = 1) -> None:
@@ -78,7 +79,7 @@ class HostTimer:
         self.regime = Regime(batch=batch)
 
     def __call__(self, iterations: int) -> Tuple[float, ...]:
-        """Return that many samples, in milliseconds."""
+        """Return that many samples in milliseconds."""
         clock, run = time.perf_counter_ns, self._run
         taken = []
         for _ in range(iterations):
@@ -89,14 +90,14 @@ class HostTimer:
 
 
 def settle(timer: Timer, at_least: int) -> bool:
-    """Warm up: call in blocks until two medians in a row agree, or twenty blocks have passed.
+    """Warm up: call in blocks until the medians of two blocks in a row agree, for at most twenty blocks.
 
     Args:
-        timer: What to warm up.
-        at_least: Calls in a block; 0 for no warming up.
+        timer: The timer to warm up.
+        at_least: Calls in a block; 0 for no warm-up.
 
     Returns:
-        Whether the last two blocks agreed.
+        Whether the medians of the last two blocks agreed.
     """
     before = np.inf
     for _ in range(_MAX_WARMUP_BLOCKS if at_least else 0):

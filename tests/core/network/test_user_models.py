@@ -265,9 +265,9 @@ def test_outputs_are_compared_one_by_one_over_all_batches() -> None:
 @pytest.mark.parametrize(
     ("other", "kind", "message"),
     [
-        (lambda x: {"map": x}, InputError, "'sparse' gives other outputs than 'dense'"),
-        (lambda x: {"map": x[:, :1], "mean": x.mean((2, 3))}, InputError, "other outputs"),
-        (lambda x: {**both(x), "map": x / 0.0}, NumericsError, "output map of 'sparse' holds NaN or infinity"),
+        (lambda x: {"map": x}, InputError, "'sparse' and 'dense' have different outputs"),
+        (lambda x: {"map": x[:, :1], "mean": x.mean((2, 3))}, InputError, "different outputs"),
+        (lambda x: {**both(x), "map": x / 0.0}, NumericsError, "output map of 'sparse' contains NaN or infinity"),
     ],
 )
 def test_outputs_that_cannot_be_compared(other: Any, kind: type[Exception], message: str) -> None:

@@ -271,7 +271,7 @@ def test_without_cuda_python(gpu: FakeGPU, session: TensorRTSession, monkeypatch
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with timer(session, cuda_graph=True) as timed:
         assert "cannot import cuda.bindings.driver" in timed.regime.note
-        with timer(session) as plain, pytest.raises(InputError, match=r"not timed alike\. No CUDA graph"):
+        with timer(session) as plain, pytest.raises(InputError, match=r"different timing regimes\. No CUDA graph"):
             measure_latency({"A": [plain], "B": [timed]})
 
 

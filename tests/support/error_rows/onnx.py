@@ -38,7 +38,7 @@ EVERYWHERE = [
 # fmt: off
 ROWS = [
     *EVERYWHERE,
-    Row("NaN", BENCHMARK.format("nan"), "the logits of 'sparse' hold NaN or infinity. Export in FP32, or look at the weights."),
+    Row("NaN", BENCHMARK.format("nan"), "the logits of 'sparse' contain NaN or infinity. Export in FP32, or check the weights."),
     Row("wrong shape", BENCHMARK.format("shape"), "ONNX Runtime cannot load shape.onnx: …. Export the model again."),
     Row("wrong dtype", BENCHMARK.format("double"), "ONNX Runtime cannot load double.onnx: …. Export the model again."),
     Row("wrong dtype", BENCHMARK.format("integers"), "ONNX Runtime cannot load integers.onnx: …. Export the model again."),
