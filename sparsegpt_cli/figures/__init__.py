@@ -1,4 +1,4 @@
-"""Charts that the report and the sweep share.
+"""The style of all charts, and learning curves.
 
 May import ``calibration``, ``sparsegpt_core``.
 """

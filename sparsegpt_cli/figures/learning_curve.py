@@ -1,4 +1,4 @@
-"""How a training went, as a picture beside its checkpoint: the same bytes for the same history."""
+"""The learning curve of a training, next to its checkpoint. The same history gives the same bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ from sparsegpt_core.files import atomic_path
 
 __all__ = ["curve_path", "draw_blocks", "draw_epochs"]
 
-_SIZE = (9.0, 3.4)  # inches
+_SIZE_INCHES = (9.0, 3.4)
 
 
 def curve_path(checkpoint: Path) -> Path:
-    """Return where the picture of a training stands: ``NAME.curve.svg`` beside its ``NAME.safetensors``."""
+    """Return the path of a training's picture: ``NAME.curve.svg`` next to its ``NAME.safetensors``.
+
+    Example:
+        >>> curve_path(Path("net.safetensors")).name
+        'net.curve.svg'
+    """
     return checkpoint.with_suffix(".curve.svg")
 
 
@@ -30,14 +35,14 @@ def draw_epochs(path: Path, history: Sequence[Epoch], dense_top1: float | None =
 
     Args:
         path: The SVG file to write.
-        history: One epoch at least.
-        dense_top1: The dense network's validation top-1 in percent, to compare with.
+        history: At least one epoch.
+        dense_top1: The dense network's validation top-1 in percent, for comparison.
 
     Raises:
         InputError: The file cannot be written.
     """
     with chart_style():
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
         left, right = figure.subplots(1, 2)
         losses = [(each.epoch, each.loss) for each in history if each.loss is not None]
         left.plot([epoch for epoch, _ in losses], [loss for _, loss in losses], "o-", color=ACCENT, markersize=4)
@@ -52,17 +57,17 @@ def draw_epochs(path: Path, history: Sequence[Epoch], dense_top1: float | None =
 
 
 def draw_blocks(path: Path, result: ReconstructResult) -> None:
-    """Draw what reconstruction did to the error of each block, and of the network behind it.
+    """Draw the error of each block before and after reconstruction, and the error of the whole network.
 
     Args:
         path: The SVG file to write.
-        result: What became of the blocks.
+        result: The blocks and their errors.
 
     Raises:
         InputError: The file cannot be written.
     """
     with chart_style():
-        figure = Figure(figsize=(_SIZE[0], 1.4 + 0.25 * len(result.blocks)), layout="constrained")
+        figure = Figure(figsize=(_SIZE_INCHES[0], 1.4 + 0.25 * len(result.blocks)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         name_rows(left, [block.name for block in result.blocks])
         rows = range(len(result.blocks))

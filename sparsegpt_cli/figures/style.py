@@ -1,4 +1,4 @@
-"""How the report's charts look: SVG that sits in the page and takes its colours from the page's style sheet."""
+"""The style of all charts. In the report they are inline SVG, with colours from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 __all__ = ["ACCENT", "INK", "LINE", "MUTED", "PAPER", "WIDTH", "ZERO", "chart_style", "label", "name_rows", "svg"]
 
 WIDTH = 10.0  # inches; 960 CSS pixels
-LONGEST_LABEL = 40
-ZERO = 1e-12  # an error below this is drawn as none: a logarithmic axis cannot show it
+_MAX_LABEL_LETTERS = 40
+ZERO = 1e-12  # smaller errors count as zero, which a logarithmic axis cannot show
 
 INK, MUTED, LINE, ACCENT, PAPER = "#1c2127", "#5d6671", "#d9dde3", "#1f5fbf", "#fefefe"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", PAPER: "--paper"}
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Let each row of a chart bear a name, the first at the top."""
+    """Label the rows of a chart, the first at the top."""
     axes.set_yticks(range(len(names)), labels=[label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -32,15 +32,20 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def label(name: str) -> str:
-    """The end of a name that is too long, since there names differ."""
-    return name if len(name) <= LONGEST_LABEL else "…" + name[1 - LONGEST_LABEL :]
+    """Return the end of a name that is too long, since names differ there.
+
+    Example:
+        >>> label("features.denseblock1.denselayer1.layers.norm1.conv")
+        '…enseblock1.denselayer1.layers.norm1.conv'
+    """
+    return name if len(name) <= _MAX_LABEL_LETTERS else "…" + name[1 - _MAX_LABEL_LETTERS :]
 
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """Draw with matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    """Draw with matplotlib's defaults and this style; the user's matplotlibrc is ignored."""
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # The browser has its own fonts: what DejaVu lacks is not missing from the page.
+        # The browser uses its own fonts, so a glyph that DejaVu lacks still shows.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -67,14 +72,14 @@ def chart_style() -> Iterator[None]:
 
 
 def svg(figure: Figure, salt: str) -> Markup:
-    """Return the ``<svg>`` element: the same bytes for the same figure, identifiers of its own."""
+    """Return the ``<svg>`` element. The same figure gives the same bytes; another ``salt`` gives other identifiers."""
     matplotlib.rcParams["svg.hashsalt"] = salt
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r'(<g) id="[\w.]+"', r"\1", text)  # figure_1, axes_1: the same in every chart, and used by none
+    text = re.sub(r'(<g) id="[\w.]+"', r"\1", text)  # figure_1, axes_1: the same in every chart, and not used
     text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {_variable(m[2])}", text)
     return Markup(text)  # matplotlib escapes the text it writes
 

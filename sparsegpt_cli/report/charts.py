@@ -75,7 +75,7 @@ def tradeoff_chart(foretold: Sequence[tuple[float, float]], measured: Sequence[t
         left.set_ylabel("sum of the layers' errors")
         right.plot(*_columns(measured), "o", color=MUTED, markerfacecolor=PAPER)
         right.plot(*_columns(measured[-1:]), "o", color=ACCENT)
-        right.set_ylabel("images of another class, %")
+        right.set_ylabel("images that changed class, %")
         for axes in (left, right):
             axes.set_ylim(bottom=0)
             axes.set_xlabel("weights that are zero, %")

@@ -1,4 +1,4 @@
-"""One cell: prune a checkpoint in one way and judge it. What a worker process does."""
+"""One cell: a worker process prunes a checkpoint in one way and compares it with the dense network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from calibration.sampling import calibration_batches
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.models import LoadedModel
 from sparsegpt_cli.jobs.pruning import prune
-from sparsegpt_cli.sweep.checkpoints import Subject
+from sparsegpt_cli.messages import with_flags
+from sparsegpt_cli.sweep.checkpoints import SweptCheckpoint
 from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import Cell
 from sparsegpt_cli.sweep.methods import CNN_SPARSEGPT, settings_for, workflow_for
@@ -32,19 +33,22 @@ _LAYER_FIELDS = (
     *("name", "kind", "shape", "status", "reason", "sparsity"),
     *("relative_error", "magnitude_error", "inherited_error", "sensitivity"),
 )
-_CALIBRATION_BATCH = 32
+_CALIBRATION_BATCH_IMAGES = 32
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell with what a process needs to compute it; ``references`` is the folder of dense outputs."""
+    """A cell with everything that a process needs to compute it."""
 
     cell: Cell
-    subject: Subject
-    judge: Evaluator
-    references: Path
+    checkpoint: SweptCheckpoint
+    evaluator: Evaluator
+    dense_outputs: Path
+    """The folder of the dense networks' outputs."""
     threads: int = 1
+    """PyTorch's threads."""
     memory_limit: int | None = None
+    """In bytes; None: most of the free memory."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -53,11 +57,11 @@ class Task:
         if self.cell.method != CNN_SPARSEGPT:
             pattern = parse_pattern(self.cell.pattern)
             settings = {**asdict(settings_for(self.cell.method, pattern)), **asdict(workflow_for(self.cell.method))}
-        return {**self.subject.identity, **asdict(self.cell), "settings": settings}
+        return {**self.checkpoint.identity, **asdict(self.cell), "settings": settings}
 
 
 def compute(task: Task) -> dict[str, Any]:
-    """Prune and judge; whatever fails is told, not raised.
+    """Prune and compare. An error is returned, not raised.
 
     Returns:
         ``result``; or ``error`` and ``hint``, one line each.
@@ -66,44 +70,44 @@ def compute(task: Task) -> dict[str, Any]:
     try:
         return {"result": _compute(task)}
     except SparseGPTError as error:
-        return {"error": str(error), "hint": error.hint}
+        return {"error": with_flags(str(error)), "hint": with_flags(error.hint)}
     except MemoryError:
         return {"error": "out of memory", "hint": "Use fewer --jobs, or fewer --samples."}
-    except Exception as error:  # a grid goes on whatever one cell meets
+    except Exception as error:  # the other cells are computed all the same
         return {"error": f"{type(error).__name__}: {first_line(error)}", "hint": ""}
 
 
 def _compute(task: Task) -> dict[str, Any]:
-    model, data = task.subject.load(task.judge)
+    model, data = task.checkpoint.load(task.evaluator)
     model = replace(model, module=copy.deepcopy(model.module))
-    dense = task.subject.read_reference(task.references)
+    dense = task.checkpoint.read_dense_outputs(task.dense_outputs)
     if dense is None:
-        raise ModelError("the dense outputs are gone", "Start the sweep again.")
+        raise ModelError("the dense outputs were removed while the sweep ran", "Start the sweep again.")
     start = time.perf_counter()
     layers, warnings = _prune(task, model, data)
     seconds = time.perf_counter() - start
     weights = sum(prod(layer.shape) for layer in layers)
     zeros = sum(layer.sparsity * prod(layer.shape) for layer in layers)
     result = {
-        **task.judge.compare(dense, task.judge.outputs(model.module, data), data),
+        **task.evaluator.compare(dense, task.evaluator.outputs(model.module, data), data),
         "sparsity": zeros / weights,
         "seconds": round(seconds, 2),
-        "warnings": list(warnings),
+        "warnings": [with_flags(warning) for warning in warnings],
         "layers": [{name: getattr(layer, name) for name in _LAYER_FIELDS} for layer in layers],
     }
     try:
         json.dumps(result, allow_nan=False)
     except ValueError:
-        raise NumericsError("an error of the pruned network or its layers is too large for a number") from None
+        raise NumericsError("an error of the pruned network or its layers is NaN or infinite") from None
     return result
 
 
 def _prune(task: Task, model: LoadedModel, data: Data) -> tuple[Sequence[LayerResult], Sequence[str]]:
     """Prune the model in place; return its layers and the warnings."""
-    cell, device = task.cell, torch.device(task.judge.device)
+    cell, device = task.cell, torch.device(task.evaluator.device)
     pattern, seed = parse_pattern(cell.pattern), cell.seed or 0
     if cell.method == CNN_SPARSEGPT and cell.samples:
-        batches = calibration_batches(data.training, cell.samples, _CALIBRATION_BATCH, seed)
+        batches = calibration_batches(data.training, cell.samples, _CALIBRATION_BATCH_IMAGES, seed)
         return cnn_sparsegpt(model.module.to(device), [batch.to(device) for batch in batches], pattern), ()
     job = Job(
         model=model,
@@ -112,7 +116,7 @@ def _prune(task: Task, model: LoadedModel, data: Data) -> tuple[Sequence[LayerRe
         device=device,
         workflow=workflow_for(cell.method),
         samples=cell.samples,
-        batch_size=task.judge.batch_size,
+        batch_size=task.evaluator.batch_size,
         seed=seed,
         memory_limit=task.memory_limit,
     )

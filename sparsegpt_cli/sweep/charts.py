@@ -1,4 +1,4 @@
-"""Small multiples: what each method loses, on one logarithmic axis for all panels."""
+"""Small multiples: the loss of each method, on one logarithmic axis for all panels."""
 
 from __future__ import annotations
 
@@ -28,38 +28,41 @@ STYLES: dict[str, dict[str, Any]] = {
     "balanced": {"color": "#0072b2", "marker": "o", "markersize": 5.5},
     "best": {"color": "#009e73", "marker": "^", "markersize": 6.5},
 }
-"""Okabe and Ito's colours, which the colour-blind tell apart too; and the shapes, for print without colour."""
+"""Okabe and Ito's colours, safe for colour-blind readers; markers for print without colour."""
 
-_PANEL_HEIGHT = 2.3  # inches
-_PANEL_LETTERS = 100  # that fit beside each other below panels
-_LINEAR = 0.1  # points; losses below this are drawn to scale around nought, larger ones by their logarithm
+_PANEL_HEIGHT_INCHES = 2.3
+_ROW_LETTERS = 100  # tick labels of one row of panels have room for as many
+_LINEAR_BELOW = 0.1  # points; smaller losses are drawn on a linear scale, larger ones on a logarithmic one
 _TICKS = (0.0, *(sign * step * 10.0**power for power in range(-1, 3) for step in (1, 3) for sign in (-1, 1)))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: by method and by place on the axis the figures of all seeds."""
+    """One panel."""
 
     title: str
+    """The line above it."""
     ticks: Sequence[str]
+    """A label for each place on the axis."""
     series: Mapping[str, Mapping[int, Sequence[float]]]
+    """By method and place the numbers of all seeds."""
 
 
 def panels_chart(panels: Sequence[Panel], ylabel: str, xlabel: str, joined: bool = False) -> Figure:
-    """Draw panels, two in a row where there are several; points are means, bars reach over the seeds.
+    """Draw panels, up to two in a row. Points are means over the seeds, bars show the range.
 
     Args:
         panels: At least one.
-        ylabel: What is lost.
-        xlabel: What the places are.
-        joined: Whether a method's points are joined, as the places follow each other.
+        ylabel: The loss and its unit.
+        xlabel: The meaning of the places.
+        joined: Whether lines join a method's points.
     """
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(WIDTH, 0.7 + _PANEL_HEIGHT * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.7 + _PANEL_HEIGHT_INCHES * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        _draw(axes, panel, joined, max(4, _PANEL_LETTERS // (columns * len(panel.ticks))))
+        _draw(axes, panel, joined, max(4, _ROW_LETTERS // (columns * len(panel.ticks))))
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     points = [point for panel in panels for series in panel.series.values() for point in series.values()]
@@ -71,7 +74,7 @@ def panels_chart(panels: Sequence[Panel], ylabel: str, xlabel: str, joined: bool
 
 
 def legend(figure: Figure, methods: Sequence[str], title: str | None = None) -> None:
-    """Put the methods' signs above all panels, and a title above those."""
+    """Put the methods' markers above all panels, and a title above them."""
     plain: dict[str, Any] = {"linestyle": "", "markeredgewidth": 0}
     handles = [matplotlib.lines.Line2D([], [], label=method, **plain, **STYLES[method]) for method in methods]
     made = figure.legend(
@@ -112,11 +115,11 @@ def _draw(axes: Axes, panel: Panel, joined: bool, letters: int) -> None:
     for number, method in enumerate(methods):
         shift = (number - (len(methods) - 1) / 2) * step
         places = sorted(panel.series[method])
-        figures = [panel.series[method][place] for place in places]
-        middle = [mean(values) for values in figures]
+        numbers = [panel.series[method][place] for place in places]
+        middle = [mean(values) for values in numbers]
         reach = [
-            [m - min(v) for m, v in zip(middle, figures, strict=True)],
-            [max(v) - m for m, v in zip(middle, figures, strict=True)],
+            [m - min(v) for m, v in zip(middle, numbers, strict=True)],
+            [max(v) - m for m, v in zip(middle, numbers, strict=True)],
         ]
         axes.errorbar(
             [place + shift for place in places],
@@ -140,8 +143,8 @@ def _draw(axes: Axes, panel: Panel, joined: bool, letters: int) -> None:
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
-    axes.set_yscale("symlog", linthresh=_LINEAR, linscale=0.5)
-    low, high = min(0.0, *values), max(_LINEAR, *values)
+    axes.set_yscale("symlog", linthresh=_LINEAR_BELOW, linscale=0.5)
+    low, high = min(0.0, *values), max(_LINEAR_BELOW, *values)
     axes.set_ylim(low * 1.5 if low < 0 else -0.02, high * 1.4)
     axes.yaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if low * 1.5 <= tick <= high * 1.4]))
     axes.yaxis.set_minor_locator(NullLocator())

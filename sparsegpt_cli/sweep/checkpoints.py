@@ -1,4 +1,4 @@
-"""The checkpoints of a sweep: what identifies them, and what they put out before they are pruned."""
+"""The checkpoints of a sweep: their identity, their networks and their dense outputs."""
 
 from __future__ import annotations
 
@@ -25,73 +25,79 @@ from sparsegpt_core.errors import InputError, ModelError, NumericsError
 from sparsegpt_core.files import json_digest
 from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["Subject", "load_subject", "open_subject"]
+__all__ = ["SweptCheckpoint", "load_network", "open_checkpoint"]
 
-_PROBES = 64  # images of each split that stand for all of them
+_MAX_FINGERPRINT_IMAGES = 64  # of each split, evenly spaced
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A checkpoint, and all that its results depend on: other data or another version make it another subject."""
+class SweptCheckpoint:
+    """A checkpoint with everything that its results depend on."""
 
     weights: Path
+    """The file."""
     model: str
+    """The model's name, as ``--model`` takes it."""
     training_images: int
+    """Images of the training split, from which calibration draws."""
     identity: dict[str, Any]
+    """Digests of the weights and the data, the tool's version, and more. It changes when results may change."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The checkpoint's name in tables."""
         return checkpoint_name(self.weights)
 
-    def reference(self, folder: Path) -> Path:
-        """Where its dense outputs are kept."""
+    def dense_outputs_path(self, folder: Path) -> Path:
+        """Return the file of the dense outputs."""
         return folder / f"{slug(self.name)}_{json_digest(self.identity)[:10]}.safetensors"
 
-    def load(self, judge: Evaluator) -> tuple[LoadedModel, Data]:
-        """Load the network and its data, as :func:`load_subject` does.
+    def load(self, evaluator: Evaluator) -> tuple[LoadedModel, Data]:
+        """Load the network and its data, as :func:`load_network` does.
 
         Raises:
-            SparseGPTError: The checkpoint or the data cannot be read, or is another one by now.
+            SparseGPTError: The checkpoint or the data cannot be read, or the file has changed.
         """
-        model, data = load_subject(self.weights, judge.data, (self.model,))
+        model, data = load_network(self.weights, evaluator.data, (self.model,))
         if model.weights_sha256 != self.identity["checkpoint_sha256"]:
             raise InputError(f"{self.weights} was changed while the sweep ran", "Start the sweep again.")
         return model, data
 
-    def keep_reference(self, judge: Evaluator, folder: Path, progress: Progress = silent) -> None:
-        """Compute the dense outputs and keep them.
+    def write_dense_outputs(self, evaluator: Evaluator, folder: Path, progress: Progress = silent) -> None:
+        """Compute the dense outputs and write them to a file.
 
         Raises:
-            SparseGPTError: The network and its data do not fit, its outputs are no logits or hold NaN.
+            SparseGPTError: The network does not fit its data, or its outputs are not logits or contain NaN.
         """
-        model, data = self.load(judge)
+        model, data = self.load(evaluator)
         stage = f"dense outputs of {self.name}"
-        module = model.module.to(judge.device)
-        outputs = judge.outputs(module, data, lambda _, done, total: progress(stage, done, total))
-        judge.compare(outputs, outputs, data)  # what does not fit shows before any cell
-        save_checkpoint(self.reference(folder), {"outputs": outputs}, {"sha256": _digest_of(outputs)})
+        module = model.module.to(evaluator.device)
+        outputs = evaluator.outputs(module, data, lambda _, done, total: progress(stage, done, total))
+        evaluator.compare(outputs, outputs, data)  # raises before any cell is computed
+        save_checkpoint(self.dense_outputs_path(folder), {"outputs": outputs}, {"sha256": _digest_of(outputs)})
 
-    def read_reference(self, folder: Path) -> Tensor | None:
-        """Return the dense outputs (N, classes), None where they were not kept, or are damaged."""
+    def read_dense_outputs(self, folder: Path) -> Tensor | None:
+        """Return the dense outputs (N, classes); None if the file is missing or damaged."""
         try:
-            kept = load_checkpoint(self.reference(folder))
+            kept = load_checkpoint(self.dense_outputs_path(folder))
         except (ModelError, NumericsError):
             return None
         outputs = kept.state.get("outputs", torch.empty(0))
         return outputs if kept.metadata.get("sha256") == _digest_of(outputs) else None
 
 
-def open_subject(weights: Path, judge: Evaluator, factories: Sequence[str], messages: Messages) -> Subject:
-    """Read a checkpoint and its data; only ``factories`` are run where it names code.
+def open_checkpoint(
+    weights: Path, evaluator: Evaluator, factories: Sequence[str], messages: Messages
+) -> SweptCheckpoint:
+    """Read a checkpoint and its data. Of the code that checkpoints may name, only ``factories`` run.
 
     Raises:
-        ModelError: It cannot be read or does not name its model.
-        InputError: It names code that is none of ``factories``.
+        ModelError: The checkpoint cannot be read or does not name its model.
+        InputError: It names code that is not one of ``factories``.
         DataError: The data cannot be read.
     """
-    model, data = load_subject(weights, judge.data, tuple(factories), messages)
-    split, indices = judge.images(data)
+    model, data = load_network(weights, evaluator.data, tuple(factories), messages)
+    split, indices = evaluator.images(data)
     identity = {
         "tool_version": __version__,
         "checkpoint_sha256": model.weights_sha256,
@@ -102,41 +108,41 @@ def open_subject(weights: Path, judge: Evaluator, factories: Sequence[str], mess
         "mean": list(data.mean),
         "std": list(data.std),
         "evaluated": len(indices),
-        "eval_seed": judge.seed if len(indices) < len(split) else 0,
-        "device": torch.device(judge.device).type,
+        "eval_seed": evaluator.seed if len(indices) < len(split) else 0,
+        "device": torch.device(evaluator.device).type,
     }
-    return Subject(weights, model.spec, len(data.training), identity)
+    return SweptCheckpoint(weights, model.spec, len(data.training), identity)
 
 
 @lru_cache(maxsize=1)
-def load_subject(
+def load_network(
     weights: Path, data: DataSource, factories: tuple[str, ...] = (), messages: Messages = SILENT
 ) -> tuple[LoadedModel, Data]:
-    """Load a checkpoint with its data; the same objects again where the last call was for the same.
+    """Load a checkpoint's network and its data. The last result is cached.
 
     Raises:
         ModelError: The checkpoint cannot be read, does not name its model, or does not fit it.
-        InputError: It names code that is none of ``factories``.
+        InputError: It names code that is not one of ``factories``.
         DataError: The data cannot be read.
     """
     checkpoint = load_checkpoint(weights)
     named = checkpoint.metadata.get("model")
     if named is None:
-        raise ModelError(f"{weights} does not note what model it is of", "Use checkpoints of train or finetune.")
+        raise ModelError(f"{weights} does not name its model", "Use checkpoints of train or finetune.")
     opened = open_options(data, checkpoint.metadata)
     model = ModelSource(named if named in factories else "", weights)
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
 
 
 def _fingerprint(data: Data) -> str:
-    """A digest of the numbers of images, all labels, and some images of both splits."""
-    found = hashlib.sha256()
+    """Return a digest of the numbers of images, all labels, and some images of both splits."""
+    digest = hashlib.sha256()
     for split in (data.training, data.evaluation):
         if split is not None:
-            probes = np.unique(np.linspace(0, len(split) - 1, _PROBES).astype(np.int64))
-            for part in (split.samples.images.read(probes), split.labels, np.int64(len(split))):
-                found.update(b"" if part is None else part.tobytes())
-    return found.hexdigest()
+            indices = np.unique(np.linspace(0, len(split) - 1, _MAX_FINGERPRINT_IMAGES).astype(np.int64))
+            for part in (split.samples.images.read(indices), split.labels, np.int64(len(split))):
+                digest.update(b"" if part is None else part.tobytes())
+    return digest.hexdigest()
 
 
 def _digest_of(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""On what, and how, all networks of a sweep are judged."""
+"""Evaluates all networks of a sweep on the same images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ __all__ = ["Evaluator"]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The evaluation images: ``samples`` of them, drawn with ``seed``, or 0 for all; and where networks run."""
+    """The evaluation images, and the device on which networks run."""
 
     data: DataSource
     samples: int = 0
+    """Evaluation images; 0 takes all."""
     seed: int = 0
+    """Seed of the draw of evaluation images."""
     batch_size: int = 64
+    """Images for each forward pass."""
     device: str = "cpu"
+    """The device on which networks run."""
 
     def outputs(self, model: nn.Module, data: Data, progress: Progress = silent) -> Tensor:
         """Return the network's outputs (N, classes) on the evaluation images, on the CPU, in float64.
@@ -36,27 +40,27 @@ class Evaluator:
             DataError: There is no evaluation split.
         """
         split, indices = self.images(data)
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         progress("outputs", 0, len(indices))
         for images, _ in split.batches(self.batch_size, indices):
-            found.append(outputs_of(model, [torch.from_numpy(images)]))
-            progress("outputs", sum(map(len, found)), len(indices))
-        return torch.cat(found)
+            outputs.append(outputs_of(model, [torch.from_numpy(images)]))
+            progress("outputs", sum(map(len, outputs)), len(indices))
+        return torch.cat(outputs)
 
     def compare(self, dense: Tensor, sparse: Tensor, data: Data) -> dict[str, Any]:
         """Compare the outputs (N, classes) of two networks.
 
         Returns:
-            ``dense`` and ``sparse`` with ``top1``, ``top5`` and ``loss``, None without labels; top-1's paired
-            ``difference``; ``disagreement``, ``kl``, ``logit_error``, and how many images were ``evaluated``.
+            ``dense`` and ``sparse`` with ``top1``, ``top5`` and ``loss``, None without labels; the paired
+            ``difference`` of top-1; ``disagreement``, ``kl``, ``logit_error``; and the number of images, ``evaluated``.
 
         Raises:
             DataError: There is no evaluation split, or its labels do not fit the outputs.
-            InputError: The outputs are no logits, or differ in shape.
-            NumericsError: They hold NaN or infinity.
+            InputError: The outputs are not logits, or their shapes differ.
+            NumericsError: They contain NaN or infinity.
         """
         arms = {"dense": dense.numpy(), "sparse": sparse.numpy()}
-        # The outputs are at hand: the numbers of the images stand for the images.
+        # The outputs are known: each "image" is its index into them.
         runs = {name: logits.__getitem__ for name, logits in arms.items()}
         split, indices = self.images(data)
         labels = None if split.labels is None else split.labels[indices]
@@ -70,11 +74,11 @@ class Evaluator:
         }
 
     def images(self, data: Data) -> tuple[EvaluationSplit, Indices]:
-        """Return the evaluation split, and which of its images are taken.
+        """Return the evaluation split and the indices of the evaluation images.
 
         Raises:
             DataError: There is no evaluation split.
         """
         if data.evaluation is None:
-            raise DataError(f"{data.spec} has no evaluation split to judge on", "Name one with --eval-data.")
+            raise DataError(f"{data.spec} has no evaluation split", "Name one with --eval-data.")
         return data.evaluation, subset_indices(data.evaluation, self.samples or None, self.seed)

@@ -1,4 +1,4 @@
-"""The ways to prune that a sweep compares. Loads no torch."""
+"""The pruning methods that a sweep compares. Loads no torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["CNN_SPARSEGPT", "METHODS", "settings_for", "workflow_for"]
 CNN_SPARSEGPT = "cnn-sparsegpt"
 
 METHODS = {
-    "magnitude": "the smallest weights go; no image is looked at",
-    CNN_SPARSEGPT: "the research project's SparseGPT, wrong axis and wrong update included: for the record only",
+    "magnitude": "the smallest weights become zero; needs no images",
+    CNN_SPARSEGPT: "the research project's SparseGPT with its wrong axis and wrong update, for comparison only",
     "sparsegpt": "SparseGPT as published",
     "balanced": "--quality balanced",
     "best": "--quality best",
 }
-"""The methods in the order in which tables and pictures show them, and what they are."""
+"""The methods with their descriptions, in the order of tables and pictures."""
 
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "magnitude": ("balanced", {"method": "magnitude"}),
@@ -27,7 +27,7 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "balanced": ("balanced", {}),
     "best": ("best", {}),
 }
-_PERMUTE_SECONDS = 86400.0  # a result must not depend on how busy the machine was
+_PERMUTE_SECONDS = 86400.0  # a result must not depend on how busy the machine is
 
 
 def settings_for(method: str, pattern: Pattern) -> PruneSettings:
@@ -37,6 +37,6 @@ def settings_for(method: str, pattern: Pattern) -> PruneSettings:
 
 
 def workflow_for(method: str) -> Workflow:
-    """Return what the method does around the pruning itself."""
+    """Return the steps of a method before and after pruning."""
     quality, _ = _PRESETS[method]
     return preset(quality, permute_seconds=_PERMUTE_SECONDS).workflow

@@ -1,4 +1,4 @@
-"""What the pictures of a sweep show: which figures of its tables go where."""
+"""Chooses the numbers of a sweep's tables that each picture shows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["draw"]
 
 Row = dict[str, Any]
 
-_USUAL_SAMPLES = 256  # shown where calibration sizes are not what a picture is about
+_USUAL_SAMPLES = 256  # calibration images of pictures that do not compare their numbers
 _KINDS = ("sparsity", "samples-", "training-", "layers-", "sensitivity-")
 
 
 def draw(folder: Path, rows: Sequence[Row], layers: Sequence[Row]) -> list[Path]:
-    """Write the pictures that there are figures for, remove those of an earlier grid, and return where they are.
+    """Write the pictures that the rows have numbers for, remove those of an earlier grid, and return the files.
 
     Args:
         folder: For ``sparsity.svg``, ``samples-CHECKPOINT.svg``, ``training-MODEL.svg``, ``layers-CHECKPOINT.svg``
@@ -80,25 +80,25 @@ def _against_sparsity(rows: Sequence[Row], drawn: Sequence[str]) -> Figure:
         own = _where(rows, checkpoint=name)
         series = _series(own, lambda row: patterns.index(row["pattern"]))
         panels.append(Panel(_titled(shorten(name), own[0]), ticks, series))
-    axis = "pattern (free: unstructured) and its share of zeros"
+    axis = "pattern (free: unstructured) and its fraction of zeros"
     return panels_chart(panels, _loss_label(rows), "; ".join([axis, *drawn]))
 
 
 def _against_samples(rows: Sequence[Row]) -> list[Panel]:
-    """What is lost beside what has changed: the images won and lost cancel, so top-1 alone hardly tells sizes apart."""
+    """Draw lost top-1, in which gained and lost images cancel, and the images that changed class."""
     sizes = sorted(_values(rows, "samples"))
-    shown = {"of another class": _disagreement}
+    shown = {"changed class": _disagreement}
     if rows[0]["difference"] is not None:
         shown = {"top-1 lost": _loss, **shown}
     panels = []
-    for pattern, (what, figure) in product(_values(rows, "pattern"), shown.items()):
+    for pattern, (name, number) in product(_values(rows, "pattern"), shown.items()):
         own = _where(rows, pattern=pattern)
-        series = _series([row for row in own if row["samples"]], lambda row: sizes.index(row["samples"]), figure)
+        series = _series([row for row in own if row["samples"]], lambda row: sizes.index(row["samples"]), number)
         if not any(len(points) > 1 for points in series.values()):
             continue
         everywhere = range(len(sizes))
-        whole = {row["method"]: {place: [figure(row)] for place in everywhere} for row in own if not row["samples"]}
-        title = f"{shorten(own[0]['checkpoint'])}, {_pattern(pattern)}: {what}"
+        whole = {row["method"]: {place: [number(row)] for place in everywhere} for row in own if not row["samples"]}
+        title = f"{shorten(own[0]['checkpoint'])}, {_pattern(pattern)}: {name}"
         panels.append(Panel(title, [str(size) for size in sizes], whole | series))
     return panels
 
@@ -116,21 +116,21 @@ def _against_training(rows: Sequence[Row], drawn: Sequence[str]) -> Figure:
 
 
 def _errors(rows: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
-    """Every method's relative errors by layer; magnitude's are those on the inputs of the last method that has them."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return every method's relative errors by layer; those of magnitude are on the inputs of the last other method."""
+    series: dict[str, dict[str, list[float]]] = {}
     for method in (name for name in METHODS if name in _values(rows, "method")):
-        for column, series in (("relative_error", method), ("magnitude_error", "magnitude")):
+        for column, name in (("relative_error", method), ("magnitude_error", "magnitude")):
             errors: dict[str, list[float]] = {}
             for row in _where(rows, method=method):
                 if row[column] is not None:
                     errors.setdefault(row["layer"], []).append(row[column])
             if errors:
-                found[series] = errors
-    return found
+                series[name] = errors
+    return series
 
 
 def _sensitivity(rows: Sequence[Row], title: Sequence[str]) -> Figure | None:
-    """Layers against patterns, by the first method that tells how far each layer's pruning moves its outputs."""
+    """Draw layers against patterns for the first method that measures the error of each layer."""
     for method in ("sparsegpt", "balanced", "best"):
         own = [row for row in _where(rows, method=method) if row["relative_error"] is not None]
         if own:
@@ -150,13 +150,13 @@ def _sensitivity_of(rows: Sequence[Row]) -> float | None:
 
 
 def _series(
-    rows: Sequence[Row], place: Callable[[Row], int], figure: Callable[[Row], float] | None = None
+    rows: Sequence[Row], place: Callable[[Row], int], number: Callable[[Row], float] | None = None
 ) -> dict[str, dict[int, list[float]]]:
-    """A figure of each method, by default what it loses, by place on the axis: one for each seed."""
-    found: dict[str, dict[int, list[float]]] = {}
+    """Return by method and place on the axis a number for each seed, by default the loss."""
+    series: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        found.setdefault(row["method"], {}).setdefault(place(row), []).append((figure or _loss)(row))
-    return found
+        series.setdefault(row["method"], {}).setdefault(place(row), []).append((number or _loss)(row))
+    return series
 
 
 def _loss(row: Row) -> float:
@@ -168,7 +168,7 @@ def _disagreement(row: Row) -> float:
 
 
 def _loss_label(rows: Sequence[Row]) -> str:
-    return "images of another class, %" if rows[0]["difference"] is None else "top-1 lost, points"
+    return "images that changed class, %" if rows[0]["difference"] is None else "top-1 lost, points"
 
 
 def _titled(name: str, row: Row, separator: str = ", dense ") -> str:
@@ -182,7 +182,7 @@ def _pattern(text: str) -> str:
 
 
 def _pattern_tick(text: str) -> str:
-    """A pattern above its share of zeros; short, as there may be many beside each other."""
+    """Return a short label: the pattern above its percentage of zeros."""
     pattern = parse_pattern(text)
     return f"{text if isinstance(pattern, NM) else 'free'}\n{100 * pattern.sparsity:g} %"
 
@@ -192,7 +192,7 @@ def _by_sparsity(rows: Sequence[Row]) -> list[str]:
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Any]:
-    """The values of a column without None, each once, in order of appearance."""
+    """Return the distinct values of a column in order of appearance, without None."""
     return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
 
 

@@ -1,4 +1,4 @@
-"""A pool of processes on one machine, any of which may die. Loads no torch."""
+"""A pool of processes that survives the death of any of them. Loads no torch."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Result = TypeVar("Result")
 def each_in_processes(
     function: Callable[[Item], Result], items: Iterable[Item], jobs: int
 ) -> Generator[tuple[Item, Result | None], None, None]:
-    """Call ``function`` on every item, in ``jobs`` processes, and yield what it returns as it comes.
+    """Call ``function`` on every item in ``jobs`` processes, and yield each result when it is ready.
 
-    Every process is a pool of its own, so that one that dies takes nothing else with it. None outlives the caller:
-    not when the generator is closed, nor when this process is killed.
+    Every process has its own pool, so the death of one does not affect the others. No process outlives the caller:
+    all end when the generator is closed, and when this process is killed.
 
     Args:
-        function: A function of a module; what it raises ends everything.
-        items: Its arguments; they and the results must be picklable.
-        jobs: How many processes at a time.
+        function: A function of a module. An exception in it ends all processes.
+        items: Its arguments. They and the results must be picklable.
+        jobs: Processes at the same time.
 
     Yields:
-        An item and its result, None where the process died over it.
+        An item and its result; None if the process died.
     """
     waiting = iter(items)
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads as they are
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of torch hold
     pools: list[ProcessPoolExecutor] = []
     running: dict[Future[Result], tuple[ProcessPoolExecutor, Item]] = {}
     watched, held = spawn.Pipe(duplex=False)
 
     def start(pool: ProcessPoolExecutor | None) -> bool:
-        """Give the next item to a pool, a new one where there is none; say whether there was an item."""
+        """Give the next item to a pool, or to a new one; return False if no item is left."""
         for item in waiting:
             future = None
             if pool is not None:
@@ -67,7 +67,7 @@ def each_in_processes(
                 start(None if died else pool)
                 yield item, None if died else future.result()
     finally:
-        held.close()  # which ends every worker, whatever it does
+        held.close()  # ends every worker at once
         watched.close()
         for pool in pools:
             pool.shutdown(cancel_futures=True)
@@ -75,7 +75,7 @@ def each_in_processes(
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Have processes start that Ctrl-C does not reach, as signals that wait are inherited: their parent ends them."""
+    """Let processes start that ignore Ctrl-C, since a blocked signal is inherited. Their parent ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -84,7 +84,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _watch(watched: Connection) -> None:
-    """Have a worker end as soon as the other end of the pipe is closed or gone."""
+    """End this worker as soon as the other end of the pipe is closed."""
 
     def end() -> None:
         with contextlib.suppress(EOFError, OSError):

@@ -1,9 +1,9 @@
-"""A sweep from its grid to its tables and pictures."""
+"""Runs a sweep: computes the cells of a grid, and writes tables and pictures."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked
 from sparsegpt_cli.sweep.cell import Task, compute
 from sparsegpt_cli.sweep.cell_store import CellStore, Record
-from sparsegpt_cli.sweep.checkpoints import Subject, load_subject, open_subject
+from sparsegpt_cli.sweep.checkpoints import load_network, open_checkpoint
 from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import Cell, Grid, checkpoint_name
 from sparsegpt_cli.sweep.pictures import draw
@@ -30,18 +30,22 @@ from sparsegpt_core.torchrun import world_size
 
 __all__ = ["Swept", "sweep"]
 
-_DIED = {"error": "its process died, perhaps for want of memory", "hint": "Run again with fewer --jobs."}
-_MEMORY_SHARE = 0.8  # of what is free, for all jobs together
+_DIED = {"error": "its process died, perhaps out of memory", "hint": "Run again with fewer --jobs."}
+_MEMORY_SHARE = 0.8  # of the free memory, for all jobs together
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What became of a sweep: a row for each finished cell, the files, and why each other cell failed."""
+    """The results of a sweep."""
 
     rows: list[dict[str, Any]]
+    """A row for each finished cell."""
     files: list[Path]
+    """The tables and pictures."""
     failed: list[dict[str, str]]
+    """``cell``, ``error`` and ``hint`` of each cell that failed."""
     computed: int
+    """The number of cells that this run computed."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``sweep --json`` prints, without the folder."""
@@ -54,128 +58,126 @@ class Swept:
 
 
 def sweep(
-    grid: Grid, judge: Evaluator, out: Path, messages: Messages, *, jobs: int = 1, memory_limit: int | None = None
+    grid: Grid, evaluator: Evaluator, out: Path, messages: Messages, *, jobs: int = 1, memory_limit: int | None = None
 ) -> Swept:
-    """Compute the cells that are not there yet, and write tables and pictures of all.
+    """Compute the cells that are not finished, and write tables and pictures of all.
 
     Args:
         grid: The cells.
-        judge: On what networks are judged.
-        out: The folder. Every cell is in it as soon as it is finished.
-        messages: Told of every cell.
-        jobs: Processes at a time; they share PyTorch's threads.
-        memory_limit: Bytes for each of them; by default they share most of what is free.
+        evaluator: The evaluation images.
+        out: The folder. Every cell is written there as soon as it is finished.
+        messages: Takes a message for every cell, and progress.
+        jobs: Processes at the same time; they share PyTorch's threads.
+        memory_limit: Bytes for each process; by default they share most of the free memory.
 
     Raises:
-        InputError: A checkpoint, the data or the folder cannot be used, or another sweep is in it.
+        InputError: A checkpoint, the data or the folder cannot be used, or another sweep writes to it.
     """
     if world_size() > 1:
         raise InputError("sweep runs on one machine and shares its cores itself", "Start it without torchrun.")
-    prepared = _Sweep(grid, judge, out, messages, jobs, memory_limit)
+    tasks = _tasks(grid, evaluator, out / "dense", messages, jobs, memory_limit)
     with locked(out, "sweep"):
-        return prepared.run()
-
-
-class _Sweep:
-    """One run: its tasks, and where it keeps things."""
-
-    def __init__(
-        self, grid: Grid, judge: Evaluator, out: Path, messages: Messages, jobs: int, memory_limit: int | None
-    ) -> None:
-        self._judge, self._out, self._messages, self._jobs = judge, out, messages, jobs
-        self._store = CellStore(out / "cells")
-        self._dense = out / "dense"
-        self._grid = grid
-        subjects = {
-            checkpoint_name(path): open_subject(path, judge, grid.factories, messages) for path in grid.checkpoints
-        }
-        _check_samples(grid, subjects.values())
-        if memory_limit is None and jobs > 1:
-            memory_limit = int(_MEMORY_SHARE * available_memory(torch.device(judge.device)) / jobs)
-        threads = max(1, torch.get_num_threads() // jobs)
-        self._tasks = [
-            Task(cell, subjects[cell.checkpoint], judge, self._dense, threads, memory_limit) for cell in grid.cells()
-        ]
-        self._records: dict[Cell, Record] = {}
-
-    def run(self) -> Swept:
         for folder in ("cells", "dense", "pictures"):
-            remove_abandoned(self._out / folder)  # a killed sweep may have been writing there
-        todo = self._find()
+            remove_abandoned(out / folder)  # a killed sweep may have been writing there
+        store = CellStore(out / "cells")
+        records = _read_finished(tasks, store, messages)
+        todo = [task for task in tasks if task.cell not in records]
         if todo:
-            write_json(self._out / "sweep.json", self._about())
-            self._compute(todo)
-        finished = [(task, self._records[task.cell]) for task in self._tasks if "result" in self._records[task.cell]]
+            write_json(out / "sweep.json", _describe(grid, jobs))
+            with messages.progress() as progress:
+                _write_dense_outputs(todo, messages, progress)
+                records |= _compute(todo, len(tasks), store, messages, progress, jobs)
+        finished = [(task, records[task.cell]) for task in tasks if "result" in records[task.cell]]
         rows, layers = result_rows(finished), layer_rows(finished)
-        files = [*write_tables(self._out, rows, layers), *draw(self._out / "pictures", rows, layers)]
-        failed = [
-            {"cell": str(task.cell), "error": record["error"], "hint": record["hint"]}
-            for task in self._tasks
-            for record in [self._records[task.cell]]
-            if "error" in record
-        ]
-        return Swept(rows, files, failed, len(todo))
-
-    def _find(self) -> list[Task]:
-        """Read the cells that are there; return the others. Those that failed are tried again."""
-        for task in self._tasks:
-            record = self._store.read(task.cell.key, task.identity)
-            if record and "result" in record:
-                self._records[task.cell] = record
-        for path in self._store.damaged:
-            self._messages.warn(f"{path} is damaged: that cell is computed again")
-        todo = [task for task in self._tasks if task.cell not in self._records]
-        self._messages.say(f"{len(self._tasks)} cells, {len(self._records)} of them finished")
-        changed = {name for task in todo for name in self._store.changed(task.cell.key, task.identity)}
-        if changed:
-            names = ", ".join(sorted(changed))
-            self._messages.say(f"some are there of other settings ({names}): those stay, and are computed anew beside")
-        return todo
-
-    def _compute(self, todo: Sequence[Task]) -> None:
-        with self._messages.progress() as progress:
-            self._judge_dense({task.subject.name: task.subject for task in todo}.values(), progress)
-            done = len(self._tasks) - len(todo)
-            progress("sweep", done, len(self._tasks))
-            with contextlib.closing(each_in_processes(compute, todo, self._jobs)) as outcomes:
-                for task, outcome in outcomes:
-                    outcome = outcome or _DIED
-                    self._store.write(task.cell.key, task.identity, outcome)
-                    self._records[task.cell] = outcome
-                    self._messages.say(f"{task.cell}: {_brief(outcome)}")
-                    done += 1
-                    progress("sweep", done, len(self._tasks))
-
-    def _judge_dense(self, subjects: Iterable[Subject], progress: Progress) -> None:
-        """Have every network's dense outputs at hand."""
-        for subject in subjects:
-            if subject.read_reference(self._dense) is not None:
-                continue
-            if subject.reference(self._dense).exists():
-                self._messages.warn(f"{subject.reference(self._dense)} is damaged: dense outputs are computed again")
-            subject.keep_reference(self._judge, self._dense, progress)
-        load_subject.cache_clear()  # memory is the workers' from here on
-
-    def _about(self) -> dict[str, Any]:
-        grid = {name: [str(value) for value in values] for name, values in asdict(self._grid).items()}
-        return {"tool_version": __version__, "grid": grid, "jobs": self._jobs, "environment": describe_environment()}
+        files = [*write_tables(out, rows, layers), *draw(out / "pictures", rows, layers)]
+    failed = [
+        {"cell": str(cell), "error": record["error"], "hint": record["hint"]}
+        for cell, record in ((task.cell, records[task.cell]) for task in tasks)
+        if "error" in record
+    ]
+    return Swept(rows, files, failed, len(todo))
 
 
-def _check_samples(grid: Grid, subjects: Iterable[Subject]) -> None:
-    most = max(grid.samples)
-    for subject in subjects:
-        if most > subject.training_images:
+def _tasks(
+    grid: Grid, evaluator: Evaluator, dense_outputs: Path, messages: Messages, jobs: int, memory_limit: int | None
+) -> list[Task]:
+    """Open all checkpoints, and return a task for each cell."""
+    checkpoints = {
+        checkpoint_name(path): open_checkpoint(path, evaluator, grid.factories, messages) for path in grid.checkpoints
+    }
+    for checkpoint in checkpoints.values():
+        if max(grid.samples) > checkpoint.training_images:
             raise DataError(
-                f"{most} calibration images are asked for, there are {subject.training_images}", "Lower --samples."
+                f"{max(grid.samples)} calibration images are asked for, there are {checkpoint.training_images}",
+                "Lower --samples.",
             )
+    if memory_limit is None and jobs > 1:
+        memory_limit = int(_MEMORY_SHARE * available_memory(torch.device(evaluator.device)) / jobs)
+    threads = max(1, torch.get_num_threads() // jobs)
+    return [
+        Task(cell, checkpoints[cell.checkpoint], evaluator, dense_outputs, threads, memory_limit)
+        for cell in grid.cells()
+    ]
 
 
-def _brief(outcome: Mapping[str, Any]) -> str:
-    """Say in a line what came of a cell."""
-    if "error" in outcome:
-        return f"failed: {outcome['error']}"
-    result = outcome["result"]
-    found = f"{result['disagreement']:.2f} % of another class"
+def _read_finished(tasks: Sequence[Task], store: CellStore, messages: Messages) -> dict[Cell, Record]:
+    """Read the results of finished cells. Cells that failed are computed again."""
+    found = {task.cell: store.read(task.cell.key, task.identity) for task in tasks}
+    records = {cell: record for cell, record in found.items() if record and "result" in record}
+    for path in store.damaged:
+        messages.warn(f"{path} is damaged: that cell is computed again")
+    messages.say(f"{len(tasks)} cells, {len(records)} of them finished")
+    todo = [task for task in tasks if task.cell not in records]
+    changed = {name for task in todo for name in store.changed(task.cell.key, task.identity)}
+    if changed:
+        messages.say(
+            f"results with other settings ({', '.join(sorted(changed))}) exist; they are kept, and the new ones are "
+            "computed as well"
+        )
+    return records
+
+
+def _write_dense_outputs(tasks: Sequence[Task], messages: Messages, progress: Progress) -> None:
+    """Write the dense outputs of every checkpoint that has none."""
+    for task in {task.checkpoint.name: task for task in tasks}.values():
+        checkpoint, folder = task.checkpoint, task.dense_outputs
+        if checkpoint.read_dense_outputs(folder) is None:
+            path = checkpoint.dense_outputs_path(folder)
+            if path.exists():
+                messages.warn(f"{path} is damaged: dense outputs are computed again")
+            checkpoint.write_dense_outputs(task.evaluator, folder, progress)
+    load_network.cache_clear()  # leaves the memory to the workers
+
+
+def _compute(
+    todo: Sequence[Task], cells: int, store: CellStore, messages: Messages, progress: Progress, jobs: int
+) -> dict[Cell, Record]:
+    """Compute cells in processes and write each as soon as it is finished."""
+    records: dict[Cell, Record] = {}
+    done = cells - len(todo)
+    progress("sweep", done, cells)
+    with contextlib.closing(each_in_processes(compute, todo, jobs)) as outcomes:
+        for task, outcome in outcomes:
+            record = outcome or _DIED
+            store.write(task.cell.key, task.identity, record)
+            records[task.cell] = record
+            messages.say(f"{task.cell}: {_summary(record)}")
+            progress("sweep", done + len(records), cells)
+    return records
+
+
+def _describe(grid: Grid, jobs: int) -> dict[str, Any]:
+    """Return the content of ``sweep.json``."""
+    axes = {name: [str(value) for value in values] for name, values in asdict(grid).items()}
+    return {"tool_version": __version__, "grid": axes, "jobs": jobs, "environment": describe_environment()}
+
+
+def _summary(record: Record) -> str:
+    """Return one line about a cell's outcome."""
+    if "error" in record:
+        return f"failed: {record['error']}"
+    result = record["result"]
+    change = f"{result['disagreement']:.2f} % of the images changed class"
     if result["difference"]:
-        found = f"top-1 {result['sparse']['top1']:.2f} % ({result['difference']['value']:+.2f})"
-    return f"{found} in {result['seconds']:.1f} s"
+        change = f"top-1 {result['sparse']['top1']:.2f} % ({result['difference']['value']:+.2f})"
+    return f"{change} in {result['seconds']:.1f} s"

@@ -38,12 +38,12 @@ _LAYERS = {
 
 
 def result_rows(finished: Sequence[tuple[Task, Record]]) -> list[Row]:
-    """Return a row for each cell; accuracies and differences in percent, sparsities as fractions."""
+    """Return a row for each cell. Accuracies and differences are in percent, sparsities are fractions."""
     return [_result_row(task, record["result"]) for task, record in finished]
 
 
 def layer_rows(finished: Sequence[tuple[Task, Record]]) -> list[Row]:
-    """Return a row for each layer of each cell, in the network's order."""
+    """Return a row for each layer of each cell, in running order."""
     return [
         {
             **_cell(task),
@@ -58,7 +58,7 @@ def layer_rows(finished: Sequence[tuple[Task, Record]]) -> list[Row]:
 
 
 def write_tables(folder: Path, results: Sequence[Row], layers: Sequence[Row]) -> list[Path]:
-    """Write ``results`` and ``layers``, each as ``.csv`` and ``.parquet``, and return where.
+    """Write ``results`` and ``layers``, each as ``.csv`` and ``.parquet``, and return the files.
 
     Raises:
         InputError: A file cannot be written.
@@ -95,7 +95,7 @@ def _cell(task: Task) -> Row:
     drawn = {"samples": cell.samples, "seed": cell.seed}
     return {
         "checkpoint": cell.checkpoint,
-        "model": task.subject.model,
+        "model": task.checkpoint.model,
         "method": cell.method,
         "pattern": cell.pattern,
         **drawn,
@@ -115,6 +115,6 @@ def _result_row(task: Task, result: dict[str, Any]) -> Row:
         **{name: result[name] for name in ("sparsity", "disagreement", "kl", "logit_error", "evaluated", "seconds")},
         "layers": len(result["layers"]),
         "pruned_layers": sum(layer["status"] == "pruned" for layer in result["layers"]),
-        "checkpoint_sha256": task.subject.identity["checkpoint_sha256"],
-        "tool_version": task.subject.identity["tool_version"],
+        "checkpoint_sha256": task.checkpoint.identity["checkpoint_sha256"],
+        "tool_version": task.checkpoint.identity["tool_version"],
     }

@@ -55,8 +55,8 @@ def test_the_same_twice_is_one_cell():
     ("axes", "message"),
     [
         ({"methods": ["balance"]}, "unknown method 'balance'"),
-        ({"methods": []}, "--methods names nothing"),
-        ({"checkpoints": []}, "--weights names nothing"),
+        ({"methods": []}, "--methods is missing"),
+        ({"checkpoints": []}, "--weights is missing"),
         ({"patterns": ["4:2"]}, "pattern 4:2"),
         ({"patterns": ["half"]}, "unknown pattern 'half'"),
         ({"checkpoints": [Path("a/net.pt"), Path("b/net.pt")]}, "2 checkpoints are called net"),

@@ -21,7 +21,7 @@ def texts(path):
     return [element.text for element in ElementTree.parse(path).iter() if element.tag.endswith("}text")]
 
 
-SHOWN = ("top-1 lost", "of another class")
+SHOWN = ("top-1 lost", "changed class")
 FULL = {
     "checkpoints": (("early", "cnn", 80.0), ("net", "cnn", 90.0), ("other", "torchvision:x", 70.0)),
     "methods": tuple(METHODS),
@@ -65,28 +65,28 @@ def test_the_same_figures_give_the_same_bytes(tmp_path):
         ({"checkpoints": ()}, []),
     ],
 )
-def test_only_what_there_are_figures_for(tmp_path, grid, expected):
+def test_only_pictures_with_data_are_drawn(tmp_path, grid, expected):
     (tmp_path / "training-gone.svg").touch()  # of an earlier grid
     (tmp_path / "mine.svg").touch()
     draw(tmp_path, *tables(**grid))
     assert names(tmp_path) == sorted([*expected, "mine.svg"])
 
 
-def test_without_labels_it_is_disagreement(tmp_path):
+def test_disagreement_is_drawn_without_labels(tmp_path):
     rows, layers = tables(labelled=False)
     draw(tmp_path, rows, layers)
-    assert "images of another class, % (logarithmic)" in texts(tmp_path / "sparsity.svg")
+    assert "images that changed class, % (logarithmic)" in texts(tmp_path / "sparsity.svg")
     assert summary_table(rows).row_count == 3
 
 
-def test_without_labels_sizes_show_what_changed(tmp_path):
+def test_sizes_show_disagreement_without_labels(tmp_path):
     draw(tmp_path, *tables(sizes=(8, 16), labelled=False))
     drawn = texts(tmp_path / "samples-net.svg")
-    assert "net, 2:4: of another class" in drawn
+    assert "net, 2:4: changed class" in drawn
     assert "net, 2:4: top-1 lost" not in drawn
 
 
-def test_of_very_many_layers_the_worst_are_shown(tmp_path):
+def test_the_worst_of_very_many_layers_are_shown(tmp_path):
     rows, layers = tables(layers=[f"block{number}.conv" for number in range(150)], seeds=(0,))
     worst = max((row for row in layers if row["pattern"] == "2:4"), key=lambda row: row["magnitude_error"] or 0)
     draw(tmp_path, rows, layers)
@@ -109,7 +109,7 @@ def test_names_from_files_are_text(tmp_path):
     assert hostile in texts(tmp_path / f"layers-{'-script-alert-1-script-x_1-'}.svg")
 
 
-def test_no_error_at_all(tmp_path):
+def test_layers_without_error_are_drawn(tmp_path):
     rows, layers = tables()
     for row in layers:
         row["relative_error"] = row["magnitude_error"] = 0.0

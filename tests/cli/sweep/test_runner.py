@@ -1,4 +1,4 @@
-"""``sweep`` on the digits: right figures, kept at once, computed once, and wrong input told in a line."""
+"""``sweep`` on the digits: its numbers are right, a cell is written at once and computed once, errors are one line."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from calibration.training import TrainSettings, train
 from deploy.measure.accuracy import paired_difference
 from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.resume import locked
-from sparsegpt_cli.sweep import Evaluator
-from sparsegpt_cli.sweep import runner as conductor
+from sparsegpt_cli.sweep import Evaluator, runner
 from sparsegpt_cli.sweep.cell import Task
-from sparsegpt_cli.sweep.checkpoints import open_subject
+from sparsegpt_cli.sweep.checkpoints import open_checkpoint
 from sparsegpt_cli.sweep.grid import Cell
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_into, save_checkpoint
@@ -80,8 +79,8 @@ def swept(finished, checkpoints, tmp_path, cli):
 def inside(monkeypatch):
     """Compute cells in this process, and draw nothing: where neither is what is tested."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(conductor, "each_in_processes", lambda function, items, jobs: ((i, function(i)) for i in items))
-    monkeypatch.setattr(conductor, "draw", lambda *_: [])
+    monkeypatch.setattr(runner, "each_in_processes", lambda function, items, jobs: ((i, function(i)) for i in items))
+    monkeypatch.setattr(runner, "draw", lambda *_: [])
     yield
     torch.set_num_threads(threads)
 
@@ -95,7 +94,7 @@ def cell_of(folder: Path, start: str) -> Path:
     return path
 
 
-def test_again_it_computes_nothing_and_writes_the_same(swept):
+def test_a_finished_sweep_computes_nothing_and_writes_the_same(swept):
     out, again = swept
     before = files(out)
     shutil.rmtree(out / "pictures")
@@ -183,7 +182,7 @@ def test_trained_networks_lose_as_they_should(finished):
     assert kl["sparsegpt"] < kl["cnn-sparsegpt"]
 
 
-def test_a_damaged_cell_is_said_and_computed_again(swept, inside):
+def test_a_damaged_cell_is_reported_and_computed_again(swept, inside):
     out, again = swept
     path = cell_of(out, "trained_sparsegpt_2-4_16_seed0")
     whole = json.loads(path.read_text())
@@ -198,7 +197,7 @@ def test_a_damaged_cell_is_said_and_computed_again(swept, inside):
     assert repaired["result"] | {"seconds": 0} == whole["result"] | {"seconds": 0}
 
 
-def test_another_checkpoint_of_that_name_is_another_cell(swept, inside, checkpoints, cli, tmp_path):
+def test_another_checkpoint_of_the_same_name_is_another_cell(swept, inside, checkpoints, cli, tmp_path):
     out, _ = swept
     kept = files(out / "cells")
     another = tmp_path / "trained.safetensors"
@@ -216,14 +215,14 @@ def test_another_checkpoint_of_that_name_is_another_cell(swept, inside, checkpoi
     assert len(parquet.read_table(out / "results.parquet")) == 1
 
 
-def test_what_a_result_depends_on(checkpoints, tmp_path):
-    def identity(weights=checkpoints[0], method="sparsegpt", **judge):
-        chosen = Evaluator(DataSource("digits"), **judge)
+def test_the_identity_contains_everything_that_changes_a_result(checkpoints, tmp_path):
+    def identity(weights=checkpoints[0], method="sparsegpt", **options):
+        chosen = Evaluator(DataSource("digits"), **options)
         cell = Cell("trained", method, "2:4", 16, 0)
-        return Task(cell, open_subject(weights, chosen, (MODEL,), Console(quiet=True)), chosen, tmp_path).identity
+        return Task(cell, open_checkpoint(weights, chosen, (MODEL,), Console(quiet=True)), chosen, tmp_path).identity
 
     usual = identity()
-    assert usual == identity(seed=5) == identity(batch_size=7)  # all images are judged, in whatever batches
+    assert usual == identity(seed=5) == identity(batch_size=7)  # all images are evaluated, in batches of any size
     for other in (
         identity(checkpoints[1]),
         identity(method="balanced"),
@@ -234,7 +233,7 @@ def test_what_a_result_depends_on(checkpoints, tmp_path):
     assert identity(samples=100) != identity(samples=100, seed=5)
 
 
-def test_a_failing_cell_is_told_and_the_others_go_on(inside, checkpoints, cli, tmp_path):
+def test_a_failing_cell_is_reported_and_the_others_are_computed(inside, checkpoints, cli, tmp_path):
     out = tmp_path / "out"
     sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--patterns", "3:7", "--out", out)
     done = cli(*sweep, "--patterns", "1:4")
@@ -256,14 +255,14 @@ def test_a_cell_whose_process_dies_fails_alone(inside, checkpoints, cli, tmp_pat
         for task in items:
             yield task, None if task.cell.pattern == "2:4" else function(task)
 
-    monkeypatch.setattr(conductor, "each_in_processes", dying)
+    monkeypatch.setattr(runner, "each_in_processes", dying)
     done = cli("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--out", tmp_path / "out")
     assert done.code == 1
-    assert "magnitude 2:4: its process died, perhaps for want of memory. Run again with fewer --jobs." in done.err
+    assert "magnitude 2:4: its process died, perhaps out of memory. Run again with fewer --jobs." in done.err
     assert "1 of 2 cells" in done.out
 
 
-def test_without_labels_networks_are_compared_all_the_same(inside, checkpoints, cli, tmp_path):
+def test_networks_are_compared_without_labels_too(inside, checkpoints, cli, tmp_path):
     images = open_data("digits").evaluation.samples.images.read(range(60))
     for name, part in (("train", images[:30]), ("test", images[30:])):
         np.savez(tmp_path / f"{name}.npz", images=part)
@@ -286,7 +285,7 @@ def test_without_labels_networks_are_compared_all_the_same(inside, checkpoints, 
     assert 0 <= row["disagreement"] <= 100
 
 
-def test_killed_at_any_time_it_ends_as_if_it_had_not_been(finished, checkpoints, tmp_path):
+def test_a_sweep_killed_at_any_time_resumes_to_the_same_results(finished, checkpoints, tmp_path):
     out, chance = tmp_path / "out", random.Random(0)
     weights = [part for path in checkpoints for part in ("--weights", path)]
     command = [sys.executable, "-m", "sparsegpt_cli", "sweep", *weights, *GRID, "--jobs", "1", "--out", out]
@@ -335,7 +334,7 @@ def test_hidden_files_of_others_stay(swept, inside):
     assert not (out / "cells" / ".cell.json.1.partial").exists()
 
 
-def test_the_second_sweep_is_refused(swept):
+def test_a_second_sweep_at_the_same_time_is_refused(swept):
     out, again = swept
     with locked(out, "sweep"):
         done = again()
@@ -358,7 +357,7 @@ def test_wrong_input_is_one_line(checkpoints, cli, tmp_path):
         "2 checkpoints are called": (*weights, "--weights", tmp_path / "trained.safetensors"),
         "no checkpoint at": ("--weights", tmp_path / "none.safetensors"),
         "truncated or no safetensors": ("--weights", broken),
-        "does not note what model": ("--weights", plain),
+        "does not name its model": ("--weights", plain),
         "has no evaluation split": (*weights, "--data", f"npz:{images}", "--samples", 8),
         "unknown data 'digit'": (*weights, "--data", "digit"),
         "not a memory size": (*weights, "--memory-limit", "much"),
@@ -377,7 +376,7 @@ def test_wrong_input_is_one_line(checkpoints, cli, tmp_path):
     assert cli("sweep", "--out", out).code == 2
 
 
-def test_no_checkpoint_has_code_run(checkpoints, tmp_path, cli):
+def test_code_that_a_checkpoint_names_does_not_run(checkpoints, tmp_path, cli):
     done = cli("sweep", "--weights", checkpoints[0], "--out", tmp_path / "out", "--quiet")
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert f"Give --model {MODEL} if you know that code" in done.err
@@ -388,7 +387,7 @@ def test_configurations(cli, monkeypatch):
 
     def capture(grid, *_, jobs, **__):
         grids.append((len(grid.cells()), {cell.pattern for cell in grid.cells()}, jobs))
-        return conductor.Swept([], [], [], 0)
+        return runner.Swept([], [], [], 0)
 
     monkeypatch.setattr("sparsegpt_cli.sweep.sweep", capture)
     for name in ("digits", "fashion-mnist"):
