@@ -1,4 +1,4 @@
-"""How a network is pruned."""
+"""Settings of pruning."""
 
 from __future__ import annotations
 
@@ -24,31 +24,38 @@ class PruneSettings:
 
     Raises:
         InputError: A value is out of range.
+
+    Example:
+        >>> settings = PruneSettings(NM(2, 4), mask="auto", exclude=("head",))
+        >>> settings.masks_for(columns=576), settings.masks_for(columns=4608)
+        (('adaptive', 'admm'), ('adaptive',))
     """
 
     pattern: Pattern = field(default_factory=lambda: NM(2, 4))
+    """N:M, or a fraction of zeros."""
     method: str = "sparsegpt"
-    """``sparsegpt``, or ``magnitude``: the baseline that looks at no image."""
+    """``sparsegpt``, or ``magnitude``: the baseline, which reads no image."""
     damping: float | None = None
-    """λ added to the Hessian's diagonal, relative to its mean; None: the more, the fewer positions a column has."""
+    """λ added to the Hessian's diagonal, relative to its mean. None: the fewer positions per column, the more."""
     block_size: int = 128
     """Columns per block of SparseGPT's lazy updates."""
     mask: str = "admm"
-    """``adaptive``: SparseGPT's own; ``exact``: the same, weighing what goes together; ``admm``: better and slower;
-    ``auto``: for every row the better of ``adaptive`` and ``admm`` by held-out error."""
+    """``adaptive``: SparseGPT's own. ``exact``: the best of each group of M, by their joint cost. ``admm``: better and
+    slower. ``auto``: for every row the better of ``adaptive`` and ``admm`` by held-out error."""
     admm_columns: int = 2304
-    """The widest layers that ADMM is for, as its cost grows with the third power; wider ones are ``adaptive``."""
+    """Columns of the widest layers that ADMM solves. Its cost grows with their third power; wider layers use
+    ``adaptive``."""
     alpha: float | None = 1.0
-    """How far a layer is pulled towards the dense network's outputs: 0 to 1; 0 looks at the pruned network alone;
-    None: for every row what does best on held-out samples."""
+    """How far a layer is pulled towards the dense network's outputs, 0 to 1. 0 uses the pruned network's inputs alone.
+    None: for every row the best value by held-out error."""
     refit: bool = True
-    """Whether the kept weights are fitted once more, exactly, to the mask that was chosen."""
+    """Whether the kept weights are fitted again, exactly, after the mask is chosen."""
     bias: bool = True
-    """Whether the mean of a layer's outputs is kept by shifting its bias, or the batch norm behind it."""
+    """Whether the mean of a layer's outputs is kept by a shift of its bias, or of the batch norm after it."""
     positions_per_column: float = 80
-    """Positions a layer's statistics sample for each of its columns; 0 takes all."""
+    """Positions that a layer's statistics sample for each of its columns; 0: all."""
     include: tuple[str, ...] = ()
-    """Globs of layers to prune although they are the first, the last or excluded."""
+    """Globs of layers to prune even if they are the first, the last or excluded."""
     exclude: tuple[str, ...] = ()
     """Globs of layers to leave dense."""
 
@@ -58,22 +65,26 @@ class PruneSettings:
         if self.damping is not None and not self.damping >= _MIN_DAMPING:
             raise InputError(
                 f"damping {self.damping:g} is below {_MIN_DAMPING:g}, which float32 cannot resolve",
-                "0.01 suits where calibration images abound.",
+                "0.01 suits layers with many calibration images.",
             )
         if self.block_size < 1:
-            raise InputError(f"block size {self.block_size} is not positive", "128 suits nearly always.")
+            raise InputError(f"block size {self.block_size} is not positive", "128 suits nearly every network.")
         if self.mask not in MASKS:
             raise InputError(f"unknown mask '{self.mask}'", f"Use {', '.join(MASKS[:-1])} or {MASKS[-1]}.")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise InputError(f"alpha {self.alpha:g} lies outside 0 to 1", "1 suits nearly always.")
+            raise InputError(f"alpha {self.alpha:g} is not between 0 and 1", "1 suits nearly every network.")
         if not 0 <= self.positions_per_column < float("inf"):
             raise InputError(f"positions per column {self.positions_per_column:g} is negative", "0 takes all.")
 
     def damping_for(self, positions: int, columns: int) -> float:
-        """λ relative to mean(diag H), for a Hessian of so many columns that is a mean over so many positions.
+        """Return λ relative to mean(diag H).
 
-        The default, 0.01 · √(1 + 100 d / n), runs through the best values by held-out error of layers from 170
-        positions a column down to less than one; see docs/decisions/0011.
+        The default is 0.01 · √(1 + 100 d / n). It fits the best values by held-out error of layers with 170 positions
+        per column down to less than one; see docs/decisions/0011.
+
+        Args:
+            positions: n, the positions that the Hessian is a mean over.
+            columns: d.
         """
         return 0.01 * math.sqrt(1 + 100 * columns / positions) if self.damping is None else self.damping
 
@@ -83,7 +94,7 @@ class PruneSettings:
         return self.alpha is None or self.alpha > 0
 
     def masks_for(self, columns: int) -> tuple[str, ...]:
-        """The ways to find a mask that are tried for a layer of so many columns.
+        """Return the masks to try for a layer with ``columns`` columns.
 
         A layer with few positions, whose H is stored by its root, counts with
         :attr:`~sparsegpt_core.linalg.Hessian.equivalent_columns`.
@@ -94,7 +105,7 @@ class PruneSettings:
 
     @property
     def alphas(self) -> tuple[float, ...]:
-        """The values of α that are tried."""
+        """The values of α to try."""
         return _CANDIDATE_ALPHAS if self.alpha is None else (self.alpha,)
 
     def held_out_count(self, samples: int, *, always: bool = False, samples_per_image: int = 1) -> int:
@@ -112,5 +123,5 @@ class PruneSettings:
             return 0
         images = samples // samples_per_image
         if images < 2:
-            raise InputError("a choice by held-out error needs two calibration images or more", "Raise --samples.")
+            raise InputError("a choice by held-out error needs two calibration images or more", "Raise `samples`.")
         return max(1, images // _HELD_OUT_FRACTION) * samples_per_image

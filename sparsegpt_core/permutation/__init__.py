@@ -1,4 +1,4 @@
-"""Reorders channels between layers, so that an N:M pattern costs less. Outputs stay the same.
+"""Reorders channels between layers to lower the loss of an N:M pattern. Outputs stay the same.
 
 May import ``network``, ``linalg``, ``files`` and below.
 """

@@ -1,4 +1,4 @@
-"""Where the values of a traced network have their channels, and which channels stand in one order."""
+"""Where the values of a traced network have their channels, and which channels share an order."""
 
 from __future__ import annotations
 
@@ -10,77 +10,81 @@ from torch.fx import Node
 
 __all__ = ["ChannelMap", "Member", "Space", "View", "arguments_of", "has_shape", "name_of", "shape_of"]
 
-_BATCH = 1_000_003  # stands for the open batch size: a prime that no other size will be confused with
+_OPEN_BATCH_SIZE = 1_000_003  # stands for the open batch size: a prime that differs from every other size
 
 
 @dataclass(frozen=True)
 class Member:
-    """One axis of a parameter or buffer that follows an order; a channel is ``block`` entries long there.
-
-    ``reads`` marks the input axis of a convolution's or linear layer's weight.
-    """
+    """One axis of a parameter or buffer that follows an order of channels."""
 
     tensor: Tensor
+    """The network's own parameter or buffer."""
     axis: int
+    """The axis that follows the order."""
     block: int
+    """Entries of one channel along the axis."""
     reads: bool
+    """Whether this is the input axis of a convolution or linear weight."""
 
 
 @dataclass(eq=False)
 class Space:
-    """A node of a forest, each tree of which is the channels that stand in one order; its root knows them.
-
-    ``frozen`` says why the order must stay as it is, and is empty where it may change.
-    """
+    """A node of a union-find forest. All nodes of one tree share an order of channels."""
 
     size: int
+    """Number of channels."""
     frozen: str = ""
+    """At the root: why the order must stay. Empty: it may change."""
     parent: Space | None = None
+    """The next node on the way to the root; None at the root."""
 
     def root(self) -> Space:
-        """Return what all that share the order have in common."""
+        """Return the root of the tree."""
         space = self
         while space.parent is not None:
             space = space.parent
         return space
 
     def merge(self, other: Space) -> None:
-        """From now on both are in one order."""
+        """Make both share one order."""
         mine, theirs = self.root(), other.root()
         if mine is not theirs:
             theirs.parent = mine
             mine.frozen = mine.frozen or theirs.frozen
 
     def freeze(self, reason: str) -> None:
-        """Keep the order; of several reasons the first counts."""
+        """Keep the order. Of several reasons the first is kept."""
         root = self.root()
         root.frozen = root.frozen or reason
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a value has a space's channels: along ``axis``, each ``block`` entries long."""
+    """Where a value of the network has a space's channels."""
 
     space: Space
+    """The channels."""
     axis: int
+    """The axis of the value along which they are."""
     block: int = 1
+    """Entries of one channel along the axis."""
 
 
 @dataclass
 class ChannelMap:
-    """What is known so far: the views of activations, and which axes of ``constants`` follow which space.
-
-    ``constants`` are the model's own parameters and buffers; ``pinned`` says by identity which of them must stay
-    as they are.
-    """
+    """Where the values found so far have their channels."""
 
     constants: dict[Node, Tensor]
+    """The model's own parameters and buffers."""
     views: dict[Node, View] = field(default_factory=dict)
+    """The channels of each activation."""
     members: dict[tuple[int, int], tuple[Space, Member]] = field(default_factory=dict)
+    """The space that an axis of a constant follows, by (id of the tensor, axis)."""
     pinned: dict[int, str] = field(default_factory=dict)
+    """Why a constant must not change, by the id of the tensor."""
 
     def refuse(self, node: Node, reason: str) -> None:
-        """Freeze all that the node reads and what it puts out."""
+        """Freeze the inputs and the output of a node."""
         for read in node.all_input_nodes:
             if read in self.views:
                 self.views[read].space.freeze(reason)
@@ -92,7 +96,7 @@ class ChannelMap:
             self.views[node] = View(Space(shape[axis] if shape else 1, reason), axis)
 
     def along(self, node: Node, axis: int) -> View:
-        """Return the node's view if it is along ``axis``; else freeze what it has, and return a frozen one."""
+        """Return the node's view if it is along ``axis``; otherwise freeze it, and return a frozen view."""
         view = self.views[node]
         if view.axis == axis:
             return view
@@ -100,9 +104,9 @@ class ChannelMap:
         return View(Space(shape_of(node)[axis], view.space.root().frozen), axis)
 
     def attach(self, node: Node, axis: int, view: View, *, reads: bool = False) -> None:
-        """Let an axis of a constant follow a view's channels."""
+        """Make an axis of a constant follow a view's channels."""
         if node not in self.constants:
-            view.space.freeze(f"{node.name} is no parameter or buffer of the network")
+            view.space.freeze(f"{node.name} is not a parameter or buffer of the network")
             return
         tensor = self.constants[node]
         member = Member(tensor, axis, view.block, reads)
@@ -113,7 +117,7 @@ class ChannelMap:
 
 
 def name_of(node: Node) -> str:
-    """Return the name of the node's operation, without name space and overload."""
+    """Return the name of the node's operation, without namespace and overload."""
     schema = getattr(node.target, "_schema", None)
     return str(schema.name).removeprefix("aten::") if schema else str(getattr(node.target, "__name__", node.target))
 
@@ -127,12 +131,12 @@ def arguments_of(node: Node) -> dict[str, Any]:
 
 
 def has_shape(node: Node) -> bool:
-    """Tell whether the node's value is a tensor, or several."""
+    """Return whether the node's value is a tensor, or a sequence that starts with one."""
     return isinstance(_value(node), Tensor)
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
-    """Return the shape of the node's value, the first of several; the batch size counts as a large prime."""
+    """Return the shape of the node's value, or of its first value; a large prime stands for the open batch size."""
     return tuple(_size(size) for size in _value(node).shape)
 
 
@@ -145,4 +149,4 @@ def _size(size: Any) -> int:
     if isinstance(size, int):
         return size
     expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, _BATCH)))
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, _OPEN_BATCH_SIZE)))

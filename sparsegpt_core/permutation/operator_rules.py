@@ -1,7 +1,7 @@
-"""What operations do to the order of channels.
+"""How each operator carries the order of channels from its inputs to its output.
 
-A rule takes what is known so far, a node, and the first activation it reads. It returns where the node's output has
-its channels, having noted which constants follow; or the reason why the order must stay as it is.
+A rule takes the channel map, a node, and the first activation that the node reads. It attaches the constants that
+follow the order, and returns where the output has its channels, or the reason why the order must stay.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ __all__ = ["RULES", "Rule"]
 Rule = Callable[[ChannelMap, Node, Node], "View | str"]
 
 
-def _multiply(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """A convolution or linear layer reads one space and starts another; a depthwise one passes it on."""
+def _multiply(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """A convolution or linear layer reads one space and starts another. A depthwise convolution passes it on."""
     arguments = arguments_of(node)
     weight, bias, groups = (arguments.get(key) for key in ("weight", "bias", "groups"))
-    if read is not arguments["input"] or weight not in ledger.constants:
+    if read is not arguments["input"] or weight not in channel_map.constants:
         return "a layer's weight is computed"
-    view = ledger.along(read, len(shape_of(read)) - 1 if name_of(node) == "linear" else 1)
+    view = channel_map.along(read, len(shape_of(read)) - 1 if name_of(node) == "linear" else 1)
     transposed = arguments.get("transposed") or "transpose" in name_of(node)
     if groups in (None, 1):
-        ledger.attach(weight, 0 if transposed else 1, view, reads=not transposed)
+        channel_map.attach(weight, 0 if transposed else 1, view, reads=not transposed)
         rows = 1 if transposed else 0
         out = View(Space(shape_of(weight)[rows]), view.axis)
     elif groups == shape_of(read)[1] and not transposed:
         rows, out = 0, replace(view, block=view.block * shape_of(weight)[0] // groups)
     else:
         return "a grouped convolution"
-    ledger.attach(weight, rows, out)
+    channel_map.attach(weight, rows, out)
     if bias is not None:
-        ledger.attach(bias, 0, out)
+        channel_map.attach(bias, 0, out)
     return out
 
 
-def _elementwise(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """Operands, one or more, are broadcast: those that have the channels share their order."""
+def _elementwise(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """Operands are broadcast. All operands that have the channels share their order."""
     rank = len(shape_of(node))
     operands = [operand for operand in node.all_input_nodes if has_shape(operand)]
-    views = {o: replace(v, axis=v.axis + rank - len(shape_of(o))) for o in operands if (v := ledger.views.get(o))}
+    views = {o: replace(v, axis=v.axis + rank - len(shape_of(o))) for o in operands if (v := channel_map.views.get(o))}
     main = next((view for view in views.values() if view.space.size > 1), views[read])
     for operand in operands:
         axis = main.axis - rank + len(shape_of(operand))
@@ -56,7 +56,7 @@ def _elementwise(ledger: ChannelMap, node: Node, read: Node) -> View | str:
             if not spread and main.space.size == 1:
                 return f"{name_of(node)} with a constant's channels"
             if not spread:
-                ledger.attach(operand, axis, main)
+                channel_map.attach(operand, axis, main)
         elif view.axis == main.axis and view.block == main.block:
             if view.space.size == main.space.size:
                 main.space.merge(view.space)
@@ -65,22 +65,22 @@ def _elementwise(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     return main
 
 
-def _channelwise(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """Norms and PReLU have their vectors along the channels; group norm needs all of them in one group, or none."""
-    arguments, view = arguments_of(node), ledger.along(read, 1)
+def _channelwise(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """Norms and PReLU have vectors along the channels. Group norm must have one group, or one group per channel."""
+    arguments, view = arguments_of(node), channel_map.along(read, 1)
     groups = arguments.get("num_groups", 1)
     if groups != 1 and groups % view.space.size:
         return f"{name_of(node)} of several channels"
     for vector in (arguments.get(key) for key in ("weight", "bias", "running_mean", "running_var")):
         if vector is not None and shape_of(vector)[0] > 1:
-            ledger.attach(vector, 0, view)
+            channel_map.attach(vector, 0, view)
     return view
 
 
-def _layer_norm(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """Over other axes it passes the channels; over them alone too, since a mean knows no order."""
+def _layer_norm(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """Over other axes the channels pass. Over the channels alone too: a mean does not depend on their order."""
     arguments = arguments_of(node)
-    view, axes = ledger.views[read], len(arguments["normalized_shape"])
+    view, axes = channel_map.views[read], len(arguments["normalized_shape"])
     last = len(shape_of(node)) - 1
     if view.axis <= last - axes:
         return view
@@ -88,13 +88,13 @@ def _layer_norm(ledger: ChannelMap, node: Node, read: Node) -> View | str:
         return "layer_norm over several axes"
     for vector in (arguments["weight"], arguments["bias"]):
         if vector is not None:
-            ledger.attach(vector, 0, view)
+            channel_map.attach(vector, 0, view)
     return view
 
 
-def _spatial(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """Pooling, resizing and padding touch the last one to three axes."""
-    view, digits = ledger.views[read], re.search(r"(\d)d", name_of(node))
+def _spatial(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """Pooling, resizing and padding change the last one to three axes."""
+    view, digits = channel_map.views[read], re.search(r"(\d)d", name_of(node))
     if digits:
         touched = view.axis >= len(shape_of(node)) - int(digits[1])
     else:
@@ -103,10 +103,10 @@ def _spatial(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     return f"{name_of(node)} of channels" if touched else view
 
 
-def _reduce(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """Means and the like over other axes."""
+def _reduce(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """Reductions over other axes pass the channels."""
     arguments = arguments_of(node)
-    view, rank = ledger.views[read], len(shape_of(read))
+    view, rank = channel_map.views[read], len(shape_of(read))
     dims = arguments.get("dim")
     axes = {d % rank for d in ([dims] if isinstance(dims, int) else dims or range(rank))}
     if view.axis in axes:
@@ -115,9 +115,9 @@ def _reduce(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     return view if kept else replace(view, axis=view.axis - sum(axis < view.axis for axis in axes))
 
 
-def _reshape(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """The channels stay one axis, or become the slow part of one."""
-    before, after, view = shape_of(read), shape_of(node), ledger.views[read]
+def _reshape(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """The channels stay one axis, or become the slowest part of one."""
+    before, after, view = shape_of(read), shape_of(node), channel_map.views[read]
     start = math.prod(before[: view.axis])
     axis = max((i for i in range(len(after)) if math.prod(after[:i]) == start), default=-1)
     if axis < 0 or after[axis] % view.space.size:
@@ -125,9 +125,9 @@ def _reshape(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     return replace(view, axis=axis, block=after[axis] // view.space.size)
 
 
-def _permute(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """Axes change places."""
-    arguments, view, rank = arguments_of(node), ledger.views[read], len(shape_of(node))
+def _permute(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """A permutation of axes moves the channels."""
+    arguments, view, rank = arguments_of(node), channel_map.views[read], len(shape_of(node))
     order = list(range(rank))
     if "dims" in arguments:
         order = [d % rank for d in arguments["dims"]]
@@ -137,17 +137,17 @@ def _permute(ledger: ChannelMap, node: Node, read: Node) -> View | str:
     return replace(view, axis=order.index(view.axis))
 
 
-def _part(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """A slice along another axis."""
-    view, dim = ledger.views[read], arguments_of(node)["dim"] % len(shape_of(read))
+def _part(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """A slice along another axis passes the channels."""
+    view, dim = channel_map.views[read], arguments_of(node)["dim"] % len(shape_of(read))
     if dim == view.axis and shape_of(node) != shape_of(read):
         return f"{name_of(node)} of channels"
     return replace(view, axis=view.axis - (len(shape_of(node)) < len(shape_of(read)) and dim < view.axis))
 
 
-def _item(ledger: ChannelMap, node: Node, read: Node) -> View | str:
-    """One of several outputs: pooled values and their indices, or normalised values."""
-    view = ledger.views[read]
+def _item(channel_map: ChannelMap, node: Node, read: Node) -> View | str:
+    """One of several outputs passes the channels: pooled values, their indices, or normalised values."""
+    view = channel_map.views[read]
     return view if shape_of(read) == shape_of(node) else view.space.root().frozen or "one of several outputs"
 
 

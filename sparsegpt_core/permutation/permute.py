@@ -1,4 +1,4 @@
-"""Channels in an order in which N:M pruning loses less; what the dense network computes stays the same."""
+"""Reorder channels to lower the loss of N:M pruning. The dense network's outputs stay the same."""
 
 from __future__ import annotations
 
@@ -25,27 +25,30 @@ from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["PermutationResult", "PermutedSpace", "apply_order", "inverse", "permute_channels"]
 
-_TOLERANCE = 1e-4  # of the largest output
+_MAX_OUTPUT_CHANGE = 1e-4  # relative to the largest output
 
 
 @dataclass(frozen=True)
 class PermutedSpace:
-    """Channels that layers to prune read, and the order that they were given.
-
-    ``before`` and ``after`` are the losses, saliency pruned away, each layer's relative to its energy, summed over
-    ``layers``; ``order`` is None where the channels stay as they are, for the ``reason``.
-    """
+    """Channels that layers to prune read, and their new order."""
 
     space: ChannelSpace
+    """The channels."""
     layers: tuple[str, ...]
+    """Names of the layers to prune that read them."""
     before: float = 0.0
+    """Removed saliency relative to the layer's energy, summed over ``layers``, in the given order."""
     after: float = 0.0
+    """The same in the new order."""
     order: Tensor | None = None
+    """(C,), channel ``order[i]`` moves to position i. None: the channels keep their order."""
     reason: str = ""
+    """Why the channels keep their order."""
     cut_off: bool = False
+    """Whether time ran out before the search was done."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return layers, number of channels, both losses, and the reason if they stay."""
+        """Return layers, number of channels, both losses, and the reason why channels keep their order."""
         return {
             "layers": list(self.layers),
             "channels": self.space.size,
@@ -57,14 +60,16 @@ class PermutedSpace:
 
 @dataclass(frozen=True)
 class PermutationResult:
-    """Every space that a layer to prune reads, in running order."""
+    """The outcome of :func:`permute_channels`."""
 
     spaces: tuple[PermutedSpace, ...]
+    """Every channel space that a layer to prune reads, in running order."""
     seconds: float
+    """Wall-clock time."""
 
     @property
     def cut_off(self) -> bool:
-        """Whether time ran out before a search was done: the result then depends on the machine's speed."""
+        """Whether time ran out before a search was done. The result then depends on the machine's speed."""
         return any(space.cut_off for space in self.spaces)
 
 
@@ -81,25 +86,40 @@ def permute_channels(
     progress: Progress = silent,
     finished: Path | None = None,
 ) -> PermutationResult:
-    """Give the channels between layers, in place, an order in which the pattern costs least saliency.
+    """Reorder the channels between layers in place, so the pattern removes the least saliency.
 
     Args:
-        model: The network; it runs in eval mode meanwhile.
+        model: The network. It runs in eval mode.
         sample: A real batch (N, C, H, W) on the model's device, on which outputs are compared.
-        saliencies: For every layer to prune a matrix (K, d), what each weight is worth, such as w² / [H_λ⁻¹]_jj.
-        layers: The network's layers; those without a reason will be pruned.
+        saliencies: A matrix (K, d) for every layer to prune: how much each weight matters, such as w² / [H_λ⁻¹]_jj.
+        layers: The network's layers. Those without a reason will be pruned.
         pattern: N:M.
-        energies: What each layer's saliencies are relative to, tr(W H Wᵀ); by default their sum.
-        seconds: Where the searches are cut off, altogether.
-        seed: Of the searches.
-        progress: Told of every space.
-        finished: Where what was found is kept for another run that ends as this one; None keeps nothing.
+        energies: The energy tr(W H Wᵀ) of each layer, to which its saliencies are relative; by default their sum.
+        seconds: Time for all searches, which are then cut off.
+        seed: Seed of the searches.
+        progress: Called after every channel space.
+        finished: Folder of finished searches, for an equal run that resumes this one. None keeps nothing.
 
     Raises:
         ModelError: torch.export cannot trace the network.
-        InputError: Saliencies are missing or have another shape than the layer.
-        NumericsError: Saliencies or outputs hold NaN or infinity.
-        CheckFailedError: Outputs changed; the network is as it was before.
+        InputError: Saliencies are missing, or their shape is not the layer's.
+        NumericsError: Saliencies or outputs contain NaN or infinity.
+        CheckFailedError: Outputs changed. The network is restored.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from sparsegpt_core.network import plan_layers, weight_to_matrix
+        >>> from sparsegpt_core.patterns import NM
+        >>> from sparsegpt_core.settings import PruneSettings
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+        >>> sample = torch.randn(8, 4)
+        >>> layers = plan_layers(model, sample, PruneSettings())
+        >>> saliencies = {layer.name: weight_to_matrix(layer.module.weight).square() for layer in layers}
+        >>> result = permute_channels(model, sample, saliencies, layers, NM(2, 4))
+        >>> [space.layers for space in result.spaces if space.after < space.before]
+        [('2',)]
     """
     start = time.monotonic()
     with eval_mode(model), torch.no_grad():
@@ -135,7 +155,7 @@ def apply_order(space: ChannelSpace, order: Tensor) -> None:
     """Put channel ``order[i]`` in place i, in every weight and vector of the space.
 
     Args:
-        space: Where.
+        space: The channels.
         order: A permutation (C,).
     """
     for member in space.members:
@@ -149,7 +169,7 @@ def inverse(order: Tensor) -> Tensor:
 
 
 def _plan(spaces: Sequence[ChannelSpace], layers: Sequence[Layer]) -> list[tuple[PermutedSpace, list[Layer]]]:
-    """The spaces that layers to prune read, each with those by which its orders are judged."""
+    """The spaces that layers to prune read, each with the layers whose saliencies decide the order."""
     # Layers that share a weight count once.
     named = {id(layer.prunable.weight): layer for layer in reversed(layers) if layer.reason is None}
     plan = []
@@ -159,9 +179,9 @@ def _plan(spaces: Sequence[ChannelSpace], layers: Sequence[Layer]) -> list[tuple
             for member in space.members
             if member.reads and id(member.tensor) in named
         ]
-        # Behind a flatten, a group's columns are positions of few channels: it follows, but says nothing.
+        # After a flatten, the M columns of a group are positions: the weight follows the order but does not score it.
         scored = [layer for member, layer in readers if member.block == 1]
-        reason = space.frozen or ("" if scored else "read only flattened, where neighbours are positions")
+        reason = space.frozen or ("" if scored else "read only flattened: neighbouring columns are positions")
         if readers:
             names = tuple(layer.name for _, layer in readers)
             plan.append((PermutedSpace(space, names, reason=reason), [] if reason else scored))
@@ -182,11 +202,11 @@ def _ordered(result: PermutedSpace, search: Search) -> PermutedSpace:
     found = replace(result, before=search.before, after=search.after, cut_off=search.cut_off)
     if search.after < search.before:
         return replace(found, order=search.order)
-    return replace(found, reason="no order that was tried loses less")
+    return replace(found, reason="no order in the search has a lower loss")
 
 
 def _apply_checked(model: nn.Module, sample: Tensor, results: Sequence[PermutedSpace]) -> None:
-    """Apply all orders, or none if the dense network then computes something else."""
+    """Apply all orders, or none if the dense network's outputs change."""
     expected = _outputs(model, sample)
     check_finite({f"output {index} of the dense network": output for index, output in enumerate(expected)})
     moved = [(result, result.order) for result in results if result.order is not None]
@@ -204,7 +224,7 @@ def _apply_checked(model: nn.Module, sample: Tensor, results: Sequence[PermutedS
         apply_order(result.space, inverse(order))
     raise CheckFailedError(
         f"the network's output depends on the order of the channels that {wrong[0] if wrong else 'its layers'} read",
-        "This is a bug; please report it. Without permutation the network can be pruned as ever.",
+        "This is a bug; please report it. Use `permute=False`.",
     )
 
 
@@ -213,5 +233,5 @@ def _outputs(model: nn.Module, sample: Tensor) -> list[Tensor]:
 
 
 def _agree(expected: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    # "not >" would let NaN pass.
-    return all(bool((a - b).abs().max() <= _TOLERANCE * a.abs().max()) for a, b in zip(expected, outputs))
+    # "<=" is False for NaN.
+    return all(bool((a - b).abs().max() <= _MAX_OUTPUT_CHANGE * a.abs().max()) for a, b in zip(expected, outputs))

@@ -1,4 +1,4 @@
-"""Helpers that several test files share."""
+"""Order the channels of a network before it is pruned to N:M."""
 
 from __future__ import annotations
 
@@ -28,25 +28,34 @@ def permute_model(
     limit: float = float("inf"),
     seed: int = 0,
 ) -> tuple[PermutationResult | None, str]:
-    """Order the channels between layers, in place, so that pruning loses less; what the network computes stays.
+    """Order the channels between layers in place, so pruning loses less. The network's outputs stay the same.
 
     Args:
         model: In float32.
         batches: Calibration inputs, as :func:`~sparsegpt_core.pruning.prune_model` takes them.
         settings: Pattern, damping and layers.
-        progress: Told of every layer surveyed and every group of channels searched.
+        progress: Called after every layer whose saliency is measured, and after every search of an order.
         resources: Memory, scratch folder and processes.
-        limit: Seconds after which the searches are cut off; the survey before them is not.
-        seed: Of the searches.
+        limit: Seconds for the searches, without the time for the saliencies.
+        seed: Seed of the searches.
 
     Returns:
-        What was permuted, or None with the reason why nothing can be.
+        The result and an empty text; or None and the reason why nothing can be permuted.
 
     Raises:
-        CheckFailedError: Outputs changed; the network is as it was before.
+        CheckFailedError: Outputs changed. The network is restored.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> result, reason = permute_model(model, [torch.randn(64, 4)], PruneSettings())
+        >>> [(space.layers, space.after < space.before) for space in result.spaces if space.order is not None]
+        [(('2',), True)]
     """
     if not isinstance(settings.pattern, NM):
-        return None, "unstructured pruning does not care about the order of channels"
+        return None, "unstructured pruning does not depend on the order of channels"
     found = measure_saliencies(model, batches, settings, progress, resources)
     with full_precision(resources.tf32):
         try:

@@ -1,8 +1,8 @@
-"""The research project's way, wrong axis and wrong update included: for the record only.
+"""The method of the research project, with its wrong axis and its wrong update, for comparison only.
 
-Groups run along the flattened (C, R, S) axis, which TensorRT cannot use; rows of the full inverse Hessian move the
-weights behind, which is right only for the first column; every layer sees the dense network's inputs, and the stem
-and the classifier are pruned with the rest.
+Groups run along the flattened (C, R, S) axis, which TensorRT cannot use. Rows of the full inverse Hessian update the
+weights to the right of a column, which is correct only for the first column. Every layer sees the dense network's
+inputs. The first convolution and the classifier are pruned too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from sparsegpt_core.solvers import keep_mask
 __all__ = ["cnn_sparsegpt"]
 
 Layer = nn.Conv2d | nn.Linear
-BLOCK = 128
-DAMPING = 0.01
+BLOCK_COLUMNS = 128
+DAMPING = 0.01  # λ relative to mean(diag H)
 
 
 @torch.no_grad()
@@ -35,17 +35,24 @@ def cnn_sparsegpt(
     right_axis: bool = False,
     right_update: bool = False,
 ) -> tuple[LayerResult, ...]:
-    """Prune a network in place; layers where groups of M do not come out even stay dense.
+    """Prune a network in place. Layers whose axis is not a multiple of M stay dense.
 
     Args:
-        model: A network whose convolutions have one group and padding in numbers.
+        model: A network whose convolutions have one group and numeric padding.
         batches: Calibration images (N, C, H, W), on the model's device.
-        pattern: N:M along the flattened axis, or a fraction of zeros of every block of columns.
-        right_axis: Let groups run along the input channels at each kernel position.
-        right_update: Move the weights by rows of U, H⁻¹ = UᵀU (Frantar & Alistarh, 2023, section 3.3).
+        pattern: N:M along the flattened axis, or a fraction of zeros in every block of columns.
+        right_axis: Use groups along the input channels at each kernel position.
+        right_update: Update weights by rows of U, H⁻¹ = UᵀU (Frantar & Alistarh, 2023, section 3.3).
 
     Returns:
-        Every layer; its ``relative_error`` is that on the dense network's inputs, as the method sees it.
+        Every layer. Its ``relative_error`` is measured on the dense network's inputs, as in the method.
+
+    Example:
+        >>> from sparsegpt_core.patterns import NM
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(8, 4))
+        >>> [layer.sparsity for layer in cnn_sparsegpt(model, [torch.randn(32, 4, 3, 3)], NM(2, 4))]
+        [0.5, 0.5]
     """
     names = {module: name for name, module in model.named_modules()}
     results = []
@@ -99,8 +106,8 @@ def _prune(matrix: Tensor, hessian: Tensor, pattern: Pattern, *, right_update: b
         moves = torch.linalg.cholesky(inverse, upper=True)
         losses = moves.diagonal().square()
     sparse, scale = matrix.clone(), moves.diagonal()
-    for start in range(0, matrix.shape[1], BLOCK):
-        stop = min(start + BLOCK, matrix.shape[1])
+    for start in range(0, matrix.shape[1], BLOCK_COLUMNS):
+        stop = min(start + BLOCK_COLUMNS, matrix.shape[1])
         block, rows = sparse[:, start:stop], moves[start:stop]
         keep = keep_mask(block.square() / losses[start:stop], pattern)
         errors = torch.zeros_like(block)
@@ -108,7 +115,7 @@ def _prune(matrix: Tensor, hessian: Tensor, pattern: Pattern, *, right_update: b
             errors[:, column] = block[:, column] * ~keep[:, column] / scale[start + column]
             block[:, column + 1 :] -= errors[:, column, None] * rows[column, start + column + 1 : stop]
         block.mul_(keep)
-        sparse[:, stop:] -= errors @ rows[:, stop:]  # in one product, not column by column: the same, sooner
+        sparse[:, stop:] -= errors @ rows[:, stop:]  # one product gives the same as column by column
     return sparse
 
 

@@ -1,4 +1,4 @@
-"""The sweep over the traced network against forward passes that stop at the layer."""
+"""The walk over the traced network against forward passes that stop at the layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.networks import images
 
 
 class Tangle(nn.Module):
-    """In-place operations, a residual, a layer that runs twice, padding that zeros do not fill, training leftovers."""
+    """In-place operations, a residual, a layer that runs twice, reflecting padding, batch norm and dropout."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ class WritesIntoView(Small):
 
 
 class DependsOnData(Small):
-    """What no tracer can follow."""
+    """A branch on a value, which torch.export cannot trace."""
 
     def forward(self, x):
         x = self.stem(x)
@@ -102,7 +102,7 @@ def pruned(network, batches, traced=True, settings=None, **resources):
 
 
 def gathered(network, batches, traced, exclude=(), device="cpu"):
-    """The moments of every layer, each with the layers before it pruned by magnitude, which no rounding upsets."""
+    """The moments of every layer. The layers before it are pruned by magnitude, which rounding does not change."""
     network, moments = copy.deepcopy(network).eval().to(device), {}
     selected = select_layers(network, batches[0].to(device), NM(2, 4), (), exclude)
     layers = [layer for layer in selected if layer.reason is None]
@@ -135,12 +135,12 @@ def difference(first, second):
         (lambda: build_model("vgg16_cifar", ModelShape((4, 32, 32))), images((2,), 32)),
     ],
 )
-def test_both_ways_give_the_same_statistics(kind, batches):
+def test_both_sources_give_the_same_statistics(kind, batches):
     network = made(kind)
     wide = [name for name, _ in network.named_modules() if name == "classifier.0"]
-    swept, captured = (gathered(network, batches, traced, exclude=wide) for traced in (True, False))
-    assert swept.keys() == captured.keys()
-    for name, moments in swept.items():
+    walked, captured = (gathered(network, batches, traced, exclude=wide) for traced in (True, False))
+    assert walked.keys() == captured.keys()
+    for name, moments in walked.items():
         reference = captured[name]
         assert moments.positions == reference.positions
         assert difference(moments.hessian.to_dense(), reference.hessian.to_dense()) < 1e-5, name
@@ -161,13 +161,13 @@ def test_cuda_gathers_what_the_cpu_does():
             assert difference(on_gpu[name].cross.cpu(), moments.cross) < 1e-4, name
 
 
-def test_both_ways_prune_alike():
+def test_both_sources_give_the_same_masks_and_weights():
     network, batches, settings = made(Tangle), images((20, 12)), PruneSettings(alpha=0, refit=False)
-    swept, result = pruned(network, batches, settings=settings)
+    walked, result = pruned(network, batches, settings=settings)
     captured, fallback = pruned(network, batches, traced=False, settings=settings)
     assert not result.warnings
     assert "asked for" in fallback.warnings[0]
-    for (name, a), b in zip(swept.state_dict().items(), captured.state_dict().values(), strict=True):
+    for (name, a), b in zip(walked.state_dict().items(), captured.state_dict().values(), strict=True):
         assert torch.equal(a == 0, b == 0), f"{name}: other masks"
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5, msg=name)
 
@@ -186,7 +186,7 @@ def test_threads_do_not_change_a_bit():
 
 
 def test_dense_target_is_the_dense_networks_output():
-    """The statistics that reach the solver, for a layer behind a pruned one, are those of both networks."""
+    """Behind a pruned layer, the solver gets inputs of the pruned network and outputs of the dense one."""
     network, batches = made(Tangle).eval().requires_grad_(False), images()
     dense = copy.deepcopy(network)
     layers = [layer for layer in select_layers(network, batches[0], NM(2, 4)) if layer.reason is None]
@@ -198,7 +198,7 @@ def test_dense_target_is_the_dense_networks_output():
             self.x, self.y = [], []
 
         def add_all(self, batches):
-            for x, y, first in batches:  # which thread comes first is chance
+            for x, y, first in batches:  # threads come in any order
                 self.x.append((first, x))
                 self.y.append((first, y))
 
@@ -213,7 +213,7 @@ def test_dense_target_is_the_dense_networks_output():
             seen[layer.name] = Recorder()
             source.gather(layer, seen[layer.name])
             source.set_value(layer.module.weight, layer.module.weight * (layer.module.weight > 0))
-    assert seen["twice"].y[0][1] is not None  # its second call sees what the first one put out
+    assert seen["twice"].y[0][1] is not None  # its second call reads the output of the first
     assert len(seen["twice"].x) == 2 * len(batches)
     network.twice.weight.mul_(network.twice.weight > 0)
     middle = torch.cat(batches)
@@ -226,7 +226,7 @@ def test_dense_target_is_the_dense_networks_output():
     torch.testing.assert_close(seen["strided"].joined(seen["strided"].y), dense.strided(before_strided(dense)))
 
 
-def test_untraceable_falls_back_and_says_why():
+def test_an_untraceable_network_falls_back_with_a_warning():
     _, result = pruned(made(DependsOnData), images())
     assert result.pruned == 1
     assert result.warnings
@@ -248,7 +248,7 @@ def test_a_computed_weight_is_left_dense_with_a_reason():
 
 
 @pytest.mark.parametrize("traced", [True, False])
-def test_what_a_subclass_pads_belongs_to_the_input(traced):
+def test_padding_by_a_subclass_is_part_of_the_input(traced):
     network = nn.Sequential(nn.Conv2d(4, 8, 3), SelfPadded(8, 8, 2), nn.Flatten(), nn.Linear(288, 2))
     expected = copy.deepcopy(network).requires_grad_(False)
     data = torch.cat(images())
@@ -284,7 +284,7 @@ def test_spilling_to_disk_changes_nothing(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_memory_limit_that_cannot_be_kept_is_refused_with_the_layer():
+def test_a_memory_limit_that_is_too_small_names_the_layer():
     with pytest.raises(InputError, match=r"memory limit of .* is too small: (twice|strided|again) needs about"):
         pruned(made(Tangle), images(), memory_limit=1 << 20)
 
@@ -324,7 +324,7 @@ def test_trace_refuses_a_layer_that_the_graph_lacks():
         trace(network, images()[0], [foreign])
 
 
-def test_in_place_operations_are_gone_without_the_slow_way(monkeypatch):
+def test_in_place_operations_are_replaced_without_decompositions(monkeypatch):
     network, data = made(Tangle).eval(), images()[0]
     layers = [layer for layer in select_layers(network, data, NM(2, 4)) if layer.reason is None]
     monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", None)

@@ -46,7 +46,7 @@ def shift_targets(network):
     return {layer.name: layer.shift_target for layer in select_layers(network.eval(), images()[0], NM(2, 4))}
 
 
-def test_a_bias_or_a_batch_norm_that_reads_nothing_else():
+def test_shift_targets_are_biases_and_batch_norms_with_one_input():
     network = Readers()
     found = shift_targets(network)
     assert {name for name, shift_target in found.items() if shift_target} == {"stem", "alone", "biased", "head"}
@@ -63,7 +63,7 @@ def test_a_bias_or_a_batch_norm_that_reads_nothing_else():
         (lambda: torchvision.models.vgg11(), 11),
     ],
 )
-def test_usual_networks_absorb_everywhere(make, count):
+def test_every_layer_of_common_networks_has_a_shift_target(make, count):
     layers = select_layers(make().eval(), torch.randn(2, 3, 64, 64), NM(2, 4))
     assert len(layers) == count
     assert all(layer.shift_target for layer in layers)

@@ -1,4 +1,4 @@
-"""Networks as users have them, through the library: several inputs, shared weights, outputs that are no logits."""
+"""Networks of users: several inputs, shared weights, outputs that are not logits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Guided(nn.Module):
-    """An image, a map of another size and a vector go in; a map and a vector come out."""
+    """Reads an image, a map of another size and a vector; returns a map and a vector."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Guided(nn.Module):
 
 
 class Packed(nn.Module):
-    """The same with one input, all three side by side: what the several inputs must agree with."""
+    """The same network with one input that contains all three."""
 
     def __init__(self, inner: Guided) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def seeded(make: type[Network]) -> Network:
 
 
 @pytest.mark.parametrize("traced", [True, False])
-def test_several_inputs_prune_as_one_input_that_holds_them(traced: bool) -> None:
+def test_several_inputs_prune_as_one_input_that_contains_them(traced: bool) -> None:
     model = seeded(Guided)
     packed = Packed(copy.deepcopy(model))
     batches = guided_batches()
@@ -132,7 +132,7 @@ def test_permutation_and_budget_take_several_inputs() -> None:
     assert set(global_quotas(model, batches, PruneSettings(Unstructured(0.5)))) == {"pose", "depth", "mix"}
 
 
-def test_no_hook_stays_behind() -> None:
+def test_every_hook_is_removed() -> None:
     model = seeded(Guided)
     plan_layers(model, guided_batches()[0], PruneSettings())
     assert not model._forward_pre_hooks
@@ -158,12 +158,12 @@ def test_inputs_are_sliced_and_moved_together() -> None:
         ((noise(2, 3, 8, 8), torch.tensor(1.0)), r"shapes \(2, 3, 8, 8\), \(\)"),
     ],
 )
-def test_batches_that_are_none(batch: tuple[Tensor, ...], message: str) -> None:
+def test_invalid_batches_are_refused(batch: tuple[Tensor, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prune_model(seeded(Guided), [batch], PruneSettings())
 
 
-def test_an_input_too_few() -> None:
+def test_a_missing_input_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"missing 1 required positional argument: 'pose'"):
         prune_model(seeded(Guided), [batch[:2] for batch in guided_batches()], PruneSettings())
 
@@ -237,7 +237,7 @@ class Detector(nn.Module):
         return [{"boxes": image[:, image.amax((0, 1)) > 0]} for image in self.backbone(images)]
 
 
-def test_a_detector_is_refused_with_a_way_out() -> None:
+def test_a_detector_is_refused_with_a_hint() -> None:
     with pytest.raises(ModelError, match="is a detector: it gives a list of detections for each image") as caught:
         export_model(seeded(Detector), (3, 8, 8))
     assert "a factory that returns model.backbone" in caught.value.hint
@@ -283,7 +283,7 @@ def test_nothing_to_compare() -> None:
 
 
 @pytest.mark.parametrize(("op", "shape"), [("Relu", ["N", 3, 8, 8]), ("Flatten", ["N", 192])])
-def test_a_file_that_gives_maps_is_told_from_a_classifier(
+def test_a_file_that_returns_maps_is_distinguished_from_a_classifier(
     op: str, shape: list[str | int | None], tmp_path: Path
 ) -> None:
     path, helper = tmp_path / "model.onnx", onnx.helper
@@ -317,7 +317,9 @@ class Segmenter(nn.Module):
 """
 
 
-def test_a_segmentation_network_goes_all_the_way(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segmentation_network_runs_through_every_command(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "segmenters.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(str(tmp_path))
     for seed, name in enumerate(("train", "test")):

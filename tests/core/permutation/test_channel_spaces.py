@@ -1,4 +1,4 @@
-"""Which weights the traced graph ties to one order: a random one, applied, must not change a network's outputs."""
+"""Which weights share an order of channels: applying a random order must not change a network's outputs."""
 
 import re
 
@@ -18,7 +18,7 @@ from sparsegpt_core.permutation.permute import apply_order, inverse
 
 
 def randomised(network):
-    """In float64 and eval mode, with statistics and scales that no two channels share."""
+    """Return the network in float64 and eval mode, with other statistics and scales in every channel."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in (*network.named_parameters(), *network.named_buffers()):
@@ -30,7 +30,7 @@ def randomised(network):
 
 
 def permuted_at_random(network, spaces):
-    """Apply an order of its own to every space that is not frozen; returns them."""
+    """Apply a random order to every space that is not frozen; return the orders."""
     generator = torch.Generator().manual_seed(1)
     orders = [(space, torch.randperm(space.size, generator=generator)) for space in spaces if not space.frozen]
     for space, order in orders:
@@ -39,7 +39,7 @@ def permuted_at_random(network, spaces):
 
 
 def described(network):
-    """For every space: whether it is frozen, and what follows it, as name:axis or name:axis×block."""
+    """Why each space is frozen, by its members as name:axis or name:axis×block."""
     names = {id(tensor): name for name, tensor in (*network.named_parameters(), *network.named_buffers())}
     spaces = find_spaces(network.eval(), torch.zeros(2, 4, 10, 10))
     return {
@@ -55,7 +55,7 @@ def free(network):
 
 
 def check_outputs(network, sample, least):
-    """Permute every free space; outputs stay, and the inverse restores every bit."""
+    """Permute every free space: outputs stay, and the inverse order restores every bit."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     expected = network(sample)
     orders = permuted_at_random(network, find_spaces(network, sample))
@@ -87,7 +87,7 @@ def regnet():
     return RegNet(BlockParams.from_init_params(4, 24, 24, 2.5, 8, se_ratio=0.25), num_classes=5)
 
 
-NETWORKS = {  # with how many of their spaces are free
+NETWORKS = {  # each with the least number of its free spaces
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=5), 12),
     "mobilenet_v2": (lambda: MobileNetV2(5, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]]), 6),
     "efficientnet": (efficientnet, 9),
@@ -100,7 +100,7 @@ NETWORKS = {  # with how many of their spaces are free
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_order_changes_what_a_network_computes(name):
+def test_no_order_changes_the_outputs_of_a_network(name):
     torch.manual_seed(0)
     make, least = NETWORKS[name]
     network = randomised(make())
@@ -108,7 +108,7 @@ def test_no_order_changes_what_a_network_computes(name):
 
 
 class Zoo(nn.Module):
-    """One of everything that passes channels on."""
+    """Every operation that passes channels on."""
 
     def __init__(self):
         super().__init__()
@@ -138,7 +138,7 @@ class Zoo(nn.Module):
         return self.head(self.flat(x).unsqueeze(2).squeeze(2))
 
 
-def test_everything_that_passes_channels_on():
+def test_every_operation_that_passes_channels_on():
     torch.manual_seed(0)
     network = randomised(Zoo())
     check_outputs(network, torch.randn(2, 4, 8, 8, dtype=torch.float64), 6)
@@ -154,7 +154,7 @@ def test_everything_that_passes_channels_on():
 
 
 class Body(nn.Module):
-    """Two convolutions and a head, with ``between`` what the first one puts out and the second one reads."""
+    """Two convolutions and a head. ``between`` computes the input of the second from the output of the first."""
 
     def __init__(self, between, width=8):
         super().__init__()
@@ -187,7 +187,7 @@ class Body(nn.Module):
         (lambda net, x: x + x.transpose(1, 3), 8, "different axes"),
     ],
 )
-def test_what_depends_on_the_order_freezes_it_with_a_reason(between, width, reason):
+def test_operations_that_depend_on_the_order_freeze_it_with_a_reason(between, width, reason):
     spaces = described(Body(between, width))
     frozen = {member: why for members, why in spaces.items() for member in members if why}
     assert "a.weight:0" in frozen
@@ -196,19 +196,19 @@ def test_what_depends_on_the_order_freezes_it_with_a_reason(between, width, reas
     assert frozenset({"c.weight:0", "c.bias:0", "head.weight:1"}) in free(Body(between, width))
 
 
-def test_an_addition_ties_two_orders_and_a_buffer_follows():
+def test_an_addition_merges_two_orders_and_a_buffer_follows():
     spaces = free(Body(lambda net, x: (x + net.b(x)) * net.rows))
     assert (
         frozenset({"a.weight:0", "a.bias:0", "b.weight:1", "b.weight:0", "b.bias:0", "rows:0", "c.weight:1"}) in spaces
     )
 
 
-def test_a_weight_used_twice_ties_all_its_sites():
+def test_a_weight_used_twice_merges_the_orders_of_its_uses():
     spaces = free(Body(lambda net, x: net.b(net.b(x).relu())))
     assert frozenset({"a.weight:0", "a.bias:0", "b.weight:1", "b.weight:0", "b.bias:0", "c.weight:1"}) in spaces
 
 
-def test_a_weight_that_something_else_reads_is_frozen():
+def test_a_weight_that_another_operation_reads_is_frozen():
     spaces = described(Body(lambda net, x: net.b(x) + net.b.weight.sum()))
     assert "sum" in next(why for members, why in spaces.items() if "b.weight:0" in members)
     assert "sum" in next(why for members, why in spaces.items() if "b.weight:1" in members)

@@ -13,7 +13,7 @@ from sparsegpt_core.permutation.order_search import order_loss, search_order
 
 
 def saliency(rows, channels, seed=0, spread=0.0):
-    """w² with channels of several scales, as in a trained layer."""
+    """w² with channels of different scales, as in a trained layer."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.exp(spread * torch.randn(channels, generator=generator))
     return (torch.randn(rows, channels, generator=generator) * scale) ** 2
@@ -25,7 +25,7 @@ def reference_loss(matrix, order, pattern):
 
 
 def pairwise(matrix, pattern):
-    """The classic search: for any two groups the best of the 35 ways to split their 8 channels, until none gains."""
+    """The classic search: split the 8 channels of any two groups in the best of 35 ways, until no pair gains."""
     order = list(range(matrix.shape[1]))
     gained = True
     while gained:
@@ -79,8 +79,8 @@ def test_any_pattern_yields_an_order_with_the_losses_it_reports(groups, n, more,
     assert not found.cut_off
 
 
-def test_channels_of_a_kind_are_spread_over_the_groups():
-    """Half the channels are worthless: an order loses nothing at all, the given one half of the rest."""
+def test_worthless_channels_are_spread_over_the_groups():
+    """Half the channels have saliency 0: the best order loses nothing, the given one half of the rest."""
     matrix = torch.ones(3, 32)
     matrix[:, 16:] = 0
     found = search_order([matrix], NM(2, 4))
@@ -88,17 +88,17 @@ def test_channels_of_a_kind_are_spread_over_the_groups():
     assert found.after == 0
 
 
-def test_one_group_has_nothing_to_search():
+def test_a_single_group_keeps_its_order():
     found = search_order([saliency(5, 4)], NM(2, 4))
     assert found.order.tolist() == [0, 1, 2, 3]
 
 
-def test_nothing_to_gain_keeps_the_order():
+def test_an_optimal_order_is_kept():
     found = search_order([torch.ones(5, 16)], NM(2, 4))
     assert found.order.tolist() == list(range(16))
 
 
-def test_seed_decides_and_threads_do_not():
+def test_the_order_depends_on_the_seed_and_not_on_threads():
     matrix = saliency(200, 64, spread=1.0)
     threads, orders = torch.get_num_threads(), []
     try:
@@ -110,14 +110,14 @@ def test_seed_decides_and_threads_do_not():
     assert all(torch.equal(orders[0].order, other.order) and orders[0].after == other.after for other in orders)
 
 
-def test_no_time_is_said_to_have_cut_off():
+def test_a_search_without_time_is_reported_as_cut_off():
     found = search_order([saliency(9, 32)], NM(2, 4), seconds=0)
     assert found.cut_off
     assert found.after <= found.before
 
 
 def test_bad_saliencies_are_refused():
-    with pytest.raises(InputError, match="no common order"):
+    with pytest.raises(InputError, match="cannot share an order"):
         search_order([torch.ones(2, 8), torch.ones(2, 12)], NM(2, 4))
     with pytest.raises(InputError, match="groups of 4"):
         search_order([torch.ones(2, 6)], NM(2, 4))

@@ -1,4 +1,4 @@
-"""Permuting a network's channels: less is lost, nothing else changes, and what cannot move says why."""
+"""Permuting channels lowers losses and keeps outputs; channels that stay have a reason."""
 
 import copy
 
@@ -20,7 +20,7 @@ PATTERN = NM(2, 4)
 
 
 class Residual(nn.Module):
-    """A residual block, a concatenation, and a linear layer behind a flatten."""
+    """A residual block, a concatenation, and a linear layer after a flatten."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ def squares(layers):
 
 
 def lost(layer):
-    """The part of a layer's w² that 2:4 pruning by magnitude takes away."""
+    """The fraction of a layer's w² that 2:4 pruning by magnitude removes."""
     matrix = weight_to_matrix(layer.prunable.weight)
     return float(1 - magnitude(matrix, PATTERN).square().sum() / matrix.square().sum())
 
@@ -89,10 +89,10 @@ def test_outputs_stay_and_losses_fall_as_reported():
     assert result.seconds > 0
 
 
-def test_what_stays_has_a_reason():
+def test_channels_that_keep_their_order_have_a_reason():
     result, _ = permuted(made(), images())
     stays = {space.layers: space.reason for space in result.spaces if space.reason}
-    assert stays[("flat",)] == "read only flattened, where neighbours are positions"
+    assert stays[("flat",)] == "read only flattened: neighbouring columns are positions"
     assert "cat" in stays[("mixed",)]
     assert "sin" in stays[("one",)]
     assert len(stays) == 3
@@ -121,7 +121,7 @@ def test_every_space_of_a_real_network_gets_its_share_of_the_time():
     assert result.cut_off
 
 
-def test_layers_weigh_by_their_energy():
+def test_layers_count_relative_to_their_energy():
     network, sample = made(), images()
     layers = todo(network, sample)
     halves = {name: 2.0 * float(matrix.sum()) for name, matrix in squares(layers).items()}
@@ -131,7 +131,7 @@ def test_layers_weigh_by_their_energy():
 
 
 def test_a_wrong_order_is_undone_and_named(monkeypatch):
-    """Were a producer forgotten, the outputs would tell."""
+    """A forgotten producer of the channels changes the outputs."""
     network, sample = made(), images()
     dense = copy.deepcopy(network.state_dict())
     find = permutation.find_spaces
@@ -148,7 +148,7 @@ def test_a_wrong_order_is_undone_and_named(monkeypatch):
     assert all(torch.equal(tensor, dense[name]) for name, tensor in network.state_dict().items())
 
 
-def test_no_time_leaves_a_sound_network_and_says_so():
+def test_a_search_without_time_leaves_the_outputs_and_is_reported():
     network, sample = made(), images()
     expected = network(sample)
     result, _ = permuted(network, sample, seconds=0)
@@ -156,8 +156,8 @@ def test_no_time_leaves_a_sound_network_and_says_so():
     torch.testing.assert_close(network(sample), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_was_found_is_found_again_however_long_it_took(tmp_path, monkeypatch):
-    """A search that time cut off would come out otherwise on a machine that is busier by then."""
+def test_a_finished_search_is_loaded_at_any_speed(tmp_path, monkeypatch):
+    """A search that was cut off would end differently on a busier machine."""
     first, again = made(), made()
     found, _ = permuted(first, images(), seconds=0.02, finished=tmp_path)
     monkeypatch.setattr("sparsegpt_core.permutation.permute.search_order", pytest.fail)
@@ -173,7 +173,7 @@ def test_what_was_found_is_found_again_however_long_it_took(tmp_path, monkeypatc
     assert not damaged.cut_off  # searched anew
 
 
-def test_training_mode_is_given_back_and_progress_told():
+def test_training_mode_is_restored_and_progress_reported():
     network, told = made().train(), []
     permuted(network, images(), progress=lambda *step: told.append(step))
     assert network.training

@@ -1,4 +1,4 @@
-"""The research project's method is what it was, mistakes included."""
+"""The research project's method, mistakes included."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def by_the_book(weight: np.ndarray, inputs: np.ndarray, n: int, m: int, block: i
 
 
 @pytest.mark.parametrize("block", [16, 64])
-def test_one_layer_by_the_book(batches, monkeypatch, block):
-    monkeypatch.setattr("sparsegpt_core.pruning.research_project.BLOCK", block)
+def test_one_layer_is_pruned_as_in_the_project(batches, monkeypatch, block):
+    monkeypatch.setattr("sparsegpt_core.pruning.research_project.BLOCK_COLUMNS", block)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 6, bias=False)).double()
     images = [batch.double() for batch in batches]
     weight = model[1].weight.detach().numpy().copy()
@@ -89,7 +89,7 @@ def test_unstructured_takes_the_stem_and_the_classifier_too(batches):
 
 def test_without_its_mistakes_it_is_sparsegpt(monkeypatch):
     monkeypatch.setattr(
-        "sparsegpt_core.pruning.research_project.BLOCK", 4
+        "sparsegpt_core.pruning.research_project.BLOCK_COLUMNS", 4
     )  # masks from the newest values, as published
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 6, 3, bias=False)).double()

@@ -21,7 +21,7 @@ SETTINGS = PruneSettings(include=("wide",))
 
 
 class Wide(nn.Module):
-    """As VGG-16: a linear layer behind a flatten, far wider than there are samples."""
+    """A linear layer after a flatten with far more columns than samples, as in VGG-16."""
 
     def __init__(self, channels: int = 64) -> None:
         super().__init__()

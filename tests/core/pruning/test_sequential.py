@@ -17,7 +17,7 @@ from sparsegpt_core.zoo import ModelShape, build_model
 
 
 class Zoo(nn.Module):
-    """One layer of every kind that matters to selection."""
+    """One layer of every kind that selection distinguishes."""
 
     def __init__(self):
         super().__init__()
@@ -66,20 +66,20 @@ def test_every_layer_has_its_reason_in_running_order():
     ]
 
 
-def test_include_wins_over_defaults_and_exclude_but_not_over_structure():
+def test_include_overrides_defaults_and_exclude_but_not_structure():
     chosen = reasons(exclude=["*"], include=["stem", "head", "depthwise"])
     assert {name for name, reason in chosen.items() if reason is None} == {"stem", "head"}
     assert chosen["plain"] == Reason.EXCLUDED
     assert chosen["depthwise"] == Reason.GROUPED
 
 
-def test_a_glob_that_names_nothing_is_an_error_with_near_names():
+def test_a_glob_that_matches_nothing_is_an_error_with_similar_names():
     with pytest.raises(InputError, match="'plian' matches no layer") as caught:
         reasons(exclude=["plian"])
     assert "plain" in caught.value.hint
 
 
-def test_pruned_weights_obey_and_nothing_else_changes():
+def test_pruned_weights_have_the_pattern_and_nothing_else_changes():
     network = model().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     result = prune_model(network, batches(), PruneSettings(bias=False))
@@ -95,7 +95,7 @@ def test_pruned_weights_obey_and_nothing_else_changes():
 
 
 def test_each_layer_sees_the_network_as_pruned_so_far():
-    """The second layer's solution must be that for the first layer's pruned output."""
+    """The second layer is solved for the pruned first layer's output."""
     network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 4))
     data = batches()
     first, second = network[0], network[2]
@@ -125,7 +125,7 @@ def test_reported_errors_are_those_of_the_layer_output():
     assert result.layers[0].relative_error == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_magnitude_looks_at_no_image():
+def test_magnitude_reads_no_image():
     result = prune_model(model(), batches(), PruneSettings(method="magnitude"))
     assert all(layer.relative_error is None and layer.positions is None for layer in result.layers)
     assert result.pruned == 3
@@ -137,7 +137,7 @@ def test_unstructured_has_no_channel_rule():
     assert float((network.after_odd.weight == 0).float().mean()) == pytest.approx(0.75)
 
 
-def test_batch_norm_statistics_and_dropout_stay_out_of_it():
+def test_batch_norm_and_dropout_run_in_eval_mode():
     network = build_model("cifar_cnn", ModelShape((3, 8, 8))).train()
     before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
     one = [torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))]
@@ -153,7 +153,7 @@ def test_same_input_same_result():
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_nothing_to_prune_says_why():
+def test_nothing_to_prune_is_an_error_with_reasons():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
     with pytest.raises(ModelError, match="nothing to prune to 2:4: 1 CHANNELS_NOT_MULTIPLE, 1 CLASSIFIER"):
         prune_model(network, batches(channels=3), PruneSettings())
@@ -199,7 +199,7 @@ def test_progress_counts_layers():
 
 
 class Folded(nn.Module):
-    """A convolution whose batch norm can hold shifts, and one layer used twice."""
+    """A convolution whose batch norm can absorb shifts, and one layer that runs twice."""
 
     def __init__(self):
         super().__init__()
@@ -215,7 +215,7 @@ class Folded(nn.Module):
 
 
 @pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)])
-def test_integer_weights_keep_the_mask_the_outputs_and_their_means(pattern):
+def test_int8_weights_keep_the_mask_the_outputs_and_their_means(pattern):
     torch.manual_seed(0)
     network, data = Folded().eval(), batches(8)
     plain = prune_model(copy.deepcopy(network), data, PruneSettings(pattern=pattern))

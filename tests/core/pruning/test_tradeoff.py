@@ -19,7 +19,7 @@ def layers():
     ]
 
 
-def test_the_worst_for_what_they_save_come_first():
+def test_layers_with_the_most_error_per_zero_come_first():
     tradeoff = Tradeoff.of(layers())
     assert tradeoff.names == ("small", "large", "easy")
     assert tradeoff.sparsity == pytest.approx((0.45, 0.35, 0.05, 0.0))
@@ -27,17 +27,17 @@ def test_the_worst_for_what_they_save_come_first():
 
 
 @pytest.mark.parametrize(("budget", "count"), [(0.45, 0), (0.4, 0), (0.35, 1), (0.3, 1), (0.05, 2), (0.01, 2)])
-def test_as_many_dense_as_the_budget_allows(budget, count):
+def test_as_many_layers_stay_dense_as_the_budget_allows(budget, count):
     assert Tradeoff.of(layers()).for_sparsity(budget) == count
 
 
-def test_a_budget_out_of_reach_says_what_is_in_reach():
+def test_a_budget_out_of_reach_names_the_reachable_sparsity():
     with pytest.raises(InputError, match=r"50\.0%.*45\.0%"):
         Tradeoff.of(layers()).for_sparsity(0.5)
 
 
 @given(st.integers(1, 60), st.data())
-def test_bisection_finds_the_least_that_meets(most, data):
+def test_bisection_finds_the_smallest_number_that_meets_the_target(most, data):
     least, tried = data.draw(st.integers(1, most)), []
 
     def meets(count):
