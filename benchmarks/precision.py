@@ -77,8 +77,8 @@ def _logits(
     int8_weights: Mapping[str, Int8Weight] | None = None,
 ) -> dict[str, Tensor]:
     """The logits (N, classes) of the model's file in each precision."""
-    quantisation = Int8Quantiser(batches, int8_weights or {})
-    exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantise=quantisation)
+    quantiser = Int8Quantiser(batches, int8_weights or {})
+    exporter = Exporter(model, batches[0], {}, SETTINGS.pattern, pruned, quantise=quantiser)
     found, path = {}, Path()
     with tempfile.TemporaryDirectory() as folder:
         for precision in precisions:

@@ -1,5 +1,5 @@
-"""Broken and hostile files against everything that reads files: ``make fuzz``.
+"""Tests every reader of files with broken and hostile files: ``make fuzz``.
 
-Each input is one seed of ``corpus/`` changed at random, and read in another process with a limit of time and memory.
-Only errors of ``sparsegpt_core.errors`` may come out of it; whatever else does is a finding.
+Each input is a seed of ``corpus/`` with random changes. Another process reads it, with limits of time and memory. The
+reader may raise only errors of ``sparsegpt_core.errors``; every other failure is a finding.
 """

@@ -1,4 +1,4 @@
-"""Changes to bytes, to JSON and to lines of text."""
+"""Changes bytes, JSON documents and lines of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["HOSTILE_TEXT", "LARGEST", "mutate_bytes", "mutate_json", "mutate_lines"]
 
-LARGEST = 1 << 20  # of an input, in bytes
+LARGEST = 1 << 20  # bytes of an input
 
 HOSTILE_TEXT = (
     "",
@@ -45,7 +45,7 @@ _NUMBERS = (b"\0", b"\x7f", b"\x80", b"\xff", b"\xff" * 4, b"\xff\xff\xff\x7f", 
 
 
 def mutate_bytes(rng: random.Random, content: bytes) -> bytes:
-    """Change some bytes: in place, away, twice, or for others."""
+    """Overwrite, remove, repeat or swap some bytes."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         place = rng.randrange(len(changed) + 1)
@@ -70,17 +70,17 @@ def mutate_bytes(rng: random.Random, content: bytes) -> bytes:
 
 
 def mutate_json(rng: random.Random, content: bytes) -> bytes:
-    """Change values and keys, and sometimes bytes, of a JSON document."""
+    """Change values and keys of a JSON document, and sometimes its bytes."""
     try:
         tree = json.loads(content)
-    except (ValueError, RecursionError):  # of an earlier change
+    except (ValueError, RecursionError):  # an earlier change broke the document
         return mutate_bytes(rng, content)
     plain = rng.random() < 0.8
     text = content
     for _ in range(rng.choice((1, 1, 2, 3, 8))):
         tree = _mutate_tree(rng, tree)
         text = json.dumps(tree, ensure_ascii=plain).encode(errors="surrogatepass")
-        if len(text) > LARGEST:  # a few more, and it would be gigabytes
+        if len(text) > LARGEST:  # a few more changes would make gigabytes
             break
     if rng.random() < 0.05:
         text = text.replace(b"null", rng.choice((b"[", b'{"a":')) * rng.choice((900, 100_000)), 1)
@@ -90,7 +90,7 @@ def mutate_json(rng: random.Random, content: bytes) -> bytes:
 
 
 def mutate_lines(tokens: tuple[str, ...]) -> Callable[[random.Random, bytes], bytes]:
-    """Make a mutator that also moves, repeats and indents lines, and puts in pieces of the format."""
+    """Make a mutator that changes, repeats, removes and indents lines, and inserts tokens of the format."""
 
     def mutate(rng: random.Random, content: bytes) -> bytes:
         lines = content.decode(errors="replace").split("\n")

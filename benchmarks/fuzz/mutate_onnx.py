@@ -1,4 +1,4 @@
-"""Changes to ONNX files: to the fields of their messages, to what the graph's edges join, and to raw bytes."""
+"""Changes ONNX files: the fields of their messages, the edges of their graphs, and their bytes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def mutate_onnx(rng: random.Random, content: bytes) -> bytes:
 
 
 def _field(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Change any field of any message, also one that is not set."""
+    """Change any field of any message, including unset ones."""
     messages = _messages(model)
     message = rng.choice(messages)
     field = rng.choice(message.DESCRIPTOR.fields)
@@ -91,7 +91,7 @@ def _change_list(rng: random.Random, values: Any, field: FieldDescriptor, messag
 
 
 def _edge(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Let a node read or write another tensor: cycles, missing and double names."""
+    """Let a node read or write another tensor, which makes cycles, missing names and duplicate names."""
     nodes = [each for each in _messages(model) if isinstance(each, onnx.NodeProto)]
     names = [name for node in nodes for name in (*node.input, *node.output)]
     names += [tensor.name for tensor in model.graph.initializer]
@@ -114,7 +114,7 @@ def _metadata(rng: random.Random, model: onnx.ModelProto) -> None:
 
 
 def _nest(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Put the graph into the body of an If in its own like, some levels deep; protobuf reads a hundred."""
+    """Put the graph into the body of an If in a copy of itself, several levels deep. Protobuf reads up to 100."""
     for _ in range(rng.choice((1, 3, 20))):
         if model.graph.ByteSize() > LARGEST // 4:
             return
@@ -142,7 +142,7 @@ def _scalar(rng: random.Random, field: FieldDescriptor) -> Any:
 
 
 def _messages(message: Message) -> list[Message]:
-    """Return a message and all that it holds."""
+    """Return a message and all messages in it."""
     found: list[Message] = []
     left = [message]
     while left:
@@ -160,5 +160,5 @@ def _copy(target: Any, source: Message | None) -> None:
 
 
 def _repeated(field: FieldDescriptor) -> bool:
-    known = getattr(field, "is_repeated", None)  # the newer name; asking for ``label`` there is deprecated
+    known = getattr(field, "is_repeated", None)  # newer protobuf deprecates ``label``
     return bool(field.label == FieldDescriptor.LABEL_REPEATED if known is None else known)

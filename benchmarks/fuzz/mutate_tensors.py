@@ -1,4 +1,4 @@
-"""Changes to safetensors files: to the JSON at their beginning, to the JSON inside that, and to bytes."""
+"""Changes safetensors files: the JSON header, the JSON strings in it, and bytes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["mutate_safetensors"]
 
 
 def mutate_safetensors(rng: random.Random, content: bytes) -> bytes:
-    """Change a file; mostly its header's length stays right, so that more than the first check is met."""
+    """Change a file. Its header's length is usually right, or no check after the first one would be reached."""
     if rng.random() < 0.25:
         return mutate_bytes(rng, content)
     (length,) = struct.unpack("<Q", content[:8])
     header, data = content[8 : 8 + length], content[8 + length :]
-    header = _mutate_noted(rng, header) if rng.random() < 0.6 else mutate_json(rng, header)
+    header = _mutate_metadata(rng, header) if rng.random() < 0.6 else mutate_json(rng, header)
     stated = len(header) if rng.random() < 0.9 else rng.choice((0, 1, 2**40, 2**63, 2**64 - 1))
     return struct.pack("<Q", stated) + header + data
 
 
-def _mutate_noted(rng: random.Random, header: bytes) -> bytes:
-    """Change what this program notes, which is JSON in a string."""
+def _mutate_metadata(rng: random.Random, header: bytes) -> bytes:
+    """Change the metadata that this program writes, which is JSON in a string."""
     tree = json.loads(header)
-    noted = tree["__metadata__"]
-    for key, text in noted.items():
-        noted[key] = mutate_json(rng, text.encode()).decode(errors="replace")
+    metadata = tree["__metadata__"]
+    for key, text in metadata.items():
+        metadata[key] = mutate_json(rng, text.encode()).decode(errors="replace")
     return json.dumps(tree).encode()

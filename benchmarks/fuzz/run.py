@@ -1,4 +1,4 @@
-"""The command: ``python -m benchmarks.fuzz.run --minutes 20``. It fails where anything was found."""
+"""Runs the fuzzer: ``python -m benchmarks.fuzz.run --minutes 20``. Exits with 1 if it found anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINE = ("accepted", "refused")
 
 @dataclass
 class Count:
-    """What came of one target's inputs; ``seconds`` are all workers' together."""
+    """The outcomes of one target's inputs. ``seconds`` is the sum over all workers."""
 
     inputs: int = 0
     accepted: int = 0
@@ -34,7 +34,7 @@ class Count:
 
 @dataclass
 class Finding:
-    """The first input that failed in this way, and how many did."""
+    """A kind of failure: its first input, and the number of inputs that failed in the same way."""
 
     target: str
     kind: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass
 class Tally:
-    """All of a run. The target that got the least time is the next."""
+    """The state of a run. The target with the least time so far is the next one."""
 
     seed: int
     targets: dict[str, Count]
@@ -65,7 +65,7 @@ class Tally:
             return name, count.inputs
 
     def add(self, name: str, outcome: Outcome, seconds: float, content: Path) -> Finding | None:
-        """Count an outcome; return what is found for the first time."""
+        """Count an outcome; return its finding if it is a new one."""
         with self.lock:
             count = self.targets[name]
             count.seconds += seconds
@@ -83,7 +83,7 @@ class Tally:
             return self.findings[key]
 
     def to_json(self) -> dict[str, object]:
-        """Return what ``--json`` holds."""
+        """Return the content of ``--json``."""
         return {
             "seed": self.seed,
             "inputs": sum(count.inputs for count in self.targets.values()),
@@ -94,7 +94,7 @@ class Tally:
 
 
 def load(names: list[str]) -> Mapping[str, Reader]:
-    """Return targets, whose imports take seconds; all where none is named."""
+    """Return the named targets, or all if none is named. Their imports take seconds."""
     from benchmarks.fuzz.targets import TARGETS
 
     return {name: TARGETS[name] for name in names or TARGETS}
@@ -104,12 +104,12 @@ def fuzz(names: list[str], seconds: float, seed: int, jobs: int, folder: Path, m
     """Fuzz some targets.
 
     Args:
-        names: Of the targets.
-        seconds: After which no new input is begun.
-        seed: Of all inputs.
-        jobs: Processes at a time.
-        folder: Where inputs that fail are put, each with a text that says how.
-        most: Inputs at most.
+        names: The targets' names.
+        seconds: After this time no new input begins.
+        seed: The seed of all inputs.
+        jobs: The number of processes.
+        folder: The folder for inputs that fail, each with a text about its failure.
+        most: The largest number of inputs; None for no limit.
     """
     targets = load(names)
     tally = Tally(seed, {name: Count() for name in names}, most)
@@ -137,15 +137,15 @@ def fuzz(names: list[str], seconds: float, seed: int, jobs: int, folder: Path, m
 
 
 def main() -> int:
-    """Run it; return 1 where anything was found."""
+    """Run the fuzzer; return 1 if it found anything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--inputs", type=int, help="At most so many in all.")
+    parser.add_argument("--inputs", type=int, help="The largest number of inputs.")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--target", action="append", choices=[*load([])], help="Only this one; may be repeated.")
-    parser.add_argument("--findings", type=Path, default=Path("out/fuzz"), help="Where inputs that fail are put.")
-    parser.add_argument("--json", type=Path, help="Where the counts are put.")
+    parser.add_argument("--findings", type=Path, default=Path("out/fuzz"), help="The folder for inputs that fail.")
+    parser.add_argument("--json", type=Path, help="The file for the counts.")
     given = parser.parse_args()
     limit_addresses()
     print(f"seed {given.seed}, {given.minutes:g} minutes, {given.jobs} processes", flush=True)

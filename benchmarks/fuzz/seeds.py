@@ -1,4 +1,4 @@
-"""Writes the corpus: ``PYTHONPATH=tests python -m benchmarks.fuzz.seeds``. A run folder, ONNX files, a sweep's cell."""
+"""Writes the corpus, a run folder, ONNX files and a sweep's cell: ``python -m benchmarks.fuzz.seeds``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.reports import (
 )
 
 CORPUS = Path(__file__).parent / "corpus"
-NOTED = {
+METADATA = {
     "tool_version": "0.1.0",
     "model": "simple_cnn",
     "image": [1, 8, 8],
@@ -36,7 +36,7 @@ NOTED = {
 
 
 def main() -> None:
-    """Write all of it."""
+    """Write the corpus."""
     _onnx(CORPUS / "onnx")
     _run(CORPUS / "run")
     CellStore(CORPUS / "cells").write("cell", {"seed": 0, "settings": {"alpha": 1.0}}, {"result": {"kl": 0.1}})
@@ -45,7 +45,7 @@ def main() -> None:
 def _onnx(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, model in {"plain": _plain(), "qdq": _qdq(), "functions": _functions()}.items():
-        write_metadata(model, NOTED)
+        write_metadata(model, METADATA)
         onnx.save(model, str(folder / f"{name}.onnx"))
     outside: dict[str, Any] = {"save_as_external_data": True, "location": "data.bin", "size_threshold": 0}
     (folder / "data.bin").unlink(missing_ok=True)  # onnx appends
@@ -118,13 +118,13 @@ def _run(folder: Path) -> None:
         write_json(folder / name, content)
     weights = folder / "sparse.safetensors"
     (folder / "manifest.json").unlink()
-    save_checkpoint(weights, {"conv.weight": torch.ones(4, 4), "conv.bias": torch.zeros(4)}, NOTED)
-    integer = Int8Weight(torch.ones(4, 4, dtype=torch.int8), torch.ones(4), torch.zeros(4))
-    integers = save_int8(weights, {"conv": integer})
+    save_checkpoint(weights, {"conv.weight": torch.ones(4, 4), "conv.bias": torch.zeros(4)}, METADATA)
+    int8_weight = Int8Weight(torch.ones(4, 4, dtype=torch.int8), torch.ones(4), torch.zeros(4))
+    int8_weights = save_int8(weights, {"conv": int8_weight})
     torch.save({"state_dict": {"conv.weight": torch.ones(2, 2)}}, folder / "weights.pt")
-    _sealed(folder / "sparse.plan", _sidecar())
-    _sealed(folder / "tactics.cache", {"backend": "tensorrt", "backend_version": "10.9.0"})
-    written = (weights, integers, folder / "prune.json")
+    _with_sidecar(folder / "sparse.plan", _sidecar())
+    _with_sidecar(folder / "tactics.cache", {"backend": "tensorrt", "backend_version": "10.9.0"})
+    written = (weights, int8_weights, folder / "prune.json")
     files = {each.name: {"sha256": _sha256(each), "bytes": each.stat().st_size} for each in written}
     write_json(folder / "manifest.json", {"tool_version": "0.1.0", "versions": {"torch": "2.10"}, "files": files})
     stage = {"tool_version": "0.1.0", "options": {"model": "sparse.onnx", "fail_on": None}, "reads": {}, "writes": {}}
@@ -135,7 +135,7 @@ def _run(folder: Path) -> None:
     write_json(folder / "inspector.json", {"Layers": [*layers, "reformat"], "Bindings": ["x"]})
 
 
-def _sealed(path: Path, record: dict[str, Any]) -> None:
+def _with_sidecar(path: Path, record: dict[str, Any]) -> None:
     path.write_bytes(b"not really an engine")
     write_json(path.with_name(f"{path.name}.json"), {**record, "sha256": _sha256(path), "bytes": path.stat().st_size})
 
@@ -165,7 +165,7 @@ def _sidecar() -> dict[str, Any]:
 
 
 def _short(value: Any) -> Any:
-    """Return a document with the first two of every list."""
+    """Return a document with only the first two items of every list."""
     if isinstance(value, dict):
         return {key: _short(each) for key, each in value.items()}
     return [_short(each) for each in value[:2]] if isinstance(value, list) else value

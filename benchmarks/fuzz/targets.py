@@ -1,4 +1,4 @@
-"""What is fuzzed: seeds, how they are changed, and what reads them."""
+"""The fuzzer's targets: for each reader its seeds and their mutator."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Target:
     """One reader.
 
     Args:
-        seeds: What is changed.
-        mutate: How.
-        name: What the changed file is called in its folder.
-        read: Reads it, and uses what it got as the program would.
-        beside: A folder of files that lie beside it.
+        seeds: The files to change.
+        mutate: Changes a file's content.
+        name: The name of the changed file in its folder.
+        read: Reads the changed file, and uses its content as the program does.
+        beside: A folder with files that belong next to it.
     """
 
     seeds: tuple[Path, ...]
@@ -75,16 +75,16 @@ class Target:
         return self.mutate(rng, rng.choice(self.seeds).read_bytes())
 
     def plain(self) -> bytes:
-        """Return a seed as it is."""
+        """Return an unchanged seed."""
         return self.seeds[0].read_bytes()
 
     def lay_out(self, folder: Path) -> Path:
-        """Prepare a folder; return where inputs go."""
+        """Prepare a folder; return the path for inputs."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.beside:
             shutil.copytree(self.beside, folder, dirs_exist_ok=True)
             if (weights := folder / "sparse.safetensors").exists():
-                shutil.copyfile(weights, folder / "input.safetensors")  # which no manifest names
+                shutil.copyfile(weights, folder / "input.safetensors")  # not in the manifest
         return folder / self.name
 
 
@@ -122,7 +122,7 @@ def _checkpoint(path: Path) -> None:
     load_model(ModelSource("", path), checkpoint, opened.image_shape, _QUIET, opened.num_classes)
 
 
-def _integers(path: Path) -> None:
+def _int8_weights(path: Path) -> None:
     load_int8(path.with_name("input.safetensors"))
 
 
@@ -134,7 +134,7 @@ def _manifest(path: Path) -> None:
 
 
 def _page(run: Path) -> None:
-    """Render a report without its charts, which take seconds and know nothing of the manifest."""
+    """Render a report without its charts, which take seconds and do not read the manifest."""
     nothing: dict[str, Any] = dict.fromkeys(_CHARTS, lambda *_: [])
     with mock.patch.multiple(render, **nothing):
         render_report(run)
@@ -184,7 +184,7 @@ def _cell(path: Path) -> None:
 
 
 def _all_of(*readers: Callable[[], object]) -> None:
-    """Read in several ways, and refuse where one of them does."""
+    """Read in several ways; refuse if one of them refuses."""
     refused: SparseGPTError | None = None
     for reader in readers:
         try:
@@ -211,7 +211,7 @@ TARGETS = {
     "triton": Target(_MODELS, mutate_onnx, "input.onnx", _triton, ONNX),
     "safetensors": Target((RUN / "sparse.safetensors",), mutate_safetensors, "input.safetensors", _checkpoint, RUN),
     "integers": Target(
-        (RUN / "sparse.int8.safetensors",), mutate_safetensors, "input.int8.safetensors", _integers, RUN
+        (RUN / "sparse.int8.safetensors",), mutate_safetensors, "input.int8.safetensors", _int8_weights, RUN
     ),
     "pt": Target((RUN / "weights.pt",), mutate_bytes, "input.pt", load_checkpoint),
     "manifest": _in_run("manifest.json", mutate_json, _manifest),

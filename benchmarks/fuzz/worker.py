@@ -1,4 +1,4 @@
-"""A process that reads inputs, and the one that watches it: over time, over memory, dead, or fine."""
+"""Reads inputs in a process, and watches that process for time, memory and crashes."""
 
 from __future__ import annotations
 
@@ -22,55 +22,56 @@ import psutil
 
 from sparsegpt_core.errors import SparseGPTError
 
-__all__ = ["MOST_BYTES", "MOST_SECONDS", "Outcome", "Reader", "Worker", "input_of", "limit_addresses"]
+__all__ = ["MAX_BYTES", "MAX_SECONDS", "Outcome", "Reader", "Worker", "input_of", "limit_addresses"]
 
-MOST_SECONDS = 10.0  # of the processor; of the clock six times as many, since a busy machine is not a hang
-MOST_BYTES = 2 << 30
-_ROOM = 4 << 30  # of addresses beyond those after start: where memory is asked for and not used, that is no finding
+MAX_SECONDS = 10.0  # of the processor; the clock may take six times as long, because a busy machine is not a hang
+MAX_BYTES = 2 << 30
+_ROOM = 4 << 30  # bytes of addresses beyond those after the start; memory that is reserved but not used is fine
 
 
 class Reader(Protocol):
-    """What a worker needs of a target."""
+    """The part of a target that a worker needs."""
 
     def make(self, rng: random.Random) -> bytes:
         """Return an input."""
 
     def plain(self) -> bytes:
-        """Return an input that nothing is wrong with."""
+        """Return a correct input."""
 
     def lay_out(self, folder: Path) -> Path:
-        """Prepare a folder; return where inputs go."""
+        """Prepare a folder; return the path for inputs."""
 
     @property
     def read(self) -> Callable[[Path], object]:
-        """Reads it."""
+        """Reads an input."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an input: ``accepted``, ``refused``, or what is wrong; and the worker's largest memory so far.
-
-    ``place`` is where in this project an error came from; ``detail`` is all that is known.
-    """
+    """The outcome of an input."""
 
     kind: str
+    """``accepted``, ``refused``, or the failure."""
     place: str = ""
+    """The line of this project that raised the error."""
     detail: str = ""
+    """The traceback or message."""
     peak: int = 0
+    """The worker's largest memory so far, in bytes."""
 
 
 def input_of(target: Reader, name: str, seed: int, number: int) -> bytes:
-    """Return an input, the same wherever it is asked for."""
+    """Return an input. The same arguments give the same input in every process."""
     return target.make(random.Random(f"{seed} {name} {number}"))
 
 
 class Worker:
-    """A process for one input after another; forked anew, with all imports done, where one of them ends it.
+    """A process that reads one input after another. If an input ends it, another one is forked with all imports done.
 
     Args:
-        load: Returns the targets, in the process; importable by its name.
-        folder: For the process's own files.
-        seed: Of all inputs.
+        load: Returns the targets in the process. It must be importable by its name.
+        folder: The folder for the process's files.
+        seed: The seed of all inputs.
     """
 
     def __init__(self, load: Callable[[], Mapping[str, Reader]], folder: Path, seed: int) -> None:
@@ -82,48 +83,50 @@ class Worker:
         self._reader: int = self._pipe.recv()
 
     def run(self, name: str, number: int) -> Outcome:
-        """Have an input read."""
+        """Read an input in the process."""
         self._pipe.send((name, number))
         timely = self._answers()
         if not timely:
-            os.kill(self._reader, signal.SIGUSR1)  # which has it say where it is
+            os.kill(self._reader, signal.SIGUSR1)  # prints its stack
             time.sleep(1)
             os.kill(self._reader, signal.SIGKILL)
         outcome: Outcome = self._pipe.recv()
         if timely and outcome.kind != "dead":
-            if outcome.peak <= MOST_BYTES and outcome.kind != "MemoryError":
+            if outcome.peak <= MAX_BYTES and outcome.kind != "MemoryError":
                 return outcome
             os.kill(self._reader, signal.SIGKILL)
             self._pipe.recv()
             outcome = replace(outcome, kind="over 2 GiB")
         elif not timely:
-            ended = self._pipe.recv() if outcome.kind != "dead" else outcome  # it may have answered just before
+            ended = (
+                self._pipe.recv() if outcome.kind != "dead" else outcome
+            )  # it may have answered just before the kill
             outcome = replace(ended, kind="over 10 s")
         self._reader = self._pipe.recv()
         return outcome
 
     def _answers(self) -> bool:
-        """Wait for an answer; false where none comes in time."""
+        """Wait for an answer; return whether it came in time."""
         reader = psutil.Process(self._reader)
         before, start = sum(reader.cpu_times()[:2]), time.monotonic()
         while not self._pipe.poll(0.5):
-            with contextlib.suppress(psutil.Error):  # dead, which will be told
+            with contextlib.suppress(psutil.Error):  # a dead process, which the keeper reports
                 used = sum(reader.cpu_times()[:2]) - before
-                if used > MOST_SECONDS or time.monotonic() - start > 6 * MOST_SECONDS:
+                if used > MAX_SECONDS or time.monotonic() - start > 6 * MAX_SECONDS:
                     return False
         return True
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         self._keeper.kill()
         self._keeper.join()
-        with contextlib.suppress(ProcessLookupError):  # it ends by itself where its pipe does
+        with contextlib.suppress(ProcessLookupError):  # it stops by itself when its pipe closes
             os.kill(self._reader, signal.SIGKILL)
         self._pipe.close()
 
 
 def _keep(load: Callable[[], Mapping[str, Reader]], folder: Path, seed: int, pipe: Connection) -> None:
-    """Prepare all targets, then fork a reader, and another where one dies, of which is told what it wrote last."""
+    """Prepare all targets, then fork a reader, and another whenever one dies. Report the last output of a dead one."""
     folder.mkdir(parents=True, exist_ok=True)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
@@ -155,14 +158,14 @@ def _serve(targets: Mapping[str, Reader], paths: Mapping[str, Path], seed: int, 
             name, number = pipe.recv()
             paths[name].write_bytes(input_of(targets[name], name, seed, number))
             pipe.send(_read(targets[name], paths[name]))
-    except (EOFError, OSError):  # whoever asked is gone
+    except (EOFError, OSError):  # the parent process is gone
         os._exit(0)
 
 
 def limit_addresses() -> None:
-    """Let this process, and those that it forks, ask for some GiB more and no further."""
+    """Limit the memory that this process and its forks may reserve to a few GiB more than now."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, resource.RLIM_INFINITY))  # soft: forks set their own
+    resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, resource.RLIM_INFINITY))  # a soft limit, which forks replace
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -181,7 +184,7 @@ def _read(target: Reader, path: Path) -> Outcome:
 
 
 def _place(detail: str) -> str:
-    """Return the innermost line of this project in a traceback, faulthandler's (innermost first) included."""
+    """Return the innermost line of this project in a traceback. faulthandler's tracebacks have the innermost first."""
     root = str(Path(__file__).parents[2])
     lines = [line.strip() for line in detail.splitlines() if f'File "{root}/' in line]
     ours = [line for line in lines if ".venv" not in line and "/benchmarks/" not in line]

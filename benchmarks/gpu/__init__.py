@@ -1,4 +1,4 @@
-"""What only a GPU with sparse tensor cores shows: ``benchmarks/gpu/run.sh OUT``.
+"""Measurements that need a GPU with sparse tensor cores: ``benchmarks/gpu/run.sh OUT``.
 
-``models`` and ``pruning`` need torch; ``engines``, ``questions`` and ``accuracy`` do not, and read with Python 3.9.
+``models`` and ``pruning`` need torch. ``engines``, ``questions`` and ``accuracy`` do not, and run on Python 3.9.
 """

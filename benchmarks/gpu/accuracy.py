@@ -1,4 +1,4 @@
-"""Accuracy through the engines, all test images: ``python -m benchmarks.gpu.accuracy MODELS OUT``. Needs no torch."""
+"""Measures engines' accuracy on all test images: ``python -m benchmarks.gpu.accuracy MODELS OUT``. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 125  # divides 10,000
 
 
 def batches(path: Path) -> Iterator[LabelledImages]:
-    """Read the images (N, C, H, W) and labels (N) that ``benchmarks.gpu.models`` kept."""
+    """Read the images (N, C, H, W) and labels (N,) that ``benchmarks.gpu.models`` wrote."""
     with np.load(path) as kept:
         images, labels = kept["images"], kept["labels"]
     for start in range(0, len(images), BATCH):
@@ -27,7 +27,7 @@ def batches(path: Path) -> Iterator[LabelledImages]:
 
 
 def pairs(models: Path) -> List[Tuple[str, Path, Path]]:
-    """List precision, dense and sparse file of every trained network in the folder."""
+    """List the precision, dense file and sparse file of every trained network in the folder."""
     found = []
     for images in sorted(models.glob("*.npz")):
         for dense in sorted(models.glob(f"{images.stem}.dense.*.onnx")):
@@ -37,7 +37,7 @@ def pairs(models: Path) -> List[Tuple[str, Path, Path]]:
 
 
 def main() -> None:
-    """Compare what is not compared yet."""
+    """Compare the pairs without results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.accuracy", description=__doc__)
     parser.add_argument("models", type=Path)
     parser.add_argument("out", type=Path)

@@ -1,4 +1,4 @@
-"""Three arms of engines for each pair of files: ``python -m benchmarks.gpu.engines MODELS OUT``. Needs no torch."""
+"""Measures three arms of engines for each pair of files: ``python -m benchmarks.gpu.engines MODELS OUT``. No torch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SE
 
 
 def measure_all(models: Path, out: Path, names: List[str]) -> None:
-    """Measure every pair at every batch; what is in ``out`` already is not measured again."""
+    """Measure every pair at every batch, except those with a result in ``out``."""
     for dense in sorted(models.glob("*.dense.*.onnx")):
         name, _, precision, _ = dense.name.split(".")
         if names and name not in names:
@@ -65,7 +65,7 @@ def _brief(build: Any) -> Dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is asked for."""
+    """Measure the named networks, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.engines", description=__doc__)
     parser.add_argument("models", type=Path)
     parser.add_argument("out", type=Path)

@@ -1,6 +1,6 @@
-"""The ONNX files whose engines are timed: ``python -m benchmarks.gpu.models OUT [--checkpoint resnet18.safetensors]``.
+"""Writes the ONNX files for engines: ``python -m benchmarks.gpu.models OUT [--checkpoint resnet18.safetensors]``.
 
-Untrained networks, pruned 2:4 by magnitude, serve for latency; the trained one for accuracy.
+Untrained networks, pruned 2:4 by magnitude, show latency. The trained network shows accuracy.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ NETWORKS = {
     "resnet18": "torchvision:resnet18",
     "resnet50": "torchvision:resnet50",
     "vgg16": "torchvision:vgg16",
-    "resnext101": "torchvision:resnext101_32x8d",  # grouped: must be explained
+    "resnext101": "torchvision:resnext101_32x8d",  # grouped convolutions: not eligible, and explained
     "wide": "benchmarks.gpu.models:wide",
 }
 TRAINED = "fashion-mnist"
 PRECISIONS = ("fp16", "int8")
 SIDE = 224
 SAMPLES = 256  # calibration images of the trained network
-EXPORT = ExportSettings(opset=17, ranges="max")  # the oldest TensorRT still at hand, and the quickest ranges
+EXPORT = ExportSettings(opset=17, ranges="max")  # for TensorRT 8.6; the fastest ranges
 
 
 def wide() -> nn.Module:
-    """Eight 3×3 convolutions of 512 channels on 28×28: what sparsity gains at most."""
+    """Eight 3×3 convolutions of 512 channels on 28×28, which gain the most from sparsity."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Conv2d(3, 512, 8, 8))
     for number in range(8):
         layers[f"conv{number}"] = nn.Conv2d(512, 512, 3, padding=1)
@@ -80,9 +80,9 @@ def _write(
     out: Path, name: str, dense: nn.Module, sparse: nn.Module, batches: list[Tensor], result: PruneResult
 ) -> None:
     pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
-    for arm, model, layers, integers in (("dense", dense, [], {}), ("sparse", sparse, pruned, result.int8_weights)):
-        quantisation = Int8Quantiser(batches, integers)
-        exporter = Exporter(model, batches[0], {}, NM(2, 4), layers, EXPORT, quantise=quantisation)
+    for arm, model, layers, int8_weights in (("dense", dense, [], {}), ("sparse", sparse, pruned, result.int8_weights)):
+        quantiser = Int8Quantiser(batches, int8_weights)
+        exporter = Exporter(model, batches[0], {}, NM(2, 4), layers, EXPORT, quantise=quantiser)
         for precision in PRECISIONS:
             exporter.write(out / f"{name}.{arm}.{precision}.onnx", precision)
 
@@ -95,7 +95,7 @@ def _write_images(path: Path, images: Tensor, labels: Tensor) -> None:
 
 
 def main() -> None:
-    """Write what is not there yet."""
+    """Write the missing files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.models", description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 trained on Fashion-MNIST")

@@ -1,4 +1,4 @@
-"""docs/gpu.md from the raw results: ``python -m benchmarks.gpu.page RESULTS [PAGE]``."""
+"""Writes docs/gpu.md from the raw results: ``python -m benchmarks.gpu.page RESULTS [PAGE]``."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sparsegpt_core.files import read_json, write_text
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "gpu.md"
 
-LEAST = {"simple_cnn": 92.0, "cifar_cnn": 92.5, "resnet18": 94.0, "vgg16": 93.5}
-"""What a baseline is to reach on a GPU, in percent."""
+MIN_TOP1 = {"simple_cnn": 92.0, "cifar_cnn": 92.5, "resnet18": 94.0, "vgg16": 93.5}
+"""The top-1 that a baseline must reach on a GPU, in percent."""
 
 Record = dict[str, Any]
 
 
 def page(results: Path) -> str:
-    """Return the page, in Markdown; parts without results are named."""
+    """Return the page, in Markdown. It says which parts have no results."""
     engines, questions = _all(results, "engines"), _all(results, "question")
     accuracy, pruning = (
         _all(results, "accuracy"),
         {path.stem: read_json(path) for path in results.glob("pruning-*.json")},
     )
     machine = _machine([*engines, *questions, *accuracy, *pruning.values()])
-    baselines = [(name, read_json(path)) for name in LEAST if (path := results / f"baseline-{name}.json").exists()]
+    baselines = [(name, read_json(path)) for name in MIN_TOP1 if (path := results / f"baseline-{name}.json").exists()]
     sections = [
         f"# On a GPU\nMade by `benchmarks/gpu/run.sh` on {machine}.",
         "## Engines\nA: dense weights, no flag; B: sparse weights, no flag; C: sparse weights, SPARSE_WEIGHTS. "
@@ -51,7 +51,7 @@ def page(results: Path) -> str:
 
 def _baseline(name: str, told: Record) -> tuple[str, ...]:
     top1 = told["evaluation"]["top1"]
-    least = f"{LEAST[name]:.1f} {'✓' if top1 >= LEAST[name] else '✗'}"
+    least = f"{MIN_TOP1[name]:.1f} {'✓' if top1 >= MIN_TOP1[name] else '✗'}"
     return (name, str(len(told["history"])), f"{told['seconds']:.0f}", f"{top1:.2f}", least)
 
 

@@ -1,4 +1,4 @@
-"""Pruning on the GPU, and cuSPARSELt: ``python -m benchmarks.gpu.pruning OUT``."""
+"""Measures pruning on the GPU, and cuSPARSELt: ``python -m benchmarks.gpu.pruning OUT``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MATRICES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def prune(images: int, device: torch.device, runtime: Resources | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """Prune ResNet-50 on random images; return it and what it took."""
+    """Prune ResNet-50 on random images; return it, its time and its memory."""
     torch.manual_seed(0)
     model = build_model(MODEL, ModelShape((3, SIDE, SIDE))).eval().to(device)
     batches = list(torch.split(torch.randn(images, 3, SIDE, SIDE), BATCH))
@@ -65,7 +65,7 @@ def nccl(device: torch.device) -> dict[str, Any]:
 
 
 def semi_structured(device: torch.device) -> list[dict[str, Any]]:
-    """Time layers on cuSPARSELt against their dense selves, both in FP16."""
+    """Time layers on cuSPARSELt against the same dense layers, both in FP16."""
     found: list[dict[str, Any]] = []
     for name, (make, shape) in MATRICES.items():
         torch.manual_seed(0)
@@ -108,7 +108,7 @@ def _means(result: PruneResult) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is not measured yet."""
+    """Measure the parts without results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.pruning", description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--nccl", action="store_true", help="as torchrun --nproc-per-node 1 starts it")

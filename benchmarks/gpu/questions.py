@@ -1,6 +1,7 @@
-"""What the builder does with single layers: ``python -m benchmarks.gpu.questions OUT``. Needs no torch.
+"""Shows the builder's choices for single layers: ``python -m benchmarks.gpu.questions OUT``. Needs no torch.
 
-Each question is a stack of equal convolutions, large enough for sparse kernels to win, as a dense and a 2:4 file.
+Each question is a stack of equal convolutions, in a dense and a 2:4 file. They are large enough to gain from sparse
+kernels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CHANNELS, SIDE, BATCH, LAYERS = 512, 28, 32, 4
 
 @dataclass(frozen=True)
 class Question:
-    """A stack of 3×3 convolutions, and what is expected of it."""
+    """A stack of 3×3 convolutions, and the expected answer."""
 
     text: str
     expected: str
@@ -46,7 +47,7 @@ QUESTIONS = {
 
 
 def prune(weight: npt.NDArray[np.float32], axis: str) -> npt.NDArray[np.float32]:
-    """Zero the two smallest of each four weights (K, C, R, S), along C or along the flattened (C, R, S)."""
+    """Zero the two smallest of every four weights of (K, C, R, S), along C or along the flattened (C, R, S)."""
     moved = weight.transpose(0, 2, 3, 1) if axis == "channels" else weight
     groups = moved.reshape(-1, 4).copy()
     np.put_along_axis(groups, np.abs(groups).argsort(axis=1)[:, :2], 0, axis=1)
@@ -92,7 +93,7 @@ def write_graph(question: Question, path: Path, sparse: bool) -> None:
         nodes.append(helper.make_node("Relu", [name], [f"relu{number}"], f"relu{number}"))
         value = f"relu{number}"
         if not half and not question.quantised_output:
-            # What follows takes floating point, and the next convolution its own quantised copy of that.
+            # The Sigmoid reads floating point; the next convolution reads a quantised copy of its output.
             nodes.append(helper.make_node("Sigmoid", [value], [f"sigmoid{number}"], f"sigmoid{number}"))
             value = quantised(f"next{number}", f"sigmoid{number}", np.float32(1 / 127))
     nodes.append(helper.make_node("GlobalAveragePool", [value], ["pooled"], "pool"))
@@ -120,7 +121,7 @@ def answer(question: Question) -> Dict[str, Any]:
 
 
 def main() -> None:
-    """Answer what is not answered yet."""
+    """Answer the questions without results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.questions", description=__doc__)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out

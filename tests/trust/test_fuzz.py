@@ -30,8 +30,8 @@ KINDS = {"asleep": "over 10 s", "no memory": "over 2 GiB"}
 @pytest.fixture
 def short(monkeypatch):
     """Smaller limits than real ones, so that they are met soon."""
-    monkeypatch.setattr(worker, "MOST_SECONDS", 1)
-    monkeypatch.setattr(worker, "MOST_BYTES", 300 << 20)
+    monkeypatch.setattr(worker, "MAX_SECONDS", 1)
+    monkeypatch.setattr(worker, "MAX_BYTES", 300 << 20)
 
 
 def test_a_worker_notices_every_kind_of_failure(tmp_path, short):
@@ -101,4 +101,4 @@ def test_a_short_run_finds_nothing(tmp_path):
     assert counts["findings"] == []
     assert counts["inputs"] == sum(each["accepted"] + each["refused"] for each in counts["targets"].values()) == 300
     assert all(each["inputs"] for each in counts["targets"].values())
-    assert counts["peak_bytes"] < worker.MOST_BYTES
+    assert counts["peak_bytes"] < worker.MAX_BYTES
