@@ -28,7 +28,7 @@ from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands.triton_export import _signature
 from sparsegpt_cli.framework import Session, load_config
-from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.jobs.models import ModelSource, load_model
 from sparsegpt_cli.report import render, render_report
 from sparsegpt_cli.run import resolve
@@ -100,7 +100,7 @@ def _predict(path: Path) -> None:
 def _graph(path: Path) -> None:
     graph = read_graph(path)
     graph_signature(graph, resolve_shapes(graph.inputs, None))
-    open_options(DataSource("digits"), check_model_notes(read_metadata(graph.model), path))
+    open_dataset(DataSource("digits"), check_model_notes(read_metadata(graph.model), path))
 
 
 def _triton(path: Path) -> None:
@@ -117,7 +117,7 @@ def _triton(path: Path) -> None:
 
 def _checkpoint(path: Path) -> None:
     checkpoint = load_checkpoint(path)
-    opened = open_options(DataSource("digits"), checkpoint.metadata)
+    opened = open_dataset(DataSource("digits"), checkpoint.metadata)
     parse_pruning_metadata(checkpoint.metadata)
     load_model(ModelSource("", path), checkpoint, opened.image_shape, _QUIET, opened.num_classes)
 

@@ -25,7 +25,7 @@ def run(
 
     Stages that are done and whose options and files have not changed are not run again.
     """
-    from sparsegpt_cli.run import FLOWS, resolve, run_stages
+    from sparsegpt_cli.run import STAGE_FILES, resolve, run_stages
     from sparsegpt_core.torchrun import world_size
 
     given = context.ensure_object(Session).config
@@ -38,12 +38,12 @@ def run(
     folder = out or Path("runs") / given.path.stem
     stages = resolve(given, folder, console.seed, context)
     if not stages:
-        raise InputError(f"{given.path} has no stage", f"Stages are {', '.join(FLOWS)}.")
-    for name in given.sections.keys() - {"run", *FLOWS}:
+        raise InputError(f"{given.path} contains no stage", f"Stages are {', '.join(STAGE_FILES)}.")
+    for name in given.sections.keys() - {"run", *STAGE_FILES}:
         console.warn(f"{given.path}: {name} is not a stage; its section is ignored")
     outcome = run_stages(stages, folder, context, console)
     done = f"{len(outcome.ran)} stages done, {len(outcome.unchanged)} unchanged: {folder}"
     console.result({"out": str(folder), **outcome.to_json()}, [done])
     if outcome.failed:
-        console.error(f"{outcome.failed} did not pass: the stages after it were not run")
+        console.error(f"the check of {outcome.failed} failed; the stages after it were not run")
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""From the data options of a command to a data set. Loads no torch."""
+"""Opens data sets for jobs. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,43 +9,50 @@ from typing import Any
 
 from calibration.data import Data, EvaluationSplit, open_data, subset_indices
 
-__all__ = ["DataSource", "EvaluationBatches", "open_options"]
+__all__ = ["DataSource", "EvaluationBatches", "open_dataset"]
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set, and how its images are prepared; None leaves a value to the model, then to the data set."""
+    """A data set, and how its images are prepared. None stands for the model's value, else the data set's."""
 
     spec: str
+    """``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH`` or ``npz:PATH``."""
     root: Path | None = None
+    """The folder that contains the data set's files."""
     evaluation: str | None = None
+    """The data set of the evaluation split; None: that of ``spec``."""
     mean: tuple[float, ...] | None = None
+    """Subtracted from the images: one value, or one for each channel."""
     std: tuple[float, ...] | None = None
+    """Divides the images after that: one value, or one for each channel."""
     image_size: int | None = None
+    """Height and width in pixels."""
     channels: int | None = None
+    """3 repeats the grey images of a named set."""
 
 
-def open_options(options: DataSource, noted: Mapping[str, Any]) -> Data:
+def open_dataset(source: DataSource, metadata: Mapping[str, Any]) -> Data:
     """Open a data set.
 
-    Normalisation is what the options say, else what the model notes, else the data set's own; so are size and channels.
+    Normalisation, size and channels are those of the source, else of the model's metadata, else of the data set.
 
     Args:
-        options: From the command line.
-        noted: What a checkpoint or an ONNX file says of itself.
+        source: The data set.
+        metadata: The metadata of a checkpoint or an ONNX file; empty if there is no model.
 
     Raises:
         DataError: The data cannot be read.
     """
     return open_data(
-        options.spec,
-        data_root=options.root,
-        eval_data=options.evaluation,
-        mean=options.mean or noted.get("mean"),
-        std=options.std or noted.get("std"),
-        image_size=options.image_size,
-        channels=options.channels,
-        like=_shape(noted.get("image")),
+        source.spec,
+        data_root=source.root,
+        eval_data=source.evaluation,
+        mean=source.mean or metadata.get("mean"),
+        std=source.std or metadata.get("std"),
+        image_size=source.image_size,
+        channels=source.channels,
+        like=_shape(metadata.get("image")),
     )
 
 
@@ -53,10 +60,10 @@ class EvaluationBatches:
     """A seeded subset of an evaluation split in batches, with a length for progress.
 
     Args:
-        split: What to evaluate on.
-        samples: How many; 0 takes all.
-        batch_size: Samples at a time.
-        seed: Of the draw.
+        split: The evaluation split.
+        samples: Number of samples; 0: all.
+        batch_size: Samples per batch.
+        seed: Seed of the choice of samples.
     """
 
     def __init__(self, split: EvaluationSplit, samples: int, batch_size: int, seed: int) -> None:
@@ -70,7 +77,7 @@ class EvaluationBatches:
         return iter(self._split.batches(self._batch_size, self._indices))
 
 
-def _shape(noted: Any) -> list[int] | None:
-    """What a model notes as its images' shape, if it is one."""
-    whole = isinstance(noted, list) and len(noted) == 3 and all(isinstance(size, int) and size > 0 for size in noted)
-    return noted if whole else None
+def _shape(value: Any) -> list[int] | None:
+    """Return the image shape of a model's metadata, or None if it is not a shape."""
+    valid = isinstance(value, list) and len(value) == 3 and all(isinstance(size, int) and size > 0 for size in value)
+    return value if valid else None

@@ -9,7 +9,7 @@ import torch
 
 from calibration.sampling import calibration_batches
 from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
-from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_cli.jobs.models import ModelSource, load_model
 from sparsegpt_cli.messages import Messages
@@ -64,7 +64,7 @@ def export_checkpoint(
     metadata = dict(checkpoint.metadata) | ({"image": list(image)} if image else {})
     quantiser = None
     if data:
-        opened = open_options(data, metadata)
+        opened = open_dataset(data, metadata)
         if data.mean or data.std:
             metadata |= {"mean": list(opened.mean), "std": list(opened.std)}
         shape = opened.image_shape

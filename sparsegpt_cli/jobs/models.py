@@ -1,4 +1,4 @@
-"""From the options of a command to a model and its data."""
+"""Loads models and their data for jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from calibration.data import Data
-from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
@@ -26,16 +26,19 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model: its name, its weights, and its number of classes."""
+    """A model that can be loaded."""
 
     spec: str = ""
+    """A reference network, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``; empty: the checkpoint's."""
     weights: Path | None = None
+    """The checkpoint; None: random weights."""
     num_classes: int | None = None
+    """The number of classes; None: the checkpoint's, the factory's or the data set's."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights, and where they came from."""
+    """A model with its weights and their origin."""
 
     module: nn.Module
     spec: str
@@ -45,7 +48,7 @@ class LoadedModel:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the model for a report, without paths of this machine."""
+        """Describe the model for a report, without folders of this machine."""
         return {
             "spec": self.spec,
             "image": list(self.image),
@@ -56,16 +59,16 @@ class LoadedModel:
 
 
 def load(model: ModelSource, data: DataSource, messages: Messages, seed: int = 0) -> tuple[LoadedModel, Data]:
-    """Open the data and load the model that shall see it.
+    """Load a model and open its data.
 
-    Normalisation is what the options say, else what the checkpoint was trained with, else the data set's own.
+    Normalisation is that of the data source, else of the checkpoint's metadata, else of the data set.
 
     Raises:
         DataError: The data cannot be read.
-        ModelError: The model or its weights cannot be loaded, or do not belong together.
+        ModelError: The model or its weights cannot be loaded, or do not fit each other.
     """
     checkpoint = load_checkpoint(model.weights) if model.weights else None
-    opened = open_options(data, checkpoint.metadata if checkpoint else {})
+    opened = open_dataset(data, checkpoint.metadata if checkpoint else {})
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes, seed), opened
 
 
@@ -77,23 +80,23 @@ def load_model(
     data_classes: int | None = None,
     seed: int = 0,
 ) -> LoadedModel:
-    """Build a model and load its weights; without weights they are random, which is said.
+    """Build a model and load its weights. Without a checkpoint they are random, and a warning says so.
 
-    The number of classes is what the option says, else what the checkpoint notes, else the factory's own
-    (torchvision, timm) or what the data has (the reference networks).
+    The number of classes is that of ``options``, else of the checkpoint's metadata, else the factory's own
+    (torchvision, timm) or the data set's (reference networks).
 
     Raises:
-        ModelError: No such model, the weights do not fit, or it needs more than images.
-        InputError: Neither the option nor the checkpoint names a model, or it is the checkpoint that names code.
+        ModelError: There is no such model, the weights do not fit, or the model takes more than images.
+        InputError: Neither ``options`` nor the checkpoint names a model, or only the checkpoint names code to run.
     """
     metadata = checkpoint.metadata if checkpoint else {}
     spec = options.spec or metadata.get("model") or ""
     if not spec:
-        raise InputError("no model is named", "Give --model: no checkpoint notes what it is for.")
+        raise InputError("no model is named", "Give --model, or weights that record their model.")
     runs_code = spec.rpartition(":")[0] not in ("", "torchvision", "timm")
     if runs_code and not options.spec:
         raise InputError(
-            f"the checkpoint names {spec}, which is code, and no file may have code run",
+            f"the checkpoint names {spec}, which is code, and a file must not make code run",
             f"Give --model {spec} if you know that code.",
         )
     classes = options.num_classes or metadata.get("num_classes") or (None if ":" in spec else data_classes)
@@ -101,7 +104,7 @@ def load_model(
         messages.say(f"importing and running {spec}")
     shape = ModelShape(image, classes)
     if checkpoint and ":" not in spec:
-        with torch.device("meta"):  # the sizes that a file notes may be more than memory holds
+        with torch.device("meta"):  # the sizes in a file's metadata may exceed the memory
             check_fit(build_model(spec, shape), checkpoint.state)
     torch.manual_seed(seed)
     module = build_model(spec, shape).float().eval()
@@ -114,21 +117,21 @@ def load_model(
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of this name; ``auto`` prefers CUDA. Under ``torchrun`` every process has a GPU of its own.
+    """Return a device; ``auto`` prefers CUDA. Under ``torchrun`` each process gets its own GPU.
 
     Raises:
-        InputError: There is no such device here.
+        InputError: This machine has no such device.
     """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     return find_device(f"cuda:{local_rank()}" if name == "cuda" and world_size() > 1 else name)
 
 
 def _check_inputs(spec: str, module: nn.Module) -> None:
-    """Refuse a network with several inputs: data sets give images alone."""
+    """Refuse a network with several inputs, since data sets give images only."""
     parameters = inspect.signature(module.forward).parameters.values()
     needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC]
     if len(needed) > 1:
         raise ModelError(
-            f"{spec} takes {len(needed)} inputs ({', '.join(needed)}), and --data gives images alone",
-            "From Python, prune_model takes a tuple for each batch; or name a factory whose model makes the others.",
+            f"{spec} takes {len(needed)} inputs ({', '.join(needed)}), and --data gives images only",
+            "From Python, prune_model takes a tuple for each batch. Or name a factory whose model makes the other inputs.",
         )

@@ -17,7 +17,7 @@ from calibration.evaluation import evaluate
 from calibration.training import TrainSettings, Unfinished
 from calibration.training import train as run
 from sparsegpt_cli.figures import curve_path, draw_epochs
-from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked_file
 from sparsegpt_core import __version__
@@ -54,7 +54,7 @@ def train_model(
     """
     started = time.perf_counter()
     checkpoint = load_checkpoint(weights) if weights else None
-    opened = open_options(data, checkpoint.metadata if checkpoint else {})
+    opened = open_dataset(data, checkpoint.metadata if checkpoint else {})
     require_labels(opened)
     torch.manual_seed(settings.seed)
     module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))

@@ -1,4 +1,4 @@
-"""A run: stages one after another, those left out that are done and unchanged."""
+"""Runs stages one after another, except those that are done and unchanged."""
 
 from __future__ import annotations
 
@@ -22,30 +22,34 @@ __all__ = ["Outcome", "run_stages"]
 
 @dataclass
 class Outcome:
-    """What became of a run: each stage's own result, which ran, which were left out, and which did not pass."""
+    """The result of a run."""
 
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The result of each stage."""
     ran: list[str] = field(default_factory=list)
+    """The stages that ran."""
     unchanged: list[str] = field(default_factory=list)
+    """The stages that were done and unchanged."""
     failed: str | None = None
+    """The stage whose check failed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``run --json`` prints, without the folder."""
+        """Return the output of ``run --json``, without the folder."""
         return asdict(self)
 
 
 def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, console: Console) -> Outcome:
-    """Carry out stages and note each in the folder's ``run.json``; a stage that does not pass its check ends the run.
+    """Run stages and record each in the folder's ``run.json``. A stage whose check fails ends the run.
 
     Args:
-        stages: In their order.
+        stages: The stages in their order.
         out: The run's folder.
-        context: Of the command that runs them.
-        console: Told of every stage.
+        context: The context of the command that runs the stages.
+        console: Takes a message for every stage.
 
     Raises:
-        InputError: Another run is in the folder, it cannot be written, or its record is damaged.
-        SparseGPTError: A stage failed; those before it are done.
+        InputError: Another run uses the folder, the folder cannot be written, or its record is damaged.
+        SparseGPTError: A stage failed. The stages before it are done.
     """
     outcome = Outcome()
     with locked(out, "run"):
@@ -61,7 +65,7 @@ def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, conso
             console.say(f"{where} again: {'; '.join(changes)}" if changes else where)
             console.say(stage.line)
             before, reads = stamps(out), record.reads(stage)
-            outcome.stages[stage.name], code = _carry_out(stage, context, console)
+            outcome.stages[stage.name], code = _run_stage(stage, context, console)
             if code:
                 outcome.failed = stage.name
                 break
@@ -72,7 +76,7 @@ def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, conso
 
 
 class _StageConsole(Console):
-    """Keeps a stage's result, which goes into that of the run where that is JSON."""
+    """Keeps the result of a stage for the result of the run."""
 
     def __init__(self, as_json: bool, quiet: bool, seed: int) -> None:
         super().__init__(as_json, quiet, seed)
@@ -84,8 +88,8 @@ class _StageConsole(Console):
             super().result(content, lines)
 
 
-def _carry_out(stage: Stage, context: typer.Context, console: Console) -> tuple[dict[str, Any], int]:
-    """Run a stage in this process; return its result and its exit status."""
+def _run_stage(stage: Stage, context: typer.Context, console: Console) -> tuple[dict[str, Any], int]:
+    """Run a stage in this process. Return its result and its exit status."""
     root = context.find_root()
     command = root.command.commands[stage.name]  # type: ignore[attr-defined]
     made: list[_StageConsole] = []

@@ -1,4 +1,4 @@
-"""The stages of a run: what a configuration's sections become, with the files that flow from one to the next."""
+"""The stages of a run: the sections of a configuration, with the files that each stage takes from earlier ones."""
 
 from __future__ import annotations
 
@@ -13,36 +13,33 @@ import typer
 from sparsegpt_cli.framework import FOLDER, ClickException, Config, Session, Text, flags_of
 from sparsegpt_core.errors import InputError
 
-__all__ = ["FLOWS", "OUTPUTS", "Flow", "Stage", "resolve"]
+__all__ = ["OUTPUTS", "STAGE_FILES", "Stage", "StageFiles", "resolve"]
 
 OUTPUTS = ("out", "plans", "timing_cache")
-"""Options that say where a stage writes."""
+"""Options that name a stage's output paths."""
 
-_INTO = {"report": ("run",)}  # folders of earlier stages to which something is added
-_OF_RUN = ("out", "seed", "quiet", "json")  # at the top they are run's own
+_EXTENDED = {"report": ("run",)}  # options that name a folder of an earlier stage, to which the stage adds files
+_NOT_SHARED = ("out", "seed", "quiet", "json")  # at the top level they are flags of run itself
 
 
 @dataclass(frozen=True)
-class Flow:
-    """How files come to a stage and go on from it.
-
-    Args:
-        reads: Flag → kinds of file it takes, the first of which an earlier stage left.
-        out: The name in the run's folder that ``--out`` gets; {} is that of the first file it reads; None: no flag.
-        leaves: Kind → where it lies, seen from ``out``.
-    """
+class StageFiles:
+    """The files that a stage takes from earlier stages and leaves for later ones."""
 
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Flag → kinds of file. The flag gets the first kind that an earlier stage has written."""
     out: str | None = None
-    leaves: Mapping[str, str] = field(default_factory=dict)
+    """``--out`` relative to the run's folder; {} stands for the name of the first file read; None: no such flag."""
+    writes: Mapping[str, str] = field(default_factory=dict)
+    """Kind → path relative to ``out``."""
 
 
-# Kinds: the dense checkpoint; the latest checkpoint; the dense, the latest and the latest typed ONNX file; what predict
-# says; and the folder that report reads.
-FLOWS = {
-    "train": Flow({}, "dense.safetensors", {"dense": "", "checkpoint": ""}),
-    "prune": Flow({"weights": ("dense",), "profile": ("profile",)}, "sparse.safetensors", {"checkpoint": ""}),
-    "prune-export": Flow(
+# Kinds of file: dense is the dense checkpoint, checkpoint the latest; dense.onnx the dense ONNX file, onnx the latest
+# one, typed the latest for an engine; profile the result of predict; folder the folder that report reads.
+STAGE_FILES = {
+    "train": StageFiles({}, "dense.safetensors", {"dense": "", "checkpoint": ""}),
+    "prune": StageFiles({"weights": ("dense",), "profile": ("profile",)}, "sparse.safetensors", {"checkpoint": ""}),
+    "prune-export": StageFiles(
         {"weights": ("dense",), "profile": ("profile",)},
         "",
         {
@@ -53,70 +50,69 @@ FLOWS = {
             "folder": "",
         },
     ),
-    "finetune": Flow({"weights": ("checkpoint",), "dense": ("dense",)}, "finetuned.safetensors", {"checkpoint": ""}),
-    "export": Flow({"weights": ("checkpoint",)}, "{}.onnx", {"onnx": "", "typed": ""}),
-    "verify": Flow({"model": ("onnx",)}),
-    "predict": Flow({"model": ("dense.onnx", "onnx")}, "predict.json", {"profile": ""}),
-    "build": Flow({"model": ("typed",)}, "{}.plan"),
-    "benchmark": Flow({"dense": ("dense.onnx",), "sparse": ("onnx",)}, "benchmark.json"),
-    "sweep": Flow({"weights": ("dense",)}, "sweep"),
-    "explain": Flow({"model": ("onnx",)}),
-    "report": Flow({"run": ("folder",)}),
-    "triton-export": Flow({"model": ("onnx",)}, "triton"),
+    "finetune": StageFiles(
+        {"weights": ("checkpoint",), "dense": ("dense",)}, "finetuned.safetensors", {"checkpoint": ""}
+    ),
+    "export": StageFiles({"weights": ("checkpoint",)}, "{}.onnx", {"onnx": "", "typed": ""}),
+    "verify": StageFiles({"model": ("onnx",)}),
+    "predict": StageFiles({"model": ("dense.onnx", "onnx")}, "predict.json", {"profile": ""}),
+    "build": StageFiles({"model": ("typed",)}, "{}.plan"),
+    "benchmark": StageFiles({"dense": ("dense.onnx",), "sparse": ("onnx",)}, "benchmark.json"),
+    "sweep": StageFiles({"weights": ("dense",)}, "sweep"),
+    "explain": StageFiles({"model": ("onnx",)}),
+    "report": StageFiles({"run": ("folder",)}),
+    "triton-export": StageFiles({"model": ("onnx",)}, "triton"),
 }
 """The commands that can be stages."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command with all that it is given.
-
-    Args:
-        name: The command.
-        arguments: What stands behind its name on the command line.
-        options: Every flag's value, defaults too, as JSON has it, with ``$OUT`` for the run's folder.
-        after: The stages before it.
-    """
+    """A command with its arguments."""
 
     name: str
+    """The command."""
     arguments: tuple[str, ...]
+    """The command line after the command."""
     options: Mapping[str, Any]
+    """The value of every flag, with defaults, as JSON values; ``$OUT`` stands for the run's folder."""
     after: tuple[str, ...]
+    """The names of the stages before it."""
 
     @property
     def line(self) -> str:
-        """The stage as a shell takes it."""
+        """The stage as a line of shell."""
         return shlex.join(["sparsegpt-trt", self.name, *self.arguments])
 
 
 def resolve(config: Config, out: Path, seed: int, context: typer.Context) -> list[Stage]:
-    """Turn sections into stages, in the order in which they stand; nothing is run and no data is read.
+    """Turn sections into stages, in their order. No stage is run, and no data is read.
 
-    Of a flag's values the section's own wins, then the file that an earlier stage leaves, then the shared one, then the
+    The value of a flag is that of its section, else a file of an earlier stage, else the shared value, else the
     command's default.
 
     Args:
-        config: Its sections that are no stages are left out.
+        config: The configuration. Its sections that are not stages are ignored.
         out: The run's folder.
-        seed: For stages without one of their own.
-        context: Of the command that runs them.
+        seed: The seed of stages that have none of their own.
+        context: The context of the command that runs the stages.
 
     Raises:
-        InputError: A stage lacks something, a value is not what its flag takes, or a file would be written outside
-            ``out`` or over another stage's.
+        InputError: A required flag has no value, a value is not valid for its flag, or a stage would write outside
+            ``out`` or over a file of another stage.
     """
-    flowing = _Flowing(config, out)
-    names = [name for name in config.sections if name in FLOWS]
-    return [flowing.stage(name, tuple(names[:place]), seed, context) for place, name in enumerate(names)]
+    resolver = _Resolver(config, out)
+    names = [name for name in config.sections if name in STAGE_FILES]
+    return [resolver.stage(name, tuple(names[:place]), seed, context) for place, name in enumerate(names)]
 
 
-class _Flowing:
-    """The files that the stages so far leave: their kinds, and whose they are."""
+class _Resolver:
+    """Makes stages one after another, and keeps the files that they will write."""
 
     def __init__(self, config: Config, out: Path) -> None:
         self._config, self._out = config, out
-        self._left: dict[str, str] = {}
-        self._owners: dict[str, str] = {}
+        self._files: dict[str, str] = {}  # kind → the latest file of this kind
+        self._writers: dict[str, str] = {}  # file → the stage that writes it
 
     def stage(self, name: str, after: tuple[str, ...], seed: int, context: typer.Context) -> Stage:
         root = context.find_root()
@@ -133,26 +129,26 @@ class _Flowing:
         except ClickException as error:
             message = f"{self._config.path}: {name}: {error.format_message().rstrip('.')}"
             raise InputError(message, f"sparsegpt-trt {name} --help lists its flags.") from None
-        self._leave(name, texts)
+        self._add_files(name, texts)
         options = {name: self._portable(value) for name, value in values.items() if name not in ("as_json", "quiet")}
         return Stage(name, arguments, options, after)
 
     def _texts(self, name: str, command: Any, context: typer.Context) -> dict[str, Text]:
-        flow, flags, own = FLOWS[name], flags_of(command), self._config.sections[name]
-        shared = {key: node for key, node in self._config.shared.items() if key in flags and key not in _OF_RUN}
+        files, flags, own = STAGE_FILES[name], flags_of(command), self._config.sections[name]
+        shared = {key: node for key, node in self._config.shared.items() if key in flags and key not in _NOT_SHARED}
         texts = self._config.texts({**shared, **own}, command, context)
-        for key, kinds in flow.reads.items():
-            found = next((self._left[kind] for kind in kinds if kind in self._left), None)
+        for key, kinds in files.reads.items():
+            found = next((self._files[kind] for kind in kinds if kind in self._files), None)
             if found is not None and key not in own:
                 texts[key] = [found] if getattr(flags[key], "multiple", False) else found
-        texts = {key: _placed(text, self._out) for key, text in texts.items()}
-        if flow.out is not None and "out" not in own:
-            first = texts.get(next(iter(flow.reads), ""), name)
-            texts["out"] = str(self._out / flow.out.format(Path(str(first)).stem))
+        texts = {key: _in_folder(text, self._out) for key, text in texts.items()}
+        if files.out is not None and "out" not in own:
+            first = texts.get(next(iter(files.reads), ""), name)
+            texts["out"] = str(self._out / files.out.format(Path(str(first)).stem))
         return texts
 
     def _check_outputs(self, name: str, texts: Mapping[str, Text]) -> None:
-        for key in (*(output.replace("_", "-") for output in OUTPUTS), *_INTO.get(name, ())):
+        for key in (*(output.replace("_", "-") for output in OUTPUTS), *_EXTENDED.get(name, ())):
             text = texts.get(key)
             if not isinstance(text, str):
                 continue
@@ -160,22 +156,22 @@ class _Flowing:
                 raise InputError(
                     f"{self._config.path}: {name}: {key} is {text}, outside {self._out}", f"Write {FOLDER}/NAME."
                 )
-            if text in self._owners and key not in _INTO.get(name, ()):
+            if text in self._writers and key not in _EXTENDED.get(name, ()):
                 raise InputError(
-                    f"{self._config.path}: {name}: {key} is {text}, which {self._owners[text]} writes",
+                    f"{self._config.path}: {name}: {key} is {text}, which {self._writers[text]} also writes",
                     f"Write another name: {key}: {FOLDER}/NAME.",
                 )
 
-    def _leave(self, name: str, texts: Mapping[str, Text]) -> None:
+    def _add_files(self, name: str, texts: Mapping[str, Text]) -> None:
         given = texts.get("weights")
         if name in ("prune", "prune-export") and isinstance(given, str):
-            self._left["dense"] = given
+            self._files["dense"] = given
         if isinstance(out := texts.get("out"), str):
-            self._left |= {kind: str(Path(out) / place) for kind, place in FLOWS[name].leaves.items()}
-            self._owners |= dict.fromkeys([out, *(self._left[kind] for kind in FLOWS[name].leaves)], name)
+            self._files |= {kind: str(Path(out) / place) for kind, place in STAGE_FILES[name].writes.items()}
+            self._writers |= dict.fromkeys([out, *(self._files[kind] for kind in STAGE_FILES[name].writes)], name)
 
     def _portable(self, value: Any) -> Any:
-        """Return a value as JSON has it, and the same wherever the run's folder is."""
+        """Return a value as JSON, with ``$OUT`` in place of the run's folder."""
         if isinstance(value, list | tuple):
             return [self._portable(each) for each in value]
         if isinstance(value, str | Path):
@@ -184,14 +180,15 @@ class _Flowing:
         return value
 
 
-def _placed(text: Text, out: Path) -> Text:
+def _in_folder(text: Text, out: Path) -> Text:
+    """Replace ``$OUT`` by the run's folder."""
     if isinstance(text, str):
         return text.replace(FOLDER, str(out))
     return [each.replace(FOLDER, str(out)) for each in text]
 
 
 def _arguments(texts: Mapping[str, Text], flags: Mapping[str, Any], context: typer.Context) -> tuple[str, ...]:
-    """Return values as they stand on the command line: arguments first, in their order, then flags."""
+    """Return values as a command line: first arguments in their order, then flags."""
     arguments: list[str] = []
     options: list[str] = []
     for key, flag in flags.items():

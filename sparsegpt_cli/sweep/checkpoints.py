@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from calibration.data import Data
-from sparsegpt_cli.jobs.datasets import DataSource, open_options
+from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_model
 from sparsegpt_cli.messages import SILENT, Messages
 from sparsegpt_cli.sweep.evaluation import Evaluator
@@ -129,7 +129,7 @@ def load_network(
     named = checkpoint.metadata.get("model")
     if named is None:
         raise ModelError(f"{weights} does not name its model", "Use checkpoints of train or finetune.")
-    opened = open_options(data, checkpoint.metadata)
+    opened = open_dataset(data, checkpoint.metadata)
     model = ModelSource(named if named in factories else "", weights)
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
 

@@ -97,13 +97,13 @@ def test_a_memory_limit_that_is_too_small_keeps_the_finished_stages(cli, digits_
     outcome = cli(*run, "1MB")
     assert outcome.code == 1
     kept, last = outcome.err.strip().splitlines()[-2:]
-    assert f"kept in {tmp_path / 'out.unfinished'}: stage dense, stage magnitude." in kept
+    assert f"kept in {tmp_path / 'out.unfinished'}: stage dense." in kept
     assert last.startswith("error: ")
     assert "is too small" in last
     assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
     outcome = cli(*run, "8GB")
     assert outcome.code == 0, outcome.err
-    assert "resuming an interrupted run. Finished: stage dense, stage magnitude." in outcome.err
+    assert "resuming an interrupted run. Finished: stage dense." in outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -196,7 +196,7 @@ def test_null_in_the_metadata_counts_as_absent(cli, digits_checkpoint, tmp_path)
     save_checkpoint(weights, checkpoint.state, {**checkpoint.metadata, "image": None, "pruned": None, "pattern": None})
     outcome = cli("export", "--weights", weights, "--out", out, "--quiet")
     assert outcome.err == (
-        "error: the checkpoint does not note the image shape. Give --image, for example 3x224x224.\n"
+        "error: the checkpoint does not record the image shape. Give --image, for example 3x224x224.\n"
     )
     outcome = cli("export", "--weights", weights, "--out", out, "--image", "1x8x8", "--json")
     assert outcome.code == 0, outcome.err

@@ -16,7 +16,7 @@ import typer
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.framework import load_config
-from sparsegpt_cli.run import FLOWS, resolve
+from sparsegpt_cli.run import STAGE_FILES, resolve
 from sparsegpt_cli.run.stages import OUTPUTS
 from sparsegpt_core.files import sha256
 from tests.support.paths import ROOT
@@ -145,8 +145,8 @@ def test_a_section_wins_over_what_flows_and_that_over_the_top(tmp_path):
         ),
         ("train: {model: simple_cnn, out: $OUT/../x.safetensors}", "outside out"),
         ("build: {model: x.onnx, timing-cache: /tmp/cache}", "build: timing-cache is /tmp/cache, outside out"),
-        ("prune-export:\nexport:", "export: out is out/sparse.onnx, which prune-export writes"),
-        ("doctor:\ndemo:", "has no stage"),
+        ("prune-export:\nexport:", "export: out is out/sparse.onnx, which prune-export also writes"),
+        ("doctor:\ndemo:", "contains no stage"),
     ],
 )
 def test_what_no_stage_could_do_is_told_before_the_first(cli, tmp_path, monkeypatch, text, message):
@@ -307,10 +307,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, tmp_path, c
 def test_every_stage_is_a_command_and_every_path_is_read_or_written():
     """A new option that names an output must be one of OUTPUTS, lest a file of it be taken for an input."""
     functions = {function.__name__.replace("_", "-"): function for function in COMMANDS}
-    assert functions.keys() >= FLOWS.keys()
+    assert functions.keys() >= STAGE_FILES.keys()
     paths = {
         name
-        for stage in FLOWS
+        for stage in STAGE_FILES
         for name, annotation in functions[stage].__annotations__.items()
         if "Path" in str(annotation) and name not in ("config", "config_file")
     }
@@ -320,7 +320,7 @@ def test_every_stage_is_a_command_and_every_path_is_read_or_written():
 
 def test_the_handbook_knows_every_stage():
     text = (ROOT / "docs/config.md").read_text()
-    assert all(f"| `{name}` |" in text for name in FLOWS)
+    assert all(f"| `{name}` |" in text for name in STAGE_FILES)
 
 
 RUNS = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if not path.stem.startswith("sweep")]

@@ -54,8 +54,8 @@ ROWS = [
     Row("a factory of something else", f"{MODEL} factories_of_test:number", "factories_of_test:number made a int, not a torch.nn.Module."),
     Row("a network for other images", f"{MODEL} factories_of_test:linear", "the model does not take images of shape (1, 8, 8): …. Check that --model and --data belong together: channels, height and width."),
     Row("too large", f"{MODEL} simple_cnn --num-classes 100000000000", "building simple_cnn failed: RuntimeError: …."),
-    Row("no model", "prune --out x.safetensors", "no model is named. Give --model: no checkpoint notes what it is for."),
-    Row("notes a model that is code", "prune --weights …", "the checkpoint names …, which is code, and no file may have code run. Give --model … if you know that code.", test="trust/test_files.py::test_no_checkpoint_has_code_run"),
+    Row("no model", "prune --out x.safetensors", "no model is named. Give --model, or weights that record their model."),
+    Row("notes a model that is code", "prune --weights …", "the checkpoint names …, which is code, and a file must not make code run. Give --model … if you know that code.", test="trust/test_files.py::test_no_checkpoint_has_code_run"),
     Row("is not what the manifest next to it records", "prune --weights …", "… is not the file that manifest.json next to it records. Run prune-export again; …", test="trust/test_files.py::test_checkpoints_are_what_their_manifest_records"),
 ]
 # fmt: on
