@@ -29,7 +29,7 @@ class ModelSource:
     """A model that can be loaded."""
 
     spec: str = ""
-    """A reference network, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``; empty: the checkpoint's."""
+    """A reference network, ``torchvision:NAME``, ``timm:NAME`` or ``module:factory``; empty: the checkpoint's model."""
     weights: Path | None = None
     """The checkpoint; None: random weights."""
     num_classes: int | None = None
@@ -133,5 +133,5 @@ def _check_inputs(spec: str, module: nn.Module) -> None:
     if len(needed) > 1:
         raise ModelError(
             f"{spec} takes {len(needed)} inputs ({', '.join(needed)}), and --data gives images only",
-            "From Python, prune_model takes a tuple for each batch. Or name a factory whose model makes the other inputs.",
+            "From Python, prune_model takes tuples as batches. Or name a factory whose model makes the other inputs.",
         )
