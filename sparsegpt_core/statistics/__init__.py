@@ -1,4 +1,4 @@
-"""Sums a layer's inputs into its Hessian and the other moments that a solver needs.
+"""Sums a layer's inputs into its Hessian and the other moments for the solvers.
 
 May import ``network``, ``linalg``, ``execution`` and below.
 """

@@ -1,12 +1,11 @@
 """Which products of kernel positions a convolution's Hessian shares, and where they differ.
 
-Block (t, t') of the Hessian is a sum over output positions: what tap t sees there
-times what tap t' sees. Two pairs of taps at the same displacement multiply the same pixels with each
-other; only the windows over which they sum differ, by strips at the border. So the pairs at one
-displacement share their sum over the pixels that all their windows cover, and the strips are summed once
-each: a stride-1 3×3 kernel has 45 pairs t ≤ t' but 13 displacements. Zero padding contributes nothing and is
-left out. With a stride, pixels fall into phases (their index modulo the stride), and pairs share what they
-see only where their phases agree as well. Everything here is integer geometry; nothing is approximate.
+Block (t, t') of the Hessian is a sum over output positions: the pixel that tap t sees times the pixel that tap t'
+sees. All pairs of taps at one displacement multiply the same pixels with each other. Only the windows of their sums
+differ, by strips at the border. So the pairs at one displacement share their sum over the pixels that all their
+windows cover, and each strip is summed once: a stride-1 3×3 kernel has 45 pairs t ≤ t' but 13 displacements. Zero
+padding contributes nothing and is left out. With a stride, pixels have phases (their index modulo the stride), and
+pairs share pixels only where their phases agree as well. Everything here is integer geometry; nothing is approximate.
 """
 
 from __future__ import annotations
@@ -22,24 +21,25 @@ __all__ = ["Axis", "Displacement", "Shared", "find_displacements"]
 
 @dataclass(frozen=True)
 class Axis:
-    """One spatial axis of a convolution: tap t sees pixel stride · p + dilation · t − padding at output p.
-
-    ``padding`` counts zeros before the first of the ``size`` pixels; ``out`` is the number of outputs.
-    """
+    """One spatial axis of a convolution: tap t sees pixel stride · p + dilation · t − padding at output p."""
 
     size: int
+    """The number of pixels."""
     kernel: int
+    """The number of taps."""
     stride: int
     dilation: int
     padding: int
+    """The number of zeros before the first pixel."""
     out: int
+    """The number of outputs."""
 
     def place(self, tap: int) -> tuple[int, int]:
-        """Return (m, phase): at output p the tap sees element p + m of that phase of the pixels."""
+        """Return (m, phase): at output p the tap sees element p + m of the pixels of that phase."""
         return divmod(tap * self.dilation - self.padding, self.stride)
 
     def extent(self, phase: int) -> int:
-        """Return how many pixels are stride · i + phase for some i."""
+        """Return the number of pixels of a phase: those with index stride · i + phase."""
         return max(0, -(-(self.size - phase) // self.stride))
 
     def outputs(self, tap: int) -> range:
@@ -52,15 +52,19 @@ class Axis:
 class Shared:
     """The pairs of taps (t, t') of one axis that multiply the same pixels.
 
-    They multiply element i of phase ``phases[0]`` with element i + ``shift`` of phase ``phases[1]``. The i
-    that any pair needs fall into ``segments`` [start, stop); pair n sums over those that ``covers[n]`` marks.
+    They multiply element i of phase ``phases[0]`` with element i + ``shift`` of phase ``phases[1]``.
     """
 
     taps: tuple[tuple[int, int], ...]
+    """The pairs (t, t')."""
     phases: tuple[int, int]
+    """The phases that t and t' see."""
     shift: int
+    """How many elements t' is ahead of t."""
     segments: tuple[tuple[int, int], ...]
+    """[start, stop) of i: every pair sums over some of these segments."""
     covers: tuple[tuple[bool, ...], ...]
+    """For each pair, the segments of its sum."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Displacement:
 
     @property
     def covers(self) -> list[list[bool]]:
-        """For each pair of :meth:`pairs` the boxes that its sum consists of."""
+        """For each pair of :meth:`pairs`, the boxes of its sum."""
         members = itertools.product(*(axis.covers for axis in self.axes))
         return [[all(parts) for parts in itertools.product(*member)] for member in members]
 
@@ -98,9 +102,9 @@ class Displacement:
 
 @functools.lru_cache(maxsize=256)
 def find_displacements(axes: tuple[Axis, ...]) -> tuple[Displacement, ...]:
-    """Return the displacements that, by symmetry, make the whole Hessian: those with t ≤ t'.
+    """Return the displacements with t ≤ t'. By symmetry they determine the whole Hessian.
 
-    Pairs of which one tap sees nothing but padding wherever the other sees pixels are in none: their block is 0.
+    A pair is left out if one of its taps sees only padding wherever the other sees pixels: its block is 0.
     """
     products = itertools.product(*(_shared(axis) for axis in axes))
     zero = (0,) * len(axes)

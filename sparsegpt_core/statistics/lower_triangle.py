@@ -1,4 +1,4 @@
-"""A symmetric sum of which only the lower triangle is kept, by rows of blocks."""
+"""The lower triangle of a symmetric sum, stored by rows of blocks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["LowerTriangle"]
 
 
 class LowerTriangle:
-    """The lower triangle of a symmetric (d, d) sum, as block rows (width, columns up to the diagonal's).
+    """The lower triangle of a symmetric (d, d) sum, as block rows (height, columns up to the diagonal block).
 
-    Products come in float32 and are added up in float64 (float32 on MPS, which has no float64). Threads may add at
-    the same time.
+    Products are float32; the sums are float64 (float32 on MPS, which has no float64). Several threads may add at a
+    time.
 
     Args:
         columns: d.
-        unit: Blocks that :meth:`add_block` gets are this wide; 1 if it is not used.
-        device: Where the sums live.
+        unit: The width of the blocks for :meth:`add_block`; 1 if it is not used.
+        device: Where to store the sums.
     """
 
     def __init__(self, columns: int, unit: int, device: torch.device) -> None:
-        # About eight block rows waste little above the diagonal; under 128 and over 512 products get no faster.
+        # Eight block rows waste little above the diagonal. Heights below 128 or above 512 make no product faster.
         width = min(512, max(128, columns // 8))
         self._width = max(1, width // unit) * unit
         precision = torch.float32 if device.type == "mps" else torch.float64
@@ -36,7 +36,7 @@ class LowerTriangle:
     def add_products(self, x: Tensor) -> None:
         """Add the outer products of the rows of ``x`` (positions, d)."""
         for row, (start, stop) in zip(self.rows, self._spans(self._columns)):
-            product = x[:, start:stop].T @ x[:, :stop]
+            product = x[:, start:stop].T @ x[:, :stop]  # (positions, height)ᵀ @ (positions, stop)
             with self._lock:
                 row += product
 
@@ -48,9 +48,11 @@ class LowerTriangle:
             self.rows[index][start : start + unit, column * unit : (column + 1) * unit] += block
 
     def mean(self, count: float, centre: Tensor | None = None) -> Tensor:
-        """Return the whole matrix divided by ``count`` (d, d), float32, exactly symmetric; gives up the sums.
+        """Return the whole matrix divided by ``count`` (d, d), float32 and exactly symmetric, and free the sums.
 
-        With ``centre`` c (d,), in the precision of the sums, c cᵀ is taken off.
+        Args:
+            count: What to divide by.
+            centre: c (d,), in the precision of the sums; c cᵀ is subtracted from the mean.
         """
         device = self.rows[0].device
         whole = torch.empty(self._columns, self._columns, device=device)
@@ -59,7 +61,7 @@ class LowerTriangle:
             if centre is not None:
                 row.addr_(centre[start:stop], centre[:stop], alpha=-1)
             whole[start:stop, :start] = row[:, :start]
-            whole[:start, start:stop] = whole[start:stop, :start].T  # from float32: several times faster
+            whole[:start, start:stop] = whole[start:stop, :start].T  # a float32 copy is several times faster
             diagonal = row[:, start:].tril()
             whole[start:stop, start:stop] = diagonal + diagonal.tril(-1).T
         return whole

@@ -1,4 +1,4 @@
-"""What a solver needs to know of a layer's inputs, summed up over positions."""
+"""The moments of a layer's inputs, as means over positions."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ from torch import Tensor
 from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.linalg import Hessian
 
-__all__ = ["Moments", "hardly_vary", "no_inputs", "not_finite", "pooled"]
+__all__ = ["Moments", "nearly_constant", "no_inputs", "not_finite", "pooled"]
 
-_ROUNDING = 1e-6  # of a square, in sums of float32 pieces
+_MAX_CONSTANT_VARIANCE = 1e-6  # rounding in sums of float32 pieces, relative to the square of the mean
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What a solver needs to know of a layer's inputs x̃; all are means over positions, float32.
+    """Means over the positions of a layer's inputs x̃ in the pruned network, float32.
 
-    With ``mean`` the outputs may be shifted as a whole, so x̃ and W x stand for their deviations from their
-    means in the first three.
-
-    Attributes:
-        hessian: H (d, d) = (1/n) Σ x̃ x̃ᵀ, whole or by its root.
-        cross: (K, d) = (1/n) Σ (W x) x̃ᵀ, W x the dense layer's output without its bias; or None.
-        energy: (1/n) Σ ‖W x‖²; present beside ``cross``.
-        positions: How many output positions there were, on all devices.
-        used: How many of them were summed: n.
-        mean: (d,) = (1/n) Σ x̃, or None.
-        output_mean: (K,) = (1/n) Σ W x; present beside ``mean`` and ``cross``.
+    W x is the layer's output in the dense network, without its bias. With ``mean``, the moments are central: a shift
+    of the outputs can take up the means, so ``hessian``, ``cross`` and ``energy`` are those of the deviations.
     """
 
     hessian: Hessian
+    """H (d, d) = (1/n) Σ x̃ x̃ᵀ."""
     cross: Tensor | None
+    """C (K, d) = (1/n) Σ (W x) x̃ᵀ; None where the dense outputs are unknown."""
     energy: float | None
+    """(1/n) Σ ‖W x‖²; None without ``cross``."""
     positions: int
+    """The number of output positions, on all devices."""
     used: int
+    """n, the number of them that were summed."""
     mean: Tensor | None = None
+    """(d,) = (1/n) Σ x̃; None where the moments are not central."""
     output_mean: Tensor | None = None
+    """(K,) = (1/n) Σ W x; None without ``mean`` or ``cross``."""
 
     def scaled(self, factor: float) -> Moments:
         """Return the moments of inputs ``factor`` times as large."""
@@ -53,23 +51,32 @@ class Moments:
         )
 
 
-def hardly_vary(variance: Tensor, mean: Tensor) -> Tensor:
-    """Tell which inputs (d,) have a variance that is but rounding: a bias takes them up, and their weights can go."""
-    return variance <= _ROUNDING * mean.square()
+def nearly_constant(variance: Tensor, mean: Tensor) -> Tensor:
+    """Return which inputs (d,) are constant up to rounding: a bias can absorb them, so their weights can be zero."""
+    return variance <= _MAX_CONSTANT_VARIANCE * mean.square()
 
 
 def no_inputs(name: str) -> InputError:
-    """Return the error of a layer that nothing was added for."""
+    """Return the error for a layer without inputs."""
     return InputError(f"{name}: the Hessian needs at least one input")
 
 
 def not_finite(name: str) -> NumericsError:
-    """Return the error of a layer whose inputs, or dense outputs, are not all finite."""
-    return NumericsError(f"{name}: its inputs hold NaN or infinity", "Check the calibration images and the weights.")
+    """Return the error for a layer with an input or dense output that is not finite."""
+    return NumericsError(f"{name}: its inputs contain NaN or infinity", "Check the calibration images and the weights.")
 
 
 def pooled(first: Moments, second: Moments) -> Moments:
-    """Return the moments over the positions of both."""
+    """Return the moments over the positions of both, from moments that are stored in the same way.
+
+    Example:
+        >>> import torch
+        >>> from sparsegpt_core.linalg import DenseHessian
+        >>> first = Moments(DenseHessian(torch.eye(2)), cross=None, energy=None, positions=1, used=1)
+        >>> second = Moments(DenseHessian(5 * torch.eye(2)), cross=None, energy=None, positions=3, used=3)
+        >>> pooled(first, second).hessian.diagonal().tolist()
+        [4.0, 4.0]
+    """
     share = second.used / (first.used + second.used)
     apart = None if first.mean is None or second.mean is None else second.mean - first.mean
 
@@ -88,5 +95,6 @@ def pooled(first: Moments, second: Moments) -> Moments:
     if apart is None or first.output_mean is None or second.output_mean is None or result.cross is None:
         return result
     outputs_apart, spread = second.output_mean - first.output_mean, share * (1 - share)
-    result.cross.addr_(outputs_apart, apart, alpha=spread)
+    # What the two parts' means add: s (1 − s) times the products of their differences.
+    result.cross.addr_(outputs_apart, apart, alpha=spread)  # (K, d) + (K,) ⊗ (d,)
     return replace(result, energy=(result.energy or 0.0) + spread * float(outputs_apart.square().sum()))

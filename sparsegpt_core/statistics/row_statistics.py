@@ -1,4 +1,4 @@
-"""Statistics of a layer that sees far fewer positions than it has columns: the inputs themselves."""
+"""Statistics of a layer with far fewer positions than columns: the inputs themselves."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import each, spans
 from sparsegpt_core.linalg import LowRankHessian
 from sparsegpt_core.network import PrunableLayer
-from sparsegpt_core.statistics.moments import Moments, hardly_vary, no_inputs, not_finite
+from sparsegpt_core.statistics.moments import Moments, nearly_constant, no_inputs, not_finite
 
 __all__ = ["RowStatistics"]
 
-_ROWS = 256  # of the cross moment at a time
+_CROSS_ROWS_PER_TASK = 256  # of the cross moment
 
 
 class RowStatistics:
-    """Keep the one vector that each sample gives a linear layer.
+    """Keep the one input vector of each sample of a linear layer.
 
     Args:
         layer: The dense layer.
-        samples: How many samples there will be, over all devices.
+        samples: The number of samples, over all devices.
         start: The index of the first of them in the whole calibration set.
         cross: Whether :meth:`add_all` gets the dense layer's outputs too.
-        centred: Whether the moments are those about the means.
+        centred: Whether the moments are about the means.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class RowStatistics:
 
     @torch.no_grad()
     def add_all(self, batches: Iterable[tuple[Tensor, Tensor | None, int]]) -> None:
-        """Add batches, as ``LayerStatistics.add_all`` takes them; threads may do so at a time.
+        """Add batches, as ``LayerStatistics.add_all`` takes them. Several threads may add at a time.
 
         Raises:
-            InputError: There is no dense output although ``cross`` was asked for.
+            InputError: ``cross`` is set and a batch has no dense output.
         """
         for x, y, first in batches:
             own = slice(first - self._start, first - self._start + len(x))
@@ -54,17 +54,20 @@ class RowStatistics:
                 self._outputs[own] = y if self._bias is None else y.float() - self._bias.float()
 
     def sums(self) -> list[Tensor]:
-        """Return every tensor that devices add up: a row is zero on all but the one that has its sample."""
+        """Return every tensor that devices add up. A row is zero on all devices but the one with its sample."""
         return [self._inputs, *([] if self._outputs is None else [self._outputs])]
 
     def moments(self, name: str = "layer") -> Moments:
-        """Return the means and give up the rows; ``name`` is the layer's, for messages.
+        """Return the means and free the rows.
+
+        Args:
+            name: The layer, for messages.
 
         Raises:
             InputError: There are no samples.
             NumericsError: An input, or a dense output, is NaN or infinite.
         """
-        x, y = self._inputs, self._outputs
+        x, y = self._inputs, self._outputs  # (n, d), (n, K)
         del self._inputs, self._outputs
         count = len(x)
         if not count:
@@ -73,19 +76,20 @@ class RowStatistics:
             raise not_finite(name)
         mean = self._take_off_mean(x)
         if mean is not None:
-            x[:, hardly_vary(x.square().mean(dim=0), mean)] = 0
-        hessian = LowRankHessian(x / math.sqrt(count))
+            x[:, nearly_constant(x.square().mean(dim=0), mean)] = 0
+        hessian = LowRankHessian(x / math.sqrt(count))  # H = xᵀ x / n
         if y is None:
             return Moments(hessian, None, None, count, count, mean)
         output_mean = self._take_off_mean(y)
-        blocks = each(lambda rows: y[:, rows].T @ x / count, spans(y.shape[1], _ROWS), x.device)
-        # Norms of positions first, as in the sums over all positions.
+        # (n, rows)ᵀ @ (n, d) -> (rows, d)
+        blocks = each(lambda rows: y[:, rows].T @ x / count, spans(y.shape[1], _CROSS_ROWS_PER_TASK), x.device)
+        # A norm for each position first, as in LayerStatistics.
         norms = torch.linalg.vector_norm(y, dim=1).cpu().double()
         energy = float(norms.square().mean())
         return Moments(hessian, torch.cat(blocks), energy, count, count, mean, output_mean)
 
     def _take_off_mean(self, rows: Tensor) -> Tensor | None:
-        """Centre rows in place and return their mean, if the moments are to be central."""
+        """Centre rows in place and return their mean; None where the moments are not central."""
         if not self._centred:
             return None
         (mean,) = each(lambda kept: kept.mean(dim=0), [rows], rows.device)

@@ -1,4 +1,4 @@
-"""Statistics of the samples that a layer is fitted to and, apart, of those held out to judge the fit by."""
+"""Statistics of the fitted samples of a layer and, separately, of the held-out samples that judge the fit."""
 
 from __future__ import annotations
 
@@ -15,50 +15,71 @@ __all__ = ["SplitStatistics"]
 
 
 class SplitStatistics:
-    """A layer's moments over the samples to fit to and, apart, over the last of them, held out.
+    """A layer's moments over the fitted samples and, separately, over the held-out ones, which are the last.
 
     Args:
         layer: The dense layer.
-        samples: How many samples there will be in the whole calibration set, over all devices.
-        held_out: How many of them, the last, are held out; 0: none.
-        as_rows: Whether to keep the one vector that each sample gives the layer, in place of sums.
-        positions_per_column, options: As :class:`~sparsegpt_core.statistics.LayerStatistics` takes
-            them.
+        samples: The number of samples in the whole calibration set, over all devices.
+        held_out_samples: How many of them are held out; 0: none.
+        as_rows: Whether to keep the one input vector of each sample instead of sums.
+        cross: Whether :meth:`add_all` gets the dense layer's outputs too.
+        centred: Whether the moments are about the means.
+        positions_per_column: Sum over about this many times d positions of the fitted samples; 0: over all.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(10, 4)
+        >>> statistics = SplitStatistics(torch.nn.Linear(4, 2), samples=10, held_out_samples=2)
+        >>> statistics.add_all([(x[:8], None, 0), (x[8:], None, 8)])
+        >>> fitted, held_out = statistics.moments()
+        >>> fitted.used, held_out.used
+        (8, 2)
     """
 
     def __init__(
         self,
         layer: PrunableLayer,
         samples: int,
-        held_out: int,
+        held_out_samples: int,
         *,
         as_rows: bool = False,
+        cross: bool = False,
+        centred: bool = False,
         positions_per_column: float = 0,
-        **options: bool,
     ) -> None:
-        self._fitted = samples - held_out
-        starts = {0: self._fitted, self._fitted: held_out} if held_out else {0: samples}
+        self._fitted_samples = fitted = samples - held_out_samples
 
         def part(start: int, count: int) -> LayerStatistics | RowStatistics:
             if as_rows:
-                return RowStatistics(layer, samples=count, start=start, **options)
-            return LayerStatistics(layer, samples=self._fitted, positions_per_column=positions_per_column, **options)
+                return RowStatistics(layer, samples=count, start=start, cross=cross, centred=centred)
+            return LayerStatistics(
+                layer, samples=fitted, cross=cross, centred=centred, positions_per_column=positions_per_column
+            )
 
-        self._parts = [part(start, count) for start, count in starts.items()]
+        self._parts = [part(0, fitted), *([part(fitted, held_out_samples)] if held_out_samples else [])]
 
     def add_all(self, batches: Iterable[tuple[Tensor, Tensor | None, int]]) -> None:
-        """Add batches (x, y, index of the first sample), of which none lies on both sides."""
-        own: tuple[list[tuple[Tensor, Tensor | None, int]], ...] = ([], [])
-        for batch in batches:
-            own[batch[2] >= self._fitted].append(batch)
-        for part, share in zip(self._parts, own):
-            part.add_all(share)
+        """Add batches (x, y, index of the first sample), each either fitted or held out as a whole."""
+        fitted: list[tuple[Tensor, Tensor | None, int]] = []
+        held_out: list[tuple[Tensor, Tensor | None, int]] = []
+        for x, y, first in batches:
+            (fitted if first < self._fitted_samples else held_out).append((x, y, first))
+        for part, own in zip(self._parts, (fitted, held_out)):
+            part.add_all(own)
 
     def sums(self) -> list[Tensor]:
         """Return every additive sum, in the same order on all devices."""
         return [total for part in self._parts for total in part.sums()]
 
     def moments(self, name: str = "layer") -> tuple[Moments, Moments | None]:
-        """Return the moments to fit to and those held out, if any; gives up the sums."""
-        fitted, *held = (part.moments(name) for part in self._parts)
-        return fitted, held[0] if held else None
+        """Return the fitted moments and the held-out ones, if any, and free the sums.
+
+        Args:
+            name: The layer, for messages.
+
+        Raises:
+            InputError: Nothing was added.
+            NumericsError: An input, or a dense output, is NaN or infinite.
+        """
+        fitted, *held_out = (part.moments(name) for part in self._parts)
+        return fitted, held_out[0] if held_out else None

@@ -114,7 +114,7 @@ def test_linear_with_a_single_vector():
 @pytest.mark.parametrize("layer", [nn.Conv2d(64, 8, 3, 1, 1), nn.Conv2d(64, 8, 3, 2, 1), nn.Conv2d(136, 8, 1, 2)])
 def test_many_small_batches_are_as_good_as_pieces_of_many(layer, memory_format, monkeypatch):
     """Whole pieces, several in one batch and several batches in one, at a size where runs of pixels are multiplied."""
-    monkeypatch.setattr("sparsegpt_core.statistics.layer_statistics._POSITIONS", 4000)
+    monkeypatch.setattr("sparsegpt_core.statistics.layer_statistics._PIECE_POSITIONS", 4000)
     pairs = random_pairs(layer, (layer.in_channels, 16, 17), [1, 1, 40, 3, 2])
     pairs = [(x.to(memory_format=memory_format), y) for x, y in pairs]
     assert_equal(gather(layer, pairs).moments(), reference(layer, pairs))
@@ -127,7 +127,7 @@ def test_batches_of_different_sizes():
 
 
 def test_small_batches_are_not_lost_beside_large_ones(monkeypatch):
-    monkeypatch.setattr("sparsegpt_core.statistics.layer_statistics._POSITIONS", 1)
+    monkeypatch.setattr("sparsegpt_core.statistics.layer_statistics._PIECE_POSITIONS", 1)
     statistics = LayerStatistics(nn.Linear(1, 1))
     for value in [1e4] + 1000 * [1.0]:
         statistics.add(torch.tensor([[value]]))

@@ -22,7 +22,7 @@ COMMANDS = [
 ]
 ELSEWHERE = [
     Row("NaN in a weight", "from Python", "odd.weight contains NaN or infinity. …", test="core/pruning/test_sequential.py::test_nan_weight_is_named"),
-    Row("activations that overflow", "from Python", "odd: its inputs hold NaN or infinity. …", test="core/pruning/test_sequential.py::test_activations_that_overflow_name_the_layer"),
+    Row("activations that overflow", "from Python", "odd: its inputs contain NaN or infinity. …", test="core/pruning/test_sequential.py::test_activations_that_overflow_name_the_layer"),
     Row("NaN or infinity in an image", "from Python", "image 3 contains NaN or infinity. Fix it, or remove it.", test="calibration/data/test_splits.py::test_an_image_that_is_not_finite_is_named"),
     Row("dead channels", "from Python", "(their weights become 0)", code=0, test="core/solvers/test_layer_solver.py::test_dead_inputs_lose_their_weights"),
     Row("a layer whose inputs are all dead", "from Python", "(their weights become 0)", code=0, test="core/linalg/test_dense.py::test_all_columns_dead"),
