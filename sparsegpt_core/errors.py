@@ -1,12 +1,12 @@
-"""Every error this project raises on purpose.
+"""All errors that this project raises on purpose.
 
     SparseGPTError
     ├── InputError             a path, file, value or shape that the caller gave is wrong
     │   ├── ModelError         a model cannot be found, loaded or pruned
     │   └── DataError          a data set cannot be read, or does not fit the model
     ├── NumericsError          NaN or infinity, or a Hessian that no damping makes positive definite
-    ├── CheckFailedError       a stage broke what it promised (pattern lost, outputs differ, gate missed)
-    └── MissingDependencyError an optional package is needed and not importable
+    ├── CheckFailedError       the output of a stage fails its check (pattern lost, outputs differ, gate missed)
+    └── MissingDependencyError an optional package is needed and cannot be imported
 
 ``str(error)`` is one line that says what is wrong. ``hint`` is one line that says how to fix it. Both name a setting in
 backticks, as Python spells it: ```samples```, ```permute=False```. The command line shows it as its flag.
@@ -27,15 +27,20 @@ __all__ = [
     "first_line",
 ]
 
-_LONGEST = 2000  # characters of a message; a hostile name may have millions
+_MAX_MESSAGE_CHARACTERS = 2000  # a name from an untrusted file may have millions
 
 
 class SparseGPTError(Exception):
-    """Base class: catch this one to catch them all.
+    """The base class of all errors.
 
     Args:
-        message: What is wrong, in one line.
-        hint: How to mend it, in one line; empty where the message says it all.
+        message: The problem, in one line.
+        hint: How to fix it, in one line; empty if the message says so already.
+
+    Example:
+        >>> error = InputError("pruning needs calibration images", "Raise `samples`.")
+        >>> str(error), error.hint
+        ('pruning needs calibration images', 'Raise `samples`.')
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -44,13 +49,18 @@ class SparseGPTError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a foreign error's message, its class where it has none."""
+    """Return the first line of another library's error, or the name of its class if it has no message.
+
+    Example:
+        >>> first_line(ValueError("bad shape"))
+        'bad shape'
+    """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 class InputError(SparseGPTError):
-    """Something the caller gave is wrong."""
+    """An input of the caller is wrong: a path, file, value or shape."""
 
 
 class ModelError(InputError):
@@ -62,11 +72,11 @@ class DataError(InputError):
 
 
 class NumericsError(SparseGPTError):
-    """Numbers went wrong: NaN, infinity, or a matrix that is not positive definite."""
+    """A number is NaN or infinite, or a matrix is not positive definite."""
 
 
 class CheckFailedError(SparseGPTError):
-    """A stage's promise does not hold for its output."""
+    """The output of a stage fails its check."""
 
 
 class MissingDependencyError(SparseGPTError):
@@ -74,6 +84,6 @@ class MissingDependencyError(SparseGPTError):
 
 
 def _one_line(text: str) -> str:
-    """Return text from wherever as a terminal can show it: no control characters, of bounded length."""
-    line = " ".join(printable(text[: 4 * _LONGEST]).split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    """Return text as one line of limited length without control characters."""
+    line = " ".join(printable(text[: 4 * _MAX_MESSAGE_CHARACTERS]).split())
+    return line if len(line) <= _MAX_MESSAGE_CHARACTERS else f"{line[: _MAX_MESSAGE_CHARACTERS - 1]}…"

@@ -1,4 +1,4 @@
-"""Sparsity patterns and where a weight breaks one. NumPy only: the auditor runs without torch."""
+"""Sparsity patterns, and the search for violations in a weight. Loads no torch: the audit runs without it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ __all__ = ["NM", "Pattern", "Unstructured", "Violations", "find_violations", "pa
 
 @dataclass(frozen=True)
 class NM:
-    """At most ``n`` non-zeros in every group of ``m`` consecutive input channels."""
+    """At most N non-zeros in every group of M consecutive input channels.
+
+    Example:
+        >>> str(NM(2, 4)), NM(2, 4).sparsity
+        ('2:4', 0.5)
+    """
 
     n: int
+    """The largest number of non-zeros in a group."""
     m: int
+    """The size of a group, in input channels."""
 
     def __post_init__(self) -> None:
         if not 0 < self.n < self.m:
@@ -30,19 +37,25 @@ class NM:
 
     @property
     def sparsity(self) -> float:
-        """The fraction of zeros that the pattern enforces."""
+        """The smallest fraction of zeros of a weight that obeys the pattern."""
         return 1 - self.n / self.m
 
 
 @dataclass(frozen=True)
 class Unstructured:
-    """A fraction of zeros anywhere in a layer."""
+    """A fraction of zeros anywhere in a layer.
+
+    Example:
+        >>> str(Unstructured(0.9))
+        '0.9'
+    """
 
     sparsity: float
+    """The fraction of zeros."""
 
     def __post_init__(self) -> None:
         if not 0 < self.sparsity < 1:
-            raise InputError(f"sparsity {self.sparsity:g} needs to lie between 0 and 1", "For example 0.5.")
+            raise InputError(f"a sparsity of {self.sparsity:g} is not between 0 and 1", "For example 0.5.")
 
     def __str__(self) -> str:
         return f"{self.sparsity:g}"
@@ -55,7 +68,11 @@ def parse_pattern(text: str) -> Pattern:
     """Read ``"2:4"`` (N:M), ``"0.5"`` or ``"50%"`` (unstructured fraction of zeros).
 
     Raises:
-        InputError: The text is neither, or its numbers make no pattern.
+        InputError: The text is neither, or its numbers are not a valid pattern.
+
+    Example:
+        >>> parse_pattern("2:4"), parse_pattern("90%")
+        (NM(n=2, m=4), Unstructured(sparsity=0.9))
     """
     try:
         if ":" in text:
@@ -72,38 +89,43 @@ def parse_pattern(text: str) -> Pattern:
 
 @dataclass(frozen=True)
 class Violations:
-    """Groups of one weight that break an N:M pattern, and the non-zeros of the whole weight.
-
-    ``first`` is the index of the first offending group in the weight's own axes, the group's number
-    standing on the pattern's axis: (k, c-group, r, s) for a convolution weight. None where all obey.
-    """
+    """The violations of an N:M pattern in one weight."""
 
     count: int
+    """The number of groups with more than N non-zeros."""
     groups: int
+    """The number of all groups."""
     nonzeros: int
+    """The number of non-zeros of the whole weight."""
     first: Optional[tuple[int, ...]]
+    """The index of the first such group in the weight's axes, with the number of the group on the pattern's axis:
+    (k, c-group, r, s) for a convolution weight. None if all groups obey."""
 
 
 def find_violations(weight: npt.NDArray[Any], pattern: NM, axis: int) -> Violations:
-    """Count the groups of M consecutive entries along ``axis`` that hold more than N non-zeros.
+    """Count the groups of M consecutive entries along an axis that have more than N non-zeros.
 
     NaN counts as non-zero.
 
     Args:
-        weight: Any shape; its ``axis`` must be a multiple of M long.
+        weight: The weight, of any shape. The length of its ``axis`` must be a multiple of M.
         pattern: The N:M pattern.
-        axis: The axis the groups run along: 1 for a convolution weight (K, C, R, S).
+        axis: The axis of the groups: 1 for a convolution weight (K, C, R, S).
 
     Raises:
-        InputError: The axis is not a multiple of M long.
+        InputError: The length of the axis is not a multiple of M.
+
+    Example:
+        >>> find_violations(np.array([[1, 0, 2, 0], [1, 2, 3, 0]]), NM(2, 4), axis=1)
+        Violations(count=1, groups=2, nonzeros=5, first=(1, 0))
     """
     length = weight.shape[axis]
     if length % pattern.m:
-        raise InputError(f"axis {axis} of shape {weight.shape} is not a multiple of {pattern.m} long")
+        raise InputError(f"the length of axis {axis} of shape {weight.shape} is not a multiple of {pattern.m}")
     shape = (*weight.shape[:axis], length // pattern.m, *weight.shape[axis + 1 :])
     outer, inner = math.prod(shape[: axis + 1]), math.prod(shape[axis + 1 :])
-    nonzero = (weight != 0).reshape(outer, pattern.m, inner)
-    # M strided adds of bytes: several times faster than a reduction over a short axis.
+    nonzero = (weight != 0).reshape(outer, pattern.m, inner)  # (groups before the axis, M, entries after it)
+    # M strided additions of bytes are several times faster than a reduction over a short axis.
     counts = nonzero[:, 0].astype(np.uint8 if pattern.m < 256 else np.int64)
     for index in range(1, pattern.m):
         counts += nonzero[:, index]

@@ -1,4 +1,4 @@
-"""Text from anyone's files as a terminal or a page can show it."""
+"""Makes text from untrusted files safe to show on a terminal or a page."""
 
 from __future__ import annotations
 
@@ -6,5 +6,10 @@ __all__ = ["printable"]
 
 
 def printable(text: str) -> str:
-    """Replace what cannot be printed: control characters, half surrogates, reversals of direction."""
+    """Replace characters that cannot be printed: control characters, half surrogates, changes of direction.
+
+    Example:
+        >>> printable(f"conv1{chr(27)}[31m")
+        'conv1�[31m'
+    """
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -38,7 +38,7 @@ from sparsegpt_cli.sweep.cell_store import CellStore
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_int8
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.files import check_model_notes
+from sparsegpt_core.files import check_model_metadata
 
 __all__ = ["TARGETS", "Target"]
 
@@ -100,7 +100,7 @@ def _predict(path: Path) -> None:
 def _graph(path: Path) -> None:
     graph = read_graph(path)
     graph_signature(graph, resolve_shapes(graph.inputs, None))
-    open_dataset(DataSource("digits"), check_model_notes(read_metadata(graph.model), path))
+    open_dataset(DataSource("digits"), check_model_metadata(read_metadata(graph.model), path))
 
 
 def _triton(path: Path) -> None:

@@ -82,20 +82,20 @@ def finetune(
 def _training(given: dict[str, Any], has_dense: bool, device: str, seed: int) -> Training:
     from calibration.recovery import finetune_settings
     from sparsegpt_cli.jobs.finetuning import Training
-    from sparsegpt_cli.jobs.models import pick_device
+    from sparsegpt_core.execution import find_device
 
     distillation = {"distill": given.pop("distill", None), "temperature": given.pop("temperature", None)}
     default = {"mode": "eval" if has_dense else "train"}
-    settings = finetune_settings(**default | given, seed=seed, device=str(pick_device(device)))
+    settings = finetune_settings(**default | given, seed=seed, device=str(find_device(device)))
     return Training(settings, **distillation)
 
 
 def _blocks(given: dict[str, Any], samples: int | None, device: str, seed: int) -> Blocks:
     from calibration.recovery import ReconstructSettings
     from sparsegpt_cli.jobs.finetuning import Blocks
-    from sparsegpt_cli.jobs.models import pick_device
+    from sparsegpt_core.execution import find_device
 
-    return Blocks(ReconstructSettings(**given, seed=seed), samples, str(pick_device(device)))
+    return Blocks(ReconstructSettings(**given, seed=seed), samples, str(find_device(device)))
 
 
 def _refuse(method: str, names: Iterable[str]) -> None:

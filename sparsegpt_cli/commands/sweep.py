@@ -59,14 +59,14 @@ def sweep(
     Writes CSV, Parquet and pictures. A sweep that was stopped resumes where it stopped.
     """
     del config  # its keys are the flags' defaults
-    from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.options import parse_size
     from sparsegpt_cli.sweep import Evaluator, Grid
     from sparsegpt_cli.sweep import sweep as run
     from sparsegpt_cli.terminal import summary_table
+    from sparsegpt_core.execution import find_device
 
     grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
-    judge = Evaluator(data.source(eval_data), eval_samples, console.seed, batch_size, str(pick_device(device)))
+    judge = Evaluator(data.source(eval_data), eval_samples, console.seed, batch_size, str(find_device(device)))
     limit = parse_size(memory_limit) if memory_limit else None
     swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
     total = len(swept.rows) + len(swept.failed)

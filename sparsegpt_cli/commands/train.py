@@ -45,11 +45,11 @@ def train(
     One tenth of the training images is held out. The weights of the epoch with the best top-1 on them are written.
     """
     from calibration.training import TrainSettings
-    from sparsegpt_cli.jobs.models import pick_device
     from sparsegpt_cli.jobs.training import train_model
+    from sparsegpt_core.execution import find_device
 
     o.require_suffix(out, ".safetensors", weights, data.data, eval_data)
-    settings = TrainSettings(**training.given(), seed=console.seed, device=str(pick_device(training.device)))
+    settings = TrainSettings(**training.given(), seed=console.seed, device=str(find_device(training.device)))
     content = train_model(model, data.source(eval_data), settings, out, console, weights)
     best = f"best of {settings.epochs} epochs is {content['best_epoch']}"
     lines = [f"{out}: {best}, validation {content['validation_top1']:.2f} %"]

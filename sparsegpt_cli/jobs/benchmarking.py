@@ -9,7 +9,7 @@ from deploy.benchmark import BenchmarkResult, EngineSettings, benchmark_engines,
 from export.audit import load_model, read_metadata
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_dataset
 from sparsegpt_core.errors import DataError
-from sparsegpt_core.files import check_model_notes
+from sparsegpt_core.files import check_model_metadata
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["BenchmarkSettings", "benchmark_files"]
@@ -48,7 +48,7 @@ def benchmark_files(
         DataError: The data has no evaluation split.
         InputError: A file cannot be read, or does not take the images; or the GPU fails.
     """
-    opened = open_dataset(data, check_model_notes(read_metadata(load_model(dense)), dense))
+    opened = open_dataset(data, check_model_metadata(read_metadata(load_model(dense)), dense))
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)

@@ -11,12 +11,13 @@ from export.audit import audit_model
 from sparsegpt_cli.jobs.benchmarking import BenchmarkSettings, benchmark_files
 from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.models import ModelSource, load, pick_device
+from sparsegpt_cli.jobs.models import ModelSource, load
 from sparsegpt_cli.jobs.pipeline import prune_export
 from sparsegpt_cli.jobs.training import train_model
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.report import render_report
 from sparsegpt_core.errors import MissingDependencyError
+from sparsegpt_core.execution import find_device
 from sparsegpt_core.files import write_json
 from sparsegpt_core.settings import PruneSettings
 
@@ -36,7 +37,7 @@ def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[
     settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=0.03, seed=seed)
     train_model("simple_cnn", _DATA, settings, checkpoint, messages)
     loaded, opened = load(ModelSource(weights=checkpoint), _DATA, messages, seed)
-    device = pick_device("cpu")
+    device = find_device("cpu")
     job = Job(loaded, opened, PruneSettings(), device, eval_samples=0, seed=seed, command="sparsegpt-trt demo")
     with messages.progress() as progress:
         content = prune_export(job, out, progress)

@@ -15,11 +15,9 @@ from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.execution import find_device
-from sparsegpt_core.torchrun import local_rank, world_size
 from sparsegpt_core.zoo import ModelShape, build_model
 
-__all__ = ["LoadedModel", "ModelSource", "load", "load_model", "pick_device"]
+__all__ = ["LoadedModel", "ModelSource", "load", "load_model"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -114,16 +112,6 @@ def load_model(
     else:
         messages.warn(f"no --weights: {spec} has random weights")
     return LoadedModel(module, spec, image, options.weights, checkpoint.sha256 if checkpoint else None, metadata)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return a device; ``auto`` prefers CUDA. Under ``torchrun`` each process gets its own GPU.
-
-    Raises:
-        InputError: This machine has no such device.
-    """
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    return find_device(f"cuda:{local_rank()}" if name == "cuda" and world_size() > 1 else name)
 
 
 def _check_inputs(spec: str, module: nn.Module) -> None:

@@ -42,12 +42,13 @@ class JobOptions:
             SparseGPTError: An option is wrong, or a file cannot be loaded.
         """
         from sparsegpt_cli.jobs.job import Job
-        from sparsegpt_cli.jobs.models import ModelSource, load, pick_device
+        from sparsegpt_cli.jobs.models import ModelSource, load
         from sparsegpt_cli.jobs.profile import idle_layers
         from sparsegpt_cli.options import parse_size
+        from sparsegpt_core.execution import find_device
 
         # First what can be wrong without reading a file.
-        quality, device = pruning.quality_settings(), pick_device(self.device)
+        quality, device = pruning.quality_settings(), find_device(self.device)
         settings = quality.settings
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(

@@ -1,4 +1,4 @@
-"""Whether weights fit a network, and loading those that do."""
+"""Checks that weights fit a network, and loads them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load weights into a network that they fit exactly.
 
     Raises:
-        ModelError: As :func:`check_fit`.
+        ModelError: The weights do not fit, as in :func:`check_fit`.
         NumericsError: A number is too large for the network's precision.
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Linear(4, 2, bias=False)
+        >>> load_into(layer, {"weight": torch.ones(2, 4)})
+        >>> layer.weight.sum().item()
+        8.0
     """
     check_fit(model, state)
     model.load_state_dict(dict(state))
@@ -25,14 +32,20 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Compare weights with a network, which may be on the meta device.
+    """Compare the names, shapes and dtypes of weights with those of a network, which may be on the meta device.
 
     Raises:
-        ModelError: Names the first tensor that is missing, left over, of another shape or kind of number.
+        ModelError: A tensor is missing, unknown, or of another shape or dtype. The message names the first one.
+
+    Example:
+        >>> import torch
+        >>> check_fit(nn.Linear(4, 2, bias=False), {"weight": torch.ones(2, 4)})
     """
     own = model.state_dict()
     problem = next((f"it has no {name}" for name in own if name not in state), None)
-    problem = problem or next((f"it has {name}, the model has not" for name in state if name not in own), None)
+    problem = problem or next(
+        (f"it has {name}, which the model does not have" for name in state if name not in own), None
+    )
     problem = problem or next(
         (
             f"its {name} has shape {tuple(state[name].shape)}, the model's {tuple(value.shape)}"
@@ -51,5 +64,5 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     )
     if problem:
         raise ModelError(
-            f"the checkpoint does not fit the model: {problem}", "Check --model, --data and --num-classes."
+            f"the checkpoint does not fit the model: {problem}", "Check `model`, `data` and `num_classes`."
         )

@@ -1,4 +1,4 @@
-"""safetensors and .pt files, read without running code."""
+"""Reads safetensors and .pt files without running code in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.files import check_model_notes, write_bytes
+from sparsegpt_core.files import check_model_metadata, write_bytes
 
 _KEY = "sparsegpt_trt"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -32,38 +32,38 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
-        raise ModelError(f"{path} is truncated or no safetensors file: {error}") from error
-    return tensors, check_model_notes(metadata, path)
+        raise ModelError(f"{path} is truncated or not a safetensors file: {error}") from error
+    return tensors, check_model_metadata(metadata, path)
 
 
 def _load_pickle(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old pickle protocols; what matters raises
+            warnings.simplefilter("ignore")  # about old pickle protocols; errors are raised
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} holds more than tensors, or is damaged; it was not loaded",
+            f"{path} contains more than tensors, or is damaged; it was not loaded",
             "Save model.state_dict() alone: torch.save(model.state_dict(), FILE).",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is truncated or no PyTorch checkpoint", "Copy it again, or save it anew.") from error
+        raise ModelError(f"{path} is truncated or not a PyTorch checkpoint", "Copy it or save it again.") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     tensors = isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())
     if not tensors:
-        raise ModelError(f"{path} holds no state dict", "Save model.state_dict() alone.")
-    odd = next((name for name, value in content.items() if not _plain(value)), None)
-    if odd is not None:
+        raise ModelError(f"{path} does not contain a state dict", "Save model.state_dict() alone.")
+    unusable = next((name for name, value in content.items() if not _is_in_memory(value)), None)
+    if unusable is not None:
         raise ModelError(
-            f"{path}: {odd} is sparse, quantised, or claims more numbers than the file holds",
-            "Save plain tensors: value.dequantize(), value.to_dense() or value.contiguous().",
+            f"{path}: {unusable} is sparse, quantised, or claims more numbers than the file contains",
+            "Save dense tensors: value.dequantize(), value.to_dense() or value.contiguous().",
         )
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def _plain(value: Tensor) -> bool:
-    """Tell whether a tensor's numbers are all in memory, one after another or strided."""
-    held = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
-    return held and value.untyped_storage().nbytes() >= value.nbytes
+def _is_in_memory(value: Tensor) -> bool:
+    """Whether all numbers of a tensor are in memory, contiguous or strided."""
+    is_strided = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return is_strided and value.untyped_storage().nbytes() >= value.nbytes

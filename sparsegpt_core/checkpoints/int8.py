@@ -1,4 +1,4 @@
-"""The INT8 weights that lie beside a checkpoint."""
+"""The INT8 weights next to a checkpoint, in ``NAME.int8.safetensors``."""
 
 from __future__ import annotations
 
@@ -16,26 +16,42 @@ __all__ = ["load_int8", "save_int8"]
 _PARTS = tuple(part.name for part in fields(Int8Weight))
 
 
-def save_int8(weights: Path, integers: Mapping[str, Int8Weight]) -> Path:
-    """Write a checkpoint's INT8 weights beside it, as ``NAME.int8.safetensors``, and return where.
+def save_int8(weights: Path, int8_weights: Mapping[str, Int8Weight]) -> Path:
+    """Write the INT8 weights of a checkpoint next to it, and return the path.
+
+    Args:
+        weights: The checkpoint, which must exist: its SHA-256 is recorded.
+        int8_weights: The INT8 weights, by layer.
 
     Raises:
         InputError: The file cannot be written.
+
+    Example:
+        >>> import torch
+        >>> from sparsegpt_core.checkpoints import save_checkpoint
+        >>> weight = Int8Weight(torch.ones(1, 4, dtype=torch.int8), torch.ones(1), torch.zeros(1))
+        >>> save_checkpoint(Path("net.safetensors"), {"fc.weight": torch.ones(1, 4)}, {})
+        >>> save_int8(Path("net.safetensors"), {"fc": weight}).name
+        'net.int8.safetensors'
     """
-    tensors = {f"{name}.{part}": getattr(each, part) for name, each in integers.items() for part in _PARTS}
-    path = _integers_path(weights)
+    tensors = {f"{name}.{part}": getattr(weight, part) for name, weight in int8_weights.items() for part in _PARTS}
+    path = _int8_path(weights)
     _save(path, tensors, {"weights_sha256": sha256(weights)})
     return path
 
 
 def load_int8(weights: Path) -> dict[str, Int8Weight]:
-    """Read the INT8 weights that were saved beside a checkpoint; none where there are none.
+    """Read the INT8 weights next to a checkpoint, by layer; empty if there are none.
 
     Raises:
-        ModelError: The file is damaged, or of other weights than those that are there now.
-        InputError: It is not the file that a ``manifest.json`` beside it records.
+        ModelError: The file is damaged, or belongs to another checkpoint than ``weights``.
+        InputError: It is not the file that the ``manifest.json`` next to it records.
+
+    Example:
+        >>> load_int8(Path("no_int8.safetensors"))
+        {}
     """
-    path = _integers_path(weights)
+    path = _int8_path(weights)
     if not path.is_file():
         return {}
     verified_digest(path)
@@ -46,8 +62,8 @@ def load_int8(weights: Path) -> dict[str, Int8Weight]:
     try:
         return {name: Int8Weight(*(tensors[f"{name}.{part}"] for part in _PARTS)) for name in names}
     except KeyError as error:
-        raise ModelError(f"{path} holds no {error.args[0]}", "Remove it, or prune again.") from error
+        raise ModelError(f"{path} has no {error.args[0]}", "Remove it, or prune again.") from error
 
 
-def _integers_path(weights: Path) -> Path:
+def _int8_path(weights: Path) -> Path:
     return weights.with_suffix(".int8.safetensors")

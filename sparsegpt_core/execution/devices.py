@@ -1,4 +1,4 @@
-"""Which device a model is on, and whether a named one can be used."""
+"""Devices: from a name, or of a model."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ import torch
 from torch import nn
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.torchrun import local_rank, world_size
 
 __all__ = ["device_of", "find_device"]
 
 
 def find_device(name: str) -> torch.device:
-    """Return a device that is there.
+    """Return the device of a name, after a test that it works.
+
+    Args:
+        name: A device name of PyTorch, or "auto": CUDA if there is a GPU, else the CPU. Under ``torchrun`` "cuda" is
+            the process's own GPU.
 
     Raises:
         InputError: There is no such device.
+
+    Example:
+        >>> find_device("cpu")
+        device(type='cpu')
     """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world_size() > 1:
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -25,5 +38,10 @@ def find_device(name: str) -> torch.device:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where the model's parameters are; the CPU where it has none."""
+    """Return the device of the model's first parameter; the CPU if it has no parameters.
+
+    Example:
+        >>> device_of(nn.Linear(4, 2))
+        device(type='cpu')
+    """
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -1,7 +1,7 @@
-"""Several processes that prune one network together: each sees its share of the samples and solves its rows.
+"""Several processes that prune one network together. Each sees its share of the samples and solves its rows.
 
-torch.distributed under ``torchrun`` is the engine: gloo where the network is on the CPU, NCCL where it is on
-CUDA. The result does not depend on the number of processes beyond rounding.
+They are started by ``torchrun`` and communicate through torch.distributed: gloo on the CPU, NCCL on CUDA. The result is
+bit-identical for any number of processes (docs/decisions/0006).
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ __all__ = ["ALONE", "PeerError", "World", "join_world", "speaks_for_all"]
 
 
 class PeerError(SparseGPTError):
-    """Another process of the run failed, and has said why."""
+    """Another process of the run failed, and has reported the reason."""
 
 
 class World:
-    """The processes at work; a world of one does nothing.
+    """The processes that work together. With one process its methods communicate nothing.
 
     Args:
-        rank: Which of them this is.
-        size: How many there are; beyond one, the default process group must exist.
+        rank: The index of this process.
+        size: The number of processes. With more than one, the default process group must exist.
+
+    Example:
+        >>> World(rank=1, size=2).share(5)
+        slice(2, 5, None)
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
     def share_samples(self, samples: int, batch_size: int) -> slice:
-        """Return which samples are this process's: whole batches where there are enough of them."""
+        """Return this process's share of the samples: whole batches if there are enough for all processes."""
         batches = -(-samples // batch_size)
         if batches < self.size:
             return self.share(samples)
@@ -45,25 +49,40 @@ class World:
         return slice(share.start * batch_size, min(share.stop * batch_size, samples))
 
     def share(self, count: int) -> slice:
-        """Return which of ``count`` things are this process's: as even as can be, in the order of ranks."""
+        """Return this process's share of ``count`` items, in the order of ranks. Shares differ by at most one item."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor by its sum over all processes."""
+        """Replace every tensor by its sum over all processes.
+
+        Raises:
+            PeerError: Another process ended.
+        """
         if self.size > 1:
             with _peers():
                 for tensor in tensors:
                     dist.all_reduce(tensor)
 
     def spread(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite every tensor with the first process's."""
+        """Replace every tensor by that of the first process.
+
+        Raises:
+            PeerError: Another process ended.
+        """
         if self.size > 1:
             with _peers():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
     def place(self, count: int) -> tuple[int, int]:
-        """Return the index of the first of this process's ``count`` things among all, and how many there are."""
+        """Return the index of this process's first item among those of all processes, and the number of all items.
+
+        Args:
+            count: The number of items of this process.
+
+        Raises:
+            PeerError: Another process ended.
+        """
         if self.size == 1:
             return 0, count
         counts: list[int] = [0] * self.size
@@ -73,17 +92,23 @@ class World:
 
 
 ALONE = World()
+"""A single process."""
 
 
 @contextlib.contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """Meet the other processes that ``torchrun`` started; alone elsewhere.
+    """Connect to the other processes that ``torchrun`` started; give :data:`ALONE` without ``torchrun``.
 
     Args:
-        device: Where this process computes; NCCL serves CUDA, gloo everything else.
+        device: The device of this process: NCCL on CUDA, gloo on any other.
 
     Raises:
         PeerError: Another process ended.
+
+    Example:
+        >>> with join_world(torch.device("cpu")) as world:
+        ...     world.size
+        1
     """
     if world_size() == 1:
         yield ALONE
@@ -97,7 +122,12 @@ def join_world(device: torch.device) -> Iterator[World]:
 
 
 def speaks_for_all() -> bool:
-    """Tell whether this process is the first of the run that reports an error; the others keep silent."""
+    """Whether this process is the first of the run to report an error. The others report nothing.
+
+    Example:
+        >>> speaks_for_all()
+        True
+    """
     if world_size() == 1:
         return True
     try:
@@ -106,7 +136,7 @@ def speaks_for_all() -> bool:
             address, port, is_master=False, timeout=timedelta(seconds=10)
         )
         return bool(store.add("sparsegpt_trt/failed", 1) == 1)
-    except (RuntimeError, KeyError, ValueError):  # the store is gone, and with it whoever has spoken
+    except (RuntimeError, KeyError, ValueError):  # the store ended with the process that reported
         return rank() == 0
 
 

@@ -1,4 +1,4 @@
-"""How much memory is used, is free, and was used at most."""
+"""The memory that is in use, that is available, and that was in use at most."""
 
 from __future__ import annotations
 
@@ -15,27 +15,52 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def used_memory(device: torch.device) -> int:
-    """Return the bytes in use now: tensors on CUDA, the whole process elsewhere."""
+    """Return the bytes in use: by tensors on CUDA, by the whole process on the CPU.
+
+    Example:
+        >>> used_memory(torch.device("cpu")) > 0
+        True
+    """
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the bytes that can still be had, within the limit of a container."""
+    """Return the bytes that can still be allocated, within the limit of a container.
+
+    Example:
+        >>> available_memory(torch.device("cpu")) > 0
+        True
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = int(psutil.virtual_memory().available)
     try:
-        limit = int((_CGROUP / "memory.max").read_text())  # says "max" where there is none
-        return min(free, limit - int((_CGROUP / "memory.current").read_text()))
+        limit = int((_CGROUP / "memory.max").read_text())  # "max" if there is no limit
+        used = int((_CGROUP / "memory.current").read_text())
+        return min(free, limit - used + _reclaimable())
     except (OSError, ValueError):
         return free
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes in use so far: tensors on CUDA, the whole process elsewhere."""
+    """Return the largest number of bytes in use so far: by tensors on CUDA, by the whole process on the CPU.
+
+    Example:
+        >>> peak_memory(torch.device("cpu")) > 0
+        True
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _reclaimable() -> int:
+    """Return the bytes of page cache that the kernel frees on demand. ``memory.current`` counts them as used."""
+    try:
+        lines = map(str.split, (_CGROUP / "memory.stat").read_text().splitlines())
+        return next((int(value) for key, value in lines if key == "inactive_file"), 0)
+    except (OSError, ValueError):
+        return 0

@@ -1,7 +1,7 @@
-"""Work on the CPU's cores whose result does not depend on how many there are.
+"""Work on several CPU cores with a result that does not depend on their number.
 
-A product that several threads share is summed in an order that depends on their number, and pruning turns a
-last bit into other masks. So work is cut into the same pieces everywhere, and each piece is one thread's.
+Threads that share a product sum it in an order that depends on the number of threads, and in pruning a different last
+bit leads to different masks. So the work is cut into the same pieces everywhere, and one thread computes each piece.
 """
 
 from __future__ import annotations
@@ -22,18 +22,27 @@ Result = TypeVar("Result")
 def each(
     function: Callable[[Item], Result], items: Sequence[Item], device: torch.device, *, spare: bool = False
 ) -> list[Result]:
-    """Call ``function`` on every item, without gradients: on the CPU as many at a time as PyTorch has threads.
+    """Call a function on every item, without gradients.
 
-    On the CPU each call computes with one thread; elsewhere calls follow each other.
+    On the CPU as many calls run at a time as PyTorch has threads, each with one thread. On other devices the calls run
+    one after another.
 
     Args:
-        function: What to call; it must bear being called by several threads.
-        items: What to call it on.
-        device: Where it computes.
-        spare: Where there are fewer items than threads, give each several: faster, but rounding then depends on them.
+        function: A thread-safe function.
+        items: The arguments of the calls.
+        device: The device that the function computes on.
+        spare: Give each call several threads if there are fewer items than threads. This is faster, but rounding then
+            depends on the number of threads.
+
+    Returns:
+        The results, in the order of the items.
 
     Raises:
-        Exception: What a call raised first; those not yet begun are given up.
+        Exception: The first error of a call. Calls that have not started are cancelled.
+
+    Example:
+        >>> each(lambda item: item * item, [1, 2, 3], torch.device("cpu"))
+        [1, 4, 9]
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -42,7 +51,7 @@ def each(
     own = threads // count if spare else 1
 
     def call(item: Item) -> Result:
-        # For every call: PyTorch's number is the thread's own, but that of the BLAS behind it is the process's.
+        # At every call: PyTorch's number of threads belongs to the thread, but that of its BLAS to the process.
         torch.set_num_threads(own)
         with torch.no_grad():
             return function(item)
@@ -58,12 +67,22 @@ def each(
 
 
 def workers(items: int, device: torch.device) -> int:
-    """Return how many calls :func:`each` makes at a time."""
+    """Return how many calls :func:`each` makes at a time.
+
+    Example:
+        >>> workers(1, torch.device("cpu"))
+        1
+    """
     return max(1, min(torch.get_num_threads(), items)) if device.type == "cpu" else 1
 
 
 def spans(total: int, size: int) -> list[slice]:
-    """Cut ``total`` things into runs of ``size``, the last one shorter."""
+    """Cut ``total`` items into runs of ``size``; the last may be shorter.
+
+    Example:
+        >>> spans(10, 4)
+        [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
+    """
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 

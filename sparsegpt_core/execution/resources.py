@@ -1,4 +1,7 @@
-"""Where and within what a network is pruned; none of it changes the result beyond rounding."""
+"""The memory, scratch folder and processes of a pruning run.
+
+The number of processes and threads does not change a bit of the result. Smaller batches and TF32 change its rounding.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,44 @@ __all__ = ["DEFAULT", "Resources", "full_precision"]
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of a pruning run."""
+    """The resources of a pruning run.
+
+    Example:
+        >>> Resources(memory_limit=8 << 30).tf32
+        False
+    """
 
     memory_limit: int | None = None
-    """Bytes that the process (on CUDA: its tensors) may take; by default four fifths of what is free."""
+    """The largest number of bytes of the process (on CUDA: of its tensors). None: four fifths of the free memory."""
     scratch: Path | None = None
-    """Where activations go that do not fit; by default the system's temporary folder."""
+    """The folder for activations that do not fit into memory. None: the system's temporary folder."""
     tf32: bool = False
-    """Let CUDA round the factors of products to TF32."""
+    """Whether CUDA may round the factors of products to TF32."""
     traced: bool = True
-    """Walk the traced network once; otherwise one forward pass for each layer, as for untraceable networks."""
+    """Whether to walk the traced network once. False: one forward pass for each layer, as for untraceable networks."""
     world: World = ALONE
     """The processes that share the work."""
     finished: Path | None = None
-    """Where layers, and orders of channels, are kept as they are finished, for another run to go on behind them; None,
-    or several processes, keep nothing."""
+    """The folder of finished layers and channel orders, from which another run resumes. None: nothing is kept, as with
+    several processes."""
 
 
 DEFAULT = Resources()
+"""The resources of a run that sets none."""
 
 
 @contextlib.contextmanager
 def full_precision(tf32: bool) -> Iterator[None]:
-    """Keep float32 products in float32, whatever the process is set to; TF32 only where asked for."""
+    """Compute float32 products in float32, under any setting of the process, or in TF32 if asked for.
+
+    Args:
+        tf32: Whether CUDA may round the factors of products to TF32.
+
+    Example:
+        >>> with full_precision(tf32=False):
+        ...     torch.get_float32_matmul_precision()
+        'highest'
+    """
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32

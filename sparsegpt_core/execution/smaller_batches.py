@@ -1,4 +1,4 @@
-"""A GPU whose memory is full gets smaller batches, and the user is told."""
+"""Smaller batches for a GPU whose memory is full, with a warning."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ Result = TypeVar("Result")
 
 
 def run_in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """Run a network on a batch, on its halves where the GPU's memory is full; log a warning that says so.
+    """Run a network on a batch, or on its halves if the GPU's memory is full. Halving logs a warning.
 
     Args:
-        run: Gives one row for each sample.
+        run: The network, (N, ...) -> (N, ...).
         batch: The samples (N, ...).
+
+    Returns:
+        The outputs (N, ...).
 
     Raises:
         torch.OutOfMemoryError: The memory is full even with one sample.
+
+    Example:
+        >>> run_in_halves(torch.relu, torch.tensor([[-1.0], [2.0]]))
+        tensor([[0.],
+                [2.]])
     """
     try:
         return run(batch)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
-    # Out of the except clause, where the error no longer holds what the network had computed.
+    # Outside the except clause, because the error keeps the network's activations alive.
     torch.cuda.empty_cache()
     half = -(-len(batch) // 2)
     WARNINGS.warning("the GPU's memory is full with batches of %d: halved to %d", len(batch), half)
@@ -41,28 +49,32 @@ def run_in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
 def with_smaller_batches(
     run: Callable[[Sequence[Tensor]], Result], batches: Sequence[Tensor]
 ) -> tuple[Result, tuple[str, ...]]:
-    """Run on batches, and from the start on ones of half the size while the GPU's memory is full.
+    """Run on batches. If the GPU's memory is full, start again with batches of half the size.
 
     Args:
-        run: Leaves no trace where it fails.
+        run: The work. It must change nothing if it fails.
         batches: The samples, each (N, ...).
 
     Returns:
-        What ``run`` gave, and a warning where batches were halved.
+        The result of ``run``, and a warning if batches were halved.
 
     Raises:
         torch.OutOfMemoryError: The memory is full even with one sample at a time.
+
+    Example:
+        >>> with_smaller_batches(len, [torch.ones(4, 2), torch.ones(4, 2)])
+        (2, ())
     """
     size = given = max(map(len, batches))
     while True:
         try:
-            found = run(batches)
+            result = run(batches)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
         else:
             warning = f"the GPU's memory is full with batches of {given}: halved to {size}"
-            return found, (warning,) if size < given else ()
+            return result, (warning,) if size < given else ()
         torch.cuda.empty_cache()
         size = -(-size // 2)
         batches = [batch[part] for batch in batches for part in spans(len(batch), size)]

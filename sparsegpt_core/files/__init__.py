@@ -7,7 +7,7 @@ from sparsegpt_core.files.atomic import atomic_path, read_json, write_bytes, wri
 from sparsegpt_core.files.digests import MANIFEST, file_record, read_verified, sha256, sidecar_path, verified_digest
 from sparsegpt_core.files.keyed_store import Entry, KeyedStore, changed_names, json_digest
 from sparsegpt_core.files.lock import take_lock
-from sparsegpt_core.files.model_notes import check_model_notes
+from sparsegpt_core.files.model_metadata import check_model_metadata
 from sparsegpt_core.files.staging import remove_abandoned, staged_file, staged_folder, writing
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "KeyedStore",
     "atomic_path",
     "changed_names",
-    "check_model_notes",
+    "check_model_metadata",
     "file_record",
     "json_digest",
     "read_json",

@@ -1,8 +1,9 @@
-"""Builds a model from its name: a reference network, torchvision's, timm's, or a user's factory.
+"""Builds a network from its name: a reference network, one of torchvision or timm, or the user's factory.
 
 May import ``errors`` and below.
 """
 
+import sparsegpt_core.zoo.reference  # noqa: F401  registers the reference networks
 from sparsegpt_core.zoo.registry import ModelShape, build_model, registered
 
 __all__ = ["ModelShape", "build_model", "registered"]

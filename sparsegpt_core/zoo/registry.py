@@ -1,4 +1,4 @@
-"""From a model's name to an untrained network."""
+"""Builds an untrained network from its name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ __all__ = ["ModelShape", "build_model", "register", "registered"]
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a network must take and give; ``num_classes`` None means the factory's own default."""
+    """The input and output of a network.
+
+    Example:
+        >>> ModelShape((3, 32, 32), num_classes=10).image
+        (3, 32, 32)
+    """
 
     image: tuple[int, int, int]
+    """The shape (C, H, W) of an image."""
     num_classes: int | None = None
+    """The number of classes; None for the default of the network."""
 
 
 Factory = Callable[[ModelShape], nn.Module]
@@ -32,14 +39,18 @@ _FACTORIES: dict[str, Factory] = {}
 
 
 def register(factory: Factory) -> Factory:
-    """Decorate a factory: its function name becomes a name for ``--model``."""
+    """Register a factory under the name of its function. Decorates the factory."""
     _FACTORIES[factory.__name__] = factory
     return factory
 
 
 def registered() -> list[str]:
-    """Names of the registered networks."""
-    importlib.import_module("sparsegpt_core.zoo.reference")
+    """Return the names of the registered networks.
+
+    Example:
+        >>> registered()
+        ['cifar_cnn', 'resnet18_cifar', 'simple_cnn', 'vgg16_cifar']
+    """
     return sorted(_FACTORIES)
 
 
@@ -48,12 +59,17 @@ def build_model(spec: str, shape: ModelShape) -> nn.Module:
 
     Args:
         spec: A registered name, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``. The
-            last imports and runs that code; the factory is called without arguments.
-        shape: Image shape (C, H, W) and number of classes, for networks that can be built to order.
+            last imports and runs that code, and calls the factory without arguments.
+        shape: The image shape (C, H, W) and number of classes, for networks that take them.
 
     Raises:
-        ModelError: No such model, or it cannot be built this way.
-        MissingDependencyError: The package is not installed.
+        ModelError: There is no such network, or it cannot be built.
+        MissingDependencyError: timm is not installed.
+
+    Example:
+        >>> network = build_model("simple_cnn", ModelShape((1, 8, 8), num_classes=10))
+        >>> network.fc2.out_features
+        10
     """
     source, _, name = spec.rpartition(":")
     if source == "torchvision":
@@ -82,9 +98,9 @@ def _torchvision(name: str, shape: ModelShape) -> nn.Module:
         raise ModelError(f"torchvision has no model '{name}'", _nearest(name, names))
     options: dict[str, Any] = {} if shape.num_classes is None else {"num_classes": shape.num_classes}
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
-        options["weights_backbone"] = None  # the default of segmentation networks and detectors is a download
+        options["weights_backbone"] = None  # segmentation networks and detectors download weights by default
     with warnings.catch_warnings():
-        # GoogLeNet and Inception announce a slower default initialisation to come.
+        # GoogLeNet and Inception announce a change of their initialisation.
         warnings.filterwarnings("ignore", message=".*weight initialization", category=FutureWarning)
         return _built(lambda: models.get_model(name, weights=None, **options), f"torchvision:{name}")
 
@@ -107,10 +123,10 @@ def _timm(name: str, shape: ModelShape) -> nn.Module:
 def _imported(source: str, name: str) -> nn.Module:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # last, so that nothing installed is shadowed
+        sys.path.append(here)  # last, because it must not shadow installed packages
     try:
         factory = getattr(importlib.import_module(source), name)
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise ModelError(
             f"cannot import {name} from {source}: {first_line(error)}",
             "Give package.module:factory, importable from here; factory() must return a torch.nn.Module.",
@@ -121,7 +137,7 @@ def _imported(source: str, name: str) -> nn.Module:
 def _built(factory: Callable[[], Any], spec: str) -> nn.Module:
     try:
         model = factory()
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise ModelError(f"building {spec} failed: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} made a {type(model).__name__}, not a torch.nn.Module")

@@ -244,7 +244,7 @@ def test_notes_that_are_something_else(tmp_path, noted):
     header["__metadata__"]["sparsegpt_trt"] = json.dumps(noted)
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + int.from_bytes(content[:8], "little") :])
-    with pytest.raises(ModelError, match="notes"):
+    with pytest.raises(ModelError, match="the metadata of"):
         load_checkpoint(path)
 
 

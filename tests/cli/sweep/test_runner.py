@@ -356,7 +356,7 @@ def test_wrong_input_is_one_line(checkpoints, cli, tmp_path):
         "5000 calibration images are asked for": (*weights, "--samples", 5000),
         "2 checkpoints are called": (*weights, "--weights", tmp_path / "trained.safetensors"),
         "no checkpoint at": ("--weights", tmp_path / "none.safetensors"),
-        "truncated or no safetensors": ("--weights", broken),
+        "truncated or not a safetensors": ("--weights", broken),
         "does not name its model": ("--weights", plain),
         "has no evaluation split": (*weights, "--data", f"npz:{images}", "--samples", 8),
         "unknown data 'digit'": (*weights, "--data", "digit"),

@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit():
     first = next(iter(state))
     cases = {
         "has no": {name: value for name, value in state.items() if name != first},
-        "the model has not": {**state, "extra": torch.ones(1)},
+        "which the model does not have": {**state, "extra": torch.ones(1)},
         "has shape": {**state, first: torch.ones(1)},
     }
     for message, wrong in cases.items():
@@ -144,5 +144,5 @@ class Misbuilt:
 def test_a_tensor_that_cannot_be_built(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save({"conv.weight": Misbuilt()}, path)
-    with pytest.raises(ModelError, match="no PyTorch checkpoint"):
+    with pytest.raises(ModelError, match="not a PyTorch checkpoint"):
         load_checkpoint(path)

@@ -37,7 +37,7 @@ def test_samples_are_shared_by_whole_batches_where_there_are_enough(samples, siz
         assert all(share.start % 32 == 0 for share in shares)
 
 
-def test_two_processes_prune_as_one_does(cli, digits_checkpoint, tmp_path):
+def test_two_processes_prune_to_the_same_bits_as_one(cli, digits_checkpoint, tmp_path):
     options = ("--weights", digits_checkpoint, "--samples", 96, "--views", 1, "--json")
     alone = cli("prune-export", *options, "--out", tmp_path / "one", "--device", "cpu")
     both = together("prune-export", *options, "--out", tmp_path / "two", "--device", "cpu", cwd=tmp_path)
@@ -48,8 +48,7 @@ def test_two_processes_prune_as_one_does(cli, digits_checkpoint, tmp_path):
     one = safetensors.numpy.load_file(tmp_path / "one" / "sparse.safetensors")
     two = safetensors.numpy.load_file(tmp_path / "two" / "sparse.safetensors")
     for name, weight in one.items():
-        assert np.array_equal(weight == 0, two[name] == 0), name
-        np.testing.assert_allclose(weight, two[name], rtol=1e-4, atol=1e-4, err_msg=name)
+        assert np.array_equal(weight, two[name]), name
     settings = json.loads((tmp_path / "two" / "prune.json").read_text())["settings"]
     assert settings["processes"] == 2
 

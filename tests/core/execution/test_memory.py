@@ -26,3 +26,11 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
     assert available_memory(CPU) > 1 << 20
     (tmp_path / "memory.max").write_text("5000\n")
     assert available_memory(CPU) == 4000
+
+
+def test_page_cache_that_the_kernel_can_reclaim_is_available(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("4000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000\nfile 3000\ninactive_file 2500\nactive_file 500\n")
+    assert available_memory(CPU) == 3500
