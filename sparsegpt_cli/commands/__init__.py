@@ -1,7 +1,7 @@
-"""One module for each command: it reads options, calls a library function and prints the result.
+"""One module for each command: it reads options, calls a job or a library function, and prints the result.
 
-May import ``options``, ``run``, ``sweep`` and below. Heavy imports stand inside functions, so that ``verify`` starts at
-once and without torch.
+May import ``options``, ``run``, ``sweep`` and below. Heavy imports are inside functions: ``--help`` and ``verify`` must
+start at once, without torch.
 """
 
 from sparsegpt_cli.commands.benchmark import benchmark

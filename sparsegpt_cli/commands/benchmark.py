@@ -46,9 +46,9 @@ def benchmark(
     min_speedup: Annotated[float | None, typer.Option(help="Exit with 1 if the speed-up is below this.")] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
 ) -> None:
-    """Compare the accuracy and the latency of a dense and a sparse model, and explain the difference.
+    """Compare accuracy and latency of dense and sparse models.
 
-    The models run as TensorRT engines, or on ONNX Runtime.
+    The models run as TensorRT engines, whose layers are explained, or on ONNX Runtime.
     """
     from deploy.benchmark import failed_gate
     from deploy.machine import find_runtime

@@ -19,7 +19,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
 ) -> None:
-    """Train, prune, export, verify, build, compare and report on handwritten digits, in a minute or two."""
+    """Run the whole workflow on handwritten digits.
+
+    Trains, prunes, exports, verifies, builds, compares and reports, in a minute or two.
+    """
     from sparsegpt_cli.jobs.demonstration import run_demo
 
     content = run_demo(out, epochs, console, console.seed)

@@ -18,7 +18,10 @@ def doctor(
     console: Console,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a required library is missing.")] = False,
 ) -> None:
-    """List what this machine has, what is missing, and the command that installs it."""
+    """List what this machine has and what is missing.
+
+    Shows for each missing library the command that installs it.
+    """
     from deploy.machine import check_machine as run
     from deploy.machine import describe_environment
 

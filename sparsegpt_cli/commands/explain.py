@@ -23,7 +23,10 @@ def explain(
         Path | None, typer.Option(help="The JSON file of benchmark --out, with the time of each layer.")
     ] = None,
 ) -> None:
-    """Show for each layer whether it can use sparse kernels, whether it does, what it gains, and why not."""
+    """Show which layers use sparse kernels, and why not.
+
+    Shows for each layer whether it can use sparse kernels, whether the engine does, and the gain.
+    """
     from deploy.explain import explain_plans
 
     explanation, unknown = explain_plans(model, plan_b, plan_c, times)

@@ -29,7 +29,7 @@ def export(
     samples: o.Samples = None,
     num_classes: o.NumClasses = None,
 ) -> None:
-    """Export a checkpoint to ONNX and compare the file with PyTorch.
+    """Export a checkpoint to ONNX and compare with PyTorch.
 
     The pruned layers of a pruned checkpoint must still obey its pattern in the file.
     """

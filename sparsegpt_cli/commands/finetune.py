@@ -53,7 +53,7 @@ def finetune(
     temperature: Annotated[float | None, typer.Option(help="Divides the logits that --distill compares.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Images for blocks.")] = None,
 ) -> None:
-    """Train a pruned checkpoint further, with every zero fixed, to regain lost accuracy.
+    """Train a pruned checkpoint further, with fixed zeros.
 
     Defaults of --method training: 1 epoch, batches of 128, sgd with weight decay 5e-4 and a cosine schedule; with
     --dense --mode eval, --distill 0.9 and --temperature 2. The learning rate depends on mode and optimizer.

@@ -33,7 +33,10 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, which prune --profile reads.")] = None,
 ) -> None:
-    """Predict the speed-up of 2:4 from a dense model, before pruning."""
+    """Predict the speed-up of 2:4 before pruning.
+
+    Needs the dense model only.
+    """
     from deploy.graph import parse_shapes
     from deploy.predict import MeasuredPrediction
     from sparsegpt_cli.jobs.predicting import predict_file

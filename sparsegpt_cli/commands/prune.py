@@ -34,7 +34,11 @@ def prune_export(
     batch_size: o.BatchSize = 64,
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, for comparison: magnitude.onnx.")] = True,
 ) -> None:
-    """Prune a trained model and export it: dense and sparse ONNX files, their audit, comparison and report."""
+    """Prune a model, export it to ONNX, compare and report.
+
+    Writes the dense and the sparse model as FP32 and FP16 ONNX files, audits the pattern of the sparse one, compares
+    both on the evaluation images, and writes an HTML report.
+    """
     from sparsegpt_cli.jobs.job import run_identity
     from sparsegpt_cli.jobs.pipeline import prune_export as run
     from sparsegpt_cli.jobs.pruning import prune as run_prune
@@ -82,7 +86,7 @@ def prune(
         bool, typer.Option("--int8", help="Also write INT8 weights for export --precision int8: NAME.int8.safetensors.")
     ] = False,
 ) -> None:
-    """Prune a trained model and write its weights."""
+    """Prune a model and write its weights."""
     from sparsegpt_cli.jobs.job import pruning_identity, pruning_metadata
     from sparsegpt_cli.jobs.pruning import prune as run
     from sparsegpt_cli.resume import LAYERS, open_unfinished_run

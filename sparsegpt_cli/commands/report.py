@@ -18,7 +18,10 @@ def report(
     console: Console,
     run: Annotated[Path, typer.Argument(help="A folder that prune-export wrote.", show_default=False)],
 ) -> None:
-    """Write the HTML report of a folder of prune-export again, with its new engines and benchmarks."""
+    """Write the HTML report of a run again.
+
+    The report then includes the engines and benchmarks that were added to the folder.
+    """
     from sparsegpt_cli.report import render_report
 
     path = render_report(run)

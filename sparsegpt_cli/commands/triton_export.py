@@ -39,7 +39,7 @@ def triton_export(
     gpu: Annotated[list[int] | None, typer.Option(min=0, help="A GPU to use; may be repeated. Default: all.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace this version if it exists.")] = False,
 ) -> None:
-    """Write a model to a model repository of Triton Inference Server."""
+    """Write a model to a Triton model repository."""
     from export.triton import TritonSettings, write_repository
 
     settings = TritonSettings(

@@ -28,7 +28,10 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Check the pattern of every weight in an ONNX file, and show why layers cannot use sparse kernels."""
+    """Check the sparsity pattern of an ONNX file.
+
+    Shows for each weight whether it obeys the pattern, and why a layer cannot use sparse kernels.
+    """
     from export.audit import audit_model
     from sparsegpt_core.errors import InputError
     from sparsegpt_core.patterns import NM, parse_pattern

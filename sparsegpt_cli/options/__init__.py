@@ -1,6 +1,6 @@
 """Options of commands, in groups that several commands share.
 
-May import ``jobs``, ``framework`` and below, and only inside functions: ``--help`` must start at once.
+May import ``jobs``, ``framework`` and below, but the heavy ones inside functions only: ``--help`` must start at once.
 """
 
 from sparsegpt_cli.options.data import DataOptions, ExportDataOptions

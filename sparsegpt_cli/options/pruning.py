@@ -85,7 +85,10 @@ class PruneOptions:
     ] = None
     batch_norm: Annotated[
         str | None,
-        typer.Option(help="keep the trained statistics, new ones, or auto: the better by held-out error."),
+        typer.Option(
+            help="keep: the trained statistics; new: those of the calibration images; auto: the better by held-out "
+            "error."
+        ),
     ] = None
     global_budget: Annotated[
         bool,

@@ -37,8 +37,8 @@ class Console:
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False, seed: int = 0) -> None:
-        self._mute = rank() > 0
-        self.as_json, self.quiet, self.seed = as_json, quiet or self._mute, seed
+        self._is_mute = rank() > 0
+        self.as_json, self.quiet, self.seed = as_json, quiet or self._is_mute, seed
         self._out = _rich(sys.stdout)
         self._err = _rich(sys.stderr)
 
@@ -49,7 +49,7 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Show a warning on standard error, even when quiet."""
-        if not self._mute:
+        if not self._is_mute:
             self._err.print(f"[yellow]warning:[/] {escape(with_flags(message))}", highlight=False, soft_wrap=True)
 
     def error(self, message: str) -> None:
@@ -58,7 +58,7 @@ class Console:
 
     def result(self, content: dict[str, Any], lines: Sequence[str | Table]) -> None:
         """Show a result: ``content`` as JSON, or ``lines`` as text."""
-        if self._mute:
+        if self._is_mute:
             return
         if self.as_json:
             sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,6 +1,7 @@
 """What all commands have in common."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_core import __version__
+from sparsegpt_core.quality import BATCH_NORMS, QUALITIES
+from sparsegpt_core.settings import MASKS, METHODS
 from tests.support.paths import ROOT
 
 NAMES = [function.__name__.replace("_", "-") for function in COMMANDS]
@@ -33,6 +36,21 @@ def test_every_command_explains_itself_and_takes_the_common_options(cli, name):
     outcome = cli(name, "--help")
     assert outcome.code == 0
     assert all(option in outcome.out for option in ("--json", "--quiet", "--seed"))
+
+
+def test_the_list_of_commands_cuts_no_sentence(cli):
+    lines = cli("--help").out.partition("Commands:")[2].strip().splitlines()
+    assert len(lines) == len(NAMES)
+    assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [("--batch-norm", BATCH_NORMS), ("--mask", MASKS), ("--method", METHODS), ("--quality", QUALITIES)],
+)
+def test_help_names_every_value(cli, option, values):
+    text = " ".join(cli("prune", "--help").out.partition(f"  {option} ")[2].partition("\n  --")[0].split())
+    assert [value for value in values if not re.search(rf"\b{value}\b", text)] == []
 
 
 @pytest.mark.parametrize(
@@ -86,7 +104,7 @@ def test_interrupted_training_leaves_nothing(cli, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor_lists_what_is_here(cli):
+def test_doctor_lists_the_installed_libraries(cli):
     content = cli("doctor", "--json").json
     found = {check["name"]: check["ok"] for check in content["checks"]}
     assert found["torch"]

@@ -50,7 +50,7 @@ def test_the_estimate_calls_itself_one(cli, dense):
     assert "An estimate from layer shapes, not a measurement" in shown
 
 
-def test_a_profile_leaves_dense_what_gains_nothing(profiled):
+def test_layers_without_gain_in_a_profile_stay_dense(profiled):
     out, _ = profiled
     layers = {layer["name"]: layer for layer in json.loads((out / "prune.json").read_text())["layers"]}
     assert {name: (layer["status"], layer["reason"]) for name, layer in layers.items()} == {

@@ -83,15 +83,15 @@ def test_blocks_need_no_labels_and_win_accuracy_back_too(finetune, sparse, digit
 
 
 @pytest.mark.parametrize(
-    ("method", "told", "stage"),
+    ("method", "message", "stage"),
     [("training", "best epoch", "train 8/8"), ("blocks", "1 of 1 blocks, error of outputs", "reconstruct 1/1")],
 )
-def test_people_are_told(cli, sparse, digits_checkpoint, tmp_path, method, told, stage):
+def test_the_terminal_shows_the_result(cli, sparse, digits_checkpoint, tmp_path, method, message, stage):
     out = tmp_path / "fine.safetensors"
     arguments = ["--weights", sparse, "--dense", digits_checkpoint, "--method", method, "--epochs", 1]
     outcome = cli("finetune", *arguments, "--out", out)
     assert outcome.code == 0
-    assert told in outcome.out
+    assert message in outcome.out
     assert "evaluation, top-1: dense 9" in outcome.out
     assert str(out.with_suffix(".curve.svg")) in outcome.out
     assert stage in outcome.err
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_bytes(finetune, digits_checkpoint, tmp_pat
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-def test_killed_it_goes_on_to_the_same_bytes(finetune, digits_checkpoint, tmp_path, monkeypatch):
+def test_a_killed_fine_tuning_resumes_and_writes_the_same_bytes(finetune, digits_checkpoint, tmp_path, monkeypatch):
     arguments = ["--dense", digits_checkpoint, "--epochs", 2]
     assert finetune(*arguments, out="a.safetensors").code == 0
     scores = []
@@ -191,7 +191,9 @@ def test_another_dense_network_is_warned_of(finetune, digits_checkpoint, tmp_pat
         (["--model", "cifar_cnn"], "the checkpoint does not fit the model"),
     ],
 )
-def test_what_cannot_work_is_refused_in_a_line(finetune, digits_checkpoint, tmp_path, monkeypatch, arguments, message):
+def test_options_that_cannot_work_are_refused_in_one_line(
+    finetune, digits_checkpoint, tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     shutil.copy(digits_checkpoint, "dense.safetensors")
     np.savez("images.npz", images=np.random.default_rng(0).random((64, 1, 8, 8), dtype=np.float32))

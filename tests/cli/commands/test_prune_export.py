@@ -82,7 +82,7 @@ def test_accuracy_is_that_of_the_files(run):
         assert abs(content["accuracy"][name]["difference"]["value"]) <= 1
 
 
-def test_the_checkpoint_is_what_was_exported(run):
+def test_the_checkpoint_and_the_onnx_file_have_the_same_weights(run):
     out, _ = run
     checkpoint = load_checkpoint(out / "sparse.safetensors")
     assert checkpoint.metadata["pattern"] == "2:4"
@@ -263,7 +263,7 @@ def test_other_patterns(digits_checkpoint, cli, tmp_path):
         assert all(sparsity == pytest.approx(zeros, abs=0.02) for sparsity in pruned)
 
 
-def test_training_reports_and_notes_what_it_did(cli, tmp_path):
+def test_training_prints_and_records_its_results(cli, tmp_path):
     out = tmp_path / "trained.safetensors"
     outcome = cli("train", "--model", "simple_cnn", "--epochs", 2, "--out", out, "--json")
     assert outcome.code == 0, outcome.err

@@ -57,7 +57,7 @@ def written(tmp_path, text):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_flag_can_stand_in_a_file_and_the_other_way_round(name, tmp_path):
+def test_flags_of_commands_and_keys_of_files_are_the_same(name, tmp_path):
     command = COMMANDS[name]
     flags = flags_of(command)
     assert {flag.name for flag in flags.values()} == {flag.name for flag in command.params} - {"config", "config_file"}
@@ -151,7 +151,7 @@ def test_lists_are_flags_that_are_repeated(tmp_path):
         ("weights: $OUT/x.safetensors", "weights is in $OUT, the folder of run. Give --weights on the command line."),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(cli, tmp_path, text, message):
+def test_an_error_in_a_file_is_one_line(cli, tmp_path, text, message):
     path = written(tmp_path, text)
     outcome = cli("prune", "--config", path, "--out", tmp_path / "x.safetensors")
     assert outcome.code == 1, outcome.err
@@ -160,7 +160,7 @@ def test_what_is_wrong_is_told_in_one_line(cli, tmp_path, text, message):
     assert message in outcome.err
 
 
-def test_the_command_line_can_give_what_lies_in_the_folder_of_run(tmp_path):
+def test_a_flag_replaces_a_path_in_the_folder_of_run(tmp_path):
     path = written(tmp_path, "weights: $OUT/x.safetensors")
     assert str(parse("prune", "--config", path, "--out", "x", "--weights", "y")["weights"]) == "y"
 
@@ -234,7 +234,7 @@ def test_the_largest_files_are_read_or_refused_soon(tmp_path, piece):
 @given(
     st.one_of(st.binary(max_size=60), st.text(alphabet="ab:-[]{}#&*!|>'\"%@`?, \n\t\\~0", max_size=60).map(str.encode))
 )
-def test_whatever_the_bytes_are_it_is_a_tree_or_one_line(tmp_path_factory, content):
+def test_any_bytes_give_a_tree_or_one_line(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content)
     try:
@@ -251,7 +251,7 @@ VALUES = st.one_of(TEXT, st.lists(TEXT, max_size=3))
 
 
 @given(st.dictionaries(TEXT, st.one_of(VALUES, st.dictionaries(TEXT, VALUES, max_size=3)), min_size=1, max_size=4))
-def test_what_pyyaml_writes_comes_back(tmp_path_factory, content):
+def test_a_file_that_pyyaml_writes_is_read_back(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "content.yaml"
     path.write_text(yaml.safe_dump(content, default_style='"', allow_unicode=True), encoding="utf-8")
 

@@ -21,7 +21,7 @@ def run(cli, checkpoint, folder, *options):
     return json.loads(outcome.out)
 
 
-def test_presets_are_what_they_say():
+def test_the_presets():
     assert preset("balanced") == Quality(PruneSettings(), Workflow())
     assert not preset("fast").settings.refit
     assert preset("best").settings.admm_columns > preset("balanced").settings.admm_columns
@@ -140,7 +140,7 @@ def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tm
         (["--max-disagreement", "1", "--samples", "1198"], "no training images are left"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(cli, digits_checkpoint, tmp_path, options, message):
+def test_an_impossible_request_is_refused_in_one_line(cli, digits_checkpoint, tmp_path, options, message):
     outcome = cli("prune", "--weights", digits_checkpoint, "--out", tmp_path / "x.safetensors", "--quiet", *options)
     assert outcome.code == 1
     assert message in outcome.err

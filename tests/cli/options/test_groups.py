@@ -24,7 +24,7 @@ def test_data_options_are_a_source():
         DataOptions(mean="0.5;1").source()
 
 
-def test_training_options_leave_what_is_not_given_to_the_method():
+def test_training_options_that_are_not_given_are_left_to_the_method():
     assert TrainingOptions(ema=0.0, device="cpu").given() == {"ema": 0.0}
 
 

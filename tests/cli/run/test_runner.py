@@ -118,7 +118,7 @@ def test_before_pruning_predict_looks_at_the_dense_file_and_tells_pruning(tmp_pa
     ]
 
 
-def test_a_section_wins_over_what_flows_and_that_over_the_top(tmp_path):
+def test_a_section_wins_over_files_of_stages_and_these_over_shared_values(tmp_path):
     text = """
     seed: 5
     weights: top.safetensors
@@ -149,7 +149,7 @@ def test_a_section_wins_over_what_flows_and_that_over_the_top(tmp_path):
         ("doctor:\ndemo:", "contains no stage"),
     ],
 )
-def test_what_no_stage_could_do_is_told_before_the_first(cli, tmp_path, monkeypatch, text, message):
+def test_a_wrong_stage_is_refused_before_the_first_one_runs(cli, tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(text)
     outcome = cli("run", "config.yaml", "--out", "out")
@@ -184,14 +184,14 @@ def test_a_run_does_its_stages_and_the_next_none(finished, again):
     assert content["stages"]["verify"]["sparse_layers"] == 2
 
 
-def test_a_stage_is_what_its_command_line_does(finished, tmp_path, cli):
+def test_a_stage_does_the_same_as_its_command_line(finished, tmp_path, cli):
     (train,) = stages(finished / "config.yaml", tmp_path / "other", seed=1)[:1]
     assert cli(*shlex.split(train.line)[1:]).code == 0
     assert sha256(tmp_path / "other/dense.safetensors") == sha256(finished / "out/dense.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told", "ran"),
+    ("old", "new", "message", "ran"),
     [
         ("{samples: 64}", "{samples: 128}", "prune again: samples was 64, is 128", STAGES[1:]),
         (
@@ -204,10 +204,10 @@ def test_a_stage_is_what_its_command_line_does(finished, tmp_path, cli):
         ("data: digits", "data: digits\nquiet: true\nrounds: 9", "", []),
     ],
 )
-def test_what_changed_runs_again_and_what_depends_on_it(again, old, new, told, ran):
+def test_a_changed_stage_and_those_that_depend_on_it_run_again(again, old, new, message, ran):
     outcome = again(old=old, new=new)
     assert outcome.code == 0, outcome.err
-    assert told in outcome.err
+    assert message in outcome.err
     assert outcome.json["ran"] == ran
 
 
@@ -291,7 +291,7 @@ def killed_when_there_is(path, command):
     assert process.wait() == -signal.SIGKILL
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, tmp_path, cli):
+def test_a_killed_run_resumes_and_writes_the_same_bytes(finished, tmp_path, cli):
     """Killed in the middle of its first stage, then behind it."""
     out, config = tmp_path / "out", tmp_path / "config.yaml"
     config.write_text(CHECKPOINTS)

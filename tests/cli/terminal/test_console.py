@@ -31,6 +31,6 @@ def test_steps_of_an_earlier_run_took_no_time(monkeypatch, capsys) -> None:
     ]
 
 
-def test_a_stage_that_comes_again_starts_anew(monkeypatch, capsys) -> None:
+def test_a_repeated_stage_restarts_its_clock(monkeypatch, capsys) -> None:
     lines = _lines(monkeypatch, capsys, [("a", 0, 2), ("a", 2, 2), ("a", 0, 2), ("a", 1, 2)])
     assert lines[-1] == "a 1/2 in 1 min 0 s, about 1 min 0 s left"
