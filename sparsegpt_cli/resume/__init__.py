@@ -1,4 +1,4 @@
-"""Keeps unfinished runs: the output folder, its lock, and the stages that are done.
+"""Keeps unfinished runs: the output folder, its lock, and the finished stages.
 
 May import ``messages`` and the packages below.
 """

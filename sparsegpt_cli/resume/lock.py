@@ -22,6 +22,12 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
     Raises:
         InputError: Another process holds the lock, or the folder cannot be written.
+
+    Example:
+        >>> with locked(Path("run"), "run"), locked(Path("run"), "run"):
+        ...     pass
+        Traceback (most recent call last):
+        sparsegpt_core.errors.InputError: another run writes to run
     """
     with _held(folder / ".lock", folder, folder, what):
         yield
@@ -37,6 +43,13 @@ def locked_file(path: Path, what: str) -> Iterator[None]:
 
     Raises:
         InputError: Another process holds the lock, or the folder cannot be written.
+
+    Example:
+        >>> with locked_file(Path("dense.safetensors"), "training"):
+        ...     Path(".dense.safetensors.lock").exists()
+        True
+        >>> Path(".dense.safetensors.lock").exists()
+        False
     """
     lock = path.with_name(f".{path.name}.lock")
     with _held(lock, path.parent, path, what):

@@ -25,6 +25,12 @@ def staged(out: Path, unfinished: Path | None) -> Iterator[Path]:
 
     Raises:
         InputError: ``out`` is a file, or cannot be written.
+
+    Example:
+        >>> with staged(Path("run"), None) as folder:
+        ...     _ = (folder / "sparse.onnx").write_bytes(b"graph")
+        >>> [path.name for path in Path("run").iterdir()]
+        ['sparse.onnx']
     """
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         raise InputError(f"{out} is not a folder", "Give --out a folder, or a name that is free.")
@@ -41,6 +47,17 @@ def staged(out: Path, unfinished: Path | None) -> Iterator[Path]:
 
 
 def write_manifest(folder: Path, versions: Mapping[str, str | None]) -> None:
-    """Write the digests and sizes of a folder's files, and the versions of the libraries that made them."""
+    """Write the digests and sizes of a folder's files, and the versions of the libraries that made them.
+
+    Raises:
+        InputError: The folder cannot be written.
+
+    Example:
+        >>> Path("exported").mkdir()
+        >>> _ = Path("exported/sparse.onnx").write_bytes(b"graph")
+        >>> write_manifest(Path("exported"), {"torch": "2.7.0"})
+        >>> sorted(path.name for path in Path("exported").iterdir())
+        ['manifest.json', 'sparse.onnx']
+    """
     files = {path.name: file_record(path) for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES}
     write_json(folder / MANIFEST, {"tool_version": __version__, "versions": versions, "files": files})

@@ -24,6 +24,14 @@ class StageStore:
         files: The folder that the stages write to.
         records: The folder of the results; None keeps nothing.
         keys: For each stage, what its result depends on. A result is used only under the same key.
+
+    Example:
+        >>> Path("files").mkdir()
+        >>> stages = StageStore(Path("files"), Path("stages"), {"export": "opset 17"})
+        >>> stages.once("export", lambda: {"nodes": 12})
+        {'nodes': 12}
+        >>> StageStore(Path("files"), Path("stages"), {"export": "opset 17"}).once("export", dict)
+        {'nodes': 12}
     """
 
     def __init__(self, files: Path, records: Path | None, keys: Mapping[str, str]) -> None:

@@ -38,6 +38,14 @@ def open_unfinished_run(out: Path, identity: Mapping[str, Any], messages: Messag
 
     Raises:
         InputError: Another run writes to ``out``, or the folder cannot be made.
+
+    Example:
+        >>> from sparsegpt_cli.messages import SILENT
+        >>> with open_unfinished_run(Path("sparse.safetensors"), {"samples": 512}, SILENT) as folder:
+        ...     folder.name
+        'sparse.safetensors.unfinished'
+        >>> folder.exists()
+        False
     """
     folder = out.with_name(f"{out.name}.unfinished")
     with locked(folder, "run"):

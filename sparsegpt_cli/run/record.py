@@ -1,4 +1,4 @@
-"""``run.json``: what each stage of a run was given, read and wrote, and so whether it must run again."""
+"""``run.json``: options, inputs and outputs of the finished stages of a run, to decide which stages run again."""
 
 from __future__ import annotations
 
@@ -21,28 +21,33 @@ _FIELDS = {"tool_version": str, "options": dict, "reads": dict, "writes": dict, 
 _COMPANIONS = (".data", ".json")  # an ONNX file's large weights, a plan's sidecar
 
 Stamps = Mapping[Path, tuple[int, int, int]]
-"""Files with what changes when they are written: time, size and inode."""
+"""For each file the values that change when it is written: modification time, size and inode."""
 
 
 @dataclass(frozen=True)
 class _Done:
-    """A finished stage. Files are named from ``$OUT`` where they lie in it; their values are SHA-256."""
+    """A finished stage. The names of files in the run's folder start with ``$OUT``."""
 
     tool_version: str
+    """The version that ran the stage."""
     options: dict[str, Any]
+    """The value of each option."""
     reads: dict[str, str]
+    """The SHA-256 of each file that the stage read."""
     writes: dict[str, str]
+    """The SHA-256 of each file that the stage wrote."""
     result: dict[str, Any]
+    """The result of the stage, as JSON."""
 
 
 class RunRecord:
-    """What is done in a run's folder.
+    """The finished stages in a run's folder.
 
     Args:
         out: The folder.
 
     Raises:
-        InputError: Its record is damaged.
+        InputError: Its ``run.json`` is damaged.
     """
 
     def __init__(self, out: Path) -> None:
@@ -50,7 +55,7 @@ class RunRecord:
         self._done = _parse(self._path) if self._path.exists() else {}
 
     def changes(self, stage: Stage) -> list[str] | None:
-        """Return why a stage that was done must run again: nothing where it need not; None where it was never done."""
+        """Return why a finished stage must run again; empty if it need not, None if it is not finished."""
         done = self._done.get(stage.name)
         if done is None:
             return None
@@ -62,20 +67,26 @@ class RunRecord:
         return changes + _changed_files(done.writes, written, "is not what it wrote")
 
     def reads(self, stage: Stage) -> dict[str, str]:
-        """Return the digests of the files that a stage's options name. Data sets in folders are taken as they are."""
+        """Return the SHA-256 of each file that a stage's options name. Data sets in folders are not checked."""
         named = (value for key, value in stage.options.items() if key not in OUTPUTS)
         paths = sorted({path for value in named for path in self._files(value)})
         return {self._name(path): digest for path in paths if (digest := _digest(path))}
 
     def result(self, name: str) -> dict[str, Any]:
-        """Return what a stage that is done told."""
+        """Return the result of a finished stage."""
         return self._done[name].result
 
     def keep(self, stage: Stage, reads: dict[str, str], written: Sequence[Path], result: dict[str, Any]) -> None:
-        """Note a stage that has just finished. What it wrote over is no longer an earlier stage's.
+        """Record a stage that has just finished. A file that it overwrote no longer belongs to an earlier stage.
+
+        Args:
+            stage: The stage.
+            reads: The value of :meth:`reads` before the stage ran.
+            written: The files that the stage wrote.
+            result: The result of the stage, as JSON can express it.
 
         Raises:
-            InputError: The record cannot be written.
+            InputError: ``run.json`` cannot be written.
         """
         writes = {self._name(path): digest for path in sorted(written) if (digest := _digest(path))}
         for earlier in stage.after:
@@ -86,13 +97,13 @@ class RunRecord:
         write_json(self._path, {"stages": {name: asdict(done) for name, done in self._done.items()}})
 
     def _files(self, value: Any) -> Iterator[Path]:
-        """The files that an option's value may name, with what belongs to them."""
+        """Give the files that an option's value may name, with their companions."""
         if isinstance(value, list):
             for each in value:
                 yield from self._files(each)
         elif isinstance(value, str) and value:
             path = self._place(value.removeprefix("npz:"))
-            if path == self._out:  # what report reads
+            if path == self._out:  # report reads the JSON files of the folder
                 yield from (each for each in path.glob("*.json") if each.name != _NAME)
             else:
                 yield from (path, *(path.parent / f"{path.name}{end}" for end in _COMPANIONS))
@@ -106,7 +117,7 @@ class RunRecord:
 
 
 def stamps(out: Path) -> Stamps:
-    """Return the files in a run's folder, without hidden ones and the record."""
+    """Return the stamps of the files in a run's folder, without hidden files and ``run.json``."""
     found = {}
     for path in out.rglob("*"):
         inside = path.relative_to(out)
@@ -124,7 +135,7 @@ def _parse(path: Path) -> dict[str, _Done]:
             for name, each in stages.items()
         }
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not the record of a run", "Delete it, and every stage runs again.") from error
+        raise InputError(f"{path} is not the record of a run", "Delete it. Every stage then runs again.") from error
 
 
 def _changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -149,7 +160,7 @@ def _shown(value: Any) -> str:
 
 
 def _digest(path: Path) -> str | None:
-    """Return a file's SHA-256, read again only where it was written since; None where no file can be read."""
+    """Return a file's SHA-256, from a cache if the file has not changed; None if it cannot be read."""
     try:
         if not path.is_file():
             return None

@@ -19,7 +19,13 @@ __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint."""
+    """The content of a checkpoint.
+
+    Example:
+        >>> import torch
+        >>> Checkpoint({"weight": torch.ones(4, 2)}, "0" * 64).metadata
+        {}
+    """
 
     state: dict[str, Tensor]
     """The weights, by name."""

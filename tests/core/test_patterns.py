@@ -1,4 +1,4 @@
-"""Helpers that several test files share."""
+"""Patterns are parsed, and violations of them found, as a walk over all groups finds them."""
 
 from __future__ import annotations
 

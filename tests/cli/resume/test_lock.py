@@ -1,4 +1,4 @@
-"""One process at a time, however the last one ended."""
+"""One process at a time holds a lock, even after its last holder was killed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(lock, tmp_path):
         pass
 
 
-def test_a_file_s_lock_leaves_nothing(tmp_path):
+def test_the_lock_of_a_file_is_removed(tmp_path):
     path = tmp_path / "new" / "net.safetensors"
     with locked_file(path, "training"):
         assert [each.name for each in path.parent.iterdir()] == [".net.safetensors.lock"]
@@ -56,7 +56,7 @@ def test_a_file_s_lock_leaves_nothing(tmp_path):
         pass
 
 
-def test_a_lock_that_its_holder_just_removed_is_none(tmp_path, monkeypatch):
+def test_a_lock_that_its_holder_just_removed_is_not_a_lock(tmp_path, monkeypatch):
     """The holder of a file's lock removes it. A process that opened it before then holds a lock that nobody sees."""
     path = tmp_path / "net"
 

@@ -1,4 +1,4 @@
-"""A run that is killed goes on behind the stages that it had finished; what has changed since is done again."""
+"""A killed run resumes after its last finished stage; stages that a change affects run again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def places(tmp_path):
     return files, tmp_path / "stages"
 
 
-def test_a_stage_runs_once_and_tells_the_same_again(places):
+def test_a_stage_runs_once_and_returns_the_same_result_again(places):
     files, _ = places
     told = StageStore(*places, {"a": "1"}).once("a", write(files, "a.onnx"))
     assert told == {"wrote": "a.onnx", "pair": [1, 2]}
@@ -48,7 +48,7 @@ def test_a_stage_runs_once_and_tells_the_same_again(places):
 
 
 @pytest.mark.parametrize("keys", [{"a": "2", "b": "1"}, {"b": "1"}])
-def test_files_of_what_changed_or_is_no_longer_asked_for_go(places, keys):
+def test_files_of_changed_or_dropped_stages_are_removed(places, keys):
     files, _ = places
     stages = StageStore(*places, {"a": "1", "b": "1"})
     stages.once("a", write(files, "a.onnx"))
@@ -93,7 +93,7 @@ def job(digits_checkpoint):
     return make
 
 
-def test_only_what_a_change_touches_is_done_again(job, tmp_path, monkeypatch):
+def test_only_the_stages_that_a_change_affects_run_again(job, tmp_path, monkeypatch):
     done = []
     once = StageStore.once
 

@@ -117,7 +117,7 @@ def test_weights_that_do_not_fit():
             load_into(model, wrong)
 
 
-def test_integers_lie_beside_their_weights(tmp_path):
+def test_int8_weights_belong_to_their_checkpoint(tmp_path):
     path = tmp_path / "sparse.safetensors"
     save_checkpoint(path, STATE, {})
     assert load_int8(path) == {}

@@ -23,14 +23,14 @@ def together(*arguments, cwd):
 
 @pytest.mark.parametrize("count", [0, 1, 5, 64, 129])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_shares_are_everything_once(count, size):
+def test_shares_cover_everything_once(count, size):
     shares = [World(rank, size).share(count) for rank in range(size)]
     assert [i for share in shares for i in range(count)[share]] == list(range(count))
     assert max(s.stop - s.start for s in shares) - min(s.stop - s.start for s in shares) <= 1
 
 
 @pytest.mark.parametrize(("samples", "size"), [(256, 2), (100, 3), (3, 2), (33, 2), (2, 4)])
-def test_samples_are_shared_by_whole_batches_where_there_are_enough(samples, size):
+def test_samples_are_shared_by_whole_batches_if_there_are_enough(samples, size):
     shares = [World(rank, size).share_samples(samples, 32) for rank in range(size)]
     assert [i for share in shares for i in range(samples)[share]] == list(range(samples))
     if samples > 32 * size:
@@ -53,7 +53,7 @@ def test_two_processes_prune_to_the_same_bits_as_one(cli, digits_checkpoint, tmp
     assert settings["processes"] == 2
 
 
-def test_a_process_that_fails_ends_all_with_one_message(digits_checkpoint, tmp_path):
+def test_a_failing_process_ends_all_with_one_message(digits_checkpoint, tmp_path):
     # Three images for two processes of which the first gets one and the second two; the second's are infinite.
     images = np.ones((3, 1, 8, 8), dtype=np.float32)
     images[1:] = np.inf

@@ -17,7 +17,7 @@ def test_used_and_peak_see_an_allocation():
         assert peak_memory(CPU) >= used_memory(CPU) - (4 << 20)
 
 
-def test_a_containers_limit_counts(monkeypatch, tmp_path):
+def test_the_memory_limit_of_a_container_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     free = available_memory(CPU)
     assert 0 < free <= psutil.virtual_memory().total

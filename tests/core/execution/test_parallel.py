@@ -23,13 +23,13 @@ def test_results_come_in_order_and_every_call_has_one_thread(threads):
     assert torch.get_num_threads() == threads
 
 
-def test_spare_threads_go_to_the_calls_there_are(threads):
+def test_spare_threads_are_shared_among_the_calls(threads):
     own = each(lambda _: torch.get_num_threads(), [0, 1], CPU, spare=True)
     assert own == [max(1, threads // 2)] * 2
     assert workers(2, CPU) == min(2, threads)
 
 
-def test_calls_run_side_by_side():
+def test_calls_run_at_the_same_time():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -45,7 +45,7 @@ def test_nothing_is_recorded_for_gradients(threads):
         assert not any(result.requires_grad for result in each(lambda factor: weight * factor, [1, 2, 3], CPU))
 
 
-def test_the_first_error_comes_through(threads):
+def test_the_first_error_is_raised(threads):
     def fail(item):
         if item == 2:
             raise ValueError("two")

@@ -5,7 +5,7 @@ from sparsegpt_core.execution import full_precision
 
 
 @pytest.mark.parametrize(("tf32", "precision"), [(False, "highest"), (True, "high")])
-def test_tf32_is_off_unless_asked_for_and_put_back(tf32, precision):
+def test_tf32_is_off_by_default_and_restored(tf32, precision):
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     with full_precision(tf32):
         assert torch.get_float32_matmul_precision() == precision
@@ -13,7 +13,7 @@ def test_tf32_is_off_unless_asked_for_and_put_back(tf32, precision):
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
 
 
-def test_it_is_put_back_after_an_error():
+def test_the_precision_is_restored_after_an_error():
     before = torch.get_float32_matmul_precision()
     with pytest.raises(RuntimeError), full_precision(tf32=True):
         raise RuntimeError

@@ -37,7 +37,7 @@ def test_atomic_path_leaves_the_old_file_when_interrupted(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_writing_where_one_may_not(tmp_path):
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "inside.json"):
         with pytest.raises(InputError, match="cannot write"):
@@ -111,7 +111,7 @@ def write_and_die(path, writing):
         time.sleep(60)
 
 
-def test_what_a_killed_process_was_writing_goes_with_the_next_writer(tmp_path):
+def test_the_next_writer_removes_the_temporary_files_of_a_killed_process(tmp_path):
     path = tmp_path / "[a].json"
     context = multiprocessing.get_context("spawn")
     writing = context.Event()

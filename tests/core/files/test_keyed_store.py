@@ -58,6 +58,6 @@ def test_a_foreign_record_is_not_found(store, record):
     assert store.entry("a") is None
 
 
-def test_the_names_of_what_changed():
+def test_changed_names_are_sorted():
     assert changed_names({"a": 1, "b": (2,), "c": 3}, {"b": [2], "c": 4, "d": 5, "e": None}) == ["a", "c", "d"]
     assert Entry({}, {}).files == {}

@@ -1,4 +1,4 @@
-"""A pruning run that is killed goes on behind the layers that it had finished, to the same bits."""
+"""A killed pruning run resumes after its last finished layer, to the same bits."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def same(
     ],
 )
 @pytest.mark.parametrize("traced", [True, False])
-def test_it_goes_on_to_the_same_bits_wherever_it_was_killed(tmp_path, solved, settings, options, traced) -> None:
+def test_a_killed_run_resumes_to_the_same_bits_after_any_layer(tmp_path, solved, settings, options, traced) -> None:
     whole = prune(None, settings, options=options, traced=traced)
     layers = list(solved)
     assert len(layers) >= 3
@@ -125,7 +125,7 @@ def test_it_goes_on_to_the_same_bits_wherever_it_was_killed(tmp_path, solved, se
         assert solved == layers[count:]
 
 
-def test_magnitude_is_kept_too(tmp_path) -> None:
+def test_layers_pruned_by_magnitude_are_kept_too(tmp_path) -> None:
     settings = PruneSettings(method="magnitude")
     with pytest.raises(Killed):
         prune(tmp_path, settings, kill_after=1)
@@ -133,7 +133,7 @@ def test_magnitude_is_kept_too(tmp_path) -> None:
     same(prune(tmp_path, settings), prune(None, settings))
 
 
-def test_other_settings_weights_or_images_start_anew(tmp_path, solved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_weights_or_images_use_no_kept_layer(tmp_path, solved, monkeypatch: pytest.MonkeyPatch) -> None:
     prune(tmp_path)
     layers = list(solved)
     solved.clear()
@@ -190,7 +190,7 @@ def interrupt(out: Path, identity: dict[str, Any]) -> None:
     assert folder.is_dir()
 
 
-def test_a_run_locks_its_place_and_leaves_nothing_behind(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_locks_its_folder_and_removes_it_at_the_end(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     out, console = tmp_path / "out", Console()
     with open_unfinished_run(out, {"samples": 1}, console) as folder:
         finish_a_layer(folder)
@@ -253,7 +253,7 @@ def test_layers_of_an_earlier_version_are_computed_again(tmp_path, solved) -> No
     assert solved == layers
 
 
-def test_what_changed_since_is_said(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_settings_are_reported(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupt(tmp_path / "out", {"samples": 1, "seed": 0})
     interrupt(tmp_path / "out", {"samples": 2, "seed": 0})
     assert "had other settings (samples)" in capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_what_changed_since_is_said(tmp_path, capsys: pytest.CaptureFixture[str]
         assert "had other settings (seed)" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_input_error(tmp_path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(InputError, match="cannot write to"),

@@ -54,7 +54,7 @@ def test_other_sources(spec, tmp_path, monkeypatch):
         ("math:sqrt", "building math:sqrt failed: TypeError"),
     ],
 )
-def test_names_that_lead_nowhere(spec, message):
+def test_unknown_names_are_refused(spec, message):
     with pytest.raises((ModelError, MissingDependencyError), match=message) as caught:
         build_model(spec, ModelShape((3, 32, 32), 10))
     assert "\n" not in str(caught.value)

@@ -51,7 +51,7 @@ FULL = [
 ]
 ELSEWHERE = [
     Row("no space", "prune-export --out …", "cannot write …: No space left on device. Give a folder you may write to, with space left.", test="cli/commands/test_bad_input.py::test_a_full_disk_leaves_nothing"),
-    Row("another run is in the folder", "prune-export --out …", "another run writes to …. Wait for it, or give another --out.", test="core/pruning/test_layer_store.py::test_a_run_locks_its_place_and_leaves_nothing_behind"),
+    Row("another run is in the folder", "prune-export --out …", "another run writes to …. Wait for it, or give another --out.", test="core/pruning/test_layer_store.py::test_a_run_locks_its_folder_and_removes_it_at_the_end"),
     Row("interrupted: Ctrl-C or SIGTERM", "prune-export --out …", "interrupted. Finished files are kept. No file is half-written.", code=130, left="what was there before", test="cli/commands/test_bad_input.py::test_an_interrupted_run_leaves_the_old_output"),
     Row("a name that is not UTF-8", "verify …", "no file at ��.onnx. Give the path of an .onnx file.", test="errors/test_files.py::test_names_that_are_not_utf_8"),
 ]
