@@ -36,7 +36,7 @@ def label(name: str) -> str:
 
     Example:
         >>> label("features.denseblock1.denselayer1.layers.norm1.conv")
-        '…enseblock1.denselayer1.layers.norm1.conv'
+        '…nseblock1.denselayer1.layers.norm1.conv'
     """
     return name if len(name) <= _MAX_LABEL_LETTERS else "…" + name[1 - _MAX_LABEL_LETTERS :]
 
