@@ -1,4 +1,4 @@
-"""Compares dense with sparse: builds the arms' engines, times them, and judges the result.
+"""Compares dense with sparse: builds the engines of three arms, times them, and judges the result.
 
 May import ``explain``, ``measure`` and below.
 """

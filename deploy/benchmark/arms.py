@@ -1,4 +1,4 @@
-"""The three arms of a comparison as engines: A dense, B sparse weights alone, C sparse weights and sparse kernels."""
+"""The three arms of a comparison: A dense weights, B sparse weights on dense kernels, C on sparse kernels."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ ARMS = {"A": ("dense", False), "B": ("sparse", False), "C": ("sparse", True)}
 
 @dataclass(frozen=True)
 class Arms:
-    """The engines of every arm, by ``A``, ``B`` and ``C``: as often as each was built, and open."""
+    """The open engines of the arms ``A``, ``B`` and ``C``."""
 
     builds: Mapping[str, List[BuildResult]]
+    """The builds of each arm."""
     sessions: Mapping[str, List[TensorRTSession]]
+    """The open session of each build."""
 
 
 @contextlib.contextmanager
@@ -41,24 +43,24 @@ def open_arms(
 ) -> Iterator[Arms]:
     """Build all engines, then open them.
 
-    Tactic choice is noisy: layers that arms have in common get the same kernels from one timing cache, and the next
-    rebuild times all of them anew.
+    The builder's tactic choice is noisy. The arms of one rebuild share a timing cache, so common layers get the same
+    kernels; the next rebuild has a new cache and times all tactics again.
 
     Args:
         dense: The dense ONNX file.
         sparse: Its pruned version.
-        settings: Of every build; ``sparse`` and ``timing_cache`` are the arms' own.
-        rebuilds: How often each engine is built.
-        plans: Where ``A1.plan``, ``B1.plan`` and so on are kept; None to keep none.
-        progress: Told of every build, stage ``engines``.
+        settings: Settings of all builds. The arms set ``sparse`` and ``timing_cache``.
+        rebuilds: Builds of each engine.
+        plans: The folder for ``A1.plan``, ``B1.plan`` and so on; None to keep no plans.
+        progress: Receives the stage ``engines``, once per build.
 
     Raises:
         InputError: A file or a setting does not fit, or the GPU fails.
         ModelError: An engine cannot be built or loaded.
-        MissingDependencyError: No backend, no Polygraphy or no PyCUDA.
+        MissingDependencyError: No backend, Polygraphy or PyCUDA is installed.
     """
     if rebuilds < 1:
-        raise InputError(f"cannot build engines {rebuilds} times", "Give at least 1.")
+        raise InputError(f"cannot build engines {rebuilds} times", "Set `rebuilds` to at least 1.")
     with contextlib.ExitStack() as cleanup:
         scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sparsegpt-trt.")))
         files, folder = {"dense": dense, "sparse": sparse}, plans or scratch

@@ -1,4 +1,4 @@
-"""Whether a result passes."""
+"""Limits that a result must meet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ __all__ = ["failed_gate"]
 def failed_gate(
     result: BenchmarkResult, max_drop: Optional[float] = None, min_speedup: Optional[float] = None
 ) -> Optional[str]:
-    """Say why a result does not pass, or return None.
+    """Return why a result fails the limits, or None if it passes.
 
     Args:
-        result: What was measured.
-        max_drop: The most top-1 accuracy that may be lost, in percentage points.
-        min_speedup: The least speed-up of the sparse engine over the dense one.
+        result: The benchmark's result.
+        max_drop: The largest allowed loss of top-1 accuracy, in percentage points.
+        min_speedup: The smallest allowed speed-up of the sparse engine over the dense one.
+
+    Example:
+        >>> failed_gate(result, max_drop=0.5, min_speedup=1.1)  # doctest: +SKIP
+        'the speed-up is 1.04, 1.1 is required'
     """
     reasons = []
     difference, speedup = result.difference, result.speedup["A_to_C"]

@@ -1,4 +1,4 @@
-"""Build, time and explain the arms' engines."""
+"""Builds, times and explains the engines of the three arms."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ __all__ = ["ArmMeasurements", "EngineSettings", "measure_engines"]
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How engines are built and timed.
-
-    Args:
-        build: Of every engine; without ``shapes`` there, min, opt and max are the shape that is timed.
-        regime: What a sample is the time of; its batch is that of the images.
-        batches: Images in an inference; none for the batch of ``shapes`` or the models' fixed one, else 8. For each
-            number engines of their own are built, at their best there.
-        rebuilds: How often each engine is built.
-        plans: Where the plans are kept; None to keep none.
-        rounds: Rounds of latency; see ``measure_latency``.
-        iterations: Timed calls per engine and round.
-        warmup: The least of untimed calls per engine.
-        seed: Of the bootstrap.
-    """
+    """How to build and time engines."""
 
     build: BuildSettings = field(default_factory=BuildSettings)
+    """Settings of all builds. Without ``shapes``, min, opt and max are the timed shape."""
     regime: Regime = field(default_factory=lambda: Regime("gpu", transfers=False, cuda_graph=True))
+    """What one sample measures. Its batch is replaced by the number of images."""
     batches: Tuple[int, ...] = ()
+    """Images in one inference; each number gets its own engines. Empty for the batch of ``shapes`` or a fixed one."""
     rebuilds: int = 2
+    """Builds of each engine."""
     plans: Optional[Path] = None
+    """The folder for the plans; None to keep none."""
     rounds: int = 20
+    """Rounds of ``measure_latency``."""
     iterations: int = 10
+    """Timed calls per engine and round."""
     warmup: int = 5
+    """Untimed calls per block of the warm-up."""
     seed: int = 0
+    """Seed of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class ArmMeasurements:
-    """What the arms' engines gave, all but their accuracy.
-
-    ``builds`` has every build by arm. Layers are explained, and timed (``layer_times``, in milliseconds), in the first
-    engine of B and of C. ``gpu`` is what NVML told meanwhile, ``warnings`` what makes the figures doubtful.
-    """
+    """Measurements of the arms' engines, without their accuracy."""
 
     builds: Mapping[str, Sequence[BuildResult]]
+    """All builds of each arm."""
     latency: LatencyReport
+    """Latency by arm."""
     speedup: Mapping[str, Ratio]
+    """``A_to_C``: over the dense model. ``B_to_C``: of the sparse kernels alone."""
     layer_times: Mapping[str, Mapping[str, float]]
+    """Median milliseconds of each engine layer, in the first engines of B and C."""
     explanation: Explanation
+    """The explanation of the first engines of B and C."""
     gpu: Optional[Mapping[str, Any]]
+    """The GPU's clocks, power and temperature during timing, from ``GPUMonitor``."""
     environment: Mapping[str, Any]
+    """The machine, as ``describe_environment`` returns it."""
     warnings: Tuple[str, ...]
+    """Sentences about causes for doubt in the numbers."""
 
     @property
     def runtime(self) -> str:
-        """Who ran the engines, and where."""
+        """The backend, its version and the GPU."""
         build, gpu = self.builds["A"][0], self.environment["gpu"]
         return f"{build.backend} {build.backend_version} on {gpu['name'] if gpu else 'an unknown GPU'}"
 
@@ -82,19 +82,25 @@ def measure_engines(
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
 ) -> ArmMeasurements:
-    """Build and time the arms' engines, without a look at their accuracy.
+    """Build and time the arms' engines, without measuring their accuracy.
 
     Args:
         dense: The dense ONNX file.
         sparse: Its pruned version.
-        images: One inference's, (N, C, H, W).
-        input_name: The graphs' name for them.
-        settings: How engines are built and timed; its batch is that of the images.
-        progress: Told of the stages ``engines``, ``latency`` and ``layers``.
+        images: The images of one inference, (N, C, H, W).
+        input_name: The name of the graphs' input.
+        settings: How to build and time; the batch is the number of images.
+        progress: Receives the stages ``engines``, ``latency`` and ``layers``.
 
     Raises:
         InputError: A file, the images or a setting does not fit, or the GPU fails.
-        MissingDependencyError: A backend, Polygraphy or PyCUDA is not installed.
+        MissingDependencyError: No backend, Polygraphy or PyCUDA is installed.
+
+    Example:
+        >>> images = np.zeros((8, 3, 224, 224), np.float32)
+        >>> found = measure_engines(Path("dense.onnx"), Path("sparse.onnx"), images, "input")  # doctest: +SKIP
+        >>> found.speedup["A_to_C"].ratio  # doctest: +SKIP
+        1.12
     """
     settings, dense, sparse = settings or EngineSettings(), OnnxFile.of(dense), OnnxFile.of(sparse)
     with open_timed_arms(dense, sparse, images, input_name, settings, progress) as arms:
@@ -109,6 +115,7 @@ def open_timed_arms(
     settings: EngineSettings,
     progress: Progress,
 ) -> ContextManager[Arms]:
+    """Open the arms with engines for the images' shape, unless the settings name other shapes."""
     shapes = settings.build.shapes or {input_name: (images.shape, images.shape, images.shape)}
     return open_arms(dense, sparse, replace(settings.build, shapes=shapes), settings.rebuilds, settings.plans, progress)
 
@@ -116,6 +123,7 @@ def open_timed_arms(
 def measure_open_arms(
     arms: Arms, sparse: OnnxFile, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress
 ) -> ArmMeasurements:
+    """Time the open engines of all arms, and explain the first ones of B and C."""
     latency, gpu = _time(arms, images, settings, progress)
     times, engines = {}, {arm: arms.sessions[arm][0] for arm in ("B", "C")}
     progress("layers", 0, len(engines))
@@ -165,6 +173,6 @@ def _warnings(arms: Arms, latency: LatencyReport, gpu: Optional[Mapping[str, Any
         yield latency.regime.note
     if latency.unsettled:
         yield f"not warm when timing began: {', '.join(latency.unsettled)}"
-    throttled = set((gpu or {}).get("throttled") or ()) - {"applications_clocks_setting"}  # clocks locked by hand
+    throttled = set((gpu or {}).get("throttled") or ()) - {"applications_clocks_setting"}  # the user locked the clocks
     if throttled:
         yield f"the GPU's clocks were held back: {', '.join(sorted(throttled))}"

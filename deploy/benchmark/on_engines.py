@@ -1,4 +1,4 @@
-"""Dense against sparse on engines: three arms, timed in turns, their accuracy, and an explanation for every layer."""
+"""Compares dense with sparse on engines: latency of three arms, accuracy, and an explanation for each layer."""
 
 from __future__ import annotations
 
@@ -30,19 +30,24 @@ def benchmark_engines(
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
 ) -> BenchmarkResult:
-    """Compare two ONNX files as engines, and their accuracy also with ONNX Runtime.
+    """Compare two ONNX files as engines. Accuracy is also measured with ONNX Runtime.
 
     Args:
-        dense: The reference.
+        dense: The dense ONNX file, the reference.
         sparse: Its pruned version.
-        batches: Evaluation images (N, C, H, W), normalised, with labels (N) or None.
-        settings: How engines are built and timed.
-        progress: Told of the stages ``engines``, ``latency``, ``layers`` and ``accuracy``.
+        batches: Normalised evaluation images (N, C, H, W) with labels (N) or None.
+        settings: How to build and time engines.
+        progress: Receives the stages ``engines``, ``latency``, ``layers`` and ``accuracy``.
 
     Raises:
         InputError: A file, the images or a setting does not fit, or the GPU fails.
-        NumericsError: A model gives NaN or infinity.
+        NumericsError: A model returns NaN or infinity.
         MissingDependencyError: onnxruntime, a backend, Polygraphy or PyCUDA is not installed.
+
+    Example:
+        >>> result = benchmark_engines(Path("dense.onnx"), Path("sparse.onnx"), batches)  # doctest: +SKIP
+        >>> result.speedup["A_to_C"]  # doctest: +SKIP
+        Ratio(ratio=1.12, low=1.10, high=1.14)
     """
     settings = settings or EngineSettings()
     references: Dict[str, Session] = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
@@ -50,7 +55,7 @@ def benchmark_engines(
     first, batches = first_images(batches)
     images, *further = _timed_images(references, first, settings)
     for session in references.values():
-        session.run(images)  # a misfit shows before engines are built
+        session.run(images)  # images that do not fit fail before engines are built
     dense_file, sparse_file, input_name = OnnxFile(dense), OnnxFile(sparse), references["dense"].input_name
     with open_timed_arms(dense_file, sparse_file, images, input_name, settings, progress) as arms:
         measured = measure_open_arms(arms, sparse_file, images, settings, progress)
@@ -80,19 +85,19 @@ def benchmark_engines(
 def _timed_images(
     references: Mapping[str, Session], first: npt.NDArray[Any], settings: EngineSettings
 ) -> List[npt.NDArray[Any]]:
-    """Take images of the shapes that the engines are built to be best at."""
+    """Return images of the opt shape of each batch's engines."""
     shapes, session = settings.build.shapes, references["dense"]
     batches: Sequence[Optional[int]] = settings.batches or (None,)
     if shapes is None:
         return [latency_images(references, first, batch, DEFAULT_BATCHES[1]) for batch in batches]
     if len(batches) > 1:
-        raise InputError("engines of given shapes are timed at one batch, their opt shape's", "Leave --shapes out.")
+        raise InputError("engines of given shapes are timed at one batch, their opt shape's", "Leave out `shapes`.")
     _, best, _ = resolve_shapes({session.input_name: session.input_shape}, shapes)[session.input_name]
     images = latency_images(references, first, batches[0] or best[0])
     if images.shape != best:
         raise InputError(
             f"images of shape {images.shape} are not the opt shape {best}",
-            "An engine is timed at its opt shape: let --shapes and --batch agree, and fit the data.",
+            "An engine is timed at its opt shape. Make `shapes`, `batch` and the data agree.",
         )
     return [images]
 

@@ -1,4 +1,4 @@
-"""What a comparison of dense with sparse found."""
+"""The result of a comparison of dense with sparse."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ __all__ = ["BenchmarkResult", "Timed", "accuracy_sentence", "describe_models"]
 
 @dataclass(frozen=True)
 class Timed:
-    """Latency and speed-up with one number of images in a call; ``verdict`` where engines tell one."""
+    """Latency and speed-up at one batch."""
 
     latency: LatencyReport
+    """Latency of all versions."""
     speedup: Mapping[str, Optional[Ratio]]
+    """Speed-ups by name, such as ``A_to_C``; None where not measured."""
     verdict: str = ""
+    """The explanation's verdict; empty without engines."""
     warnings: Tuple[str, ...] = ()
+    """Sentences about causes for doubt in the numbers."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as ``benchmark --json`` prints them."""
@@ -40,26 +44,28 @@ class Timed:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """A comparison of dense with sparse.
-
-    ``accuracy`` has ``dense`` and ``sparse`` on ONNX Runtime and, where engines were built, the arms ``A`` (dense
-    weights), ``B`` (sparse weights, sparse flag off) and ``C`` (flag on). ``timed`` has the batches that were asked
-    for, in their order; all else is told of the first. Its ``speedup`` maps ``A_to_C``, ``B_to_C`` and, on a runtime
-    without sparse kernels, ``dense_to_sparse``; None stands for what was not measured. Of engines alone are
-    ``explanation``, ``layer_times`` (of B and C, in milliseconds), ``engines`` (how each was built) and ``gpu`` (its
-    clocks meanwhile).
-    """
+    """A comparison of dense with sparse. The last four fields need engines and describe the first batch."""
 
     runtime: str
+    """The runtime, its version and the device."""
     accuracy: AccuracyReport
+    """Accuracy of ``dense`` and ``sparse`` on ONNX Runtime, and of the engines of arms ``A``, ``B`` and ``C``."""
     timed: Sequence[Timed]
+    """Latency and speed-up at each requested batch."""
     verdict: str
+    """The result in a few sentences."""
     models: Mapping[str, Mapping[str, str]]
+    """Path and SHA-256 of both files."""
     environment: Mapping[str, Any]
+    """The machine, as ``describe_environment`` returns it."""
     explanation: Optional[Explanation] = None
+    """The explanation for each layer."""
     layer_times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Median milliseconds of each engine layer of arms B and C."""
     engines: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Facts about each build, by arm."""
     gpu: Optional[Mapping[str, Any]] = None
+    """The GPU's clocks, power and temperature during timing."""
 
     @property
     def speedup(self) -> Mapping[str, Optional[Ratio]]:
@@ -68,17 +74,17 @@ class BenchmarkResult:
 
     @property
     def warnings(self) -> Tuple[str, ...]:
-        """What makes the figures doubtful, of any batch."""
+        """Sentences about causes for doubt in the numbers, of all batches."""
         return tuple(dict.fromkeys(text for timed in self.timed for text in timed.warnings))
 
     @property
     def difference(self) -> Optional[Difference]:
-        """By how much what ships, the sparse engine or else the sparse file, is more accurate than the dense file."""
+        """Top-1 accuracy of the sparse engine (without engines: of the sparse file) minus the dense file's."""
         arms = self.accuracy.arms
         return arms.get("C", arms["sparse"]).difference
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON that `benchmark --json` prints."""
+        """Return the fields as ``benchmark --json`` prints them."""
         difference = self.difference
         return {
             **self.timed[0].to_json(),
@@ -103,7 +109,7 @@ def describe_models(dense: OnnxFile, sparse: OnnxFile) -> dict[str, dict[str, st
 
 
 def accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
-    """Say how accurate both are, and whether they differ."""
+    """Return a sentence with both accuracies and their difference."""
     if dense.top1 is None or sparse.top1 is None or sparse.difference is None:
         return (
             f"Accuracy is unknown without labels; the sparse model's top-1 class differs on "

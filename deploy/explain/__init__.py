@@ -1,4 +1,4 @@
-"""Says of each layer whether a sparse kernel runs it, what it gains, and why not.
+"""Explains for each layer whether a sparse kernel runs it, what it gains, and why not.
 
 May import ``measure``, ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 """

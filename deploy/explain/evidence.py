@@ -1,4 +1,4 @@
-"""What is known of one engine, from its build, its log, its inspector and its profiler."""
+"""What is known of one engine: from its build, its log, its inspector and its profiler."""
 
 from __future__ import annotations
 
@@ -14,29 +14,26 @@ from sparsegpt_core.reasons import Reason
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one engine; what is not known is left out.
-
-    Args:
-        sparse_flag: Whether the builder was allowed sparse kernels.
-        has_sparse_kernels: Whether the graph holds a precision with 2:4 kernels (``Graph.has_sparse_kernels``).
-        compute_capability: Of the GPU, such as ``8.6``.
-        log: What the build log says.
-        memory_skips: How many tactics the builder skipped for want of memory.
-        layers: What the engine inspector says.
-        times: Milliseconds of every engine layer by its name: medians of what TensorRT's profiler reports.
-    """
+    """What is known of one engine. Unknown facts are left out."""
 
     sparse_flag: bool = True
+    """Whether the builder was allowed sparse kernels."""
     has_sparse_kernels: bool = True
+    """Whether the graph has a precision with 2:4 kernels."""
     compute_capability: Optional[str] = None
+    """The GPU's, such as ``8.6``."""
     log: SparsityLog = field(default_factory=SparsityLog)
+    """The builder's own counts."""
     memory_skips: int = 0
+    """Tactics that the builder skipped for lack of memory."""
     layers: Tuple[EngineLayer, ...] = ()
+    """The layers as the engine inspector describes them."""
     times: Mapping[str, float] = field(default_factory=dict)
+    """Median milliseconds of each engine layer by name, from TensorRT's profiler."""
 
     @property
     def obstacle(self) -> Optional[Reason]:
-        """What rules out sparse kernels in the whole engine."""
+        """The reason that rules out sparse kernels in the whole engine, if there is one."""
         if not self.sparse_flag:
             return Reason.FLAG_OFF
         if self.compute_capability is not None and int(self.compute_capability.partition(".")[0]) < 8:
@@ -44,17 +41,17 @@ class Evidence:
         return None if self.has_sparse_kernels else Reason.FP32_GRAPH
 
     def engine_layers(self, node: str) -> Tuple[EngineLayer, ...]:
-        """Return the engine's layers that an ONNX node became; those of no inspected engine go by their names."""
+        """Return the engine layers that run an ONNX node. Without an inspector they are known by the timed names."""
         layers = self.layers or (EngineLayer(name, origins=node_names(name)) for name in self.times)
         return tuple(layer for layer in layers if _mentions(layer.origins, node))
 
     def time_ms(self, node: str) -> Optional[float]:
-        """Return the milliseconds of the engine layers that an ONNX node became, with all that is fused to it."""
+        """Return the milliseconds of the engine layers that run an ONNX node, including nodes fused with it."""
         names = {layer.name for layer in self.engine_layers(node)} & set(self.times)
         return sum(self.times[name] for name in names) if names else None
 
     def uses_sparse_kernel(self, node: str) -> Optional[bool]:
-        """Say whether a sparse kernel runs an ONNX node: by its tactic, else by the log; None where neither tells."""
+        """Return whether a sparse kernel runs an ONNX node, by its tactic, else by the log; None if neither says."""
         kernels = [layer.sparse for layer in self.engine_layers(node)]
         if any(each is not None for each in kernels):
             return any(kernels)
@@ -70,4 +67,4 @@ def _listed(layers: Optional[Iterable[str]], node: str) -> bool:
 
 
 def _mentions(origins: Tuple[str, ...], node: str) -> bool:
-    return node in origins or f"node_of_{node}" in origins  # so TensorRT calls nodes without a name, by their output
+    return node in origins or f"node_of_{node}" in origins  # TensorRT names an unnamed node after its output

@@ -1,4 +1,4 @@
-"""Why an engine is or is not faster sparse: audit, build log, inspector and per-layer times in one table."""
+"""The explanation of a sparse engine: one row for each layer, and a verdict."""
 
 from __future__ import annotations
 
@@ -16,71 +16,87 @@ __all__ = ["ExplainedLayer", "Explanation", "verdict"]
 
 @dataclass(frozen=True)
 class ExplainedLayer:
-    """One layer of the graph and what became of it.
-
-    ``is_sparse`` says whether the weight obeys the pattern, ``chosen`` whether a sparse kernel runs it. Layers that
-    share an engine layer bear its whole time: B is with the sparse flag off, C with it on, both in milliseconds.
-    ``has_sparse_weights`` is TensorRT's claim, which proves nothing. ``gain`` is B over C, and 1 where no sparse
-    kernel runs. None stands for what is not known, and a ``reason`` of None for a layer with nothing amiss.
-    """
+    """One layer of the graph and how the engine runs it. None stands for an unknown value."""
 
     name: str
+    """The node's name."""
     op: str
+    """Conv, ConvTranspose, Gemm or MatMul."""
     shape: Optional[Tuple[int, ...]]
+    """The weight's shape."""
     groups: int
+    """Groups of the convolution, else 1."""
     dtype: Optional[str]
+    """The weight's data type."""
     is_sparse: bool
+    """Whether the weight obeys the pattern."""
     eligible: bool
+    """Whether TensorRT has sparse kernels for this sparse layer."""
     chosen: Optional[bool]
+    """Whether a sparse kernel runs it."""
     engine_layer: Optional[str]
+    """The engine layer that runs it, which may fuse several nodes."""
     tactic: Optional[str]
+    """That engine layer's kernel."""
     has_sparse_weights: Optional[bool]
+    """TensorRT's own claim, which is also true of some dense kernels."""
     time_b_ms: Optional[float]
+    """Time of its engine layers with the sparse flag off, in milliseconds; fused nodes have the same time."""
     time_c_ms: Optional[float]
+    """Time of its engine layers with the sparse flag on, in milliseconds."""
     gain: Optional[float]
+    """``time_b_ms`` / ``time_c_ms``; 1 where no sparse kernel runs."""
     reason: Optional[Reason]
+    """Why the layer gains nothing; None where it gains or nothing is known to be wrong."""
     advice: str
+    """The sentence for ``reason``; empty without one."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Every layer, and what they come to.
-
-    ``chosen_layers`` counts the eligible layers with sparse kernels; ``builder`` holds the builder's own counts,
-    which are of fused layers. ``eligible_share`` is the part of B's time that eligible layers take, ``ceiling`` the
-    tensor cores' limit with it. ``obstacle`` rules out sparse kernels altogether. None stands for what is not known.
-    """
+    """All layers and their summary. None stands for an unknown value."""
 
     pattern: str
+    """The audited pattern, such as ``2:4``."""
     layers: Tuple[ExplainedLayer, ...]
+    """One row for each layer of the graph."""
     eligible_layers: int
+    """Layers of the graph that can use sparse kernels."""
     chosen_layers: Optional[int]
+    """Eligible layers that do use sparse kernels."""
     builder: SparsityLog
+    """The builder's own counts, which are of fused layers."""
     obstacle: Optional[Reason]
+    """The reason that rules out sparse kernels in the whole engine."""
     eligible_share: Optional[float]
+    """Share of the dense kernels' time (arm B) that eligible layers take, 0 to 1."""
     ceiling: Optional[float]
+    """The largest speed-up that sparse tensor cores allow with this share."""
     speedup: Optional[Ratio]
+    """The measured speed-up of the sparse engine over the dense one."""
     noise: float
+    """The relative difference of two measurements of the same engine."""
     batch: Optional[int]
+    """Images in one timed inference."""
 
     @property
     def verdict(self) -> str:
-        """The whole in one line."""
+        """The summary in one line."""
         return verdict(self)
 
     def to_json(self) -> Dict[str, Any]:
-        """Return the fields as JSON can hold them; ``layers_without_gain`` reads it, too."""
+        """Return the fields as values for JSON, which ``layers_without_gain`` can read."""
         return {**asdict(self), "verdict": self.verdict}
 
 
-_MIN_CEILING = 1.05  # a ceiling below this explains by itself why nothing is gained
+_MIN_CEILING = 1.05  # a lower ceiling explains the lack of a gain without further causes
 
 
 def verdict(explanation: Explanation) -> str:
     """Say what was gained, or why nothing was.
 
-    Without a sparse kernel no speed-up counts as sparsity's, whatever was measured; with some, a difference within
-    the noise or whose interval holds 1 is none.
+    A speed-up counts only if the engine has a sparse kernel, the interval excludes 1, and the difference exceeds the
+    noise.
     """
     speedup, noise = explanation.speedup, explanation.noise
     ruled_out = _ruled_out(explanation)
@@ -98,7 +114,7 @@ def verdict(explanation: Explanation) -> str:
 
 
 def _ruled_out(explanation: Explanation) -> Optional[str]:
-    """Return one or two sentences, the first without its capital, if no sparse kernel runs."""
+    """Return one or two sentences, starting in lower case, if no sparse kernel runs; else None."""
     if explanation.obstacle is not None:
         return explanation.obstacle.advice[0].lower() + explanation.obstacle.advice[1:]
     if not explanation.eligible_layers:

@@ -1,4 +1,4 @@
-"""Explain a sparse file from the plans and times that are there."""
+"""Explains a sparse ONNX file from its plans and measured times, where they exist."""
 
 from __future__ import annotations
 
@@ -23,48 +23,53 @@ if TYPE_CHECKING:
 
 __all__ = ["explain_plans"]
 
-_NO_ENGINES = "Unknown without engines: which kernels the builder chooses. Give --plan-c, and --plan-b to compare with."
-_NO_GPU = "Without a GPU the engine inspector cannot be asked: which kernels run is known from the build log alone."
-_NO_TIMES = "Unknown without times: what each layer gains. Give --times, the JSON of `benchmark --out`."
+_NO_ENGINES = "Unknown without engines: which kernels the builder chooses. Give `plan_c`, and `plan_b` to compare with."
+_NO_GPU = "Without a GPU the engine inspector cannot run: only the build log says which kernels are used."
+_NO_TIMES = "Unknown without times: what each layer gains. Give `times`, the JSON of `benchmark --out`."
 
 
 def explain_plans(
-    sparse: Path, plan_b: Optional[Path] = None, plan_c: Optional[Path] = None, measured: Optional[Path] = None
+    sparse: Path, plan_b: Optional[Path] = None, plan_c: Optional[Path] = None, times: Optional[Path] = None
 ) -> Tuple[Explanation, List[str]]:
-    """Explain a sparse ONNX file as far as what is there goes.
+    """Explain a sparse ONNX file with the plans and times that are given.
 
     Args:
-        sparse: The file.
-        plan_b: Its engine without the sparse flag.
-        plan_c: Its engine with it.
-        measured: What ``benchmark --out`` wrote: times of layers, speed-up, noise.
+        sparse: The ONNX file.
+        plan_b: Its engine with the sparse flag off.
+        plan_c: Its engine with the sparse flag on.
+        times: The JSON of ``benchmark --out``, with layer times, speed-up and noise.
 
     Returns:
-        The explanation, and what stays unknown and why.
+        The explanation, and a sentence for each unknown fact.
 
     Raises:
-        InputError: A file is missing or damaged, or a plan is not what it is given as.
+        InputError: A file is missing or damaged, or a plan does not fit the file or the arm.
         ModelError: This TensorRT or this GPU cannot load a plan.
         MissingDependencyError: onnx, the backend or PyCUDA is not installed.
+
+    Example:
+        >>> explanation, unknown = explain_plans(Path("sparse.onnx"), plan_c=Path("sparse.plan"))  # doctest: +SKIP
+        >>> explanation.verdict  # doctest: +SKIP
+        'not measured; 13 of 20 eligible layers use sparse kernels'
     """
     file = OnnxFile(sparse)
     audit, has_sparse_kernels = file.audit, file.graph.has_sparse_kernels
-    found = _read_measured(measured, file) if measured else {}
+    found = _read_times(times, file) if times else {}
     inspected = find_gpu() is not None
     evidence: Dict[str, Evidence] = {}
     for arm, plan in (("B", plan_b), ("C", plan_c)):
-        times = found.get("times", {}).get(arm, {})
+        layer_times = found.get("times", {}).get(arm, {})
         if plan:
-            evidence[arm] = evidence_of_plan(plan, has_sparse_kernels, times, inspected)
+            evidence[arm] = evidence_of_plan(plan, has_sparse_kernels, layer_times, inspected)
             _check_plan(arm, plan, evidence[arm], file)
         else:
-            evidence[arm] = Evidence(arm == "C", has_sparse_kernels, times=times)
+            evidence[arm] = Evidence(arm == "C", has_sparse_kernels, times=layer_times)
     explanation = explain(
         audit, evidence["C"], evidence["B"], found.get("speedup"), found.get("noise", 0.0), found.get("batch")
     )
     if plan_c is None:
         explanation = replace(explanation, layers=tuple(map(_without_engine, explanation.layers, audit.layers)))
-    known = {_NO_ENGINES: plan_c is not None, _NO_GPU: inspected or plan_c is None, _NO_TIMES: measured is not None}
+    known = {_NO_ENGINES: plan_c is not None, _NO_GPU: inspected or plan_c is None, _NO_TIMES: times is not None}
     return explanation, [note for note, holds in known.items() if not holds]
 
 
@@ -72,14 +77,14 @@ def _check_plan(arm: str, plan: Path, evidence: Evidence, sparse: OnnxFile) -> N
     if evidence.sparse_flag != (arm == "C"):
         raise InputError(
             f"{plan} was built with the sparse flag {'on' if evidence.sparse_flag else 'off'}",
-            f"--plan-{arm.lower()} needs build --{'sparse' if arm == 'C' else 'no-sparse'}.",
+            f"Build the plan for `plan_{arm.lower()}` with `sparse={arm == 'C'}`.",
         )
     built_from = read_json(sidecar_path(plan)).get("onnx")
     if not isinstance(built_from, dict) or built_from.get("sha256") != sparse.sha256:
         raise InputError(f"{plan} was not built from {sparse.path} as it is now", "Build the plan again.")
 
 
-def _read_measured(path: Path, sparse: OnnxFile) -> Dict[str, Any]:
+def _read_times(path: Path, sparse: OnnxFile) -> Dict[str, Any]:
     content = read_json(path)
     try:
         if content["models"]["sparse"]["sha256"] != sparse.sha256:
@@ -96,11 +101,11 @@ def _read_measured(path: Path, sparse: OnnxFile) -> Dict[str, Any]:
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         hint = "Write it with `benchmark --runtime tensorrt --out`."
-        raise InputError(f"{path} holds no times of layers", hint) from error
+        raise InputError(f"{path} contains no layer times", hint) from error
 
 
 def _without_engine(layer: ExplainedLayer, audited: AuditedLayer) -> ExplainedLayer:
-    """No engine is opaque where there is none; what the shape lets expect can still be told."""
+    """Replace the reason OPAQUE, which needs an engine, by the reason that follows from the layer's shape."""
     if layer.reason is not Reason.OPAQUE:
         return layer
     reason = Reason.SMALL_CHANNELS if is_small(audited) else None

@@ -1,4 +1,4 @@
-"""Audit, build log, inspector and times of every layer, put together."""
+"""Combines the audit, the build log, the inspector and the times into one row for each layer."""
 
 from __future__ import annotations
 
@@ -25,15 +25,25 @@ def explain(
     noise: float = 0.0,
     batch: Optional[int] = None,
 ) -> Explanation:
-    """Say for every layer, and for the whole, what sparsity gains and why not more.
+    """Explain for each layer and for the whole engine what sparsity gains, and why not more.
 
     Args:
-        audit: Of the sparse ONNX file.
-        sparse: The engine of arm C: sparse weights, flag on.
-        dense: That of arm B: the same weights, flag off.
-        speedup: The sparse engine's over the dense model's (A to C), as measured.
-        noise: How far from 1 a speed-up of nothing was measured; smaller differences are none.
-        batch: Images per call of the measurement.
+        audit: The audit of the sparse ONNX file.
+        sparse: The engine of arm C: sparse weights, sparse flag on.
+        dense: The engine of arm B: the same weights, sparse flag off.
+        speedup: The measured speed-up of the sparse engine over the dense model's (A to C).
+        noise: The relative difference of two measurements of the same engine; smaller gains do not count.
+        batch: Images in one timed inference.
+
+    Example:
+        >>> import onnx
+        >>> from export.audit import audit_model
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17]> g (float[N, 4] x) => (float[N, 1] y)
+        ...     <float[4, 1] w = {0, 1, 0, 2}> { y = MatMul(x, w) }''')
+        >>> explanation = explain(audit_model(model), Evidence(sparse_flag=False))
+        >>> explanation.layers[0].reason.value, explanation.eligible_layers
+        ('FLAG_OFF', 1)
     """
     dense = dense or Evidence(sparse_flag=False)
     layers = tuple(_explain_layer(layer, sparse, dense, noise) for layer in audit.layers)
@@ -57,7 +67,7 @@ def explain(
 def _explain_layer(layer: AuditedLayer, sparse: Evidence, dense: Evidence, noise: float) -> ExplainedLayer:
     kernels = sorted(
         sparse.engine_layers(layer.name), key=lambda kernel: kernel.sparse is None
-    )  # those that tell first
+    )  # kernels known to be sparse or dense come first
     claims = [kernel.has_sparse_weights for kernel in kernels if kernel.has_sparse_weights is not None]
     before, after = dense.time_ms(layer.name), sparse.time_ms(layer.name)
     chosen = sparse.uses_sparse_kernel(layer.name)
@@ -102,7 +112,7 @@ def _reason(
 
 
 def _eligible_share(layers: Iterable[AuditedLayer], dense: Evidence) -> Optional[float]:
-    """Return which part of the time kernels of eligible layers alone take; None where one was not timed."""
+    """Return the share of time of the kernels that run eligible layers only; None if one was not timed."""
     kernels: Dict[str, List[bool]] = {}
     for layer in layers:
         if layer.eligible and dense.time_ms(layer.name) is None:

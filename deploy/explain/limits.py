@@ -1,4 +1,4 @@
-"""What sparse tensor cores can gain at most, and for which layers."""
+"""The largest gain of sparse tensor cores, and the layers that are too small for it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ if TYPE_CHECKING:
 
 __all__ = ["ceiling", "is_small"]
 
-_MIN_CHANNELS = 256  # fewer, and dense kernels win: NVIDIA/TensorRT issues 3849 and 4065
+_MIN_CHANNELS = 256  # with fewer channels dense kernels are as fast: NVIDIA/TensorRT issues 3849 and 4065
 
 
 def ceiling(share: float) -> float:
-    """Return the most that sparse tensor cores can gain, which halve the eligible ``share`` (0 to 1) of the time."""
+    """Return the largest speed-up: sparse tensor cores halve the eligible ``share`` (0 to 1) of the time.
+
+    Example:
+        >>> ceiling(0.5)
+        1.3333333333333333
+    """
     return 1 / (1 - share / 2)
 
 
 def is_small(layer: AuditedLayer) -> bool:
-    """Say whether a layer has too few channels for sparse kernels to win.
+    """Return whether a layer has too few channels for sparse kernels to be faster.
 
-    A 3×3 kernel counts as nine times the input channels; output channels count as they are.
+    Kernel positions count as input channels, so a 3×3 kernel counts its input channels nine times.
+
+    Example:
+        >>> is_small(audit_model(Path("sparse.onnx")).layers[0])  # doctest: +SKIP
+        True
     """
     if layer.shape is None or not layer.shape:
         return False

@@ -1,4 +1,4 @@
-"""Predicts what 2:4 weights would gain, before anything is pruned.
+"""Predicts the speed-up of 2:4 weights before anything is pruned.
 
 May import ``benchmark``, ``explain``, ``measure`` and below.
 """

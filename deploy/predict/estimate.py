@@ -1,8 +1,8 @@
-"""What 2:4 could gain, from a dense ONNX model alone: an estimate, before anyone prunes and without a GPU.
+"""Estimates the speed-up of 2:4 from a dense ONNX model, without pruning it and without a GPU.
 
-A layer's time is estimated by the roofline: computing at the tensor cores' rate or moving its bytes, whichever
-takes longer (Williams et al., 2009). Sparse kernels halve the computing and nearly halve the weights, and only pay
-in layers with enough channels.
+The roofline model estimates a layer's time: the longer of its computation at the tensor cores' rate and the transfer
+of its bytes (Williams et al., 2009). Sparse kernels halve the computation and nearly halve the weights. They are
+faster only in layers with enough channels.
 """
 
 from __future__ import annotations
@@ -21,54 +21,62 @@ if TYPE_CHECKING:
 
 __all__ = ["EstimatedPrediction", "PredictedLayer", "predict"]
 
-# FLOP per byte at which an A100's FP16 tensor cores (312 TFLOP/s) and memory (1.56 TB/s) take equally long; 150 to
-# 400 on other GPUs. INT8 doubles the one and halves the other, which leaves every share of the time as it is.
+# An A100 computes 312 TFLOP/s in FP16 and moves 1.56 TB/s, so at 200 FLOP per byte both take equally long; other GPUs
+# have 150 to 400. INT8 doubles the rate and halves the bytes, so the shares of the time stay the same.
 _BALANCE_FLOP_PER_BYTE = 200
-_SAVED_WEIGHT_SHARE = 7 / 16  # of four FP16 values two stay, with two bits of position each: 36 bits of 64
+_SAVED_WEIGHT_SHARE = 7 / 16  # two of four FP16 values and two bits of position for each: 36 bits of 64
 _STRUCTURAL = (Reason.TRANSPOSED, Reason.GROUPED, Reason.NOT_CONSTANT, Reason.CHANNELS_NOT_MULTIPLE)
-_NOTE = "An estimate from layer shapes, not a measurement: only engines on a GPU show what is gained."
+_NOTE = "An estimate from layer shapes, not a measurement: only engines on a GPU show the real gain."
 
 
 @dataclass(frozen=True)
 class PredictedLayer:
-    """One layer's estimate.
-
-    ``eligible`` says whether it could run sparsely once pruned; ``share`` is its part of the estimated time and
-    ``gain`` how many times as fast its sparse kernel could be at best, 1 where no gain is expected. None where shapes
-    are unknown.
-    """
+    """One layer's estimate. None where shapes are unknown."""
 
     name: str
+    """The node's name."""
     op: str
+    """Conv, ConvTranspose, Gemm or MatMul."""
     shape: Optional[Tuple[int, ...]]
+    """The weight's shape."""
     groups: int
+    """Groups of the convolution, else 1."""
     flops: Optional[int]
+    """Floating-point operations of one inference."""
     bytes: Optional[int]
+    """Bytes that one inference moves in FP16."""
     share: Optional[float]
+    """Share of the estimated time, 0 to 1."""
     eligible: bool
+    """Whether a sparse kernel could run it after pruning."""
     gain: Optional[float]
+    """The largest speed-up of its sparse kernel; 1 where none is expected."""
     reason: Optional[Reason]
+    """Why no gain is expected; None where one is."""
     advice: str
+    """The sentence for ``reason``; empty without one."""
 
 
 @dataclass(frozen=True)
 class EstimatedPrediction:
-    """The estimate for a whole model at ``shapes``.
-
-    ``eligible_share`` is the part of the estimated time that eligible layers take, ``ceiling`` the tensor cores'
-    limit with it, and ``bound`` the lower limit with each layer's own ``gain``; None where no layer's shape is known.
-    """
+    """The estimate for a whole model. None where no layer's shape is known."""
 
     model: str
+    """The file's path."""
     shapes: Mapping[str, Tuple[int, ...]]
+    """The shape of each input that the estimate is for."""
     layers: Tuple[PredictedLayer, ...]
+    """One estimate for each layer."""
     eligible_share: Optional[float]
+    """Share of the estimated time that eligible layers take, 0 to 1."""
     ceiling: Optional[float]
+    """The largest speed-up that sparse tensor cores allow with this share."""
     bound: Optional[float]
+    """The largest speed-up with each layer's own ``gain``, at most ``ceiling``."""
 
     @property
     def verdict(self) -> str:
-        """One line for the screen, which calls itself an estimate."""
+        """The estimate in a few sentences."""
         if self.bound is None or self.ceiling is None or self.eligible_share is None:
             return f"No layer's shape could be inferred. {_NOTE}"
         gaining = sum(layer.gain is not None and layer.gain > 1 for layer in self.layers)
@@ -77,7 +85,7 @@ class EstimatedPrediction:
         return (
             f"At most {self.bound:.2f}×: eligible layers take {100 * self.eligible_share:.0f} % of the time, which "
             f"would allow {self.ceiling:.2f}×, but only {gaining} of {len(self.layers)} layers are large enough. "
-            f"Whole CNNs were measured at 1.0 to 1.2×. {_NOTE}{self._left_out}"
+            f"Measured speed-ups of whole CNNs are 1.0 to 1.2×. {_NOTE}{self._left_out}"
         )
 
     @property
@@ -86,26 +94,39 @@ class EstimatedPrediction:
         return f" Left out, since their shapes are unknown: {count} layers." if count else ""
 
     def to_json(self) -> Dict[str, Any]:
-        """Return what ``predict.json`` holds."""
+        """Return the content of ``predict.json``."""
         return {"estimate": True, "note": _NOTE, **asdict(self), "verdict": self.verdict}
 
 
 def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
-    """Estimate what 2:4 could gain.
+    """Estimate the speed-up of 2:4.
 
     Args:
-        path: A dense ONNX model; a pruned one gives the same.
-        shapes: As for ``build``: the estimate is for the opt shape. None: batches of 8 where the batch is dynamic.
+        path: A dense ONNX model. A pruned model has the same estimate.
+        shapes: Shapes as for a build; the estimate is for the opt shape. None for 8 images where the batch is dynamic.
 
     Raises:
-        InputError: The file is missing or no ONNX model, or the shapes do not fit it.
+        InputError: The file is missing or is not an ONNX model, or the shapes do not fit it.
         MissingDependencyError: onnx is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> import onnx
+        >>> weight = onnx.numpy_helper.from_array(np.ones((512, 512), np.float16), "w")
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17]>
+        ...     g (float16[N, 512] x) => (float16[N, 512] y) { y = MatMul(x, w) }''')
+        >>> model.graph.initializer.extend([weight])
+        >>> onnx.save(model, "dense.onnx")
+        >>> prediction = predict(Path("dense.onnx"), shapes=(1, 1, 1))
+        >>> round(prediction.bound, 2), prediction.layers[0].eligible
+        (1.77, True)
     """
     file = OnnxFile(path)
     graph = file.graph
     best = {name: shape for name, (_, shape, _) in resolve_shapes(graph.inputs, shapes).items()}
     workloads = read_workloads(graph.model, best)
-    audited = {layer.name: layer for layer in file.audit.layers}  # names need not be unique
+    audited = {layer.name: layer for layer in file.audit.layers}  # names may repeat
     times = {name: _seconds(workload) for name, workload in workloads.items()}
     total = sum(times.values())
     layers = tuple(_predict_layer(layer, workloads.get(layer.name), total) for layer in audited.values())
@@ -137,7 +158,7 @@ def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: flo
 
 
 def _seconds(workload: Workload, sparse: bool = False) -> float:
-    """Estimate a node's time, in units of what one byte takes to move."""
+    """Estimate a node's time in units of the time to move one byte."""
     if sparse:
         return max(
             workload.flops / 2 / _BALANCE_FLOP_PER_BYTE, workload.bytes - _SAVED_WEIGHT_SHARE * workload.weight_bytes

@@ -1,4 +1,4 @@
-"""Which layers a profile leaves dense."""
+"""Reads which layers a profile leaves dense."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ __all__ = ["layers_without_gain"]
 
 
 def layers_without_gain(profile: Path, min_gain: float = 1.02) -> Tuple[str, ...]:
-    """Name the modules that may stay dense, since their sparse kernels gain nothing.
+    """Return the modules that may stay dense, since their sparse kernels gain nothing.
 
     Args:
-        profile: JSON with ``layers`` [{``name``, ``gain``}]: what ``predict`` or ``explain`` wrote. A module with
-            several calls (``name#2``) is named if none of them gains; unknown gains speak for pruning.
-        min_gain: The gain from which on a layer is worth pruning; a little above 1, since measured times are noisy.
+        profile: The JSON of ``predict`` or ``explain``, with ``layers`` [{``name``, ``gain``}]. A module with several
+            calls (``name#2``) is returned if none of them gains. A layer with an unknown gain is pruned.
+        min_gain: The smallest gain for which pruning a layer pays. It is above 1, since measured times are noisy.
 
     Raises:
-        InputError: The file is missing, or holds no such layers.
+        InputError: The file is missing, or contains no such layers.
+
+    Example:
+        >>> gains = [{"name": "conv1", "gain": 1.0}, {"name": "conv2", "gain": 1.4}]
+        >>> import json
+        >>> _ = Path("predict.json").write_text(json.dumps({"layers": gains}))
+        >>> layers_without_gain(Path("predict.json"))
+        ('conv1',)
     """
     content = read_json(profile)
     gains: Dict[str, List[float]] = {}
@@ -30,5 +37,7 @@ def layers_without_gain(profile: Path, min_gain: float = 1.02) -> Tuple[str, ...
             gain = math.inf if layer["gain"] is None else float(layer["gain"])
             gains.setdefault(layer["name"].partition("#")[0], []).append(gain)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{profile} holds no layers with gains", "Write it with `sparsegpt-trt predict`.") from error
+        raise InputError(
+            f"{profile} contains no layers with gains", "Write it with `sparsegpt-trt predict`."
+        ) from error
     return tuple(name for name, each in gains.items() if max(each) < min_gain)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import with_flags
 from sparsegpt_cli.terminal import Console, advice_lines, explanation_table
 
 __all__ = ["explain"]
@@ -30,6 +31,7 @@ def explain(
     from deploy.explain import explain_plans
 
     explanation, unknown = explain_plans(model, plan_b, plan_c, times)
+    unknown = [with_flags(sentence) for sentence in unknown]
     console.result(
         {**explanation.to_json(), "unknown": unknown},
         [explanation_table(explanation), *advice_lines(explanation.layers), explanation.verdict, *unknown],

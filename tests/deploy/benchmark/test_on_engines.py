@@ -248,7 +248,7 @@ def test_benchmark_then_explain(builder: Builder, pair, data, cli, tmp_path) -> 
     for arguments, message in (
         (["--plan-b", plans / "C1.plan"], "sparse flag on"),
         (["--plan-c", plans / "B1.plan"], "sparse flag off"),
-        (["--times", plans / "B1.plan.json"], "holds no times"),
+        (["--times", plans / "B1.plan.json"], "contains no layer times"),
         (["--plan-c", tmp_path / "none.plan"], "none.plan"),
     ):
         outcome = cli("explain", pair[1], *arguments)
@@ -288,7 +288,7 @@ def test_predict_measures_where_it_can(builder: Builder, pair, cli, tmp_path) ->
     assert content["shapes"] == {"image": [4, 1, 8, 8]}
     assert content["layers"][0]["is_sparse"]  # the copy's; the file itself is as it was
     assert layers_without_gain(out) == ("conv",)
-    assert "throw-away" in cli("predict", pair[0]).out
+    assert "temporary copy" in cli("predict", pair[0]).out
     assert builder.asked[0][3]["image"][1] == (4, 1, 8, 8)
     assert builder.asked[-1][3]["image"][1] == (8, 1, 8, 8)
     assert cli("predict", pair[0], "--estimate", "--json").json["estimate"]

@@ -290,7 +290,7 @@ def test_timers_free_what_they_took(gpu: FakeGPU, session: TensorRTSession) -> N
 
 
 def test_three_arms_with_rebuilds(gpu: FakeGPU, session: TensorRTSession) -> None:
-    """A is twice as slow as C, of which one engine of two is slower than the other."""
+    """A takes twice as long as C, and one of C's two engines is slower than the other."""
     with (
         timer(session, 8, clock="gpu") as a,
         timer(session, 6, clock="gpu") as b,
