@@ -24,7 +24,7 @@ _MAX_DAMPING_RAISES = 3
 
 
 class Upper(ABC):
-    """V (d, d), upper triangular, with H_λ = V Vᵀ, so that (H_λ)⁻¹ = UᵀU with U = V⁻¹."""
+    """V (d, d), upper triangular: H_λ = V Vᵀ, and (H_λ)⁻¹ = UᵀU with U = V⁻¹."""
 
     @abstractmethod
     def corner(self, columns: slice) -> Tensor:
@@ -122,14 +122,14 @@ class Hessian(ABC):
         Args:
             damping: λ relative to the mean of the diagonal.
             name: The layer, for messages.
-            world: The processes that all hold this H and all need its factor.
+            world: The processes that have this H and need its factor.
 
         Raises:
             NumericsError: H is not positive definite even with 1000 times the damping.
         """
         diagonal = self.diagonal()
         dead = diagonal == 0
-        # In float64, so that the mean has the same bits for any number of threads. MPS has no float64.
+        # A float64 mean has the same bits for any number of threads. MPS has no float64.
         precision = torch.float32 if diagonal.device.type == "mps" else torch.float64
         scale = float(diagonal.to(precision).mean()) or 1.0
         used = damping

@@ -1,4 +1,4 @@
-"""Solves one layer: tensors in, tensors out. The mask of a weight matrix is chosen here.
+"""Solves one layer: chooses the mask of its weight matrix and the values of the kept weights. Tensors in, tensors out.
 
 May import ``statistics``, ``network``, ``linalg`` and below, and never a network or a checkpoint.
 """

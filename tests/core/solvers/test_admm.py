@@ -51,7 +51,7 @@ def explicit_admm(weight, damped, pattern, rhos, iterations):
 @pytest.mark.parametrize(("narrow", "schedule"), [(24, ((1.0, 1.6, 2.5, 4.0), 5)), (23, ((1.5,), 10))])
 @pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), Unstructured(0.5)])
 def test_equals_the_textbook(pattern, narrow, schedule, monkeypatch):
-    monkeypatch.setattr(mask_search, "_NARROW_COLUMNS", narrow)
+    monkeypatch.setattr(mask_search, "_MAX_NARROW_COLUMNS", narrow)
     weight, hessian = layer(5, 24)
     factor = DenseHessian(hessian).factor()
     expected = explicit_admm(weight, hessian + factor.shift.diag(), pattern, *schedule)

@@ -94,7 +94,7 @@ def test_nothing_kept_at_all(direct):
 def test_rows_in_pieces_change_nothing(monkeypatch):
     start, _, product, hessian, shift = problem(9, 16, Unstructured(0.5))
     whole, _ = refit_weights(start, product, DenseHessian(hessian), shift)
-    monkeypatch.setattr("sparsegpt_core.solvers.refit._CHUNK_BYTES", 1)
+    monkeypatch.setattr("sparsegpt_core.solvers.refit._MAX_SYSTEM_BYTES", 1)
     torch.testing.assert_close(refit_weights(start, product, DenseHessian(hessian), shift)[0], whole)
 
 
