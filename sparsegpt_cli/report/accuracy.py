@@ -1,4 +1,4 @@
-"""Accuracy of the variants of a model, as prune-export and benchmark record it."""
+"""The accuracy of a model and its pruned variants, as prune-export and benchmark record it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ __all__ = ["Arm", "accuracy_sentence", "read_arms"]
 
 @dataclass(frozen=True)
 class Arm:
-    """Accuracy of one variant of the model; ``difference`` is to the dense one."""
+    """One variant of the model."""
 
     name: str
+    """Its name in tables."""
     accuracy: Fields
+    """``top1``, ``top5``, ``loss`` and more."""
     difference: Fields
+    """Top-1 minus that of the dense model, in points: ``value``, ``low``, ``high``."""
 
 
 def read_arms(accuracy: Fields, names: Mapping[str, str]) -> list[Arm]:
-    """The variants that were measured, of those that are named."""
+    """Return the named variants that were measured."""
     arms = []
     for key, name in names.items():
         if arm := accuracy.child(key):
             difference = arm.child("difference")
             if key == "sparse" and not difference:
-                difference = accuracy.child("difference")  # benchmark.json has it beside its two arms
+                difference = accuracy.child("difference")  # benchmark.json has it next to its two arms
             arms.append(Arm(name, arm, difference))
     return arms
 
 
 def accuracy_sentence(accuracy: Fields) -> str:
-    """What pruning did to the top-1 accuracy."""
+    """Return the change of the top-1 accuracy in a sentence."""
     dense, sparse = accuracy.child("dense"), accuracy.child("sparse")
     before, after = dense.number("top1"), sparse.number("top1")
     if before is None or after is None:
@@ -46,5 +49,5 @@ def accuracy_sentence(accuracy: Fields) -> str:
     if samples := dense.number("samples"):
         text += f" on {count(samples)} held-out images"
         if difference.number("value") and low is not None and high is not None and low <= 0 <= high:
-            text += ", too few to tell that change from none"
+            text += ", too few to distinguish this change from none"
     return text + "."

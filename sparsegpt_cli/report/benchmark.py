@@ -1,4 +1,4 @@
-"""What the report says of benchmark.json: on ONNX Runtime figures alone, on engines also why they are as they are."""
+"""The content of benchmark.json, as the report shows it. Benchmarks on engines have explanations too."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _ARMS = {
 }
 _REFERENCES = {"dense": "Dense, ONNX Runtime", "sparse": "Sparse, ONNX Runtime"}
 _SPEEDUPS = {
-    "A_to_C": "A to C: what pruning gains in all",
-    "B_to_C": "B to C: what the sparse kernels gain",
+    "A_to_C": "A to C: total gain of pruning",
+    "B_to_C": "B to C: gain of the sparse kernels",
     "dense_to_sparse": "dense to sparse",
 }
 _CLOCKS = {
@@ -31,14 +31,14 @@ _CLOCKS = {
     "power_w": "Power, W",
     "temperature_c": "Temperature, °C",
 }
-_TIMERS = {"gpu": "events on the GPU's stream", "host": "the host's clock"}
+_TIMERS = {"gpu": "GPU events", "host": "the host clock"}
 
 
 class Benchmark:
-    """A comparison of dense with sparse; false where there is none.
+    """A comparison of dense with sparse. It is false if there is none.
 
     Args:
-        fields: What ``benchmark --out`` wrote.
+        fields: The file that ``benchmark --out`` wrote.
     """
 
     def __init__(self, fields: Fields) -> None:
@@ -49,23 +49,23 @@ class Benchmark:
 
     @property
     def runtime(self) -> str:
-        """What ran the models."""
+        """The runtime that ran the models."""
         return self.fields.text("runtime")
 
     @property
     def on_engines(self) -> bool:
-        """Whether it ran on TensorRT, hence on a GPU."""
+        """Whether the models ran in TensorRT, on a GPU."""
         return self.runtime.lower().startswith("tensorrt")
 
     @property
     def verdict(self) -> str:
-        """What came of it; of engines their speed alone, in one sentence."""
+        """The result in one sentence; for engines only the speed."""
         found = self.fields.child("explanation").text("verdict")
         return f"On engines: {found.rstrip('.')}." if found else self.fields.text("verdict")
 
     @property
     def warnings(self) -> list[str]:
-        """What makes the figures doubtful."""
+        """Reasons to doubt the numbers."""
         return self.fields.strings("warnings")
 
     @property
@@ -81,7 +81,7 @@ class Benchmark:
 
     @property
     def speedups(self) -> list[tuple[str, Fields]]:
-        """The ratios that were measured at every batch."""
+        """The measured ratios at every batch."""
         return [
             (_insert(name, at), timed.child("speedup").child(key))
             for at, timed in self._batches
@@ -91,7 +91,7 @@ class Benchmark:
 
     @property
     def times(self) -> list[ArmTimes]:
-        """The rows of the charts of latency, at the first batch: others would take another scale."""
+        """The rows of the latency charts, at the first batch only, since other batches need another scale."""
         return [times for name, arm in _arms(self.fields) if (times := _times(name, arm))]
 
     @property
@@ -106,19 +106,19 @@ class Benchmark:
 
     @property
     def _batches(self) -> list[tuple[str, Fields]]:
-        """What was timed at each batch, and how to name it where there are several."""
+        """The measurements at each batch, with a suffix for names if there are several."""
         timed = [self.fields, *self.fields.children("further_batches")]
         several = len(timed) > 1
         return [(f" at batch {count(each.number('latency_batch'))}" if several else "", each) for each in timed]
 
     @property
     def noise(self) -> float | None:
-        """By what share the dense model differs from itself."""
+        """The relative difference of the dense model from itself."""
         return self.fields.number("noise")
 
     @property
     def regime(self) -> str:
-        """What a sample is the time of, in a sentence; empty where it was not recorded."""
+        """How latency was timed, in a sentence; empty if it was not recorded."""
         regime = self.fields.child("latency_regime")
         if not regime:
             return ""
@@ -133,59 +133,60 @@ class Benchmark:
 
     @property
     def share(self) -> str:
-        """How much of the time sparsity can touch, and the limit that this sets; empty where it is not known."""
+        """The share of the time in eligible layers, and the largest speed-up it allows; empty if it is unknown."""
         explanation = self.fields.child("explanation")
         share, ceiling = explanation.number("eligible_share"), explanation.number("ceiling")
         if share is None or ceiling is None:
             return ""
         return (
-            f"Eligible layers take {percent(share, 0)} of arm B's time. Sparse tensor cores at best halve that: "
-            f"a ceiling of {fixed(ceiling)}× over dense kernels."
+            f"Eligible layers take {percent(share, 0)} of arm B's time. Sparse tensor cores at best halve it, so the "
+            f"speed-up over dense kernels is at most {fixed(ceiling)}×."
         )
 
     @property
     def layers(self) -> list[tuple[str, Fields]]:
-        """What became of every layer in the engines, with its kernel: ``sparse``, ``dense`` or ``unknown``."""
+        """Every layer with its kernel in the engine: ``sparse``, ``dense`` or ``unknown``."""
         return [(_kernel(layer), layer) for layer in self.fields.child("explanation").children("layers")]
 
     @property
     def reasons(self) -> list[ReasonGroup]:
-        """The layers with something amiss, by what it is."""
-        amiss = [layer for _, layer in self.layers if layer.text("reason")]
-        return group_by_reason((layer.text("reason"), layer.text("name")) for layer in amiss)
+        """The layers without a sparse kernel or without a gain, by reason."""
+        explained = [layer for _, layer in self.layers if layer.text("reason")]
+        return group_by_reason((layer.text("reason"), layer.text("name")) for layer in explained)
 
     @property
     def kernels(self) -> dict[str, int]:
-        """How many layers have which kind of kernel."""
+        """The number of layers by kind of kernel."""
         kinds = [kind for kind, _ in self.layers]
         return {kind: kinds.count(kind) for kind in ("sparse", "dense", "unknown")}
 
     @property
     def builds(self) -> list[tuple[str, Fields]]:
-        """Every engine that was built, with its number where there are several of an arm."""
+        """Every engine that was built, with its number."""
         engines = self.fields.child("engines")
         return [(f"{arm}{number}", build) for arm in engines for number, build in enumerate(engines.children(arm), 1)]
 
     @property
     def clocks(self) -> list[tuple[str, Fields]]:
-        """The GPU's clocks, power and temperature meanwhile, as far as it told."""
+        """The GPU's clocks, power and temperature while timing, as far as they were recorded."""
         gpu = self.fields.child("gpu")
         return [(name, gpu.child(key)) for key, name in _CLOCKS.items() if gpu.child(key)]
 
     @property
     def throttling(self) -> str:
-        """What held the GPU's clocks back, in a sentence."""
+        """The reasons for which the GPU throttled its clocks, in a sentence."""
         gpu = self.fields.child("gpu")
         if gpu.flag("locked"):
-            text = "The clocks were set by hand. "
+            text = "The clocks were locked. "
         else:
-            text = "The SM clock kept to one value. " if gpu.flag("steady") else ""
+            text = "The SM clock was steady. " if gpu.flag("steady") else ""
         held = gpu.child("throttled")
         shares = [f"{reason} ({percent(held.number(reason), 0)} of the time)" for reason in held]
         if shares:
-            return f"{text}Clocks were held back: {', '.join(shares)}."
-        known = "Nothing held the clocks back." if gpu.has("throttled") else "Whether they were held back is unknown."
-        return text + known
+            return f"{text}The clocks were throttled: {', '.join(shares)}."
+        if gpu.has("throttled"):
+            return f"{text}The clocks were not throttled."
+        return f"{text}It is unknown whether the clocks were throttled."
 
 
 def _arms(timed: Fields, at: str = "") -> list[tuple[str, Fields]]:
@@ -194,16 +195,16 @@ def _arms(timed: Fields, at: str = "") -> list[tuple[str, Fields]]:
 
 
 def _insert(name: str, at: str) -> str:
-    """Put the batch before what the name's colon explains."""
+    """Insert the batch before the colon of a name."""
     head, colon, meaning = name.partition(":")
     return f"{head}{at}{colon}{meaning}"
 
 
 def median_interval(values: list[float]) -> tuple[float, float] | None:
-    """Return an interval that holds the median of independent values in at least 95 % of cases.
+    """Return an interval that contains the median of independent values in at least 95 % of cases.
 
-    Two of the values themselves, whatever their distribution: the number of values below the median is binomial.
-    None for fewer than six, of which no two are far enough apart.
+    Its ends are two of the values. It holds for every distribution, since the number of values below the median is
+    binomial. Fewer than six values have no such interval: None.
     """
     count = len(values)
     tail, rank = 0.0, 0

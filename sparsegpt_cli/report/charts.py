@@ -1,4 +1,4 @@
-"""The charts of a pruning run: errors and sparsity of its layers, its accuracy, and what it traded."""
+"""The charts of a pruning run: errors and sparsity of layers, accuracy, and sparsity against error."""
 
 from __future__ import annotations
 
@@ -14,36 +14,40 @@ from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, ZERO, 
 
 __all__ = ["LayerPoint", "accuracy_chart", "layer_charts", "tradeoff_chart"]
 
-ROWS = 40  # layers a chart: as many as fit on a printed page
+_ROWS_PER_CHART = 40  # fit on a printed page
 
 
 @dataclass(frozen=True)
 class LayerPoint:
-    """One row of the layer chart; errors are relative, sparsity a fraction, None what was not measured."""
+    """One row of the layer chart. None: not measured."""
 
     name: str
+    """The layer's name."""
     sparsity: float | None
+    """The fraction of zeros."""
     error: float | None
+    """The relative error of the outputs."""
     magnitude_error: float | None
+    """The same after magnitude pruning."""
 
 
 def layer_charts(layers: Sequence[LayerPoint], method: str) -> list[Markup]:
-    """Draw error and sparsity of each layer, ``ROWS`` layers a chart, all on the same scale.
+    """Draw the error and the sparsity of each layer. Charts of 40 layers share one scale.
 
     Args:
-        layers: In the network's order.
-        method: The name of what made ``error``, for the legend.
+        layers: In running order.
+        method: The name of the pruning method, for the legend.
     """
     errors = [e for layer in layers for e in (layer.error, layer.magnitude_error) if e is not None and e > ZERO]
     limits = (min(errors) / 1.5, max(errors) * 1.5) if errors else (0.01, 1.0)
     return [
-        _layer_chart(layers[start : start + ROWS], method, limits, f"layers-{start}")
-        for start in range(0, len(layers), ROWS)
+        _layer_chart(layers[start : start + _ROWS_PER_CHART], method, limits, f"layers-{start}")
+        for start in range(0, len(layers), _ROWS_PER_CHART)
     ]
 
 
 def accuracy_chart(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
-    """Draw differences to the dense model with their intervals.
+    """Draw the differences to the dense model with their intervals.
 
     Args:
         rows: (arm, difference, low, high), in percentage points.
@@ -61,17 +65,17 @@ def accuracy_chart(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
         return svg(figure, "accuracy")
 
 
-def tradeoff_chart(foretold: Sequence[tuple[float, float]], measured: Sequence[tuple[float, float]]) -> Markup:
-    """Draw what leaving the most sensitive layers dense costs and gains.
+def tradeoff_chart(predicted: Sequence[tuple[float, float]], measured: Sequence[tuple[float, float]]) -> Markup:
+    """Draw error and disagreement against sparsity, with more and more layers left dense.
 
     Args:
-        foretold: (sparsity, sum of the pruned layers' sensitivities), with one more layer dense each time.
-        measured: (sparsity, disagreement in percent) of the networks that were tried; the last one was kept.
+        predicted: (sparsity, sum of the pruned layers' sensitivities), with one more layer dense each time.
+        measured: (sparsity, disagreement in percent) of the networks that were tried; the last one was chosen.
     """
     with chart_style():
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        left.plot(*_columns(foretold), "o-", color=MUTED, markersize=3.5, linewidth=1)
+        left.plot(*_columns(predicted), "o-", color=MUTED, markersize=3.5, linewidth=1)
         left.set_ylabel("sum of the layers' errors")
         right.plot(*_columns(measured), "o", color=MUTED, markerfacecolor=PAPER)
         right.plot(*_columns(measured[-1:]), "o", color=ACCENT)
@@ -113,7 +117,7 @@ def _draw_errors(axes: Axes, layers: Sequence[LayerPoint], method: str, limits: 
     axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("relative output error (log scale, further left is better)")
+    axes.set_xlabel("relative output error (log scale, lower is better)")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, frameon=False, borderpad=0, handletextpad=0.1)
 

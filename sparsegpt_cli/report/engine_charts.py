@@ -1,4 +1,4 @@
-"""The charts of a benchmark on engines: what each arm takes, what that gains, and how its times scatter."""
+"""The charts of a benchmark on engines: latencies, speed-ups, and the distribution of latencies."""
 
 from __future__ import annotations
 
@@ -15,43 +15,51 @@ from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, chart_
 
 __all__ = ["ArmTimes", "Gain", "arms_chart", "distribution_chart"]
 
-BINS = 60
-TALLEST = 0.8  # of the distance between two rows
+_BINS = 60
+_MAX_BAR_HEIGHT = 0.8  # of the distance between two rows
 
 
 @dataclass(frozen=True)
 class ArmTimes:
-    """One arm's latencies in milliseconds; those of ``engines`` are the medians of the engines built of it.
-
-    ``interval`` is that of the median, None where it is not known.
-    """
+    """One arm's latencies in milliseconds."""
 
     name: str
+    """The arm's name."""
     median: float
+    """Over all timed calls."""
     p95: float | None = None
+    """The 95th percentile."""
     p99: float | None = None
+    """The 99th percentile."""
     interval: tuple[float, float] | None = None
+    """The 95 % interval of the median; None if it is unknown."""
     samples: tuple[float, ...] = ()
+    """Every timed call."""
     engines: tuple[float, ...] = ()
+    """The median of each engine that was built."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A speed-up (2 is twice as fast) and its 95 % interval."""
+    """A speed-up and its 95 % interval."""
 
     name: str
+    """The arms that are compared."""
     ratio: float
+    """2 is twice as fast."""
     low: float
+    """The lower end of the interval."""
     high: float
+    """The upper end of the interval."""
 
 
 def arms_chart(arms: Sequence[ArmTimes], gains: Sequence[Gain], noise: float | None) -> Markup:
-    """Draw each arm's median, 95th and 99th percentile, and beside them the speed-ups.
+    """Draw each arm's median, 95th and 99th percentile, and the speed-ups.
 
     Args:
-        arms: At least one; the last is the one that ships.
-        gains: The ratios between them.
-        noise: By what share the dense engine differs from itself; drawn as a band around 1.
+        arms: At least one. The last is the sparse engine.
+        gains: The speed-ups between them.
+        noise: The relative difference of the dense engine from itself; drawn as a band around 1.
     """
     with chart_style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * max(len(arms), len(gains))))
@@ -64,25 +72,25 @@ def arms_chart(arms: Sequence[ArmTimes], gains: Sequence[Gain], noise: float | N
 
 
 def distribution_chart(arms: Sequence[ArmTimes]) -> Markup:
-    """Draw how the times of each arm scatter, all on the same scale, up to the slowest arm's 99th percentile.
+    """Draw the distribution of each arm's latencies on one scale, up to the slowest arm's 99th percentile.
 
     Args:
-        arms: With samples, at least one; the last is the one that ships.
+        arms: At least one, each with samples. The last is the sparse engine.
     """
     samples = [np.array(arm.samples) for arm in arms]
     start, end = (float(edge) for edge in (min(map(np.min, samples)), max(np.percentile(s, 99) for s in samples)))
     start, end = (start, end) if end > start else (start * 0.95, start * 1.05 or 1.0)
-    counts = [np.histogram(s, BINS, (start, end))[0] / len(s) for s in samples]
+    counts = [np.histogram(s, _BINS, (start, end))[0] / len(s) for s in samples]
     tallest = max(map(np.max, counts))
     with chart_style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.62 * len(arms)), layout="constrained")
         axes = figure.subplots()
         name_rows(axes, [arm.name for arm in arms])
         axes.set_ylim(len(arms) - 0.75, -1)
-        edges = np.linspace(start, end, BINS + 1)
+        edges = np.linspace(start, end, _BINS + 1)
         for y, (arm, taken, share) in enumerate(zip(arms, samples, counts, strict=True)):
             colour = _colour(y, arms)
-            tops = y - TALLEST * share / tallest
+            tops = y - _MAX_BAR_HEIGHT * share / tallest
             axes.stairs(tops, edges, baseline=y, fill=True, color=colour, alpha=0.35)
             axes.stairs(tops, edges, baseline=y, color=colour, linewidth=1)
             axes.plot(arm.engines, [y + 0.12] * len(arm.engines), "^", color=colour, markersize=4, clip_on=False)

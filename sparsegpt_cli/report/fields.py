@@ -13,19 +13,19 @@ from sparsegpt_core.text import printable
 __all__ = ["Fields"]
 
 T = TypeVar("T")
-_LARGEST = 1e15
+_MAX_NUMBER = 1e15  # larger numbers are damage
 _HINT = "The file is damaged or from another program: run the command that wrote it again."
 
 
 class Fields:
     """A JSON object whose keys may be missing or null, but never of the wrong type.
 
-    Every getter raises InputError, naming file and key, where a value has another type than asked for.
+    Every getter raises InputError, naming file and key, if a value has the wrong type.
 
     Args:
         data: The object.
         file: The file it was read from.
-        prefix: Where in the file it stands, such as ``accuracy.``; for messages only.
+        prefix: The path of the object in the file, such as ``accuracy.``, for messages.
     """
 
     def __init__(self, data: Mapping[str, Any], file: Path, prefix: str = "") -> None:
@@ -33,14 +33,14 @@ class Fields:
 
     @classmethod
     def read(cls, path: Path) -> Fields:
-        """Read a file; its strings come out printable.
+        """Read a file and make its strings printable.
 
         Raises:
             InputError: It is missing, not JSON, or not a JSON object.
         """
         data = _printable(read_json(path))
         if not isinstance(data, dict):
-            raise InputError(f"{path} does not hold a JSON object", _HINT)
+            raise InputError(f"{path} does not contain a JSON object", _HINT)
         return cls(data, path)
 
     def __bool__(self) -> bool:
@@ -54,7 +54,7 @@ class Fields:
         return self._data.get(key) is not None
 
     def text(self, key: str) -> str:
-        """A string; empty where there is none."""
+        """A string; empty if there is none."""
         return self._get(key, str, "a string", "")
 
     def flag(self, key: str) -> bool | None:
@@ -69,35 +69,35 @@ class Fields:
         return value
 
     def child(self, key: str) -> Fields:
-        """An object; an empty one where there is none."""
+        """An object; an empty one if there is none."""
         return Fields(self._get(key, dict, "an object", {}), self._file, f"{self._prefix}{key}.")
 
     def children(self, key: str) -> list[Fields]:
-        """A list of objects; empty where there is none."""
+        """A list of objects; empty if there is none."""
         return [
             Fields(item, self._file, f"{self._prefix}{key}[{index}].")
             for index, item in enumerate(self._list(key, dict, "a list of objects"))
         ]
 
     def strings(self, key: str) -> list[str]:
-        """A list of strings; empty where there is none."""
+        """A list of strings; empty if there is none."""
         return self._list(key, str, "a list of strings")
 
     def integers(self, key: str) -> list[int]:
-        """A list of integers; empty where there is none."""
+        """A list of integers; empty if there is none."""
         return self._list(key, int, "a list of integers")
 
     def numbers(self, key: str) -> list[float]:
-        """A list of numbers of sensible size; empty where there is none."""
+        """A list of numbers of sensible size; empty if there is none."""
         return self._sensible(key, self._get(key, list, "a list of numbers", []))
 
     def number_lists(self, key: str) -> list[list[float]]:
-        """A list of lists of numbers of sensible size; empty where there is none."""
+        """A list of lists of numbers of sensible size; empty if there is none."""
         lists = self._list(key, list, "a list of lists of numbers")
         return [self._sensible(key, values) for values in lists]
 
     def flat(self) -> list[tuple[str, str]]:
-        """Everything below as (dotted key, text) pairs, for values of whatever type."""
+        """All values as (dotted key, text) pairs, for values of any type."""
         return _flatten(self._data)
 
     def _get(self, key: str, kind: Any, wanted: str, default: T) -> Any | T:
@@ -124,7 +124,7 @@ class Fields:
 
 
 def _is_sensible(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER
 
 
 def _printable(value: Any) -> Any:

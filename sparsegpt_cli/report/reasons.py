@@ -1,4 +1,4 @@
-"""Layers by the reason why they are not sparse, or gain nothing."""
+"""Groups layers by the reason why they are not sparse or gain nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ __all__ = ["ReasonGroup", "advice", "group_by_reason"]
 
 @dataclass(frozen=True)
 class ReasonGroup:
-    """The layers that share a reason."""
+    """The layers with the same reason."""
 
     code: str
+    """The reason code."""
     advice: str
+    """Its meaning, in a sentence."""
     layers: list[str]
+    """Names in running order."""
 
 
 def group_by_reason(layers: Iterable[tuple[str, str]]) -> list[ReasonGroup]:
@@ -28,5 +31,5 @@ def group_by_reason(layers: Iterable[tuple[str, str]]) -> list[ReasonGroup]:
 
 
 def advice(code: str) -> str:
-    """The sentence for a reason code; empty for a code of another version."""
+    """Return the sentence for a reason code; empty for a code of another version."""
     return Reason(code).advice if code in Reason.__members__ else ""

@@ -1,4 +1,4 @@
-"""From a run folder to ``report.html``."""
+"""Renders a run folder as ``report.html``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ __all__ = ["render_report"]
 
 
 def render_report(run: Path) -> Path:
-    """Write ``report.html`` into a run folder, from the JSON files that are there.
+    """Write ``report.html`` into a run folder, from the JSON files in it.
 
     The page loads nothing and runs no script. The same files give the same bytes.
 
     Args:
-        run: The folder that ``prune-export`` wrote; engines and a benchmark are shown where it holds them.
+        run: The folder that ``prune-export`` wrote. Engines and a benchmark in it are shown too.
 
     Returns:
         The path of the report.
 
     Raises:
-        InputError: ``prune.json`` is missing, a file is not JSON or not of the right structure, or the
-            folder cannot be written.
+        InputError: ``prune.json`` is missing, a file is not JSON or has the wrong structure, or the folder
+            cannot be written.
+
+    Example:
+        >>> from sparsegpt_core.files import write_json
+        >>> write_json(Path("prune.json"), {"layers": [{"name": "conv", "status": "pruned"}]})
+        >>> render_report(Path()).name
+        'report.html'
     """
     view = read_run(run)
     timed = view.benchmark.times if view.benchmark.on_engines else []

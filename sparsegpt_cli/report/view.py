@@ -1,4 +1,4 @@
-"""What the report says: the files of a run folder, and the sentences and groups made from them."""
+"""Reads a run folder, and makes the report's sentences and groups from it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ _METHODS = {"sparsegpt": "SparseGPT", "magnitude": "Magnitude"}
 
 @dataclass(frozen=True)
 class View:
-    """Everything the template shows; ``stale`` says what was left out because it is of another run."""
+    """Everything that the template shows."""
 
     prune: Fields
+    """``prune.json``."""
     benchmark: Benchmark
+    """``benchmark.json``; empty if there is none of this run."""
     files: Fields
+    """``files`` of ``manifest.json``."""
     engines: list[tuple[str, Fields]]
+    """The plans of this run by name, with their sidecars."""
     stale: list[str]
+    """Warnings about files of another run, which are left out."""
 
     @property
     def warnings(self) -> list[str]:
-        """What the run and its benchmark noted, and what is not of this run."""
+        """The warnings of the run and its benchmark, and about files of another run."""
         return [*self.prune.strings("warnings"), *self.benchmark.warnings, *self.stale]
 
     @property
     def layers(self) -> list[Fields]:
-        """All layers, in the network's order."""
+        """All layers in running order."""
         return self.prune.children("layers")
 
     @property
@@ -48,34 +53,34 @@ class View:
 
     @property
     def tradeoff(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]] | None:
-        """Sparsity against the error foretold, and against the disagreement measured; None without a target."""
+        """(Sparsity, predicted error) and (sparsity, measured disagreement) pairs; None without a target."""
         curve = self.prune.child("tradeoff")
-        foretold, measured = (
+        predicted, measured = (
             [(point.number("sparsity") or 0.0, point.number(key) or 0.0) for point in curve.children(points)]
             for points, key in (("points", "error"), ("measured", "disagreement"))
         )
-        return (foretold, measured) if foretold and measured else None
+        return (predicted, measured) if predicted and measured else None
 
     @property
     def method(self) -> str:
-        """The name of the method, as people write it."""
+        """The display name of the method."""
         method = self.prune.child("settings").text("method")
         return _METHODS.get(method, method) or "Pruned"
 
     @property
     def arms(self) -> list[Arm]:
-        """Accuracy as prune-export measured it."""
+        """The accuracy that prune-export measured."""
         names = {"dense": "Dense", "magnitude": "Magnitude", "sparse": self.method}
         return read_arms(self.prune.child("accuracy"), names)
 
     @property
     def engine_notes(self) -> list[str]:
-        """What the builds noted, each once."""
+        """The remarks of the builds, each once."""
         return list(dict.fromkeys(engine.text("note") for _, engine in self.engines if engine.text("note")))
 
     @property
     def made(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Settings, inputs, time and surroundings: titles with (name, value) rows."""
+        """Inputs, settings, time, memory and environment: titles with (name, value) rows."""
         seconds = self.prune.child("seconds")
         cost = [(key, duration(seconds.number(key))) for key in seconds]
         if (peak := self.prune.number("peak_memory_bytes")) is not None:
@@ -97,7 +102,7 @@ class View:
 
     @property
     def error_ratio(self) -> float | None:
-        """The median over layers of the error as a fraction of magnitude pruning's."""
+        """The median over layers of the error relative to that of magnitude pruning."""
         pairs = [(layer.number("relative_error"), layer.number("magnitude_error")) for layer in self.pruned]
         ratios = [error / magnitude for error, magnitude in pairs if error is not None and magnitude]
         return statistics.median(ratios) if ratios else None
@@ -134,22 +139,22 @@ class View:
 
     @property
     def verdict(self) -> list[str]:
-        """The run in a few sentences; where engines were timed, they come first."""
+        """The run in a few sentences. Engines that were timed come first."""
         pattern = self.prune.child("settings").text("pattern")
-        what = pattern if ":" in pattern else "pruned"
+        state = pattern if ":" in pattern else "pruned"
         total = len(self.layers)
         verb = "layer is" if total == 1 else "layers are"
-        pruning = [f"{len(self.pruned)} of {total} {verb} {what}.", accuracy_sentence(self.prune.child("accuracy"))]
+        pruning = [f"{len(self.pruned)} of {total} {verb} {state}.", accuracy_sentence(self.prune.child("accuracy"))]
         if self.benchmark.on_engines:
             return [self.benchmark.verdict, *pruning]
         return [*pruning, "Speed on a GPU has not been measured."]
 
 
 def read_run(run: Path) -> View:
-    """Read what a run folder holds.
+    """Read a run folder.
 
     Raises:
-        InputError: There is no ``prune.json``, or a file is not JSON or not of the right structure.
+        InputError: There is no ``prune.json``, or a file is not JSON or has the wrong structure.
     """
     if not (run / "prune.json").is_file():
         raise InputError(f"there is no {run / 'prune.json'}", "Give the folder that sparsegpt-trt prune-export wrote.")
@@ -167,7 +172,7 @@ def read_run(run: Path) -> View:
 
 
 def _is_of(hashes: set[str], model: Fields) -> bool:
-    """Whether a model is one of the run's files; so taken where either side has no record."""
+    """Return whether a model is a file of this run; True if either side has no digest."""
     recorded = model.text("sha256")
     return not recorded or not hashes or recorded in hashes
 

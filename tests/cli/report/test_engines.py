@@ -56,23 +56,23 @@ def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> N
     verdict = f"On engines: {engine_benchmark()['explanation']['verdict']}."
     assert "faster at batch 8; " in verdict
     assert text.count(verdict) == 2
-    assert "A to C at batch 32: what pruning gains in all" in text
+    assert "A to C at batch 32: total gain of pruning" in text
     assert "C at batch 8: sparse weights, sparse flag on" in text
     assert text.index(verdict) < text.index("layers are 2:4") < text.index("layers pruned")
     assert text.rindex(verdict) < text.index("Latency Layers Accuracy Engines and GPU")  # the tabs' labels
     assert page.tags["section"] == 6 + 4
     for said in (
-        "Timed by events on the GPU's stream, copies to and from the GPU left out, with a CUDA graph, batch 8, ",
+        "Timed by GPU events, copies to and from the GPU left out, with a CUDA graph, batch 8, ",
         "A: dense weights, sparse flag off",
         "Sparse, ONNX Runtime",
-        "a ceiling of 1.",
+        "over dense kernels is at most 1.",
         "All 20 layers",
         "sparse kernel: 13",
         "dense kernel: 6",
         "unknown kernel: 1",
         SPARSE,
         "timed within layer1.0.conv2 + relu1",
-        "Clocks were held back: sw_power_cap (25 % of the time).",
+        "The clocks were throttled: sw_power_cap (25 % of the time).",
         "the GPU's clocks were held back: sw_power_cap",
         "1695",
         "B2",
@@ -85,7 +85,7 @@ def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> N
     assert page.tags["svg"] == 3 + 2
 
 
-def test_on_onnx_runtime_nothing_is_said_of_engines(tmp_path: Path, no_charts: None) -> None:
+def test_a_benchmark_on_onnx_runtime_does_not_mention_engines(tmp_path: Path, no_charts: None) -> None:
     changes = {"runtime": "onnxruntime 1.22.0 CPU", "verdict": "No change.", "explanation": None, "speedup": {}}
     page = read_page(write_run(tmp_path, engine_run(**changes)))
     assert page.tags["input"] == 0
@@ -103,27 +103,27 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "\u202e" not in page.text
 
 
-def test_what_is_unknown_is_called_so(tmp_path: Path, no_charts: None) -> None:
+def test_missing_parts_are_named(tmp_path: Path, no_charts: None) -> None:
     page = read_page(
         write_run(tmp_path, engine_run(explanation=None, gpu=None, accuracy={}, latency_regime=None, engines={}))
     )
-    for said in ("Nothing explains the layers", "clocks were not recorded", "No accuracy was recorded"):
+    for said in ("The layers are not explained", "clocks were not recorded", "No accuracy was recorded"):
         assert said in page.text
     assert not page.problems
     assert page.text.count(engine_benchmark()["verdict"]) == 2
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("recorded", "sentence"),
     [
-        ({"throttled": None}, "Whether they were held back is unknown."),
-        ({"throttled": {}, "steady": True}, "The SM clock kept to one value. Nothing held the clocks back."),
-        ({"throttled": {"sync_boost": 1.0}, "locked": True}, "by hand. Clocks were held back: sync_boost (100 % of"),
+        ({"throttled": None}, "It is unknown whether the clocks were throttled."),
+        ({"throttled": {}, "steady": True}, "The SM clock was steady. The clocks were not throttled."),
+        ({"throttled": {"sync_boost": 1.0}, "locked": True}, "locked. The clocks were throttled: sync_boost (100 % of"),
     ],
 )
-def test_throttling(told: dict[str, Any], said: str) -> None:
-    found = Benchmark(Fields({"gpu": {**GPU, **told}}, Path("benchmark.json"))).throttling
-    assert said in found.replace("\xa0", " ")
+def test_throttling(recorded: dict[str, Any], sentence: str) -> None:
+    found = Benchmark(Fields({"gpu": {**GPU, **recorded}}, Path("benchmark.json"))).throttling
+    assert sentence in found.replace("\xa0", " ")
 
 
 def test_without_samples_the_percentiles_are_drawn(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_the_benchmark_writes_is_what_is_read(builder, pair, nvml, tmp_path
     text = plain(read_page(write_run(tmp_path / "run", {"prune.json": {}, "benchmark.json": measured})))
     assert "sparse is 2.00× (2.00–2.00) faster at batch 8; 1 of 1 eligible layers use sparse kernels." in text
     assert "● sparse sm80_spgemm_f16 0.5000 0.5000 1.00× CHOSEN_NO_GAIN" in text
-    assert "Clocks were held back" in text
+    assert "The clocks were throttled" in text
 
 
 times = st.floats(0, 1e15)

@@ -24,12 +24,13 @@ from sparsegpt_core.text import printable
 from tests.support.reports import hostile_run, key_paths, read_page, sample_run, write_run
 
 
-def test_a_full_run_is_told_in_full(tmp_path: Path) -> None:
+def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
     page = read_page(write_run(tmp_path, sample_run()))
     assert not page.problems
     assert (
         "35 of 38 layers are 2:4. Top-1 accuracy went from 98.33 to 98.16 % "
-        "(−0.17 points, 95 % interval −0.91 … +0.58) on 599 held-out images, too few to tell that change from none. "
+        "(−0.17 points, 95 % interval −0.91 … +0.58) on 599 held-out images, too few to distinguish this change from "
+        "none. "
         "Speed on a GPU has not been measured."
     ) in page.text.replace("\xa0", " ")
     for reason in (Reason.FIRST_LAYER, Reason.GROUPED, Reason.CLASSIFIER):
@@ -85,7 +86,7 @@ def test_missing_pieces_name_the_command_that_adds_them(tmp_path: Path, content:
     assert "Accuracy has not been measured." in page.text
 
 
-def test_a_figure_of_a_gpu_is_told_as_one(tmp_path: Path, no_charts: None) -> None:
+def test_a_speedup_on_a_gpu_is_shown_as_one(tmp_path: Path, no_charts: None) -> None:
     files = sample_run(4)
     files["benchmark.json"].update(
         runtime="tensorrt 10.16 on NVIDIA A10",
@@ -104,7 +105,7 @@ def test_a_figure_of_a_gpu_is_told_as_one(tmp_path: Path, no_charts: None) -> No
     [
         ("prune.json", None, "prune.json"),
         ("prune.json", "{", "prune.json is not a JSON file"),
-        ("prune.json", "[]", "prune.json does not hold a JSON object"),
+        ("prune.json", "[]", "prune.json does not contain a JSON object"),
         ("prune.json", '{"layers": {}}', "prune.json: layers is not a list of objects"),
         ("prune.json", '{"layers": [{"sparsity": "half"}]}', r"prune.json: layers\[0\].sparsity is not a number"),
         ("prune.json", '{"layers": [{"shape": [1.5]}]}', r"layers\[0\].shape is not a list of integers"),
