@@ -67,9 +67,8 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
     blocked = {*keep, *_users(model.graph, _overflowing_weights(model))}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    weights = {
-        tensor.name for tensor in model.graph.initializer
-    }  # the converter would cast a weight that has a type in value_info
+    # The converter would cast a weight that has a type in value_info.
+    weights = {tensor.name for tensor in model.graph.initializer}
     replace_items(copy.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
     with _quiet_converter():
         fp16_model: onnx.ModelProto = convert_float_to_float16(

@@ -41,6 +41,10 @@ class TritonSettings:
 
     Raises:
         InputError: A value is out of range.
+
+    Example:
+        >>> TritonSettings("resnet18", preferred_batch_sizes=(8, 32), gpus=(0,)).max_queue_delay_us
+        100
     """
 
     name: str

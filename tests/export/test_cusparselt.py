@@ -1,4 +1,4 @@
-"""Which layers go to cuSPARSELt, and what stands in their place; products on a GPU where there is one."""
+"""The layers that run on cuSPARSELt, and their replacements; sparse products if there is a GPU."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ def test_an_input_that_is_a_view_is_taken() -> None:
         (nn.Linear(24, 32), Obstacle.SHAPE),
     ],
 )
-def test_what_stands_in_the_way(layer: nn.Module, obstacle: Obstacle | None) -> None:
+def test_obstacles(layer: nn.Module, obstacle: Obstacle | None) -> None:
     assert find_obstacle(prune(layer)) is obstacle
 
 
-def test_dense_weights_and_single_precision_stand_in_the_way() -> None:
+def test_dense_and_fp32_weights_are_obstacles() -> None:
     layer = prune(nn.Linear(64, 32))
     assert find_obstacle(layer.bfloat16()) is None
     assert find_obstacle(layer.float()) is Obstacle.PRECISION
@@ -109,7 +109,7 @@ def test_dense_weights_and_single_precision_stand_in_the_way() -> None:
     assert find_obstacle(layer) is Obstacle.NOT_NM
 
 
-def test_the_block_is_the_one_that_pytorch_asks_for() -> None:
+def test_the_block_is_the_one_that_pytorch_requires() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         constraint = SparseSemiStructuredTensorCUSPARSELT._DTYPE_SHAPE_CONSTRAINTS[dtype]
         assert constraint.sparse_min_rows == constraint.sparse_min_cols == semi_structured._BLOCK
@@ -172,7 +172,7 @@ def test_pytorchs_sparse_product_takes_our_shapes(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_no_gpu_is_said_in_one_line() -> None:
+def test_no_gpu_is_one_line_of_error() -> None:
     with pytest.raises(InputError, match="needs a CUDA GPU") as caught:
         to_semi_structured(nn.Sequential(nn.Linear(64, 64)))
     assert caught.value.hint

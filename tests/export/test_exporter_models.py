@@ -1,4 +1,4 @@
-"""Networks as users have them: several inputs and outputs, any size, shared weights, segmentation, old opsets."""
+"""Users' networks: several inputs and outputs, any size, shared weights, segmentation, old opsets."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_segmentation_network():
     assert_parity(model, proto, example(1, 3, 96, 32))
 
 
-def test_what_a_network_does_not_allow():
+def test_unsupported_networks_are_refused():
     export_model(Fixed().eval(), (4, 8, 8))
     with pytest.raises(ModelError, match="shapes cannot be multiplied") as caught:
         export_model(Fixed().eval(), (4, 8, 8), dynamic_size=True)

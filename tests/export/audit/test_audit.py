@@ -1,4 +1,4 @@
-"""The auditor on graphs made by hand, against a walk over all groups and against Polygraphy's checker."""
+"""The audit of hand-made graphs, compared with a loop over all groups and with Polygraphy's checker."""
 
 import itertools
 import json
@@ -108,7 +108,7 @@ def test_a_weight_that_is_not_the_constant_second_operand():
 
 
 @pytest.mark.parametrize(("channels", "pattern"), [(3, NM(2, 4)), (6, NM(2, 4)), (12, NM(4, 8)), (4, NM(1, 3))])
-def test_channels_that_are_no_multiple(channels, pattern):
+def test_channels_that_are_not_a_multiple_of_m(channels, pattern):
     layer = only([conv()], {"w": np.zeros((2, channels, 1, 1), "f")}, pattern)
     assert (layer.violations, layer.is_sparse, layer.reason) == (None, False, Reason.CHANNELS_NOT_MULTIPLE)
 
@@ -203,7 +203,7 @@ def test_layers_in_local_functions_count():
     assert (layer.weight, layer.reason) == ("w", Reason.NOT_NM)
 
 
-def test_what_the_exporter_noted():
+def test_the_recorded_pattern_and_dense_layers_are_used():
     tensors = {"w": sparse(4, 8, 1, 1, pattern=NM(1, 4)), "d": dense(4, 8, 1, 1), "d3": dense(4, 3, 1, 1)}
     nodes = [conv("w", "a"), conv("d", "b"), conv("d", "b#2"), conv("d3", "c"), conv("d", "left")]
     noted = {"pattern": "1:4", "dense": {"b": "FIRST_LAYER", "c": "EXCLUDED", "left": "FROM_THE_FUTURE", "w": "NOT_NM"}}
@@ -218,12 +218,12 @@ def test_what_the_exporter_noted():
 
 
 @pytest.mark.parametrize("noted", [{}, {"pattern": "0.5"}, {"pattern": 7, "dense": []}, {"dense": {"conv": ["x"]}}])
-def test_notes_that_say_nothing(noted):
+def test_malformed_metadata_is_ignored(noted):
     result = audit([conv()], {"w": dense(4, 8, 1, 1)}, metadata=noted)
     assert (result.pattern, result.layers[0].reason) == ("2:4", Reason.NOT_NM)
 
 
-def test_metadata_replaces_what_was_there_and_keeps_what_is_foreign():
+def test_metadata_replaces_our_older_metadata_only():
     model = make_model(make_graph([conv()], {}, ["x"]))
     assert read_metadata(model) == {}
     model.metadata_props.add(key="author", value="somebody")

@@ -1,4 +1,4 @@
-"""Values that a graph computes from constants, against ONNX's own reference evaluator."""
+"""Values that a graph computes from constants, compared with ONNX's reference evaluator."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_broken_graphs_leave_the_tensor_unknown(broken):
     assert isinstance(constants.source("y"), str)
 
 
-def test_a_circle_and_a_chain_too_deep_to_follow():
+def test_cycles_and_very_deep_chains():
     circle = [node("Identity", ["b"], ["a"]), node("Transpose", ["a"], ["b"])]
     assert Constants(make_graph(circle)).value("b") is None
     assert Constants(make_graph(circle)).source("b") in "ab"
@@ -160,7 +160,7 @@ def test_a_circle_and_a_chain_too_deep_to_follow():
     assert Constants(make_graph(deep, {"t0": WEIGHT})).value("t5000") is None
 
 
-def test_values_that_overflow_make_no_noise():
+def test_overflows_raise_no_warnings():
     graph = make_graph([node("Cast", ["w"], ["y"], to=TensorProto.FLOAT16)], {"w": np.float32([0, 1e9, np.nan])})
     np.testing.assert_array_equal(Constants(graph).value("y"), np.float16([0, np.inf, np.nan]))
     graph = make_graph([node("QuantizeLinear", ["w", "s"], ["y"])], {"w": WEIGHT, "s": np.float32(0)})

@@ -1,4 +1,4 @@
-"""The auditor on files that are missing, broken, hostile or somebody else's: an answer or one line, no traceback."""
+"""The audit of missing, broken, hostile and foreign files: a result or one line of error, never a traceback."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ def test_the_model_that_is_broken_below_is_fine(tmp_path):
     assert (layer.name, layer.weight, layer.shape, layer.reason) == ("conv", "w", (4, 8, 1, 1), Reason.EXCLUDED)
 
 
-def test_no_file_and_a_directory(tmp_path):
+def test_missing_files_and_directories_are_refused(tmp_path):
     assert "no file at" in refused(tmp_path / "missing.onnx")
     assert "Is a directory" in refused(tmp_path)
 
@@ -67,13 +67,13 @@ def test_no_file_and_a_directory(tmp_path):
     [b"", b"hello\nworld\n", b"{}", bytes(range(256)) * 9, bytes(4096), CONTENT[: len(CONTENT) // 2], CONTENT[:-1]],
     ids=["empty", "text", "JSON", "bytes", "zeros", "half", "all but the end"],
 )
-def test_what_is_no_onnx_file(tmp_path, name, content):
+def test_files_that_are_not_onnx_are_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     assert "truncated or not an ONNX file" in refused(path)
 
 
-def test_external_data_that_is_gone(tmp_path):
+def test_missing_external_data_is_refused(tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(valid_model(), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert audit_model(path).layers[0].shape == (4, 8, 1, 1)
@@ -166,7 +166,7 @@ def printed(path: Path) -> int:
 
 
 @pytest.mark.skipif(not FOREIGN, reason="this onnx package comes without its test models")
-def test_every_model_that_onnx_brings():
+def test_all_models_in_the_onnx_package():
     assert len(FOREIGN) > 100
     assert all(load_model(path).graph.node for path in FOREIGN)
     assert sum(printed(path) for path in FOREIGN) > 50

@@ -1,4 +1,4 @@
-"""Tensors inside a graph, as PyTorch's own hooks see them."""
+"""Tensors inside a graph, compared with PyTorch's hooks."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""The comparison of a file with PyTorch: its figures, networks of any shape, and the node that is to blame."""
+"""The comparison of a file with PyTorch: the differences, networks of any shape, and the node where an error begins."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_a_good_file(mixer, tmp_path, convert, tolerance):
     assert parity == Parity(**json.loads(json.dumps(parity.to_json())))
 
 
-def test_figures_are_what_they_say(mixer, tmp_path):
+def test_differences_match_their_definitions(mixer, tmp_path):
     model, proto = mixer
     offset = np.float32([0, 0.5, 0, 0, -1])
     shifted = edited(proto, "head.bias", lambda bias: np.add(bias, offset, out=bias))
@@ -115,7 +115,7 @@ def test_the_layer_with_a_wrong_weight_is_named(mixer, values, tmp_path, convert
     assert 0.02 < fault.error < 100
 
 
-def test_a_wrong_bias_is_laid_to_its_layer(mixer, values, tmp_path):
+def test_the_layer_with_a_wrong_bias_is_named(mixer, values, tmp_path):
     """A linear layer of tokens is a MatMul and an Add, of which PyTorch knows the sum alone."""
     proto = edited(mixer[1], "mlp.2.bias", lambda value: value.put(0, 3))
     assert find(proto, mixer, values, tmp_path / "model.onnx", 0.02).node == "mlp.2"
@@ -192,7 +192,7 @@ def test_outputs_that_are_not_finite(mixer, tmp_path, value):
         check_parity(tmp_path / "model.onnx", model, IMAGES * value)
 
 
-def test_where_it_goes_off_may_not_be_known(mixer, tmp_path, monkeypatch):
+def test_the_node_may_be_unknown(mixer, tmp_path, monkeypatch):
     def fails(*_):
         raise RuntimeError("no trace\nat all")
 

@@ -1,4 +1,4 @@
-"""FP16 graphs: what is converted, what stays in FP32, and what is told about values that do not fit."""
+"""FP16 graphs: the nodes that are converted or stay in FP32, and the reports of values outside FP16's range."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_weights_beyond_fp16_stay_in_fp32(proto, value):
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_weights_that_are_no_numbers(proto, value):
+def test_nan_and_infinite_weights_are_refused(proto, value):
     broken = edited(proto, "head.bias", lambda bias: bias.put(2, value))
     for check in (to_fp16, lambda model: fp16_overflows(model, [IMAGES])):
         with pytest.raises(NumericsError, match=r"^head\.bias contains NaN or infinity"):

@@ -1,4 +1,4 @@
-"""INT8 graphs: where the Q/DQ pairs stand, what the INT8 weights are, and that every reader accepts the result."""
+"""INT8 graphs: the places of the Q/DQ pairs, the values of the INT8 weights, and readers that accept the result."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The repository that Triton gets: its ``config.pbtxt`` is read back by Triton's own schema, its model is run."""
+"""Triton repositories: their ``config.pbtxt`` is parsed with Triton's own schema, and their model is run."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_our_own_export_is_served_as_the_config_says(tmp_path: Path) -> None:
         assert logits.dtype == np.float32
 
 
-def test_without_a_dynamic_batch_shapes_are_whole() -> None:
+def test_without_a_dynamic_batch_shapes_are_complete() -> None:
     read = config([value("x", (1, 3, "h", "w"))], [value("y", (1, "n", 4), TensorProto.FLOAT16)])
     assert read.max_batch_size == 0
     assert not read.HasField("dynamic_batching")
@@ -202,7 +202,7 @@ def test_a_dynamic_dimension_need_not_be_the_batch(name: str | None) -> None:
 
 
 @pytest.mark.parametrize(("shape", "size"), [((), 0), (("batch",), 32)])
-def test_a_tensor_without_dimensions_gets_one_that_is_taken_away(shape: tuple, size: int) -> None:
+def test_a_scalar_gets_a_dimension_that_reshape_removes(shape: tuple, size: int) -> None:
     read = config([value("x", shape)], [value("y", shape)])
     assert read.max_batch_size == size
     for tensor in (*read.input, *read.output):
@@ -272,7 +272,7 @@ def test_settings_are_validated(settings: dict) -> None:
     assert caught.value.hint
 
 
-def test_external_data_comes_along(tmp_path: Path) -> None:
+def test_external_data_is_copied(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     options = {"save_as_external_data": True, "location": "data/m.bin", "size_threshold": 0}
     onnx.save(classifier(), str(tmp_path / "m.onnx"), **options)
@@ -285,7 +285,7 @@ def test_external_data_comes_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "location", ["../out.bin", "{home}/m.bin", "model.onnx", "./model.onnx", "gone.bin", "link.bin"]
 )
-def test_external_data_that_cannot_come_along(tmp_path: Path, location: str) -> None:
+def test_external_data_that_cannot_be_copied(tmp_path: Path, location: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
     for path in ("out.bin", "home/m.bin", "home/model.onnx"):
@@ -301,7 +301,7 @@ def test_external_data_that_cannot_come_along(tmp_path: Path, location: str) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 50, None])
-def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_not_a_model(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(InputError, match=r"m\.onnx"):
@@ -309,7 +309,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_versions_stand_beside_each_other_and_are_not_overwritten(model: Path) -> None:
+def test_versions_share_a_folder_and_are_not_overwritten(model: Path) -> None:
     repository = model.parent / "repository"
     write_repository(model, repository, TritonSettings("m"))
     with pytest.raises(InputError, match="1 exists"):
@@ -425,7 +425,7 @@ def test_the_command_needs_no_torch(program, model: Path) -> None:
     assert list(read.instance_group[0].gpus) == [0, 1]
 
 
-def test_sizes_that_are_no_numbers(cli, model: Path) -> None:
+def test_batch_sizes_that_are_not_numbers(cli, model: Path) -> None:
     outcome = cli("triton-export", model, "--out", model.parent / "r", "--preferred-batch-sizes", "8;32", "--json")
     assert outcome.code == 1
     assert "8;32" in outcome.json["error"]

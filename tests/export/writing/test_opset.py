@@ -1,4 +1,4 @@
-"""Opset 17 says what opset 18 said, by ONNX Runtime; what it cannot say is refused by name."""
+"""Graphs in opset 17 compute the same as in opset 18. Graphs that opset 17 cannot express are refused by name."""
 
 import numpy as np
 import onnx

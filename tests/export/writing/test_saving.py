@@ -1,4 +1,4 @@
-"""Files of any size: weights beside the model, both or neither, and paths that stay in the folder."""
+"""Files of any size: weights in a second file, both files or neither, and paths that stay in the folder."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_large_weights_lie_beside_the_model(tmp_path):
+def test_large_weights_are_in_a_second_file(tmp_path):
     proto, path = model(1), tmp_path / "new" / "model.onnx"
     before = proto.SerializeToString()
     save_model(proto, path, limit=SMALL)

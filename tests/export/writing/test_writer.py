@@ -1,4 +1,4 @@
-"""What the exporter writes: names, a dynamic batch, folded batch norms, patterns kept, nothing of this machine."""
+"""Exported graphs: names, a dynamic batch, folded batch norms, the pattern, and no trace of this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def exported(request):
     return model, shape.image, export_model(model, shape.image, METADATA)
 
 
-def test_graph_is_valid_and_says_what_it_holds(exported, tmp_path):
+def test_graph_is_valid_and_records_its_metadata(exported, tmp_path):
     _, image, proto = exported
     path = tmp_path / "model.onnx"
     save_model(proto, path)
@@ -58,7 +58,7 @@ def test_graph_is_valid_and_says_what_it_holds(exported, tmp_path):
     assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
 
 
-def test_layers_bear_the_names_of_their_modules(exported):
+def test_layers_have_the_names_of_their_modules(exported):
     model, _, proto = exported
     names = [layer.name for layer in audit_model(proto).layers]
     assert sorted(names) == sorted(layer_names(model) + ["shared#2"] * isinstance(model, Mixer))

@@ -28,7 +28,7 @@ ELSEWHERE = [
     Row("a layer whose inputs are all dead", "from Python", "(their weights become 0)", code=0, test="core/linalg/test_dense.py::test_all_columns_dead"),
     Row("a Hessian that is not positive definite", "from Python", "…: the Hessian needed a damping of … instead of …", code=0, test="core/linalg/test_dense.py::test_a_raised_damping_is_a_warning_of_the_result"),
     Row("a layer that no image reaches", "from Python", "(left dense: NOT_REACHED)", code=0, test="core/pruning/test_sequential.py::test_every_layer_has_its_reason_in_running_order"),
-    Row("NaN in a weight", "export --precision fp16 …", "head.bias contains NaN or infinity. …", test="export/precision/test_fp16.py::test_weights_that_are_no_numbers"),
+    Row("NaN in a weight", "export --precision fp16 …", "head.bias contains NaN or infinity. …", test="export/precision/test_fp16.py::test_nan_and_infinite_weights_are_refused"),
     Row("an activation beyond half precision", "export --precision fp16 …", "model.onnx computes NaN or infinity … begins at …", test="export/parity/test_parity.py::test_a_node_that_overflows_is_named"),
     Row("NaN in an activation's range", "export --precision int8 …", "layer1 contains NaN or infinity on calibration images. Check the weights, --mean and --std.", test="calibration/ranges/test_ranges.py::test_numbers_that_are_not_finite_name_the_tensor"),
     Row("a loss that diverges", "train …", "the training loss is nan after … steps. …", test="calibration/training/test_trainer.py::test_a_loss_that_is_not_finite_is_an_error"),
