@@ -136,7 +136,15 @@ def load_config(path: Path, commands: Mapping[str, Any], context: typer.Context)
 
 
 def flags_of(command: Any) -> dict[str, Any]:
-    """Return the flags and arguments of a command that a file may contain, by their keys."""
+    """Return the flags and arguments of a command that a file may contain, by their keys.
+
+    Example:
+        >>> app = typer.Typer(add_completion=False)
+        >>> @app.command()
+        ... def show(page: int, dark_mode: bool = False) -> None: ...
+        >>> sorted(flags_of(typer.main.get_command(app)))
+        ['dark-mode', 'page']
+    """
     return {_key(name): each for each in command.params if each.name not in _NOT_KEYS for name in each.opts}
 
 

@@ -29,6 +29,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     A parameter whose type is a dataclass of options stands for all of its fields; their defaults come from the
     parameter's default, where it has one. ``context`` is click's context.
+
+    Example:
+        >>> from sparsegpt_cli.terminal import Console
+        >>> @command
+        ... def hello(console: Console, *, name: str = "you") -> None:
+        ...     console.result({"name": name}, [f"Hello {name}"])
+        >>> app = typer.Typer()
+        >>> _ = app.command()(hello)
+        >>> app(["--name", "me", "--quiet"], standalone_mode=False)
+        Hello me
     """
     own = dict(inspect.signature(function, eval_str=True).parameters)
     del own["console"]

@@ -87,7 +87,12 @@ def _rich(stream: Any) -> RichConsole:
 
 @contextlib.contextmanager
 def logged_warnings(logger: logging.Logger) -> Iterator[None]:
-    """Show each warning that reaches a logger inside the context once."""
+    """Show each warning that reaches a logger inside the context once.
+
+    Example:
+        >>> with logged_warnings(logging.getLogger("example")):
+        ...     logging.getLogger("example").warning("the disk is nearly full")  # on standard error
+    """
     handler = _Shown(logging.WARNING)
     logger.addHandler(handler)
     try:
