@@ -145,7 +145,8 @@ def test_an_impossible_request_is_refused_in_one_line(cli, digits_checkpoint, tm
     assert outcome.code == 1
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) <= 2
-    assert not list(tmp_path.iterdir())
+    # Layers that were pruned before the refusal are kept for the next run.
+    assert {path.name for path in tmp_path.iterdir()} <= {"x.safetensors.unfinished"}
 
 
 def test_one_budget_over_all_layers(cli, digits_checkpoint, tmp_path):
