@@ -1,4 +1,4 @@
-"""Builds engines from ONNX files. A JSON file beside each plan records how it was built."""
+"""Builds engines from ONNX files. A sidecar next to each plan records how it was built."""
 
 from __future__ import annotations
 

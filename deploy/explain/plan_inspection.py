@@ -50,7 +50,7 @@ def evidence_of_plan(
     """Gather what is known of a plan on disk.
 
     Args:
-        plan: The plan, with its sidecar beside it.
+        plan: The plan, with its sidecar next to it.
         has_sparse_kernels: Whether its graph has a precision with 2:4 kernels.
         times: Milliseconds of its layers by name, where they were measured.
         inspected: Whether to ask the engine inspector, which needs a GPU.

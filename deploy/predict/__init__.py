@@ -4,7 +4,7 @@ May import ``benchmark``, ``explain``, ``measure`` and below.
 """
 
 from deploy.predict.estimate import EstimatedPrediction, PredictedLayer, predict
-from deploy.predict.measured_trial import MeasuredPrediction, try_pruning
+from deploy.predict.measurement import MeasuredPrediction, try_pruning
 from deploy.predict.profile import layers_without_gain
 
 __all__ = [

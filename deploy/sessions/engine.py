@@ -46,7 +46,7 @@ class Engine:
     A CUDA context must be current; see :func:`deploy.machine.connect`.
 
     Args:
-        plan_path: The plan, with its sidecar beside it.
+        plan_path: The plan, with its sidecar next to it.
         backend: The backend that runs it; None for the one that built it.
 
     Raises:

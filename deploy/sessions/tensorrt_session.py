@@ -25,7 +25,7 @@ class TensorRTSession:
     ``engine`` is the open engine. ``batches`` are the min, opt and max batch of its profile.
 
     Args:
-        plan_path: The plan, with its sidecar beside it. It has one image input (FP32, FP16 or INT8), and its first
+        plan_path: The plan, with its sidecar next to it. It has one image input (FP32, FP16 or INT8), and its first
             output is the logits.
         backend: The backend that runs it; None for the one that built it.
 

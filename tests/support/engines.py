@@ -55,7 +55,7 @@ def builder(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> Builder:
 
 @pytest.fixture
 def pair(tmp_path) -> tuple[Path, Path]:
-    """What the fake engines compute, and the same with every second weight gone."""
+    """The model that the fake engines compute, and a copy with every second weight 0."""
     weight = np.repeat(np.eye(4), 16, axis=1)
     return (
         classifier(tmp_path / "dense.onnx", weight),
@@ -78,11 +78,11 @@ QUICK = EngineSettings(rounds=2, iterations=1, warmup=1)
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A GPU whose SM clock falls from 1500 to 1200 MHz, and is held down by power and by hand."""
+    """A GPU whose SM clock falls from 1500 to 1200 MHz, limited by power and by the user."""
     module = ModuleType("pynvml")
     module.calls, clocks = [], [1500, 1500, 1200]
 
-    def noted(name, give):
+    def recorded(name, give):
         def call(*arguments):
             module.calls.append((name, *arguments))
             return give(*arguments)
@@ -90,18 +90,18 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         setattr(module, name, call)
 
     module.NVML_CLOCK_SM, module.NVML_CLOCK_MEM, module.NVML_TEMPERATURE_GPU = 1, 2, 0
-    noted("nvmlInit", lambda: None)
-    noted("nvmlShutdown", lambda: None)
-    noted("nvmlDeviceGetHandleByIndex", lambda index: "device")
-    noted("nvmlDeviceGetHandleByPciBusId", lambda bus: "device")
-    noted("nvmlDeviceGetName", lambda device: b"NVIDIA A100")
-    noted("nvmlDeviceGetCudaComputeCapability", lambda device: (8, 0))
-    noted("nvmlSystemGetDriverVersion", lambda: "550.54")
-    noted("nvmlDeviceGetMaxClockInfo", lambda device, kind: {1: 1980, 2: 1593}[kind])
-    noted("nvmlDeviceGetClockInfo", lambda device, kind: (clocks.pop(0) if clocks else 1200) if kind == 1 else 1593)
-    noted("nvmlDeviceGetPowerUsage", lambda device: 250500)
-    noted("nvmlDeviceGetTemperature", lambda device, sensor: 61)
-    noted("nvmlDeviceGetCurrentClocksEventReasons", lambda device: 0x4 | 0x2 | 0x1)
+    recorded("nvmlInit", lambda: None)
+    recorded("nvmlShutdown", lambda: None)
+    recorded("nvmlDeviceGetHandleByIndex", lambda index: "device")
+    recorded("nvmlDeviceGetHandleByPciBusId", lambda bus: "device")
+    recorded("nvmlDeviceGetName", lambda device: b"NVIDIA A100")
+    recorded("nvmlDeviceGetCudaComputeCapability", lambda device: (8, 0))
+    recorded("nvmlSystemGetDriverVersion", lambda: "550.54")
+    recorded("nvmlDeviceGetMaxClockInfo", lambda device, kind: {1: 1980, 2: 1593}[kind])
+    recorded("nvmlDeviceGetClockInfo", lambda device, kind: (clocks.pop(0) if clocks else 1200) if kind == 1 else 1593)
+    recorded("nvmlDeviceGetPowerUsage", lambda device: 250500)
+    recorded("nvmlDeviceGetTemperature", lambda device, sensor: 61)
+    recorded("nvmlDeviceGetCurrentClocksEventReasons", lambda device: 0x4 | 0x2 | 0x1)
     monkeypatch.setitem(sys.modules, "pynvml", module)
     return module
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the engines of a comparison's arms, and the ONNX files that compute what they do."""
+"""Stand-ins for the engines of a benchmark's arms, and ONNX files that compute the same logits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOSE = [
 
 
 class Context(FakeContext):
-    """Takes twice as long in A and B."""
+    """An execution context that takes twice as long in arms A and B."""
 
     def execute_async_v3(self, handle):
         done = super().execute_async_v3(handle)
@@ -48,7 +48,7 @@ class Engine(FakeEngine):
 
 
 class Builder:
-    """Notes every build; ``fails_at`` is the number of the first that fails."""
+    """Records every build; build number ``fails_at`` fails."""
 
     def __init__(self, gpu: FakeGPU) -> None:
         self.gpu, self.asked, self.fails_at = gpu, [], 0

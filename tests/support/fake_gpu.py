@@ -1,7 +1,7 @@
-"""Stand-ins for TensorRT, PyCUDA and cuda-python that act on a stream's work only when it is waited for.
+"""Stand-ins for TensorRT, PyCUDA and cuda-python that run a stream's work only when a caller waits for it.
 
-An engine's logits are the sums of each image's quarters, so that a test can tell right from wrong.
-Every call is noted in ``calls``; memory not yet computed holds garbage, as on a GPU.
+An engine's logits are the sums of each image's quarters, so a test can compute the right result. ``calls`` records
+every call. Memory that was not computed yet contains garbage, as on a GPU.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ NUMPY = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT8: n
 
 
 class FakeGPU:
-    """The modules ``trt``, ``pycuda`` and ``driver``, and what went on in them.
+    """The modules ``trt``, ``pycuda`` and ``driver``, and the calls to them.
 
-    ``capture`` makes stream capture fail at the call of that name; ``memory`` is how many bytes there are.
+    ``capture`` makes stream capture fail at the call of that name. ``memory`` is the number of free bytes.
     """
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class FakeGPU:
 
 
 class FakeStream:
-    """Work waits here until someone waits for the stream."""
+    """A queue of work that runs when a caller waits for the stream."""
 
     def __init__(self, gpu: FakeGPU, flags: int) -> None:
         self.gpu, self.flags, self.handle = gpu, flags, 0x77 + len(gpu.streams)
@@ -210,13 +210,13 @@ class FakeStream:
             work()
 
     def synchronize(self):
-        assert self.captured is None, "a stream that is captured cannot be waited for"
+        assert self.captured is None, "a stream in capture mode cannot be synchronized"
         self.gpu.record_call("synchronize", self.handle)
         self.drain()
 
 
 class FakeEngine:
-    """Takes (N, 1, 8, 8) images, gives (N, 4) logits: the sums of each image's quarters."""
+    """Turns images (N, 1, 8, 8) into logits (N, 4): the sums of each image's quarters."""
 
     def __init__(self, gpu: FakeGPU, logger) -> None:
         self.gpu, self.logger = gpu, logger
@@ -294,7 +294,7 @@ class FakeContext:
 
 
 def write_plan(path: Path, backend: str = "tensorrt", content: bytes = b"plan", **settings: object) -> Path:
-    """A plan with the sidecar that belongs to it."""
+    """Write a plan and its sidecar."""
     path.write_bytes(content)
     record = {"backend": backend, "backend_version": "10.9.0", "sha256": hashlib.sha256(content).hexdigest()}
     record["settings"] = settings

@@ -33,8 +33,8 @@ def test_arms_are_built_in_turn_with_their_own_weights_and_flags(builder: Builde
         ("sparse.onnx", True),
     ]
     caches = [asked[2] for asked in builder.asked]
-    assert len(set(caches[:3])) == len(set(caches[3:])) == 1  # shared by the arms,
-    assert caches[0] != caches[3]  # and a rebuild times its tactics anew
+    assert len(set(caches[:3])) == len(set(caches[3:])) == 1  # the arms of one rebuild share a cache
+    assert caches[0] != caches[3]  # the next rebuild times its tactics again
     assert all(asked[3] == {"image": ((8, 1, 8, 8),) * 3} for asked in builder.asked)
     assert {path.name for path in (tmp_path / "plans").iterdir()} == {
         f"{arm}{number}.plan{end}" for arm in "ABC" for number in (1, 2) for end in ("", ".json")
@@ -43,7 +43,7 @@ def test_arms_are_built_in_turn_with_their_own_weights_and_flags(builder: Builde
     assert [len(arm.engines) for arm in result.timed[0].latency.arms.values()] == [2, 2, 2]
 
 
-def test_the_result(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_of_a_benchmark(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"sm_mhz": {"low": 1410.0}, "throttled": {"sw_power_cap": 0.5, "applications_clocks_setting": 1.0}}
 
     class Monitor:
@@ -107,7 +107,7 @@ def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -
     assert any("No CUDA graph" in text for text in result.warnings)
 
 
-def test_shapes_say_what_is_measured(builder: Builder, pair) -> None:
+def test_the_opt_shape_is_timed(builder: Builder, pair) -> None:
     for shapes in ((1, 6, 16), {"image": ((1, 1, 8, 8), (6, 1, 8, 8), (16, 1, 8, 8))}):
         settings = EngineSettings(build=BuildSettings(shapes=shapes), rounds=2, rebuilds=1)
         assert benchmark_engines(*pair, batches(), settings).timed[0].latency.regime.batch == 6
@@ -123,7 +123,7 @@ def test_shapes_say_what_is_measured(builder: Builder, pair) -> None:
         (EngineSettings(rebuilds=0), "0 times"),
     ],
 )
-def test_what_does_not_fit_shows_before_anything_is_built(builder: Builder, pair, settings, message) -> None:
+def test_settings_and_images_are_checked_before_any_build(builder: Builder, pair, settings, message) -> None:
     with pytest.raises(InputError, match=message):
         benchmark_engines(*pair, batches(), settings)
     with pytest.raises(InputError, match=r"shape \(N, 1, 8, 8\)"):
@@ -133,7 +133,7 @@ def test_what_does_not_fit_shows_before_anything_is_built(builder: Builder, pair
     assert builder.asked == []
 
 
-def test_every_batch_has_engines_at_their_best_there(builder: Builder, pair, tmp_path) -> None:
+def test_each_batch_gets_its_own_engines(builder: Builder, pair, tmp_path) -> None:
     settings = EngineSettings(batches=(8, 2), rounds=2, rebuilds=1, plans=tmp_path / "plans")
     found = benchmark_engines(*pair, batches(), settings).to_json()
     assert [asked[3]["image"][1][0] for asked in builder.asked] == [8, 8, 8, 2, 2, 2]
@@ -169,7 +169,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[str]) ->
     monkeypatch.setattr(name, lambda *given, **named: calls.append(name) or original(*given, **named))
 
 
-def test_a_fixed_batch_is_kept_to(builder: Builder, tmp_path) -> None:
+def test_a_fixed_batch_of_the_models_is_used(builder: Builder, tmp_path) -> None:
     fixed = classifier(tmp_path / "dense.onnx", np.ones((4, 64)), batch=4)
     assert benchmark_engines(fixed, fixed, batches(), QUICK).timed[0].latency.regime.batch == 4
     with pytest.raises(InputError, match="batches of 3"):
@@ -270,14 +270,14 @@ def test_without_a_gpu_plans_are_explained_by_their_logs(builder: Builder, pair,
     assert any("Without a GPU" in note for note in found["unknown"])
 
 
-def test_the_gate_and_the_screen(builder: Builder, pair, data, cli) -> None:
+def test_a_failed_gate_and_the_printed_tables(builder: Builder, pair, data, cli) -> None:
     outcome = cli("benchmark", *pair, *data, "--rebuilds", 1, "--no-cuda-graph", "--min-speedup", 3)
     assert outcome.code == 1
     assert outcome.err.strip().splitlines()[-1] == "error: the speed-up is 2.00, 3 is required"
     assert all(text in outcome.out for text in ("tensorrt 10.9.0", "CHOSEN_NO_GAIN", KERNELS["C"]))
 
 
-def test_predict_measures_where_it_can(builder: Builder, pair, cli, tmp_path) -> None:
+def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pair, cli, tmp_path) -> None:
     out = tmp_path / "predict.json"
     outcome = cli("predict", pair[0], "--shapes", "1/4/8", "--out", out, "--json")
     assert outcome.code == 0, outcome.err

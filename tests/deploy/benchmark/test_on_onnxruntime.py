@@ -76,7 +76,7 @@ def test_wrong_image_shapes(models: tuple[Path, Path], shape: tuple[int, ...]) -
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_classifiers(tmp_path: Path, models: tuple[Path, Path], capfd) -> None:
+def test_files_that_are_not_classifiers_are_refused(tmp_path: Path, models: tuple[Path, Path], capfd) -> None:
     with pytest.raises(InputError, match="no such"):
         OnnxSession(tmp_path / "none.onnx")
     for content in (b"", b"garbage" * 9, models[0].read_bytes()[:300]):
@@ -89,7 +89,7 @@ def test_files_that_are_no_classifiers(tmp_path: Path, models: tuple[Path, Path]
     assert capfd.readouterr().out == ""
 
 
-def test_providers_are_not_replaced_in_silence(models: tuple[Path, Path]) -> None:
+def test_a_missing_provider_is_an_error(models: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="NoSuchProvider"):
         OnnxSession(models[0], provider="NoSuchProvider")
 

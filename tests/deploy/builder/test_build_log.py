@@ -1,4 +1,4 @@
-"""Build logs of each dialect, as they come from trtexec."""
+"""Build logs of each dialect, from trtexec."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def all_of(log: SparsityLog) -> tuple[Any, ...]:
     return log.eligible, log.chosen, log.eligible_names, log.chosen_names
 
 
-def test_names_of_8() -> None:
+def test_layer_names_in_logs_of_8() -> None:
     log = read("trt8")
     assert (log.eligible, log.chosen) == (6, 2)
     assert log.chosen_names == ("layer2.0.conv1 + Relu_8", "fc")
@@ -49,7 +49,7 @@ def test_logs_without_names(name: str, expected: tuple[Any, ...]) -> None:
     assert all_of(read(name)) == expected
 
 
-def test_names_of_10() -> None:
+def test_layer_names_in_logs_of_10() -> None:
     log = read("trt10_names")
     fused = ("layer3.0.conv1 + Relu_12", "layer3.0.conv2 + Add_14 + Relu_15")
     assert all_of(log) == (3, 2, (*fused, "fc_myl0_3"), fused)
@@ -88,7 +88,7 @@ def test_memory_skips(lines: list[str], count: int) -> None:
         ([FOUND.format("٣"), CHOSE.format("１"), FOUND.format("-1"), CHOSE.format("many"), "(Sparsity)"], (None,) * 4),
     ],
 )
-def test_names_commas_and_nonsense(lines: list[str], expected: tuple[Any, ...]) -> None:
+def test_names_with_commas_and_nonsense(lines: list[str], expected: tuple[Any, ...]) -> None:
     assert all_of(read_sparsity(lines)) == expected
 
 

@@ -108,7 +108,7 @@ def attempt(path: Path, **settings) -> BuildResult:
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 50, None])
-def test_a_file_that_is_no_model_is_refused(half: Path, content: bytes | None) -> None:
+def test_a_file_that_is_not_a_model_is_refused(half: Path, content: bytes | None) -> None:
     half.write_bytes(half.read_bytes()[:700] if content is None else content)
     with pytest.raises(InputError, match=r"half\.onnx"):
         attempt(half)
@@ -120,7 +120,7 @@ def test_missing_file(tmp_path: Path) -> None:
         attempt(tmp_path / "none.onnx")
 
 
-def test_the_parsers_own_words_are_shown(half: Path) -> None:
+def test_errors_quote_the_parser(half: Path) -> None:
     onnx.save(conv_net(op="NoSuchOperator"), str(half))
     with pytest.raises(ModelError, match="NoSuchOperator") as caught:
         attempt(half)
@@ -183,7 +183,7 @@ def test_the_model_is_not_overwritten(half: Path) -> None:
         build_engine(half, half, BuildSettings(**RTX))
 
 
-def test_load_plan_refuses_what_was_not_recorded(half: Path) -> None:
+def test_load_plan_refuses_a_plan_that_its_sidecar_does_not_record(half: Path) -> None:
     plan = half.with_name("p.plan")
     with pytest.raises(InputError, match=r"p\.plan"):
         load_plan(plan)
@@ -244,11 +244,11 @@ def test_auto_takes_the_backend_that_can_build_here(monkeypatch, gpu, expected) 
         ({}, {}, []),
     ],
 )
-def test_contexts_share_a_profile_where_the_builder_must_be_told(features: dict, flags: dict, expected: list) -> None:
+def test_contexts_share_a_profile_where_the_builder_needs_a_flag(features: dict, flags: dict, expected: list) -> None:
     trt = SimpleNamespace(
         PreviewFeature=SimpleNamespace(__members__=features), NetworkDefinitionCreationFlag=SimpleNamespace(**flags)
     )
-    told: list = []
-    config = SimpleNamespace(set_preview_feature=lambda *feature: told.append(feature))
+    flags_set: list = []
+    config = SimpleNamespace(set_preview_feature=lambda *feature: flags_set.append(feature))
     assert share_profiles(trt, lambda builder, network: config)("builder", "network") is config
-    assert told == expected
+    assert flags_set == expected

@@ -114,7 +114,7 @@ def test_names_alone_and_further_profiles() -> None:
     ]
 
 
-def test_fields_that_are_not_what_they_should_be() -> None:
+def test_fields_of_the_wrong_type() -> None:
     layer, bare = read({"Name": 3, "Inputs": "none", "Outputs": [1, {}], "Metadata": None, "TacticName": []}, {})
     assert layer == EngineLayer("3", origins=("3",), outputs=(LayerTensor("", None, ""),))
     assert bare == EngineLayer("")
@@ -134,7 +134,7 @@ def test_fields_that_are_not_what_they_should_be() -> None:
         "[" * 100_000,
     ],
 )
-def test_what_is_not_the_inspectors(text: str) -> None:
+def test_text_that_is_not_from_the_inspector_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="inspector") as caught:
         read_layers(text)
     assert "JSON" in caught.value.hint

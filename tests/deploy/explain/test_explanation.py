@@ -1,4 +1,4 @@
-"""The join of audit, log, inspector and times, on hand-made engines whose explanation is known."""
+"""Explanations from audit, log, inspector and times, on made-up engines with known answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rows(explanation: Explanation) -> dict[str, ExplainedLayer]:
     return {layer.name: layer for layer in explanation.layers}
 
 
-def test_every_source_meets_in_one_row() -> None:
+def test_a_row_combines_all_sources() -> None:
     found = rows(explain(NETWORK, C, B))
     expected = {
         "conv1": (False, False, DENSE, 1.0, 0.5, 1.0, Reason.CHANNELS_NOT_MULTIPLE),
@@ -74,7 +74,7 @@ def test_every_source_meets_in_one_row() -> None:
     assert (found["small"].shape, found["small"].op, found["small"].groups) == ((64, 64, 3, 3), "Conv", 1)
 
 
-def test_the_whole() -> None:
+def test_the_summary_of_all_layers() -> None:
     whole = explain(NETWORK, C, B)
     assert (whole.eligible_layers, whole.chosen_layers) == (4, 2)  # hidden is unknown, so the log's count stands in
     assert whole.eligible_share == pytest.approx(6 / 8)

@@ -1,4 +1,4 @@
-"""Shapes as they are written on the command line."""
+"""Shapes from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan's sidecar says of its inputs and outputs."""
+"""The inputs and outputs in a plan's sidecar."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_several_inputs_and_fixed_sizes(tmp_path: Path) -> None:
     assert outputs[0].shapes == ((2, 3),) * 3
 
 
-def test_the_sidecar_holds_it(tmp_path: Path) -> None:
+def test_the_sidecar_records_the_signature(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="engines are built for real, which needs tensorrt-rtx")
     model = saved(tmp_path / "m.onnx", [value("x", ("batch", 8))], [value("y", ("batch", 8))])
     build_engine(

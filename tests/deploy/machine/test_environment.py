@@ -1,4 +1,4 @@
-"""What deploy says of a machine, and that it loads on a bare one."""
+"""The description of a machine, and that deploy loads on a machine without any library."""
 
 from __future__ import annotations
 

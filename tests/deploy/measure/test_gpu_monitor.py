@@ -1,4 +1,4 @@
-"""The GPU's clocks and power, read from a stand-in for pynvml that is as old, as new or as broken as it gets."""
+"""The GPU's clocks and power, from old, new and broken stand-ins for pynvml."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def measured(**settings: object) -> dict | None:
     return monitor.report
 
 
-def test_what_is_recorded(nvml: ModuleType) -> None:
+def test_the_report_of_the_monitor(nvml: ModuleType) -> None:
     found = measured(pci_bus_id="0000:65:00.0")
     assert found == json.loads(json.dumps(found))
     assert found["samples"] > 3
@@ -45,7 +45,7 @@ def test_what_is_recorded(nvml: ModuleType) -> None:
     assert nvml.calls[-1] == ("nvmlShutdown",)
 
 
-def test_an_old_driver_and_a_gpu_that_tells_little(nvml: ModuleType) -> None:
+def test_an_old_driver_and_a_gpu_that_reports_little(nvml: ModuleType) -> None:
     def refuse(*arguments: object) -> None:
         raise NVMLError("Not Supported")
 
@@ -64,7 +64,7 @@ def test_an_old_driver_and_a_gpu_that_tells_little(nvml: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("step", ["import", "nvmlInit", "nvmlDeviceGetHandleByIndex"])
-def test_no_nvml_is_no_error(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_without_nvml_there_is_no_report(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def refuse(*arguments: object) -> None:
         raise NVMLError("Driver Not Loaded")
 
@@ -77,7 +77,7 @@ def test_no_nvml_is_no_error(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch, 
     assert measured() is None
 
 
-def test_what_is_measured_may_fail(nvml: ModuleType) -> None:
+def test_the_monitor_ends_when_the_measurement_fails(nvml: ModuleType) -> None:
     with pytest.raises(ZeroDivisionError), GPUMonitor(interval=0.005) as monitor:
         raise ZeroDivisionError
     assert monitor.report is not None

@@ -86,7 +86,7 @@ def test_extreme_logits_stay_finite() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_numbers_gone_wrong_name_the_arm(bad: float) -> None:
+def test_nan_and_infinity_name_the_version(bad: float) -> None:
     logits = np.zeros((4, 3))
     with pytest.raises(NumericsError, match="'sparse'"):
         compare_accuracy({"dense": lambda x: x, "sparse": lambda x: x + bad}, [(logits, None)])
@@ -106,7 +106,7 @@ def test_numbers_gone_wrong_name_the_arm(bad: float) -> None:
         ({"dense": lambda x: x}, [(np.zeros((2, 3)), np.array([0]))], DataError),
     ],
 )
-def test_what_does_not_fit_is_refused(sessions: dict, data: list, error: type) -> None:
+def test_logits_and_labels_that_do_not_fit_are_refused(sessions: dict, data: list, error: type) -> None:
     with pytest.raises(error):
         compare_accuracy(sessions, data)
 
@@ -186,7 +186,7 @@ def test_an_exact_ratio_is_found(factor: float) -> None:
 
 
 class Script:
-    """A timer that notes its calls and returns what it is told."""
+    """A timer that records its calls and returns given times."""
 
     def __init__(self, name: str, calls: list[str], times: list[float] | None = None, **regime: object) -> None:
         self.name, self.calls, self.times, self.regime = name, calls, times or [1.0], Regime(**regime)
@@ -218,7 +218,7 @@ def test_measuring_interleaves_and_measures_the_reference_twice() -> None:
     assert json.dumps(found)
 
 
-def test_warming_up_goes_on_until_the_times_settle() -> None:
+def test_the_warm_up_lasts_until_the_times_settle() -> None:
     calls: list[str] = []
     assert settle(Script("a", calls, [9.0, 5.0, 3.0, 2.0, 1.99]), 4)
     assert len(calls) == 20
@@ -229,7 +229,7 @@ def test_warming_up_goes_on_until_the_times_settle() -> None:
     assert measure_latency({"a": [drifting]}, rounds=2).unsettled == ("a",)
 
 
-def test_arms_that_are_timed_otherwise_are_not_compared() -> None:
+def test_versions_with_different_regimes_are_not_compared() -> None:
     with pytest.raises(InputError, match="different timing regimes"):
         measure_latency({"A": [Script("A", [])], "B": [Script("B", [], batch=2)]})
     for wrong in ({"clock": "sun"}, {"batch": 0}, {"streams": 0}):

@@ -19,7 +19,7 @@ from torchvision.models import resnet18
 from deploy.explain import ceiling
 from deploy.graph import Workload, read_workloads
 from deploy.predict import EstimatedPrediction, layers_without_gain, predict
-from deploy.predict.throwaway_pruning import magnitude_copy, magnitude_mask
+from deploy.predict.pruned_copy import magnitude_copy, magnitude_mask
 from export.audit import audit_model
 from export.writing import export_model
 from sparsegpt_core.errors import InputError
@@ -85,7 +85,7 @@ def test_workloads_by_hand() -> None:
 
 
 def test_nodes_without_outputs_do_no_work() -> None:
-    nodes = [helper.make_node("ConvTranspose", ["nowhere", "w"], [])]  # of which shapes are not inferred
+    nodes = [helper.make_node("ConvTranspose", ["nowhere", "w"], [])]  # its shapes cannot be inferred
     assert read_workloads(model_of(nodes, {"x": (1, 4, 8, 8)}, {}), {"x": (1, 4, 8, 8)}) == {}
 
 
@@ -142,7 +142,7 @@ def test_ceiling() -> None:
     assert [ceiling(share) for share in (0, 0.5, 1)] == [1, pytest.approx(4 / 3), 2]
 
 
-def test_the_profile_tells_what_to_leave_dense(prediction: EstimatedPrediction, tmp_path: Path) -> None:
+def test_the_profile_names_the_layers_to_leave_dense(prediction: EstimatedPrediction, tmp_path: Path) -> None:
     write_json(tmp_path / "predict.json", prediction.to_json())
     content = json.loads((tmp_path / "predict.json").read_text())
     assert content["estimate"] is True
@@ -166,7 +166,7 @@ def test_profiles_of_several_calls_and_unknown_gains(tmp_path: Path) -> None:
         *({"layers": [{"name": "a", "gain": "fast"}]}, {"layers": [{"name": "a", "gain": [1]}]}),
     ],
 )
-def test_what_is_no_profile(content: object, tmp_path: Path) -> None:
+def test_files_that_are_not_profiles_are_refused(content: object, tmp_path: Path) -> None:
     write_json(tmp_path / "p.json", content)
     with pytest.raises(InputError, match=r"p\.json") as caught:
         layers_without_gain(tmp_path / "p.json")
@@ -210,7 +210,7 @@ def test_copy_of_resnet18(resnet: Path) -> None:
     assert audit_model(magnitude_copy(model, NM(1, 4)), NM(1, 4)).eligible_layers == audit.eligible_layers
 
 
-def test_copy_follows_weights_to_where_they_are_stored() -> None:
+def test_the_copy_prunes_the_stored_tensor_of_a_weight() -> None:
     quantized = [helper.make_node("DequantizeLinear", ["int8", "scale", "zero"], ["w1"], axis=0)]
     constant = helper.make_node("Constant", [], ["half"], value=numpy_helper.from_array(weight(8, 8, dtype=np.float16)))
     nodes = [

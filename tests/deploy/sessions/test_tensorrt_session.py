@@ -1,4 +1,4 @@
-"""TensorRT sessions and timers on stand-ins that note every call, and on a GPU where there is one."""
+"""TensorRT sessions and timers on stand-ins that record every call, and on a real GPU."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_floating_types(gpu: FakeGPU, tmp_path, kind: DataType) -> None:
     assert {call[2] for call in gpu.calls if call[0] == "pagelocked_empty"} == {name}
 
 
-def test_integer_images_are_not_made_up(gpu: FakeGPU, tmp_path) -> None:
+def test_float_images_are_not_cast_to_integers(gpu: FakeGPU, tmp_path) -> None:
     gpu.plan.update(input=DataType.INT8, output=DataType.INT8)
     with TensorRTSession(write_plan(tmp_path / "m.plan"), Backend("tensorrt", gpu.trt, "10")) as opened:
         np.testing.assert_array_equal(opened.run(images(2).astype(np.int8)), sums(images(2)))
@@ -159,7 +159,7 @@ def test_plans_that_are_refused(gpu: FakeGPU, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_only_version_compatible_plans_bring_code(gpu: FakeGPU, tmp_path, allowed: bool) -> None:
+def test_only_version_compatible_plans_may_contain_host_code(gpu: FakeGPU, tmp_path, allowed: bool) -> None:
     plan = write_plan(tmp_path / "m.plan", version_compatible=allowed)
     TensorRTSession(plan, Backend("tensorrt", gpu.trt, "10")).close()
     assert ("deserialize", allowed) in gpu.calls
@@ -258,7 +258,7 @@ def test_a_graph_is_captured_after_a_first_run(gpu: FakeGPU, session: TensorRTSe
 
 
 @pytest.mark.parametrize("step", ["cuStreamBeginCapture", "execute", "cuStreamEndCapture", "cuGraphInstantiate"])
-def test_what_cannot_be_captured_is_timed_without(gpu: FakeGPU, session: TensorRTSession, step: str) -> None:
+def test_uncaptured_work_is_timed_without_a_graph(gpu: FakeGPU, session: TensorRTSession, step: str) -> None:
     gpu.capture = step
     with timer(session, clock="gpu", cuda_graph=True) as timed:
         assert not timed.regime.cuda_graph
@@ -275,7 +275,7 @@ def test_without_cuda_python(gpu: FakeGPU, session: TensorRTSession, monkeypatch
             measure_latency({"A": [plain], "B": [timed]})
 
 
-def test_timers_free_what_they_took(gpu: FakeGPU, session: TensorRTSession) -> None:
+def test_timers_free_their_memory(gpu: FakeGPU, session: TensorRTSession) -> None:
     before = gpu.memory
     timer(session, streams=3).close()
     assert gpu.memory == before

@@ -1,4 +1,4 @@
-"""A throw-away pruned copy of an ONNX model, to time sparse kernels before anyone prunes in earnest."""
+"""Makes a pruned copy of an ONNX model, to time sparse kernels before the real pruning."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SAME_AXES = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity", "Qua
 
 
 def magnitude_copy(model: Any, pattern: Optional[NM] = None) -> Any:
-    """Return a copy whose weights obey the pattern: of every group, the largest magnitudes are kept.
+    """Return a copy of a model that keeps the largest magnitudes of each group of weights.
 
-    Its outputs are worthless; its engine is as fast as that of a well pruned model. Pruned is what TensorRT may
-    run sparsely: constant weights of convolutions along C, of Gemm and MatMul along the reduction axis. Weights
-    that come to their layer through a Reshape stay dense.
+    The copy's outputs are wrong, but its engine is as fast as that of a well pruned model. The copy prunes the weights
+    that TensorRT can run on sparse kernels: constant weights of convolutions along C, and of Gemm and MatMul along the
+    reduction axis. Weights that reach their layer through a Reshape stay dense.
 
     Args:
-        model: An ``onnx.ModelProto`` with its weights loaded; FP32, FP16 or Q/DQ.
-        pattern: 2:4 where None.
+        model: An ``onnx.ModelProto`` with its weights; FP32, FP16 or Q/DQ.
+        pattern: The N:M pattern; None for 2:4.
     """
     numpy_helper = require("onnx").numpy_helper
     from export.audit import audit_model
@@ -52,9 +52,9 @@ def magnitude_copy(model: Any, pattern: Optional[NM] = None) -> Any:
 
 
 def magnitude_mask(weight: npt.NDArray[Any], pattern: NM, axis: int) -> npt.NDArray[np.bool_]:
-    """Mark the N largest magnitudes of every M entries along ``axis``; ties go to the first of them.
+    """Mark the N largest magnitudes of every M entries along ``axis``; the first of equal entries wins.
 
-    It is the rule of :func:`~sparsegpt_core.solvers.magnitude`, without torch.
+    This is the rule of :func:`~sparsegpt_core.solvers.magnitude`, without torch.
 
     Args:
         weight: Any shape; its ``axis`` must be a multiple of M long.
@@ -81,7 +81,7 @@ def _constants(graph: Any) -> Dict[str, Any]:
 
 
 def _trace(name: str, axis: int, producers: Dict[str, Any]) -> Tuple[str, int]:
-    """Follow a weight back to where it is stored, and its axis with it."""
+    """Follow a weight to the tensor that stores it; return that tensor's name and the weight's axis in it."""
     node = producers.get(name)
     while node is not None and node.op_type in _SAME_AXES | {"Transpose"}:
         if node.op_type == "Transpose":

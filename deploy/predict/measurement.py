@@ -15,7 +15,7 @@ import numpy as np
 from deploy.benchmark import ArmMeasurements, EngineSettings, measure_engines
 from deploy.graph import OnnxFile, resolve_shapes
 from deploy.machine import require
-from deploy.predict.throwaway_pruning import magnitude_copy
+from deploy.predict.pruned_copy import magnitude_copy
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 

@@ -1,4 +1,4 @@
-"""The throw-away copy prunes by the same rule as the library."""
+"""The temporary copy prunes by the same rule as the library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deploy.predict.throwaway_pruning import magnitude_mask
+from deploy.predict.pruned_copy import magnitude_mask
 from sparsegpt_core.solvers import keep_mask, magnitude
 from tests.support.strategies import patterns
 
