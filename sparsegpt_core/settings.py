@@ -36,7 +36,7 @@ class PruneSettings:
     method: str = "sparsegpt"
     """``sparsegpt``, or ``magnitude``: the baseline, which reads no image."""
     damping: float | None = None
-    """λ added to the Hessian's diagonal, relative to its mean. None: the fewer positions per column, the more."""
+    """λ added to the Hessian's diagonal, relative to its mean. None: it grows as positions per column fall."""
     block_size: int = 128
     """Columns per block of SparseGPT's lazy updates."""
     mask: str = "admm"

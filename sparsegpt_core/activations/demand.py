@@ -1,4 +1,4 @@
-"""What a solver asks of a source of layer inputs."""
+"""The request of a solver to a source of layer inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["LayerDemand"]
 
 @dataclass(frozen=True)
 class LayerDemand:
-    """What a solver asks of a source of layer inputs."""
+    """The request of a solver to a source of layer inputs."""
 
     layers: Sequence[Layer]
     """Layers whose inputs are gathered, in running order."""

@@ -28,7 +28,7 @@ class ForwardCapture:
     Args:
         model: The network, in eval mode. :meth:`set_value` changes it.
         batches: Calibration samples (N, C, H, W), on any device.
-        demand: What is asked for. With ``wants_dense`` a copy of the network runs too.
+        demand: The solver's request. With ``wants_dense`` a copy of the network runs too.
         seconds: Receives the time of ``forward`` and ``statistics``.
         fallback: Why the network is not traced.
     """

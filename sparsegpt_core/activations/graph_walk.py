@@ -36,7 +36,7 @@ class GraphWalk:
     Args:
         program: The traced network.
         batches: Calibration samples (N, C, H, W) on any device.
-        demand: What is asked for. With ``wants_dense`` the dense network runs too.
+        demand: The solver's request. With ``wants_dense`` the dense network runs too.
         chunk_samples: Samples that run together.
         store: Keeps activations between segments.
         device: The device to run on.

@@ -62,7 +62,7 @@ def open_source(
     Args:
         model: In eval mode.
         batches: Calibration samples (N, C, H, W) of this process.
-        demand: The layers, and what is asked for.
+        demand: The solver's request.
         resources: Memory limit, scratch folder, and whether to trace.
         seconds: Receives the time of ``trace``, ``forward`` and ``statistics``.
 

@@ -40,8 +40,8 @@ class Layer:
     reason: Reason | None
     """Why the layer stays dense. None: it will be pruned."""
     common_call: PrunableLayer | None = None
-    """What every call computes, without the code of a subclass around it. None: no call uses the stored weight, or
-    the calls differ."""
+    """A plain layer that computes the same as every call, without the code of a subclass around it. None: no call uses
+    the stored weight, or the calls differ."""
     shift_target: ShiftTarget | None = None
     """The tensor that can shift the outputs of this layer alone. None: there is no such tensor."""
     one_vector_per_sample: bool = False
@@ -54,7 +54,7 @@ class Layer:
 
     @property
     def prunable(self) -> PrunableLayer:
-        """The plain layer to prune: what every call computes. Its weight is the network's own parameter.
+        """The plain layer to prune, which computes the same as every call. Its weight is the network's own parameter.
 
         Raises:
             ModelError: No call multiplies by the weight as it is stored.

@@ -53,7 +53,7 @@ def global_quotas(
         (['0', '2'], True)
     """
     if isinstance(settings.pattern, NM):
-        raise InputError(f"{settings.pattern} leaves no budget to share", "Use a fraction such as `pattern=0.5`.")
+        raise InputError(f"{settings.pattern} has no budget to share", "Use a fraction such as `pattern=0.5`.")
     found = measure_saliencies(model, batches, settings, progress, resources)
     relative = {name: (saliency / (found.energies[name] or 1.0)).cpu() for name, saliency in found.saliencies.items()}
     everything = torch.cat([saliency.flatten() for saliency in relative.values()])

@@ -35,7 +35,10 @@ class LayerChoices:
             InputError: The pattern is N:M, which has the same zeros in every layer.
         """
         if self.quotas and isinstance(pattern, NM):
-            raise InputError(f"{pattern} leaves layers no quotas of their own", "Use a fraction such as `pattern=0.5`.")
+            raise InputError(
+                f"{pattern} gives every layer the same zeros, so quotas do not apply",
+                "Use a fraction such as `pattern=0.5`.",
+            )
 
     def pattern_for(self, layer: str, pattern: Pattern) -> Pattern:
         """Return the pattern of one layer: its quota, or else the network's pattern."""

@@ -28,7 +28,7 @@ def gather_moments(
     Args:
         layer: One of the demanded layers, in running order.
         source: Where its inputs come from.
-        demand: What the source was opened for.
+        demand: The demand that the source was opened with.
         centred: Whether the moments are about the means.
         positions_per_column: Positions to sample for each column; 0: all.
         world: The processes that share the samples.

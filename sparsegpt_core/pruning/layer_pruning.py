@@ -31,7 +31,7 @@ class Calibration:
     source: Source
     """Delivers the inputs of one layer after the other."""
     demand: LayerDemand
-    """What the source was opened for."""
+    """The demand that the source was opened with."""
     world: World
     """The processes that share samples and rows."""
     seconds: dict[str, float]

@@ -68,7 +68,7 @@ class PruneResult:
     seconds: dict[str, float]
     """Wall-clock time by stage: ``trace``, ``forward``, ``statistics`` and ``solve``."""
     warnings: tuple[str, ...]
-    """What the user should know."""
+    """Messages for the user."""
     spilled_bytes: int = 0
     """Bytes of activations that were written to disk."""
     int8_weights: Mapping[str, Int8Weight] = field(default_factory=dict)

@@ -147,14 +147,14 @@ class _PrunedLayer:
 def _prune_network(run: _Run, batches: Sequence[Tensor]) -> PruneResult:
     """Prune every layer, and then write all new values into the network."""
     if run.settings.method == "magnitude":
-        return _result_of(run, _prune_layers(run, None))
+        return _write_values(run, _prune_layers(run, None))
     seconds: dict[str, float] = {}
     first_sample, samples = run.resources.world.place(sum(map(len, batches)))
     demand = _demand(run, first_sample, samples)
     batches = split_batches(batches, first_sample, samples - demand.held_out_samples)
     with open_source(run.model, batches, demand, run.resources, seconds) as source:
         pruned = _prune_layers(run, Calibration(source, demand, run.resources.world, seconds))
-    result = _result_of(run, pruned)
+    result = _write_values(run, pruned)
     slow = (f"one forward pass for each layer: {source.fallback}",) if source.fallback else ()
     return replace(result, seconds=seconds, warnings=(*slow, *result.warnings), spilled_bytes=source.spilled_bytes)
 
@@ -214,8 +214,8 @@ def _prune_layer(run: _Run, layer: Layer, calibration: Calibration | None) -> _P
     return _PrunedLayer(result, tuple(values), outcome.int8_weight, outcome.warnings)
 
 
-def _result_of(run: _Run, pruned: Sequence[_PrunedLayer]) -> PruneResult:
-    """Write all new values into the network, and list every layer, dense ones included."""
+def _write_values(run: _Run, pruned: Sequence[_PrunedLayer]) -> PruneResult:
+    """Write all new values into the network, and return the outcome of every layer, dense ones included."""
     for tensor, value in (pair for layer in pruned for pair in layer.values):
         tensor.copy_(value)
     results = {layer.result.name: layer.result for layer in pruned}
