@@ -1,4 +1,4 @@
-"""Helpers that several test files share."""
+"""Random layers for the solvers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def layer(rows, columns, positions=200, seed=0):
-    """A weight, and the Hessian of correlated inputs."""
+    """Return a weight (rows, columns) and the Hessian of correlated inputs, float64."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(positions, columns, generator=generator, dtype=torch.float64)
     x = x @ torch.randn(columns, columns, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Slow, exact references that the solvers are judged by, and a layer to judge them on."""
+"""Slow, exact references for the solvers, and a layer to compare them on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["greedy_obs", "image_layer", "relative_error"]
 def greedy_obs(weight: Tensor, damped: Tensor, pattern: NM) -> Tensor:
     """Prune by exact greedy Optimal Brain Surgeon (OBC; Frantar, Singh & Alistarh, 2022, algorithm 1).
 
-    Every row loses, one at a time, the weight with the smallest w_q² / [H_S⁻¹]_qq of those that the pattern still
-    lets go; the weights left move to their new optimum, and H_S⁻¹ loses row and column q, both exactly.
+    Every row loses one weight at a time: the one with the smallest w_q² / [H_S⁻¹]_qq that the pattern allows to be
+    removed. The weights left move to their new optimum, and H_S⁻¹ loses row and column q, both exactly.
 
     Args:
         weight: (K, d).
@@ -23,7 +23,7 @@ def greedy_obs(weight: Tensor, damped: Tensor, pattern: NM) -> Tensor:
         pattern: N:M; d must be a multiple of M.
 
     Returns:
-        (K, d), float64: every row the optimum on its mask.
+        (K, d), float64. Every row is the optimum on its mask.
     """
     weight = weight.double().clone()
     rows = torch.arange(len(weight))
@@ -40,17 +40,17 @@ def greedy_obs(weight: Tensor, damped: Tensor, pattern: NM) -> Tensor:
         inverse.baddbmm_(column[:, :, None], step[:, None, :], alpha=-1)
         kept[rows, worst] = False
         weight[~kept] = 0
-        inverse[rows, worst, worst] = 1  # what is left there is rounding
+        inverse[rows, worst, worst] = 1  # it is 0 up to rounding
     return weight
 
 
 def image_layer(
     rows: int = 64, channels: int = 32, images: int = 64, side: int = 16, seed: int = 0, *, rectified: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """A random 3×3 convolution and the Hessian of inputs as a network has them.
+    """Return a random 3×3 convolution and the Hessian of inputs that resemble those in a network.
 
-    The inputs have a 1/f amplitude spectrum, as photographs do; their channels are mixed at random and, as
-    behind a ReLU, may be rectified.
+    The inputs have a 1/f amplitude spectrum, like photographs. Their channels are mixed at random, and may be
+    rectified, as after a ReLU.
 
     Returns:
         W (K, 9·C) and H (9·C, 9·C), float32, columns in the order (r, s, c).
@@ -71,7 +71,7 @@ def image_layer(
 
 
 def relative_error(sparse: Tensor, weight: Tensor, hessian: Tensor) -> float:
-    """tr(Δ H Δᵀ) / tr(W H Wᵀ), Δ = Ŵ − W, in float64."""
+    """Return tr(Δ H Δᵀ) / tr(W H Wᵀ), Δ = Ŵ − W, in float64."""
     weight, hessian = weight.double(), hessian.double()
     change = sparse.double() - weight
     return float(((change @ hessian) * change).sum() / ((weight @ hessian) * weight).sum())

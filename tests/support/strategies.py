@@ -1,4 +1,4 @@
-"""Helpers that several test files share."""
+"""Hypothesis strategies for patterns, and a slow count of their violations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ patterns = st.integers(2, 8).flatmap(lambda m: st.integers(1, m - 1).map(lambda 
 
 
 def brute_force_violations(weight, pattern, axis):
-    """Walk every group with Python loops."""
+    """Return the index of every group with more than N non-zero weights, found by Python loops."""
     moved = np.moveaxis(weight, axis, -1)
     offending = []
     for index in itertools.product(*(range(size) for size in moved.shape[:-1])):

@@ -26,7 +26,7 @@ def test_factor_is_that_of_the_damped_hessian(columns):
     assert factor.damping == 0.01
 
 
-def test_its_inverse_is_the_factor_of_the_inverse():
+def test_the_inverse_of_the_factor_is_the_factor_of_the_inverse():
     hessian = random_hessian().double()
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(12)
     inverse = DenseHessian(hessian).factor().upper.matrix.inverse()

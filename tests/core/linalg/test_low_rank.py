@@ -1,4 +1,4 @@
-"""What keeps positions in place of H must give what H gives."""
+"""A Hessian stored by its root must give the results of the dense one."""
 
 from dataclasses import replace
 
@@ -21,22 +21,34 @@ COLUMNS = 600  # three blocks of the factorisation, the first of them short
 
 
 def root(rank=40, columns=COLUMNS, seed=0):
-    """Correlated columns, as a layer's positions are: rectified mixtures."""
+    """R of correlated columns, like those of a layer: rectified mixtures."""
     torch.manual_seed(seed)
     return torch.relu(torch.randn(rank, 30) @ torch.randn(30, columns)) / rank**0.5
 
 
-def test_it_multiplies_as_h_does():
-    kept, left = LowRankHessian(root()), torch.randn(5, COLUMNS)
-    whole = root().T @ root()
-    torch.testing.assert_close(left @ kept, left @ whole, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(left @ kept.scaled(4.0), 4 * left @ whole, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(kept.diagonal(), whole.diagonal())
-    assert kept.columns == COLUMNS
-    torch.testing.assert_close(kept.to_dense(), whole)
+def dense_hessian(root):
+    return DenseHessian(root.T @ root)
 
 
-def test_its_inverse_is_that_of_the_whole():
+def test_operations_are_those_of_the_dense_hessian():
+    low_rank, dense = LowRankHessian(root()), dense_hessian(root())
+    left, scale, apart, shift = torch.randn(5, COLUMNS), *(torch.rand(COLUMNS) + 0.5 for _ in range(3))
+    merged = low_rank.merged(LowRankHessian(root(seed=1)), 0.3, apart)
+    for ours, expected in [
+        (low_rank, dense),
+        (low_rank.scaled(4.0), dense.scaled(4.0)),
+        (low_rank.normalised(scale), dense.normalised(scale)),
+        (merged, dense.merged(dense_hessian(root(seed=1)), 0.3, apart)),
+        (low_rank.resolvent(shift, 0.5), dense.resolvent(shift, 0.5)),
+    ]:
+        torch.testing.assert_close(left @ ours, left @ expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(low_rank.diagonal(), dense.diagonal())
+    torch.testing.assert_close(low_rank.to_dense(), dense.to_dense())
+    assert low_rank.columns == dense.columns == COLUMNS
+    assert (low_rank.equivalent_columns, dense.equivalent_columns) == (80, COLUMNS)
+
+
+def test_the_inverse_is_that_of_the_dense_hessian():
     diagonal = torch.rand(COLUMNS) + 0.1
     inverse = LowRankInverse(root(), diagonal, rho=1.5)
     expected = 1.5 * (root().double().T @ root().double() + diagonal.double().diag()).inverse()
@@ -46,7 +58,7 @@ def test_its_inverse_is_that_of_the_whole():
 
 @settings(deadline=None, max_examples=30)
 @given(rank=st.integers(1, 60), columns=st.integers(1, 700), block=st.integers(20, 300), seed=st.integers(0, 99))
-def test_its_factor_is_that_of_the_whole(rank, columns, block, seed):
+def test_the_factor_is_that_of_the_dense_hessian(rank, columns, block, seed):
     own = root(rank, columns, seed)
     diagonal = torch.rand(columns) + 0.1
     upper = LowRankUpper(own, diagonal)
@@ -62,10 +74,10 @@ def test_its_factor_is_that_of_the_whole(rank, columns, block, seed):
 
 
 @pytest.mark.parametrize("way", [prune_with_sparsegpt, prune_with_exact_groups])
-def test_greedy_masks_are_those_of_the_whole(way):
-    weight, whole = torch.randn(20, COLUMNS), root().T @ root()
+def test_greedy_masks_are_those_of_the_dense_hessian(way):
+    weight = torch.randn(20, COLUMNS)
     kept = way(weight, LowRankHessian(root()).factor().upper, NM(2, 4))
-    expected = way(weight, DenseHessian(whole).factor().upper, NM(2, 4))
+    expected = way(weight, dense_hessian(root()).factor().upper, NM(2, 4))
     assert ((kept != 0) == (expected != 0)).float().mean() > 0.999  # rounding decides near ties
     assert float((kept - expected).norm() / expected.norm()) < 0.02
 
@@ -82,7 +94,7 @@ def test_greedy_masks_are_those_of_the_whole(way):
     ],
     ids=lambda settings: f"{settings.pattern} {settings.mask}",
 )
-def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
+def test_a_layer_is_pruned_as_with_the_dense_hessian(settings, centred):
     torch.manual_seed(1)
     layer = nn.Linear(COLUMNS, 24)
     x = root(64) * 8
@@ -121,7 +133,7 @@ def test_a_layer_is_pruned_as_with_the_whole(settings, centred):
 
 
 def assert_same_moments(kept, whole):
-    """One is of float32 rows, the other sums float32 products."""
+    """Equal up to rounding: one stores float32 rows, the other sums float32 products."""
     assert isinstance(kept.hessian, LowRankHessian)
     torch.testing.assert_close(kept.hessian.to_dense(), whole.hessian.to_dense(), rtol=1e-4, atol=1e-3)
     for name in ("cross", "energy", "mean", "output_mean"):
@@ -130,18 +142,18 @@ def assert_same_moments(kept, whole):
 
 
 def precise(moments):
-    """Return them in float64."""
+    """Return the moments in float64."""
     tensors = {name: value.double() for name, value in vars(moments).items() if isinstance(value, torch.Tensor)}
     return replace(moments, hessian=LowRankHessian(moments.hessian.root.double()), **tensors)
 
 
 def multiplied(moments):
-    """Return them with H whole."""
+    """Return the moments with a dense H."""
     return replace(moments, hessian=DenseHessian(moments.hessian.to_dense()))
 
 
 class Wide(nn.Sequential):
-    """A network with a layer of 2304 columns, which nine vectors are few for."""
+    """A network with a layer of 2304 columns, far more than nine images have positions."""
 
     def __init__(self):
         super().__init__(

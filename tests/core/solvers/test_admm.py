@@ -33,7 +33,7 @@ def by_admm(weight, hessian, pattern):
 
 
 def explicit_admm(weight, damped, pattern, rhos, iterations):
-    """The textbook's form: V instead of U, every row's system solved anew."""
+    """The textbook's form: V instead of U, and a new solve in every iteration."""
     inverse = damped.inverse()
     scale = inverse.diagonal().rsqrt()
     a, b = damped / scale / scale[:, None], weight * scale
@@ -101,7 +101,7 @@ def test_uncorrelated_inputs_keep_the_most_salient():
     torch.testing.assert_close(fitted_ones, weight * salient)
 
 
-def test_rows_know_nothing_of_each_other():
+def test_rows_are_independent():
     weight, hessian = image_layer(rows=12, channels=8, images=16)
     resolvents = resolvents_of(hessian)
     whole = search_by_admm(weight, resolvents, NM(2, 4))
@@ -110,7 +110,7 @@ def test_rows_know_nothing_of_each_other():
     torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-4)
 
 
-def test_threads_change_no_bit():
+def test_threads_do_not_change_a_bit():
     _, hessian = image_layer(rows=1, channels=36, images=16)
     threads, found = torch.get_num_threads(), []
     try:

@@ -29,7 +29,7 @@ def to_nearest(weight, scales, bits):
 
 
 def explicit_obq(sparse, damped, scales, limit):
-    """Row by row, the inverse of the Hessian still free computed anew at every column."""
+    """Row by row, with the inverse Hessian of the columns left computed again at every column."""
     weight, kept = sparse.clone(), sparse != 0
     for q in range(weight.shape[1]):
         inverse = damped[q:, q:].inverse()
@@ -57,7 +57,7 @@ def test_beats_rounding_to_nearest(bits):
     sparse, factor = refitted(weight, hessian)
     scales = grid_scales(sparse, hessian.diagonal() + factor.shift, bits)
     joint = quantise(sparse, factor.upper, scales, bits)
-    # What rounding adds to the error that pruning has made.
+    # The error that rounding adds to that of pruning.
     before = relative_error(sparse, weight, hessian)
     added = relative_error(joint, weight, hessian) - before
     assert added < 0.8 * (relative_error(to_nearest(sparse, scales, bits), weight, hessian) - before)
@@ -72,9 +72,9 @@ def test_on_the_grid_and_within_the_mask(data):
     sparse, factor = refitted(weight.float(), hessian.float(), pattern)
     scales = grid_scales(sparse, hessian.diagonal().float(), bits)
     joint = quantise(sparse, factor.upper, scales, bits, data.draw(st.integers(1, 20)))
-    integers = (joint / scales[:, None]).round()
-    assert torch.equal(integers * scales[:, None], joint)
-    assert float(integers.abs().max()) <= 2 ** (bits - 1) - 1
+    int8_weight = (joint / scales[:, None]).round()
+    assert torch.equal(int8_weight * scales[:, None], joint)
+    assert float(int8_weight.abs().max()) <= 2 ** (bits - 1) - 1
     assert (joint[sparse == 0] == 0).all()
     if isinstance(pattern, NM):
         assert find_violations(joint.numpy(), pattern, axis=1).count == 0
@@ -95,7 +95,7 @@ def test_a_row_of_zeros_has_a_scale_too():
     assert grid_scales(torch.zeros(2, 4), torch.ones(4)).tolist() == [1, 1]
 
 
-def test_the_start_is_not_changed():
+def test_the_input_is_not_changed():
     weight, hessian = layer(3, 8)
     sparse, factor = refitted(weight, hessian)
     copy = sparse.clone()

@@ -116,7 +116,7 @@ def test_small_errors_survive_single_precision():
 
 
 @pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), Unstructured(0.5)])
-def test_every_means_makes_it_better(pattern):
+def test_every_step_reduces_the_error(pattern):
     weight, _, _, known = layer(32, 64)
     steps = [PLAIN, PLAIN | {"alpha": 1.0}, PLAIN | {"alpha": 1.0, "refit": True}]
     errors = [solve(weight, known, PruneSettings(pattern, **options)).relative_error for options in steps]
@@ -201,7 +201,7 @@ def held_out(known, weight, dense, pruned):
 
 @pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)])
 @pytest.mark.parametrize("refit", [True, False])
-def test_every_row_takes_what_does_best_on_held_out_inputs(pattern, refit):
+def test_every_row_takes_the_best_choice_on_held_out_samples(pattern, refit):
     weight, dense, pruned, known = layer(12, 32, positions=200)
     fitted, judged = held_out(known, weight, dense, pruned)
     options = {"pattern": pattern, "refit": refit}
@@ -226,7 +226,7 @@ def test_every_row_takes_what_does_best_on_held_out_inputs(pattern, refit):
     assert solution.sensitivity == pytest.approx(max(0.0, float(own / whole)), rel=1e-6, abs=1e-9)
 
 
-def test_what_was_chosen_is_refitted_to_all_inputs():
+def test_the_chosen_mask_is_refitted_to_all_samples():
     weight, dense, pruned, known = layer(6, 32)
     fitted, judged = held_out(known, weight, dense, pruned)
     solution = solve(weight, fitted, PruneSettings(damping=0.01), held_out=judged)

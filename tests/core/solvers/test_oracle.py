@@ -43,13 +43,13 @@ def test_near_the_best_of_all_masks(pattern):
     assert float(found.sum()) <= 1.6 * float(best.sum())
 
 
-def test_one_group_that_loses_one_weight_is_solved_exactly():
+def test_a_group_of_two_is_solved_exactly():
     weight, damped = damped_layer(40, 2)
     sparse = greedy_obs(weight, damped, NM(1, 2))
     torch.testing.assert_close(losses(sparse, weight, damped), best_of_all_masks(weight, damped, NM(1, 2)))
 
 
-def test_what_is_kept_is_the_optimum_on_the_mask():
+def test_kept_weights_are_the_optimum_on_the_mask():
     weight, damped = damped_layer(10, 40)
     sparse = greedy_obs(weight, damped, NM(2, 4))
     shift = torch.zeros(40, dtype=damped.dtype)

@@ -84,7 +84,7 @@ def test_rows_without_a_weight_or_without_an_error(direct):
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_nothing_kept_at_all(direct):
+def test_a_mask_that_keeps_nothing(direct):
     start, _, product, hessian, shift = problem(4, 12, NM(2, 4))
     fitted, residual = refit_weights(torch.zeros_like(start), product, DenseHessian(hessian), shift, direct=direct)
     assert (fitted == 0).all()
@@ -104,7 +104,7 @@ def test_a_system_that_is_not_positive_definite_names_the_layer():
         refit_weights(start, product, DenseHessian(-hessian), shift, "conv7")
 
 
-def test_the_start_is_not_changed():
+def test_the_input_is_not_changed():
     start, _, product, hessian, shift = problem(3, 80, NM(2, 4))
     copies = [tensor.clone() for tensor in (start, product, hessian, shift)]
     refit_weights(start, product, DenseHessian(hessian), shift)

@@ -1,7 +1,3 @@
-"""Helpers that several test files share."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +13,7 @@ from tests.support.strategies import patterns
 
 
 def explicit_obs(weight, hessian, pattern, damping=0.01):
-    """OBS with the inverse of the remaining Hessian computed anew at every column."""
+    """OBS with the inverse Hessian of the columns left computed again at every column."""
     weight = weight.clone()
     damped = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
     inverses = [damped[q:, q:].inverse() for q in range(len(damped))]
@@ -26,7 +22,7 @@ def explicit_obs(weight, hessian, pattern, damping=0.01):
             scores = [float(row[q] ** 2 / inverses[q][0, 0]) for q in range(first, first + pattern.m)]
             order = sorted(range(pattern.m), key=lambda i: -scores[i])
             for q in (first + i for i in sorted(order[pattern.n :])):
-                # Freeze what stands before q, remove w_q, move what stands behind it.
+                # The columns before q are frozen. Remove w_q, and move the columns after it.
                 row[q:] -= row[q].clone() / inverses[q][0, 0] * inverses[q][0]
                 row[q] = 0
     return weight
@@ -45,7 +41,7 @@ def test_one_weight_removed_is_the_constrained_optimum():
     """With one group of two, the update must solve the least-squares problem under w_q = 0."""
     weight, hessian = layer(1, 2)
     pruned = prune_with_sparsegpt(weight, DenseHessian(hessian).factor(damping=0.0).upper, NM(1, 2))
-    if pruned[0, 0] == 0:  # only columns behind the removed one can move
+    if pruned[0, 0] == 0:  # only columns after the removed one can move
         best = weight[0, 1] + weight[0, 0] * hessian[0, 1] / hessian[1, 1]
         assert float(pruned[0, 1]) == pytest.approx(float(best))
     else:

@@ -37,7 +37,7 @@ def assert_equal(moments, expected, tolerance=1e-5):
     assert found.dtype == moments.cross.dtype == torch.float32
     assert torch.equal(found, found.T)
     assert (found - hessian).norm() <= tolerance * hessian.norm()
-    # Relative to what its terms amount to: the mean of random products is itself near 0.
+    # Relative to the size of its terms: the mean of random products is near 0.
     assert (moments.cross - cross).norm() <= tolerance * (energy * hessian.trace()) ** 0.5
     assert moments.energy == pytest.approx(energy, rel=tolerance)
 
@@ -54,14 +54,14 @@ def random_pairs(layer, shape, batches):
 
 
 def smallest(layer):
-    """The smallest input of a convolution; by then many taps see padding alone."""
+    """The smallest input of a convolution. Many of its taps see only padding."""
     for reach, padding, extra in zip(
         [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)],
         layer._reversed_padding_repeated_twice[::2][::-1],
         layer._reversed_padding_repeated_twice[1::2][::-1],
         strict=True,
     ):
-        # Reflection wants more pixels than padding, wrapping as many.
+        # Reflection needs more pixels than padding, circular padding as many.
         yield max(1, reach - padding - extra, 0 if layer.padding_mode == "zeros" else 1 + max(padding, extra))
 
 
@@ -112,8 +112,8 @@ def test_linear_with_a_single_vector():
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("layer", [nn.Conv2d(64, 8, 3, 1, 1), nn.Conv2d(64, 8, 3, 2, 1), nn.Conv2d(136, 8, 1, 2)])
-def test_many_small_batches_are_as_good_as_pieces_of_many(layer, memory_format, monkeypatch):
-    """Whole pieces, several in one batch and several batches in one, at a size where runs of pixels are multiplied."""
+def test_the_batch_size_does_not_matter(layer, memory_format, monkeypatch):
+    """Several pieces in one batch and several batches in one piece, at a size where runs of pixels are multiplied."""
     monkeypatch.setattr("sparsegpt_core.statistics.layer_statistics._PIECE_POSITIONS", 4000)
     pairs = random_pairs(layer, (layer.in_channels, 16, 17), [1, 1, 40, 3, 2])
     pairs = [(x.to(memory_format=memory_format), y) for x, y in pairs]
@@ -126,12 +126,12 @@ def test_batches_of_different_sizes():
     assert_equal(gather(layer, pairs).moments(), reference(layer, pairs))
 
 
-def test_small_batches_are_not_lost_beside_large_ones(monkeypatch):
+def test_small_batches_are_not_lost_next_to_large_ones(monkeypatch):
     monkeypatch.setattr("sparsegpt_core.statistics.layer_statistics._PIECE_POSITIONS", 1)
     statistics = LayerStatistics(nn.Linear(1, 1))
     for value in [1e4] + 1000 * [1.0]:
         statistics.add(torch.tensor([[value]]))
-    # In float32 every single 1 would be lost beside 1e8.
+    # In float32 every single 1 would be lost next to 1e8.
     assert float(statistics.moments().hessian.to_dense()) == pytest.approx((1e8 + 1000) / 1001, rel=1e-7)
 
 
@@ -169,7 +169,7 @@ def test_sums_of_a_device_without_samples_have_the_same_shapes():
     ],
 )
 def test_drawn_positions(layer, shape):
-    """Their number is kept to, they are real positions, and batches do not change them."""
+    """There are as many as requested, they are positions of the input, and the batch size does not change them."""
     pairs = random_pairs(layer, shape, [2, 1, 3])
     moments = gather(layer, pairs, samples=6, positions_per_column=2).moments()
     columns = layer.weight[0].numel()
@@ -192,7 +192,7 @@ def drawn_reference(layer, pair, drawn):
     return x.T @ x / len(x), y.T @ x / len(x), float(y.square().sum()) / len(x)
 
 
-def test_nothing_is_drawn_where_that_is_more_work():
+def test_all_positions_are_used_where_drawing_is_more_work():
     layer = nn.Conv2d(4, 6, 3, padding=1)
     pairs = random_pairs(layer, (4, 12, 12), [2])
     # 36 columns, 288 positions: half of them, unfolded, cost more than 13 correlations over all.
