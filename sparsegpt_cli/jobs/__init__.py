@@ -1,5 +1,5 @@
-"""What commands do, as functions that know no terminal.
+"""The work of the commands, as functions that do not depend on a terminal.
 
 May import ``report``, ``resume``, ``figures``, ``messages`` and the packages below.
-No face: each command imports the one job that it runs, so that it starts at once.
+No face: each command imports only the job that it runs, so it starts at once.
 """

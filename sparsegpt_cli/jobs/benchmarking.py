@@ -1,4 +1,4 @@
-"""Compare a dense with a sparse ONNX file on real data. Loads no torch."""
+"""Compares a dense with a sparse ONNX file on real data. Loads no torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ __all__ = ["BenchmarkSettings", "benchmark_files"]
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How much to measure: evaluation images (0: all), images at a time, images per timed call, rounds."""
+    """How much to measure."""
 
     eval_samples: int = 2000
+    """Evaluation images; 0 takes all."""
     batch_size: int = 64
+    """Images at a time for accuracy."""
     latency_batches: tuple[int, ...] = ()
+    """Images per timed call; empty: the default of the runtime."""
     rounds: int = 20
+    """Rounds of timing, in each of which every arm has a turn."""
     seed: int = 0
+    """Seed of the draw of evaluation images, of the timed images and of the bootstrap."""
 
 
 def benchmark_files(
@@ -34,19 +39,19 @@ def benchmark_files(
     progress: Progress = silent,
     engines: EngineSettings | None = None,
 ) -> BenchmarkResult:
-    """Compare two files on the evaluation split, normalised as the dense file notes.
+    """Compare two files on the evaluation split, normalised as the dense file's metadata says.
 
     Args:
         dense: The reference.
         sparse: Its pruned version.
-        data: What to evaluate on.
+        data: The images to evaluate on.
         settings: How much to measure.
-        progress: Told of every stage.
-        engines: How to build and time engines; None for ONNX Runtime alone.
+        progress: Called for every stage.
+        engines: How to build and time engines; None compares in ONNX Runtime only.
 
     Raises:
         DataError: The data has no evaluation split.
-        InputError: A file cannot be read, or does not take the images; or the GPU fails.
+        InputError: A file cannot be read or does not take the images, or the GPU fails.
     """
     opened = open_dataset(data, check_model_metadata(read_metadata(load_model(dense)), dense))
     if opened.evaluation is None:

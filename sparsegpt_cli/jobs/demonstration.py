@@ -1,4 +1,4 @@
-"""The demo: the whole way on scikit-learn's digits, with the same functions that the commands call."""
+"""The demo: all steps on scikit-learn's digits, by the functions that the commands call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.models import ModelSource, load
 from sparsegpt_cli.jobs.pipeline import prune_export
 from sparsegpt_cli.jobs.training import train_model
-from sparsegpt_cli.messages import Messages
+from sparsegpt_cli.messages import Messages, with_flags
 from sparsegpt_cli.report import render_report
 from sparsegpt_core.errors import MissingDependencyError
 from sparsegpt_core.execution import find_device
@@ -27,11 +27,17 @@ _DATA = DataSource("digits")
 
 
 def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[str, Any]:
-    """Train ``simple_cnn``, prune it both ways, export, verify, build engines, compare and report.
+    """Train ``simple_cnn``, prune it by SparseGPT and by magnitude, export, audit, build engines, compare and report.
+
+    Args:
+        out: The folder to write to.
+        epochs: Epochs of training.
+        messages: Takes messages and progress.
+        seed: Seed of the training and of all draws.
 
     Returns:
-        One row for each of dense, magnitude and sparse, with the difference to dense in percentage points; and the
-        paths of the files.
+        ``rows``: one for each of dense, magnitude and sparse, with the difference to dense in percentage points;
+        ``files``: their paths; and more.
     """
     checkpoint = out / "simple_cnn.safetensors"
     settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=0.03, seed=seed)
@@ -58,7 +64,7 @@ def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[
 
 
 def _engines(out: Path, progress: Any) -> tuple[dict[str, BuildResult], list[str]]:
-    """Build both engines with whatever builder is installed; say so where there is none."""
+    """Build both engines with the builder that is installed; return them and remarks."""
     built = {}
     try:
         for name in ("dense", "sparse"):
@@ -66,7 +72,7 @@ def _engines(out: Path, progress: Any) -> tuple[dict[str, BuildResult], list[str
                 out / f"{name}.fp16.onnx", out / f"{name}.plan", BuildSettings(sparse=name == "sparse"), progress
             )
     except MissingDependencyError as error:
-        return built, [f"no engines: {error}. {error.hint}"]
+        return built, [with_flags(f"no engines: {error}. {error.hint}")]
     return built, sorted({engine.note for engine in built.values()})
 
 

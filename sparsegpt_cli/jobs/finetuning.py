@@ -1,4 +1,4 @@
-"""Win back what pruning lost, with every zero held, and write the checkpoint."""
+"""Fine-tunes a pruned checkpoint, whose zeros stay zero."""
 
 from __future__ import annotations
 
@@ -27,50 +27,58 @@ from sparsegpt_core.progress import Progress
 
 __all__ = ["Blocks", "Networks", "Training", "finetune_model"]
 
-_SAMPLES = 256
-_HELD_OUT = 128  # images that blocks are judged by
-_BATCH = 32
+_DEFAULT_SAMPLES = 256
+_HELD_OUT_IMAGES = 128  # on which reconstructed blocks are compared
+_BATCH_IMAGES = 32
 
 
 @dataclass(frozen=True)
 class Networks:
-    """A pruned network, what its checkpoint notes of it, the dense one where it is given, and the data."""
+    """A pruned network, its dense original, and the data."""
 
     sparse: LoadedModel
+    """The pruned network."""
     dense: LoadedModel | None
+    """The dense network; None if it is not given."""
     data: Data
+    """The images."""
     pruned: tuple[str, ...]
+    """Names of the pruned layers."""
     pattern: Pattern
+    """The pattern of the pruned layers."""
 
     def audit(self) -> None:
-        """Raise ModelError where a pruned weight does not obey the pattern."""
+        """Raise ModelError if a pruned weight does not have the pattern."""
         FrozenZeros(self.sparse.module, self.pruned, self.pattern)
 
 
 @dataclass(frozen=True)
 class Training:
-    """Fine-tuning by labels, and by the dense network where there is one; None leaves a value to Distillation."""
+    """Fine-tuning by labels, and by the dense network's outputs if it is given."""
 
     settings: TrainSettings
+    """How to train."""
     distill: float | None = None
+    """The weight of the dense network's outputs in the loss; None: the default of ``Distillation``."""
     temperature: float | None = None
+    """The temperature of both networks' outputs; None: the default of ``Distillation``."""
 
     method: ClassVar[str] = "training"
 
     @property
     def device(self) -> str:
-        """Where to compute."""
+        """The device."""
         return self.settings.device
 
     def key(self) -> dict[str, Any]:
-        """Everything that makes a difference."""
+        """Return everything that changes the result."""
         return {**asdict(self.settings), "distill": self.distill, "temperature": self.temperature}
 
     def check(self, networks: Networks) -> None:
-        """Raise SparseGPTError where what is needed is not there, before any work is done."""
+        """Raise SparseGPTError if something that the method needs is missing."""
         require_labels(networks.data)
         if networks.dense is None and self._given():
-            raise InputError("there is no dense network to learn from", "Give --dense its checkpoint.")
+            raise InputError("distillation needs the dense network", "Give --dense its checkpoint.")
 
     def run(self, networks: Networks, unfinished: Unfinished, curve: Path, progress: Progress) -> dict[str, Any]:
         """Fine-tune in place, draw the learning curve and return the results."""
@@ -102,31 +110,34 @@ class Training:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Reconstruction block by block; ``samples`` None means 256 images, or four fifths of fewer."""
+    """Reconstruction block by block."""
 
     settings: ReconstructSettings
+    """How to reconstruct."""
     samples: int | None = None
+    """Calibration images; None: 256, or four fifths of the images if there are fewer."""
     device: str = "cpu"
+    """The device."""
 
     method: ClassVar[str] = "blocks"
 
     def key(self) -> dict[str, Any]:
-        """Everything that makes a difference."""
+        """Return everything that changes the result."""
         return {**asdict(self.settings), "samples": self.samples}
 
     def check(self, networks: Networks) -> None:
-        """Raise SparseGPTError where what is needed is not there, before any work is done."""
+        """Raise SparseGPTError if something that the method needs is missing."""
         self._teacher(networks)
 
     def run(self, networks: Networks, unfinished: Unfinished, curve: Path, progress: Progress) -> dict[str, Any]:
         """Reconstruct in place, draw the errors and return the results."""
         images, seed = networks.data.training, self.settings.seed
-        samples = self.samples or max(1, min(_SAMPLES, len(images) * 4 // 5))
+        samples = self.samples or max(1, min(_DEFAULT_SAMPLES, len(images) * 4 // 5))
         result = reconstruct(
             networks.sparse.module.to(find_device(self.device)),
             self._teacher(networks),
-            calibration_batches(images, samples, _BATCH, seed),
-            held_out_batches(images, samples, _HELD_OUT, _BATCH, seed),
+            calibration_batches(images, samples, _BATCH_IMAGES, seed),
+            held_out_batches(images, samples, _HELD_OUT_IMAGES, _BATCH_IMAGES, seed),
             networks.pruned,
             networks.pattern,
             self.settings,
@@ -144,7 +155,7 @@ class Blocks:
 
     def _teacher(self, networks: Networks) -> nn.Module:
         if networks.dense is None:
-            raise InputError("blocks learn from the dense network, which is not given", "Give --dense its checkpoint.")
+            raise InputError("reconstruction needs the dense network", "Give --dense its checkpoint.")
         return networks.dense.module
 
 
@@ -156,14 +167,14 @@ def finetune_model(
     out: Path,
     messages: Messages,
 ) -> dict[str, Any]:
-    """Fine-tune a pruned checkpoint, evaluate it before and after, and write it, with a picture beside it.
+    """Fine-tune a pruned checkpoint, evaluate it before and after, and write it and its learning curve.
 
-    Until it is done the work is kept beside ``out``, from where it goes on after a kill.
+    Unfinished work is kept next to ``out``. After a kill, the same call resumes it.
 
     Args:
         model: The pruned checkpoint.
-        dense: The checkpoint of the network that was pruned; fine-tuning by labels may do without.
-        data: What to learn from, and to evaluate on.
+        dense: The checkpoint of the dense network. Training by labels does not need it.
+        data: The images to train and evaluate on.
         how: The method.
         out: The .safetensors file to write.
         messages: Takes messages and progress.
@@ -174,7 +185,7 @@ def finetune_model(
     Raises:
         InputError: The method needs the dense network.
         DataError: The method needs labels, or more images.
-        ModelError: The checkpoint is not of a pruned network or breaks its pattern, or something does not fit it.
+        ModelError: The checkpoint is not a pruned network or breaks its pattern, or the dense network does not fit it.
         NumericsError: The loss diverged.
     """
     started = time.perf_counter()
@@ -192,7 +203,7 @@ def finetune_model(
         content = how.run(networks, unfinished, curve, progress)
         evaluation["after"] = evaluate_where_possible(sparse.module, opened, how.device, progress)
     networks.audit()
-    noted = {
+    metadata = {
         "tool_version": __version__,
         "model": sparse.spec,
         "image": list(sparse.image),
@@ -202,7 +213,7 @@ def finetune_model(
         "finetuning": {"method": how.method, "data": opened.spec, **how.key()},
         "evaluation": evaluation["after"],
     }
-    save_checkpoint(out, sparse.module.state_dict(), {**sparse.metadata, **noted})
+    save_checkpoint(out, sparse.module.state_dict(), {**sparse.metadata, **metadata})
     return {
         "out": str(out),
         "curve": str(curve),
@@ -222,6 +233,6 @@ def _load(model: ModelSource, dense: Path | None, data: DataSource, messages: Me
         return networks
     checkpoint = load_checkpoint(dense)
     if sparse.metadata.get("source_sha256") not in (None, checkpoint.sha256):
-        messages.warn(f"{dense} is not what was pruned; {model.weights} notes another")
+        messages.warn(f"{model.weights} was pruned from another network than {dense}")
     options = ModelSource(sparse.spec, dense, model.num_classes or sparse.metadata.get("num_classes"))
     return replace(networks, dense=load_model(options, checkpoint, sparse.image, messages, opened.num_classes))

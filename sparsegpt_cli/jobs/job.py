@@ -1,4 +1,4 @@
-"""What a pruning run is made of, what its results depend on, and what its files note about it."""
+"""A pruning job, everything that its results depend on, and the metadata of its files."""
 
 from __future__ import annotations
 
@@ -22,37 +22,47 @@ _DEFAULT_SAMPLES = 256
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a pruning run is made of.
-
-    ``samples`` None means 256 calibration images, or all where there are fewer; ``eval_samples`` 0 means all.
-    ``baseline`` also prunes by magnitude, to compare; ``int8`` also exports INT8. ``memory_limit`` is in bytes; None
-    means most of what is free.
-    """
+    """The inputs of a pruning run."""
 
     model: LoadedModel
+    """The dense network. It is pruned in place."""
     data: Data
+    """The images to calibrate and evaluate on."""
     settings: PruneSettings
+    """How each layer is pruned."""
     device: torch.device
+    """Where to prune."""
     workflow: Workflow = field(default_factory=Workflow)
+    """Steps before and after the layers are pruned."""
     samples: int | None = None
+    """Calibration images; None: 256, or all if there are fewer."""
     eval_samples: int = 2000
+    """Evaluation images; 0 takes all."""
     batch_size: int = 64
+    """Images at a time for evaluation."""
     seed: int = 0
+    """Seed of all draws of images, and of the search for channel orders."""
     baseline: bool = True
+    """Whether to prune by magnitude too, for comparison."""
     command: str = ""
+    """The command line, for the report."""
     memory_limit: int | None = None
+    """In bytes; None: most of the free memory."""
     tf32: bool = False
+    """Whether the GPU may compute in TF32."""
     export: ExportSettings = field(default_factory=ExportSettings)
+    """How ONNX files are written."""
     int8: bool = False
+    """Whether to export INT8 too."""
 
     @property
     def calibration_samples(self) -> int:
-        """How many images are calibrated on."""
+        """The number of calibration images."""
         return self.samples or min(_DEFAULT_SAMPLES, len(self.data.training))
 
 
 def pruning_identity(job: Job) -> dict[str, Any]:
-    """What the layers that a job prunes depend on, as JSON can hold it."""
+    """Return everything that the pruned layers depend on, as JSON."""
     settings = {**asdict(job.settings), **asdict(job.workflow), "pattern": str(job.settings.pattern)}
     return {
         **model_metadata(job.model, job.data),
@@ -67,7 +77,7 @@ def pruning_identity(job: Job) -> dict[str, Any]:
 
 
 def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
-    """What a pruned checkpoint notes about itself."""
+    """Return the metadata of a pruned checkpoint."""
     return {
         **model_metadata(job.model, job.data),
         "pattern": str(job.settings.pattern),
@@ -78,7 +88,7 @@ def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
 
 
 def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
-    """What every file notes about the model it holds; no paths and no dates, so that equal runs give equal bytes."""
+    """Return the metadata of every file with the model, without paths and dates: equal runs give equal bytes."""
     known = {key: model.metadata[key] for key in ("num_classes",) if key in model.metadata}
     return {
         "tool_version": __version__,
@@ -92,6 +102,6 @@ def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
 
 
 def run_identity(job: Job) -> dict[str, Any]:
-    """What a run's files depend on, as JSON can hold it: of what has changed since, an unfinished run tells."""
-    judged = {"eval_samples": job.eval_samples, "batch_size": job.batch_size, "baseline": job.baseline}
-    return {**pruning_identity(job), **asdict(job.export), **judged}
+    """Return everything that a run's files depend on, as JSON. A resumed run reports what changed in it."""
+    comparison = {"eval_samples": job.eval_samples, "batch_size": job.batch_size, "baseline": job.baseline}
+    return {**pruning_identity(job), **asdict(job.export), **comparison}

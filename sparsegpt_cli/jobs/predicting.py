@@ -1,4 +1,4 @@
-"""What 2:4 could gain: measured where that is possible, else estimated. Loads no torch."""
+"""Predicts the gain of 2:4: measures it if possible, or else estimates it. Loads no torch."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ __all__ = ["predict_file"]
 def predict_file(
     model: Path, shapes: Shapes | None = None, measure: bool | None = None, seed: int = 0, progress: Progress = silent
 ) -> tuple[EstimatedPrediction | MeasuredPrediction, str]:
-    """Measure or estimate.
+    """Predict the gain of 2:4 for a dense ONNX file.
 
     Args:
         model: A dense ONNX file.
-        shapes: As for ``build``; the opt shape counts.
-        measure: Whether to; None where there are a GPU, a backend and sparse kernels for the file's precision.
-        seed: Of the images that are timed, and of the bootstrap.
-        progress: Told of every stage.
+        shapes: As for ``build``. The opt shape is used.
+        measure: Whether to measure or to estimate; None: measure if there are a GPU, a backend, and sparse kernels for
+            the file's precision.
+        seed: Seed of the timed images and of the bootstrap.
+        progress: Called for every stage.
 
     Returns:
-        What was found, and how.
+        The prediction, and how it was made, for people.
 
     Raises:
-        InputError: The file or the shapes are wrong; or it is to be measured, and there is no GPU or the file is FP32.
-        MissingDependencyError: It is to be measured, and TensorRT or PyCUDA is not installed.
+        InputError: The file or the shapes are wrong; or ``measure`` is true without a GPU or for an FP32 file.
+        MissingDependencyError: ``measure`` is true, and TensorRT or PyCUDA is not installed.
     """
     if measure is None and not read_graph(model).has_sparse_kernels:
         return predict(model, shapes), "estimated, since FP32 has no sparse kernels that could be timed"

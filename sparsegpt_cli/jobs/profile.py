@@ -1,4 +1,4 @@
-"""Which layers a profile leaves dense: those that sparse kernels do not make faster."""
+"""Finds the layers that sparse kernels do not make faster, in a profile."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from sparsegpt_core.errors import InputError
 
 __all__ = ["idle_layers"]
 
-_SHOWN = 8  # names in the message
+_MAX_NAMES = 8  # in the message
 
 
 def idle_layers(profile: Path, model: nn.Module, messages: Messages) -> tuple[str, ...]:
-    """Name the modules that gain nothing, and say so.
+    """Return the names of the modules that gain nothing.
 
     Args:
-        profile: What ``predict`` or ``explain`` wrote.
-        model: The network to be pruned.
-        messages: Told how many they are.
+        profile: A file of ``predict`` or ``explain``.
+        model: The network to prune.
+        messages: Takes a message about these layers.
 
     Raises:
-        InputError: The profile is missing or damaged, or another network's.
+        InputError: The profile is missing or damaged, or belongs to another network.
     """
     named = layers_without_gain(profile)
     modules = dict(model.named_modules())
     found = tuple(name for name in named if name in modules)
     if named and not found:
         raise InputError(
-            f"{profile} is of another network: this one has no layer '{named[0]}'", "Predict with its own ONNX file."
+            f"{profile} belongs to another network: this one has no layer '{named[0]}'",
+            "Predict with its own ONNX file.",
         )
-    shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+    shown = ", ".join(found[:_MAX_NAMES]) + (", ..." if len(found) > _MAX_NAMES else "")
     messages.say(f"{profile}: {len(found)} layers stay dense, since 2:4 gains nothing there{shown and f': {shown}'}")
     return found

@@ -1,4 +1,4 @@
-"""Train a baseline and write its checkpoint, with its learning curve beside it."""
+"""Trains a baseline, and writes its checkpoint and its learning curve."""
 
 from __future__ import annotations
 
@@ -37,12 +37,18 @@ def train_model(
     messages: Messages,
     weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate on the evaluation split where there is one, and write the best epoch's weights.
+    """Train, evaluate on the evaluation split if there is one, and write the weights of the best epoch.
 
-    Until it is done the training is kept beside ``out``, from where it goes on after a kill. The learning curve is
-    written beside it after every epoch.
+    Unfinished training is kept next to ``out``. After a kill, the same call resumes it. The learning curve is written
+    next to ``out`` after every epoch.
 
-    ``weights`` are what it starts from, with the normalisation they were trained with; None: random ones.
+    Args:
+        spec: The model's name.
+        data: The images to train and evaluate on.
+        settings: How to train.
+        out: The .safetensors file to write.
+        messages: Takes messages and progress.
+        weights: The checkpoint to start from, with its normalisation; None: random weights.
 
     Returns:
         What ``train --json`` prints.
@@ -91,40 +97,47 @@ def train_model(
 
 
 def require_labels(data: Data) -> None:
-    """Refuse data without labels before any work is done.
+    """Check that data has labels.
 
     Raises:
-        DataError: There are none.
+        DataError: The data has no labels.
     """
     if data.num_classes is None:
         raise DataError(f"{data.spec} has no labels to train on", "Use class folders, or an npz with 'labels'.")
 
 
 def data_key(data: Data) -> dict[str, Any]:
-    """What of the data an unfinished training depends on."""
+    """Return the part of an unfinished training's key that depends on the data."""
     return {"data": data.spec, "images": data.image_shape, "mean": data.mean, "std": data.std}
 
 
 @contextlib.contextmanager
 def resume(out: Path, key: Mapping[str, Any], messages: Messages) -> Iterator[Unfinished]:
-    """Say whether work under way is gone on with, and give where it is kept, beside ``out``, to this process alone.
+    """Lock ``out``, and give the unfinished training next to it; a message says whether it is resumed.
+
+    Args:
+        out: The checkpoint that the training will write.
+        key: Everything that the result depends on.
+        messages: Takes the message.
 
     Raises:
-        InputError: Another training is to write ``out``, or its folder cannot be written.
-        DataError: What was kept is damaged.
+        InputError: Another training writes to ``out``, or its folder cannot be written.
+        DataError: The unfinished training is damaged.
     """
     unfinished = Unfinished(out.with_name(f"{out.name}.unfinished"), key)
     with locked_file(out, "training"):
         state, changed = unfinished.load()
         if changed:
-            messages.warn(f"an unfinished training was of other settings ({', '.join(changed)}): this one starts anew")
+            messages.warn(
+                f"the interrupted training had other settings ({', '.join(changed)}); training starts from the beginning"
+            )
         elif state:
-            messages.say(f"going on with an unfinished training, after {state['done']} steps")
+            messages.say(f"resuming the interrupted training after {state['done']} steps")
         yield unfinished
 
 
 def evaluate_where_possible(module: nn.Module, data: Data, device: str, progress: Progress) -> dict[str, Any] | None:
-    """Evaluate on the evaluation split; None where there is none, or no labels."""
+    """Evaluate on the evaluation split; None if there is none, or it has no labels."""
     if data.evaluation is None or data.evaluation.labels is None:
         return None
     return evaluate(module, data.evaluation, device=device, progress=progress).to_json()

@@ -133,12 +133,12 @@ def test_a_killed_fine_tuning_resumes_and_writes_the_same_bytes(finetune, digits
     assert {path.name for path in tmp_path.glob("b.*")} == {"b.safetensors.unfinished", "b.curve.svg"}
     shutil.copytree(tmp_path / "b.safetensors.unfinished", tmp_path / "c.safetensors.unfinished")
     outcome = finetune(*arguments, out="b.safetensors")
-    assert "going on with an unfinished training, after 16 steps" in outcome.err
+    assert "resuming the interrupted training after 16 steps" in outcome.err
     assert {path.name for path in tmp_path.glob("b.*")} == {"b.safetensors", "b.curve.svg"}
     for suffix in ("safetensors", "curve.svg"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
     outcome = finetune(*arguments, "--ema", 0.5, out="c.safetensors")
-    assert "of other settings (ema): this one starts anew" in outcome.err
+    assert "had other settings (ema); this one starts again" in outcome.err
 
 
 def test_a_checkpoint_of_no_pruned_network_is_refused(cli, digits_checkpoint, tmp_path):
@@ -169,7 +169,7 @@ def test_inputs_are_not_overwritten(cli, sparse):
 def test_another_dense_network_is_warned_of(finetune, digits_checkpoint, tmp_path):
     checkpoint = load_checkpoint(digits_checkpoint)
     save_checkpoint(tmp_path / "other.safetensors", checkpoint.state, {})
-    assert "other.safetensors is not what was pruned" in finetune("--dense", tmp_path / "other.safetensors").err
+    assert "was pruned from another network than" in finetune("--dense", tmp_path / "other.safetensors").err
     assert "warning" not in finetune("--dense", digits_checkpoint).err
 
 
@@ -177,12 +177,12 @@ def test_another_dense_network_is_warned_of(finetune, digits_checkpoint, tmp_pat
     ("arguments", "message"),
     [
         (["--method", "admm"], "unknown method 'admm'"),
-        (["--method", "blocks"], "blocks learn from the dense network"),
+        (["--method", "blocks"], "reconstruction needs the dense network"),
         (["--method", "blocks", "--weight-decay", 0], "--weight-decay does nothing with --method blocks"),
         (["--method", "blocks", "--distill", 0.5], "--distill does nothing with --method blocks"),
         (["--samples", 64], "--samples does nothing with --method training"),
-        (["--distill", 0.5], "there is no dense network to learn from"),
-        (["--temperature", 4], "there is no dense network to learn from"),
+        (["--distill", 0.5], "distillation needs the dense network"),
+        (["--temperature", 4], "distillation needs the dense network"),
         (["--optimizer", "lion"], "optimizer is lion"),
         (["--data", "npz:images.npz"], "npz:images.npz has no labels to train on"),
         (["--method", "blocks", "--dense", "none.safetensors"], "no checkpoint at none.safetensors"),
