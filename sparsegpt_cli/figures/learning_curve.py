@@ -40,6 +40,10 @@ def draw_epochs(path: Path, history: Sequence[Epoch], dense_top1: float | None =
 
     Raises:
         InputError: The file cannot be written.
+
+    Example:
+        >>> history = [Epoch(1, 0.9, 0.05, 80.0, 0.7, 1.5), Epoch(2, 0.8, 0.01, 82.0, 0.6, 1.5)]
+        >>> draw_epochs(Path("net.curve.svg"), history, dense_top1=83.0)
     """
     with chart_style():
         figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
@@ -65,6 +69,9 @@ def draw_blocks(path: Path, result: ReconstructResult) -> None:
 
     Raises:
         InputError: The file cannot be written.
+
+    Example:
+        >>> draw_blocks(Path("net.curve.svg"), result)  # of reconstruct()  # doctest: +SKIP
     """
     with chart_style():
         figure = Figure(figsize=(_SIZE_INCHES[0], 1.4 + 0.25 * len(result.blocks)), layout="constrained")

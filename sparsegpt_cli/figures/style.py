@@ -24,7 +24,14 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent"
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Label the rows of a chart, the first at the top."""
+    """Label the rows of a chart, the first at the top.
+
+    Example:
+        >>> axes = Figure().subplots()
+        >>> name_rows(axes, ["conv1", "fc"])
+        >>> [text.get_text() for text in axes.get_yticklabels()]
+        ['conv1', 'fc']
+    """
     axes.set_yticks(range(len(names)), labels=[label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -43,7 +50,13 @@ def label(name: str) -> str:
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """Draw with matplotlib's defaults and this style; the user's matplotlibrc is ignored."""
+    """Draw with matplotlib's defaults and this style; the user's matplotlibrc is ignored.
+
+    Example:
+        >>> with chart_style():
+        ...     matplotlib.rcParams["font.size"]
+        9.0
+    """
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The browser uses its own fonts, so a glyph that DejaVu lacks still shows.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
@@ -72,7 +85,14 @@ def chart_style() -> Iterator[None]:
 
 
 def svg(figure: Figure, salt: str) -> Markup:
-    """Return the ``<svg>`` element. The same figure gives the same bytes; another ``salt`` gives other identifiers."""
+    """Return the ``<svg>`` element. The same figure gives the same bytes; another ``salt`` gives other identifiers.
+
+    Example:
+        >>> with chart_style():
+        ...     element = svg(Figure(figsize=(2, 1)), salt="example")
+        >>> element.startswith("<svg")
+        True
+    """
     matplotlib.rcParams["svg.hashsalt"] = salt
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -26,7 +26,7 @@ class BenchmarkSettings:
     latency_batches: tuple[int, ...] = ()
     """Images per timed call; empty: the default of the runtime."""
     rounds: int = 20
-    """Rounds of timing, in each of which every arm has a turn."""
+    """Rounds of timing. Every arm has a turn in each."""
     seed: int = 0
     """Seed of the draw of evaluation images, of the timed images and of the bootstrap."""
 

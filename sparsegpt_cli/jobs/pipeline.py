@@ -50,7 +50,7 @@ def prune_export(
             ``sparse.int8.safetensors``, with a baseline ``magnitude.onnx`` too.
             The files are moved there once all stages are finished.
         progress: Called for every stage.
-        unfinished: A folder beside ``out`` for unfinished work, where layers and stages are found again after a kill;
+        unfinished: A folder next to ``out`` for unfinished work, where layers and stages are found again after a kill;
             None makes a temporary one.
         say: Called with the stages of an unfinished run that cannot be used.
 

@@ -32,7 +32,7 @@ def idle_layers(profile: Path, model: nn.Module, messages: Messages) -> tuple[st
     if named and not found:
         raise InputError(
             f"{profile} belongs to another network: this one has no layer '{named[0]}'",
-            "Predict with its own ONNX file.",
+            "Use a profile of this network's ONNX file.",
         )
     shown = ", ".join(found[:_MAX_NAMES]) + (", ..." if len(found) > _MAX_NAMES else "")
     messages.say(f"{profile}: {len(found)} layers stay dense, since 2:4 gains nothing there{shown and f': {shown}'}")

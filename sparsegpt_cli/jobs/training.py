@@ -128,9 +128,7 @@ def resume(out: Path, key: Mapping[str, Any], messages: Messages) -> Iterator[Un
     with locked_file(out, "training"):
         state, changed = unfinished.load()
         if changed:
-            messages.warn(
-                f"the interrupted training had other settings ({', '.join(changed)}); training starts from the beginning"
-            )
+            messages.warn(f"the interrupted training had other settings ({', '.join(changed)}); this one starts again")
         elif state:
             messages.say(f"resuming the interrupted training after {state['done']} steps")
         yield unfinished

@@ -21,7 +21,15 @@ __all__ = ["Evaluator"]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The evaluation images, and the device on which networks run."""
+    """The evaluation images, and the device on which networks run.
+
+    Example:
+        >>> from calibration.data import open_data
+        >>> from sparsegpt_cli.jobs.datasets import DataSource
+        >>> split, indices = Evaluator(DataSource("digits"), samples=100).images(open_data("digits"))
+        >>> len(split), len(indices)
+        (599, 100)
+    """
 
     data: DataSource
     samples: int = 0

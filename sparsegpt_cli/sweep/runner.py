@@ -72,6 +72,14 @@ def sweep(
 
     Raises:
         InputError: A checkpoint, the data or the folder cannot be used, or another sweep writes to it.
+
+    Example:
+        >>> from sparsegpt_cli.jobs.datasets import DataSource
+        >>> from sparsegpt_cli.messages import SILENT
+        >>> grid = Grid([Path("net.safetensors")], ["magnitude", "balanced"], ["2:4"], samples=[256], seeds=[0])
+        >>> swept = sweep(grid, Evaluator(DataSource("digits")), Path("out"), SILENT)  # doctest: +SKIP
+        >>> [row["difference"] for row in swept.rows]  # doctest: +SKIP
+        [-12.5, -0.33]
     """
     if world_size() > 1:
         raise InputError("sweep runs on one machine and shares its cores itself", "Start it without torchrun.")
