@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -41,28 +41,20 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         >>> import torch
         >>> check_fit(nn.Linear(4, 2, bias=False), {"weight": torch.ones(2, 4)})
     """
-    own = model.state_dict()
-    problem = next((f"it has no {name}" for name in own if name not in state), None)
-    problem = problem or next(
-        (f"it has {name}, which the model does not have" for name in state if name not in own), None
-    )
-    problem = problem or next(
-        (
-            f"its {name} has shape {tuple(state[name].shape)}, the model's {tuple(value.shape)}"
-            for name, value in own.items()
-            if state[name].shape != value.shape
-        ),
-        None,
-    )
-    problem = problem or next(
-        (
-            f"its {name} has dtype {state[name].dtype}, the model's {value.dtype}"
-            for name, value in own.items()
-            if state[name].is_floating_point() != value.is_floating_point() or state[name].is_complex()
-        ),
-        None,
-    )
+    problem = next(_misfits(state, model.state_dict()), None)
     if problem:
         raise ModelError(
             f"the checkpoint does not fit the model: {problem}", "Check `model`, `data` and `num_classes`."
         )
+
+
+def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
+    """Give each difference between a checkpoint and the model's own state: names, then shapes, then dtypes."""
+    yield from (f"it has no {name}" for name in own if name not in state)
+    yield from (f"it has {name}, which the model does not have" for name in state if name not in own)
+    for name, value in own.items():
+        if state[name].shape != value.shape:
+            yield f"its {name} has shape {tuple(state[name].shape)}, the model's {tuple(value.shape)}"
+    for name, value in own.items():
+        if state[name].is_floating_point() != value.is_floating_point() or state[name].is_complex():
+            yield f"its {name} has dtype {state[name].dtype}, the model's {value.dtype}"
