@@ -56,10 +56,13 @@ class BuildSettings:
             )
         if self.opt_level is not None and not 0 <= self.opt_level <= 5:
             raise InputError(
-                f"the optimisation level {self.opt_level} is not one of 0 to 5", "TensorRT's default is 3."
+                f"the optimisation level {self.opt_level} is not one of 0 to 5",
+                "Set `opt_level` to 0 to 5; TensorRT's default is 3.",
             )
         if self.workspace is not None and self.workspace <= 0:
-            raise InputError(f"a workspace of {self.workspace} bytes is too small", "Leave it out for no limit.")
+            raise InputError(
+                f"a workspace of {self.workspace} bytes is too small", "Leave out `workspace` for no limit."
+            )
         if self.hardware is not None and self.hardware not in HARDWARE_LEVELS:
             raise InputError(
                 f"unknown hardware compatibility '{self.hardware}'", f"Use {' or '.join(HARDWARE_LEVELS)}."

@@ -66,7 +66,7 @@ def resolve_shapes(inputs: Mapping[str, InputShape], shapes: Optional[Shapes]) -
     named = shapes if isinstance(shapes, Mapping) else {}
     unknown = sorted(set(named) - set(inputs))
     if unknown:
-        raise InputError(f"the graph has no input '{unknown[0]}'", f"Its inputs: {', '.join(inputs)}.")
+        raise InputError(f"the graph has no input '{unknown[0]}'", f"Use one of its inputs: {', '.join(inputs)}.")
     if isinstance(shapes, tuple) and not any(None in dims[:1] for dims in inputs.values()):
         fixed = "; ".join(f"{name} {_show(dims)}" for name, dims in inputs.items())
         raise InputError(f"the graph's batch is fixed: {fixed}", "Leave out `shapes`, or export with a dynamic batch.")

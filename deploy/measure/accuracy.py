@@ -159,10 +159,10 @@ class _Scores(NamedTuple):
 
 def _log_probabilities(name: str, logits: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
     if logits.ndim != 2 or len(logits) != count:
-        raise InputError(f"'{name}' gives logits of shape {logits.shape} for {count} images", "Give a classifier.")
+        raise InputError(f"'{name}' returns logits of shape {logits.shape} for {count} images", "Give a classifier.")
     if not np.isfinite(logits).all():
         raise NumericsError(f"the logits of '{name}' contain NaN or infinity", "Export in FP32, or check the weights.")
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)  # keeps exp from overflowing
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
@@ -184,12 +184,12 @@ def _check_batch(logs: Mapping[str, npt.NDArray[Any]], labels: Optional[npt.NDAr
 
 
 def _score(log: npt.NDArray[Any], reference: npt.NDArray[Any], labels: Optional[npt.NDArray[Any]]) -> _Scores:
-    best = np.argsort(-log, axis=1, kind="stable")[:, :5]  # stable: the first of equal logits wins, as in argmax
-    kl = (np.exp(reference) * (reference - log)).sum(axis=1)
+    best = np.argsort(-log, axis=1, kind="stable")[:, :5]  # (N, 5); stable: the first of equal logits wins
+    kl = (np.exp(reference) * (reference - log)).sum(axis=1)  # (N, classes) -> (N)
     if labels is None:
         nothing = np.empty(0)
         return _Scores(best[:, 0], kl, nothing, nothing, nothing)
-    hits = best == labels[:, None]
+    hits = best == labels[:, None]  # (N, 5)
     # Top-5 accuracy of five classes or fewer is always 100 %, so it is left out: NaN.
     hit5 = hits.any(axis=1).astype(float) if log.shape[1] > 5 else np.full(len(log), np.nan)
     return _Scores(best[:, 0], kl, hits[:, 0], hit5, -log[np.arange(len(log)), labels])

@@ -116,8 +116,9 @@ class LatencyReport:
         Statistician 69, 2015, section 3.3).
         """
         generator = np.random.default_rng(self.seed)
-        first, second = (np.log(self.arms[name].medians) for name in (before, after))
+        first, second = (np.log(self.arms[name].medians) for name in (before, after))  # (engines, rounds) each
         rounds = first.shape[1]
+        # Both versions take the same rounds in a draw, since a round's drift affects both: (draws, 1, rounds).
         turns = generator.integers(rounds, size=(_BOOTSTRAP_RESAMPLES, 1, rounds))
         draws = _resample(first, turns, generator) - _resample(second, turns, generator)
         low, high = np.exp(np.percentile(draws, _percents(rounds)))
@@ -174,7 +175,7 @@ def measure_latency(
         )
     regime = _common_regime(timers)
     reference = next(iter(timers))
-    slots = [*timers.items(), ("", timers[reference])]
+    slots = [*timers.items(), ("", timers[reference])]  # the last slot measures the reference again
     taken: Dict[str, List[List[Tuple[float, ...]]]] = {name: [[] for _ in group] for name, group in slots}
     settled = {name: [settle(timer, warmup) for timer in group] for name, group in timers.items()}
     progress("latency", 0, rounds)
@@ -206,8 +207,8 @@ def _resample(
     logs: npt.NDArray[np.float64], turns: npt.NDArray[np.int64], generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Return one mean per draw, over engines drawn with replacement and over the given rounds."""
-    engines = generator.integers(len(logs), size=(len(turns), len(logs), 1))
-    means: npt.NDArray[np.float64] = logs[engines, turns].mean(axis=(1, 2))
+    engines = generator.integers(len(logs), size=(len(turns), len(logs), 1))  # (draws, engines, 1)
+    means: npt.NDArray[np.float64] = logs[engines, turns].mean(axis=(1, 2))  # (draws, engines, rounds) -> (draws,)
     return means
 
 

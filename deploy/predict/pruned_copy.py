@@ -62,7 +62,7 @@ def magnitude_mask(weight: npt.NDArray[Any], pattern: NM, axis: int) -> npt.NDAr
         axis: The axis the groups run along.
     """
     inner = math.prod(weight.shape[axis % weight.ndim + 1 :])
-    groups = np.abs(weight.astype(np.float32)).reshape(-1, pattern.m, inner)
+    groups = np.abs(weight.astype(np.float32)).reshape(-1, pattern.m, inner)  # (groups before axis, M, inner)
     # How many others of its group each entry beats. Comparing all pairs is many times faster than sorting short rows.
     beaten = np.zeros(groups.shape, dtype=np.uint8 if pattern.m < 256 else np.int64)
     for first, second in combinations(range(pattern.m), 2):

@@ -54,7 +54,10 @@ class InferenceStream:
                 cleanup.callback(buffer.free)
                 self._buffers[tensor.name] = buffer
                 if not self._context.set_tensor_address(tensor.name, buffer.address):
-                    raise ModelError(f"{engine.name} refuses memory for '{tensor.name}': {engine.reason()}")
+                    raise ModelError(
+                        f"{engine.name} cannot use the memory for '{tensor.name}': {engine.reason()}",
+                        "Build it again on this GPU.",
+                    )
             self._cleanup = cleanup.pop_all()
 
     def resize(self, shape: Tuple[int, ...]) -> None:

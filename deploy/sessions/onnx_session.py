@@ -40,7 +40,7 @@ class OnnxSession:
     def __init__(self, path: Path, threads: Optional[int] = None, provider: str = "CPUExecutionProvider") -> None:
         runtime = require("onnxruntime")
         if not path.is_file():
-            raise InputError(f"no such ONNX file: {path}", "Give the path of a .onnx file.")
+            raise InputError(f"no ONNX file at {path}", "Give the path of a .onnx file.")
         require("onnx")
         from export.audit import external_files, read_model
         from export.onnxruntime_session import open_session

@@ -198,7 +198,7 @@ MOSTLY_OTHER = Evidence(times={"large": 1.0, "wasted": 1.0, "small": 1.0, "pool"
             Evidence(sparse_flag=False),
             None,
             None,
-            "no gain here, because the engine was built without the sparse flag;",
+            "no gain here, because the engine was built without sparse kernels;",
         ),
         (TRIO, USED, None, None, "not measured; 2 of 3 eligible layers use sparse kernels"),
         (audit(), Evidence(), None, None, "no gain here, because no layer is eligible."),
