@@ -109,9 +109,9 @@ class DenseUpper(Upper):
         # (a, B)ᵀ @ (a, K) -> (B, K)
         return lambda columns: self.matrix[: columns.start, columns].T @ changes[: columns.start]
 
-    def solve(self, right: Tensor) -> Tensor:
-        """Return X H_λ⁻¹ (K, d) for ``right``, X (K, d)."""
-        half = torch.linalg.solve_triangular(self.matrix.T, right, upper=False, left=False)
+    def solve(self, left: Tensor) -> Tensor:
+        """Return X H_λ⁻¹ (K, d) for ``left``, X (K, d)."""
+        half = torch.linalg.solve_triangular(self.matrix.T, left, upper=False, left=False)
         whole: Tensor = torch.linalg.solve_triangular(self.matrix, half, upper=True, left=False)
         return whole
 

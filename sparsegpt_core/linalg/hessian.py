@@ -41,8 +41,8 @@ class Upper(ABC):
         """
 
     @abstractmethod
-    def solve(self, right: Tensor) -> Tensor:
-        """Return X H_λ⁻¹ (K, d) for ``right``, X (K, d)."""
+    def solve(self, left: Tensor) -> Tensor:
+        """Return X H_λ⁻¹ (K, d) for ``left``, X (K, d)."""
 
     @abstractmethod
     def inverse_diagonal(self) -> Tensor:

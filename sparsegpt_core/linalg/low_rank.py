@@ -151,9 +151,9 @@ class LowRankUpper(Upper):
 
         return pull
 
-    def solve(self, right: Tensor) -> Tensor:
-        """Return X H_λ⁻¹ (K, d) for ``right``, X (K, d)."""
-        return right @ self._inverse
+    def solve(self, left: Tensor) -> Tensor:
+        """Return X H_λ⁻¹ (K, d) for ``left``, X (K, d)."""
+        return left @ self._inverse
 
     def inverse_diagonal(self) -> Tensor:
         """Return diag(H_λ⁻¹) (d,), with the same bits for any number of threads."""

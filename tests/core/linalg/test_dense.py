@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.execution import World
 from sparsegpt_core.linalg import DenseHessian, dense
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
@@ -69,6 +70,45 @@ def test_a_raised_damping_is_a_warning_of_the_result(monkeypatch, caplog):
 def test_hopeless_hessian_names_the_layer():
     with pytest.raises(NumericsError, match="conv7"):
         DenseHessian(-torch.eye(4) * 100 + torch.ones(4, 4) * 101).factor(name="conv7")
+
+
+class FirstProcess(World):
+    """Records what it spreads."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+        self.sent = []
+
+    def spread(self, tensors):
+        self.sent += [tensor.clone() for tensor in tensors]
+
+
+class SecondProcess(World):
+    """Receives what the first process has spread."""
+
+    def __init__(self, first):
+        super().__init__(1, 2)
+        self.sent = iter(first.sent)
+
+    def spread(self, tensors):
+        for tensor in tensors:
+            tensor.copy_(next(self.sent))
+
+
+def test_the_first_process_on_a_cpu_factorises_for_all(monkeypatch):
+    hessian, first = DenseHessian(random_hessian()), FirstProcess()
+    factor = hessian.factor(world=first)
+    monkeypatch.delattr(dense, "_factorise")
+    received = hessian.factor(world=SecondProcess(first))
+    assert torch.equal(factor.upper.matrix, received.upper.matrix)
+    assert torch.equal(factor.shift, received.shift)
+
+
+def test_every_process_reports_a_hopeless_hessian():
+    hessian, first = DenseHessian(-torch.eye(4)), FirstProcess()
+    for world in (first, SecondProcess(first)):
+        with pytest.raises(NumericsError, match="conv7"):
+            hessian.factor(name="conv7", world=world)
 
 
 def test_threads_do_not_change_a_bit():
