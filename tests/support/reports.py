@@ -1,4 +1,4 @@
-"""Helpers that several test files share."""
+"""Run folders, real and hostile, for tests of the report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def layer(index: int, status: str = "pruned", reason: str | None = None, **extra
 
 
 def sample_run(layers: int = 38) -> dict[str, Any]:
-    """The files of a run folder with everything in it, as {file name: content}."""
+    """Return the files of a complete run folder as {file name: content}."""
     middle = [layer(i) for i in range(1, layers - 1)]
     if layers > 2:
         middle[0] = layer(1, "dense", "GROUPED")
@@ -139,7 +139,7 @@ def write_run(folder: Path, files: dict[str, Any]) -> Path:
 
 
 def hostile_run(files: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A full run, or the one given, in which every string that the report shows as it is, is an attack."""
+    """Return a run in which every string that the report shows is an attack."""
     files = files or sample_run(6)
 
     def spoil(value: Any, key: str = "") -> Any:
@@ -219,7 +219,7 @@ GPU = {
 
 @functools.cache
 def engine_benchmark(layers: int = 20, rounds: int = 20) -> dict[str, Any]:
-    """What ``benchmark --out`` writes of engines with every kind of layer, C a tenth faster than A."""
+    """Return a benchmark of engines with every kind of layer; C is a tenth faster than A."""
     rng = np.random.default_rng(0)
     names = [f"layer{1 + index // 6}.{index // 2 % 3}.conv{1 + index % 2}" for index in range(layers)]
     audit = [audited(name, shape=(64 << index // 6, 64 << index // 6, 3, 3)) for index, name in enumerate(names)]
@@ -278,12 +278,12 @@ def engine_benchmark(layers: int = 20, rounds: int = 20) -> dict[str, Any]:
 
 
 def engine_run(**changes: Any) -> dict[str, Any]:
-    """A full run whose benchmark was of engines; ``changes`` replace keys of benchmark.json."""
+    """Return a run with a benchmark of engines; ``changes`` replace keys of benchmark.json."""
     return {**sample_run(6), "benchmark.json": {**copy.deepcopy(engine_benchmark()), **changes}}
 
 
 def hostile_engine_run() -> dict[str, Any]:
-    """The same with attacks for strings and for names of engines and clocks."""
+    """Return the same with attacks for strings and for names of engines and clocks."""
     files = hostile_run(engine_run())
     measured = files["benchmark.json"]
     measured["runtime"] = f"tensorrt {HOSTILE}"
@@ -318,7 +318,7 @@ def browse(folder: Path, page: Path, *flags: str) -> str:
 
 
 def without_policy(report: Path) -> Path:
-    """Write a copy that lacks the Content-Security-Policy, so that the escaping alone has to hold."""
+    """Write a copy that lacks the Content-Security-Policy, so only the escaping protects it."""
     html, count = POLICY.subn("", report.read_text())
     assert count == 1
     copy = report.with_name("unprotected.html")

@@ -1,4 +1,4 @@
-"""Helpers that several test files share."""
+"""Result rows for tests of tables and pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tables(
     layers=LAYERS,
     labelled=True,
 ):
-    """The rows of results and layers that a sweep over this grid would have."""
+    """Return the rows of results and layers of a sweep over this grid."""
     chance = random.Random(0)
     rows, found = [], []
     for (name, model, top1), method, pattern in product(checkpoints, methods, patterns):

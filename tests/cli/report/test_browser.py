@@ -60,7 +60,7 @@ def look(folder: Path, files: dict[str, Any], width: int) -> dict[str, str]:
     return dict(re.findall(r'data-(\w+)="([^"]*)"', dom))
 
 
-def test_tabs_show_one_part_each_and_kernels_can_be_picked(tmp_path: Path) -> None:
+def test_each_tab_shows_one_part_and_kernels_can_be_selected(tmp_path: Path) -> None:
     found = look(tmp_path, engine_run(), 1280)
     assert found["panels"] == "4"
     assert found["rows"] == "20,13,6,1"
@@ -76,7 +76,7 @@ def test_nothing_runs_and_nothing_overflows(tmp_path: Path, width: int, make: Ca
 
 
 def test_screenshot_is_drawn(tmp_path: Path) -> None:
-    """Also a help for looking: REPORT_SCREENSHOT=file.png keeps the picture."""
+    """REPORT_SCREENSHOT=file.png keeps the picture."""
     report = render_report(write_run(tmp_path, sample_run()))
     picture = Path(os.environ.get("REPORT_SCREENSHOT", tmp_path / "report.png")).resolve()
     browse(tmp_path, report, "--window-size=1280,2400", f"--screenshot={picture}")

@@ -1,4 +1,4 @@
-"""The HTML report of a benchmark on engines: what it says of arms, layers and the GPU, and what it withstands."""
+"""The HTML report of a benchmark on engines: arms, layers and the GPU; damaged and hostile input."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> N
     assert text.index(verdict) < text.index("layers are 2:4") < text.index("layers pruned")
     assert text.rindex(verdict) < text.index("Latency Layers Accuracy Engines and GPU")  # the tabs' labels
     assert page.tags["section"] == 6 + 4
-    for said in (
+    for phrase in (
         "Timed by GPU events, copies to and from the GPU left out, with a CUDA graph, batch 8, ",
         "A: dense weights, sparse flag off",
         "Sparse, ONNX Runtime",
@@ -77,7 +77,7 @@ def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> N
         "1695",
         "B2",
     ):
-        assert said in text, said
+        assert phrase in text, phrase
     for reason in (Reason.CHANNELS_NOT_MULTIPLE, Reason.SMALL_CHANNELS, Reason.OPAQUE):
         assert f"{reason.value} {reason.advice}" in text
     assert "say nothing about sparse tensor cores" not in text
@@ -107,8 +107,8 @@ def test_missing_parts_are_named(tmp_path: Path, no_charts: None) -> None:
     page = read_page(
         write_run(tmp_path, engine_run(explanation=None, gpu=None, accuracy={}, latency_regime=None, engines={}))
     )
-    for said in ("The layers are not explained", "clocks were not recorded", "No accuracy was recorded"):
-        assert said in page.text
+    for phrase in ("The layers are not explained", "clocks were not recorded", "No accuracy was recorded"):
+        assert phrase in page.text
     assert not page.problems
     assert page.text.count(engine_benchmark()["verdict"]) == 2
 
@@ -135,7 +135,7 @@ def test_without_samples_the_percentiles_are_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "phrase"),
     [
         ("latency", {"A": {"p50_ms": 1.0, "rounds_ms": [1.0]}}, "rounds_ms is not a list of lists of numbers"),
         ("latency", {"A": {"p50_ms": 1.0, "rounds_ms": [["1"]]}}, "rounds_ms is not a list of numbers"),
@@ -146,8 +146,8 @@ def test_without_samples_the_percentiles_are_drawn(tmp_path: Path) -> None:
         ("gpu", {"sm_mhz": 1}, "gpu.sm_mhz is not an object"),
     ],
 )
-def test_damaged_benchmarks_are_named(tmp_path: Path, no_charts: None, key: str, value: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_damaged_benchmarks_are_named(tmp_path: Path, no_charts: None, key: str, value: Any, phrase: str) -> None:
+    with pytest.raises(InputError, match=phrase):
         read_page(write_run(tmp_path, engine_run(**{key: value})))
 
 
@@ -163,8 +163,8 @@ def test_any_key_may_be_null(tmp_path: Path, no_charts: None) -> None:
             render.render_report(write_run(tmp_path, damaged))
 
 
-def test_what_the_benchmark_writes_is_what_is_read(builder, pair, nvml, tmp_path: Path) -> None:  # noqa: F811
-    """The stand-ins' own benchmark, in place of the one made up here."""
+def test_the_report_reads_what_the_benchmark_writes(builder, pair, nvml, tmp_path: Path) -> None:  # noqa: F811
+    """Use a benchmark of the fake GPU, not the made-up one."""
     measured = json.loads(json.dumps(benchmark_engines(*pair, batches(), QUICK).to_json()))
     made_up = engine_benchmark()
     assert measured.keys() == made_up.keys()
@@ -196,13 +196,13 @@ drawn = st.builds(
     st.lists(drawn, min_size=1, max_size=4),
     st.lists(st.builds(Gain, st.text("ab$<&"), times, times, times), max_size=3),
 )
-def test_charts_are_well_formed_whatever_the_times(arms: list[ArmTimes], gains: list[Gain]) -> None:
+def test_charts_are_well_formed_for_any_times(arms: list[ArmTimes], gains: list[Gain]) -> None:
     ET.fromstring(arms_chart(arms, gains, 0.01))
     ET.fromstring(distribution_chart(arms))
 
 
 @pytest.mark.parametrize("count", [*range(6, 31), 500])
-def test_the_interval_is_the_narrowest_that_holds_the_median_often_enough(count: int) -> None:
+def test_the_interval_is_the_narrowest_with_95_percent_coverage(count: int) -> None:
     low, high = median_interval([float(value) for value in reversed(range(count))])  # type: ignore[misc]
     assert low + high == count - 1
 

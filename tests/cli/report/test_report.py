@@ -1,4 +1,4 @@
-"""The HTML report: what it says, what it withstands, and that it stands alone."""
+"""The HTML report: its sentences, damaged and hostile input, and that it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -35,8 +35,16 @@ def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
     ) in page.text.replace("\xa0", " ")
     for reason in (Reason.FIRST_LAYER, Reason.GROUPED, Reason.CLASSIFIER):
         assert reason.advice in page.text
-    for said in ("damping raised", "8.6", "unknown", "onnxruntime 1.22.0 CPU", "5.020", "torch", "PyTorch 2.8.0, CPU"):
-        assert said in page.text
+    for phrase in (
+        "damping raised",
+        "8.6",
+        "unknown",
+        "onnxruntime 1.22.0 CPU",
+        "5.020",
+        "torch",
+        "PyTorch 2.8.0, CPU",
+    ):
+        assert phrase in page.text
     assert "23 040 used" in page.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
     assert "Sparsity against error" in page.text
     assert "No TensorRT engine ran here" in page.text
@@ -46,7 +54,7 @@ def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
     assert "script" not in page.tags
 
 
-def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
     html = render_report(write_run(tmp_path, sample_run(5))).read_text()
     assert "@import" not in html
     assert "url(http" not in html
@@ -101,7 +109,7 @@ def test_a_speedup_on_a_gpu_is_shown_as_one(tmp_path: Path, no_charts: None) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "phrase"),
     [
         ("prune.json", None, "prune.json"),
         ("prune.json", "{", "prune.json is not a JSON file"),
@@ -121,19 +129,19 @@ def test_a_speedup_on_a_gpu_is_shown_as_one(tmp_path: Path, no_charts: None) -> 
         ("sparse.plan.json", '{"sparse_flag": 1}', "sparse.plan.json: sparse_flag is not true or false"),
     ],
 )
-def test_damaged_files_are_named(tmp_path: Path, no_charts: None, name: str, content: str | None, said: str) -> None:
+def test_damaged_files_are_named(tmp_path: Path, no_charts: None, name: str, content: str | None, phrase: str) -> None:
     write_run(tmp_path, sample_run(3))
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=phrase) as caught:
         render_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
     if content is None:
         assert "prune-export" in caught.value.hint
 
 
-def test_no_folder_at_all(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         render_report(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
@@ -165,7 +173,7 @@ points = st.builds(LayerPoint, names, st.none() | st.floats(0, 1), errors, error
 
 @settings(max_examples=12, deadline=None)
 @given(st.lists(points, max_size=5), names)
-def test_charts_are_well_formed_whatever_the_names_and_errors(layers: list[LayerPoint], method: str) -> None:
+def test_charts_are_well_formed_for_any_names_and_errors(layers: list[LayerPoint], method: str) -> None:
     for chart in layer_charts(layers, method):
         ET.fromstring(chart)
 
@@ -202,7 +210,7 @@ def test_accuracy_chart_shows_each_arm() -> None:
         ("yes_no", False, "no"),
     ],
 )
-def test_numbers_as_people_read_them(name: str, value: Any, shown: str) -> None:
+def test_numbers_are_formatted_for_people(name: str, value: Any, shown: str) -> None:
     assert " ".join(FILTERS[name](value).split()) == shown
 
 
@@ -212,7 +220,7 @@ def test_what_was_not_measured_is_a_dash(name: str) -> None:
     assert FILTERS["interval"](Fields({}, Path("x"))) == "–"
 
 
-def test_results_of_another_run_are_left_out_and_said(tmp_path: Path) -> None:
+def test_results_of_another_run_are_left_out_and_reported(tmp_path: Path) -> None:
     files = sample_run()
     digest = files["manifest.json"]["files"]["dense.onnx"]["sha256"]
     files["dense.plan.json"]["onnx"] = {"path": "dense.onnx", "sha256": digest}

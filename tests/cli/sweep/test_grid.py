@@ -1,4 +1,4 @@
-"""Which cells there are, what a method is, and which file a cell is found in."""
+"""The cells of a grid, the settings of the methods, and the files of the cells."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_grid_of_the_experiments():
     assert seeds == sorted(seeds)  # one seed's whole grid is there before the next one's
 
 
-def test_the_same_twice_is_one_cell():
+def test_equal_cells_are_listed_once():
     assert grid(methods=["best", "best"], patterns=["0.5", "50%"], checkpoints=[NET, NET]).cells() == [
         Cell("net", "best", "0.5", 8, 0)
     ]
@@ -62,7 +62,7 @@ def test_the_same_twice_is_one_cell():
         ({"checkpoints": [Path("a/net.pt"), Path("b/net.pt")]}, "2 checkpoints are called net"),
     ],
 )
-def test_what_is_no_grid(axes, message):
+def test_an_invalid_grid_is_refused(axes, message):
     with pytest.raises(InputError, match=message) as raised:
         grid(**axes)
     assert raised.value.hint
@@ -75,7 +75,7 @@ def test_the_nearest_method_is_named():
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1), min_size=1, max_size=3))
-def test_keys_are_names_of_files(tmp_path_factory, names):
+def test_keys_are_valid_file_names(tmp_path_factory, names):
     folder = tmp_path_factory.getbasetemp()
     for name in names:
         key = Cell(checkpoint_name(folder / name), "best", "0.5", 32, 1).key
@@ -84,13 +84,13 @@ def test_keys_are_names_of_files(tmp_path_factory, names):
         assert checkpoint_name(folder / name).isprintable()
 
 
-def test_names_that_are_no_unicode_can_be_shown():
+def test_names_that_are_not_unicode_can_be_printed():
     name = checkpoint_name(Path("caf\udce9\n.pt"))
     assert name == "caf��"
     assert "\udce9" not in Cell(name, "best", "2:4", 8, 0).key
 
 
-def test_best_and_balanced_are_what_users_get():
+def test_best_and_balanced_are_the_presets():
     for quality in ("balanced", "best"):
         options = PruneOptions(quality=quality, permute_seconds=workflow_for(quality).permute_seconds)
         assert Quality(settings_for(quality, NM(2, 4)), workflow_for(quality)) == options.quality_settings()
@@ -101,7 +101,7 @@ def test_sparsegpt_is_as_published():
     assert settings_for("magnitude", parse_pattern("0.5")).method == "magnitude"
 
 
-def test_the_store_gives_back_what_it_was_given(tmp_path):
+def test_the_store_returns_what_was_written(tmp_path):
     store = CellStore(tmp_path / "cells")
     assert store.read("key", IDENTITY) is None
     store.write("key", IDENTITY, OUTCOME)
@@ -110,7 +110,7 @@ def test_the_store_gives_back_what_it_was_given(tmp_path):
     assert not store.damaged
 
 
-def test_cells_of_other_settings_stand_beside(tmp_path):
+def test_cells_with_other_settings_are_kept_too(tmp_path):
     store = CellStore(tmp_path)
     other = {**IDENTITY, "checkpoint_sha256": "cd"}
     store.write("key", IDENTITY, OUTCOME)
@@ -140,7 +140,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_is_not_used(tmp_path, damage):
+def test_damaged_cells_are_not_used(tmp_path, damage):
     store = CellStore(tmp_path)
     store.write("key", IDENTITY, OUTCOME)
     path = store.path("key", IDENTITY)

@@ -1,4 +1,4 @@
-"""Pictures for what a grid has figures for, legible and always the same."""
+"""The pictures of a sweep: those that the grid has numbers for, legible, and the same for the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool of processes that loses nothing but what a dying process worked on, and leaves nobody behind."""
+"""A pool of processes: a dying process loses only its own item, and no process outlives its parent."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def alive(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_a_process_that_dies_takes_one_item_with_it(jobs):
+def test_a_process_that_dies_loses_one_item(jobs):
     found = dict(each_in_processes(square, range(8), jobs))
     assert found == {number: None if number == 3 else number * number for number in range(8)}
 
 
-def test_a_process_that_dies_between_items_takes_none():
+def test_a_process_that_dies_between_items_loses_none():
     found = []
     with contextlib.closing(each_in_processes(die_between, range(3), 1)) as outcomes:
         for _, pid in outcomes:
@@ -59,16 +59,16 @@ def test_a_process_that_dies_between_items_takes_none():
     assert len(set(found) - {None}) == 2  # at most the item that was already handed over is lost
 
 
-def test_what_a_function_raises_ends_it():
+def test_an_exception_ends_all_processes():
     with pytest.raises(LookupError, match="no 0"):
         list(each_in_processes(fail, [0], 1))
 
 
-def test_nothing_to_do():
+def test_no_items():
     assert list(each_in_processes(square, [], 4)) == []
 
 
-def test_workers_end_amid_an_item_where_the_generator_is_closed(tmp_path):
+def test_workers_end_when_the_generator_is_closed(tmp_path):
     outcomes = each_in_processes(sleep_in, [str(tmp_path), str(tmp_path)], 2)
 
     def interrupt(*_):
@@ -89,7 +89,7 @@ def test_workers_end_amid_an_item_where_the_generator_is_closed(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_do_not_outlive_their_parent(tmp_path, number):
-    """Ctrl-C reaches the whole group: the parent alone speaks of it."""
+    """Ctrl-C reaches the whole group; only the parent prints a traceback."""
     script = tmp_path / "outlived.py"
     script.write_text(OUTLIVED)
     folder = tmp_path / "pids"
@@ -103,6 +103,6 @@ def test_workers_do_not_outlive_their_parent(tmp_path, number):
         parent.kill()
     else:
         os.killpg(parent.pid, number)
-    _, said = parent.communicate(timeout=60)
+    _, stderr = parent.communicate(timeout=60)
     wait_for(lambda: not alive(folder), 10)
-    assert said.count("Traceback") == (number == signal.SIGINT)
+    assert stderr.count("Traceback") == (number == signal.SIGINT)

@@ -43,7 +43,7 @@ GRID += ("--patterns", "2:4", "--samples", 16, "--samples", 32, "--seeds", 0, "-
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory) -> tuple[Path, Path]:
-    """A trained network and one that is not."""
+    """A trained and an untrained network."""
     folder, data = tmp_path_factory.mktemp("checkpoints"), open_data("digits")
     paths = folder / "trained.safetensors", folder / "untrained.safetensors"
     metadata = {"model": MODEL, "num_classes": 10, "mean": data.mean, "std": data.std}
@@ -57,7 +57,7 @@ def checkpoints(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def finished(checkpoints, tmp_path_factory) -> Path:
-    """The folder of a sweep over both."""
+    """The folder of a finished sweep over both."""
     from sparsegpt_cli.app import main
 
     out = tmp_path_factory.mktemp("sweep") / "out"
@@ -68,7 +68,7 @@ def finished(checkpoints, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def swept(finished, checkpoints, tmp_path, cli):
-    """A copy of that folder, and what sweeps over it again."""
+    """A copy of that folder, and a function that runs the sweep in it again."""
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     weights = [part for path in checkpoints for part in ("--weights", path)]
@@ -77,7 +77,7 @@ def swept(finished, checkpoints, tmp_path, cli):
 
 @pytest.fixture
 def inside(monkeypatch):
-    """Compute cells in this process, and draw nothing: where neither is what is tested."""
+    """Compute cells in this process and draw no pictures, for tests of other things."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(runner, "each_in_processes", lambda function, items, jobs: ((i, function(i)) for i in items))
     monkeypatch.setattr(runner, "draw", lambda *_: [])
@@ -145,8 +145,8 @@ def test_pictures(finished):
     ]
 
 
-def test_a_cell_is_what_the_library_gives(finished, checkpoints):
-    """The same by hand: dense and sparse accuracy, their paired difference, and all distances."""
+def test_a_cell_equals_the_result_of_the_library(finished, checkpoints):
+    """Compute by hand: dense and sparse accuracy, their paired difference, and all distances."""
     data = open_data("digits")
     models = [tiny().eval() for _ in range(2)]
     for model in models:
@@ -175,7 +175,7 @@ def test_a_cell_is_what_the_library_gives(finished, checkpoints):
     assert identity["seed"] == 3
 
 
-def test_trained_networks_lose_as_they_should(finished):
+def test_sparsegpt_loses_less_than_magnitude(finished):
     rows = parquet.read_table(finished / "results.parquet").to_pylist()
     kl = {row["method"]: row["kl"] for row in rows if row["checkpoint"] == "trained" and row["samples"] in (None, 32)}
     assert kl["sparsegpt"] < kl["magnitude"]
@@ -303,12 +303,12 @@ def test_a_sweep_killed_at_any_time_resumes_to_the_same_results(finished, checkp
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 1))
         running.send_signal(number)
-        _, said = running.communicate(timeout=100)
+        _, stderr = running.communicate(timeout=100)
         assert cells() >= seen
         if number == signal.SIGTERM:
             assert running.returncode == 130
-            assert "Traceback" not in said
-            assert said.splitlines()[-1].startswith("error: interrupted")
+            assert "Traceback" not in stderr
+            assert stderr.splitlines()[-1].startswith("error: interrupted")
     assert subprocess.run(list(map(str, command)), cwd=ROOT, check=False).returncode == 0
 
     expected, found = files(finished), files(out)
