@@ -227,7 +227,7 @@ def test_torchvision_builds_segmentation_and_detection_without_a_download(
 
 
 class Detector(nn.Module):
-    """As torchvision's: a dict of tensors for every image."""
+    """Returns a dict of tensors for every image, as torchvision detectors do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class Detector(nn.Module):
 
 
 def test_a_detector_is_refused_with_a_hint() -> None:
-    with pytest.raises(ModelError, match="is a detector: it gives a list of detections for each image") as caught:
+    with pytest.raises(ModelError, match="is a detector: it returns a list of detections for each image") as caught:
         export_model(seeded(Detector), (3, 8, 8))
     assert "a factory that returns model.backbone" in caught.value.hint
 
@@ -334,4 +334,4 @@ def test_a_segmentation_network_runs_through_every_command(
     errors = run.json["outputs"]["relative_errors"]["sparse"]
     assert sorted(errors) == ["aux", "out"]
     assert all(0 < error < 1 for error in errors.values())
-    assert "The network gives no logits" in (out / "report.html").read_text()
+    assert "outputs are not logits" in (out / "report.html").read_text()
