@@ -61,8 +61,8 @@ def grid_scales(weight: Tensor, importance: Tensor, bits: int = 8) -> Tensor:
         bits: Width of the integers.
 
     Returns:
-        s (K,), the best of 20 scales from max|w| / limit down to 0.4 of that, where the largest weights saturate; 1 for
-        rows of zeros. The limit is 127 for 8 bits.
+        s (K,), the best of 20 scales between max|w| / limit and 0.4 times that, with which the largest weights
+        saturate; 1 for rows of zeros. The limit is 127 for 8 bits.
 
     Example:
         >>> import torch

@@ -48,7 +48,7 @@ def _prune_block(block: Tensor, corner: Tensor, pattern: Pattern) -> Tensor:
     """
     scale = corner.diagonal()[:, None]  # V_qq = 1 / U_qq (B, 1)
     identity = torch.eye(len(corner), dtype=corner.dtype, device=corner.device)
-    # What a unit of error in one column takes from each later column: (B, B), in units of U_qq.
+    # In units of U_qq, how far a unit of error in one column moves each later column: (B, B)
     moves = (torch.linalg.solve_triangular(corner, identity, upper=True).T * scale).tril(-1)
     values = block * scale
     errors = torch.zeros_like(values)  # E (B, K)
