@@ -70,7 +70,7 @@ def explain_plans(
     if plan_c is None:
         explanation = replace(explanation, layers=tuple(map(_without_engine, explanation.layers, audit.layers)))
     known = {_NO_ENGINES: plan_c is not None, _NO_GPU: inspected or plan_c is None, _NO_TIMES: times is not None}
-    return explanation, [note for note, holds in known.items() if not holds]
+    return explanation, [sentence for sentence, is_known in known.items() if not is_known]
 
 
 def _check_plan(arm: str, plan: Path, evidence: Evidence, sparse: OnnxFile) -> None:

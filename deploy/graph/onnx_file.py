@@ -34,6 +34,7 @@ class OnnxFile:
     """
 
     path: Path
+    """The file."""
 
     @classmethod
     def of(cls, model: Union[Path, OnnxFile]) -> OnnxFile:
