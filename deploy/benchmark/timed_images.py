@@ -35,7 +35,7 @@ def latency_images(
     """Return images for one timed call; they repeat if there are too few.
 
     Args:
-        sessions: The sessions to time, some of which may have a fixed batch.
+        sessions: The sessions to time. Some may have a fixed batch.
         images: The images to take from, (N, C, H, W).
         wanted: The number of images; None for the fixed batch, or ``default`` without one.
         default: The number of images if none is wanted or fixed.

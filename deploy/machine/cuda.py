@@ -36,7 +36,7 @@ def connect() -> ModuleType:
     except Exception as error:  # PyCUDA's own errors, and RuntimeError where it finds no device
         raise InputError(
             f"PyCUDA finds no usable GPU: {first_line(error)}",
-            "Use a machine with an NVIDIA GPU and its driver (see nvidia-smi), or docker run --gpus all.",
+            "Use a machine with an NVIDIA GPU and its driver (see nvidia-smi), or `docker run --gpus all`.",
         ) from error
     return cuda
 

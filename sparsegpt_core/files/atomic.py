@@ -85,7 +85,7 @@ def write_json(path: Path, content: Any) -> None:
 
     Raises:
         InputError: The file cannot be written.
-        ValueError: The content holds NaN or infinity, which JSON cannot express.
+        ValueError: The content contains NaN or infinity, which JSON cannot express.
 
     Example:
         >>> write_json(Path("result.json"), {"loss": 0.5})
