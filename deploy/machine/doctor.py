@@ -75,4 +75,5 @@ def _check_gpu() -> Check:
     if gpu:
         return Check("GPU", True, True, f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver}")
     cost = "without a GPU: no TensorRT engines and no GPU latency; everything else works (none was found)"
-    return Check("GPU", False, True, cost, "Use a machine with an NVIDIA GPU and its driver, or `docker run --gpus all`.")
+    fix = "Use a machine with an NVIDIA GPU and its driver, or `docker run --gpus all`."
+    return Check("GPU", False, True, cost, fix)

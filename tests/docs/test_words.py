@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 LIBRARIES = ("sparsegpt_core", "calibration", "export", "deploy")
 SETTING = re.compile(r"(?<!`)`([a-z][a-z0-9_]*)(?:=[^`]*)?`(?!`)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-FORBIDDEN = re.compile(r"\b(whatever|anew|of which|for want of|likewise|amid|nought|goes on behind|be it)\b", re.IGNORECASE)
+FORBIDDEN = re.compile(r"\b(whatever|anew|of which|for want of|likewise|amid|nought|goes on behind|be it)\b", re.I)
 GENERATED = ("docs/errors.md",)  # from tests/support/error_rows
 PAGES = [
     name
