@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 
 import pytest
 
 from tests.support.paths import ROOT
 
 PACKAGES = ("sparsegpt_core", "calibration", "export", "deploy", "sparsegpt_cli")
+ROOMS = [
+    ".".join(path.relative_to(ROOT).parent.parts)
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("__init__.py"))
+]
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in PACKAGES
@@ -24,3 +30,11 @@ def test_examples(name, tmp_path, monkeypatch):
     module = importlib.import_module(name)
     assert any(found.examples for found in doctest.DocTestFinder().find(module))  # those to skip included
     assert not doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if not room.startswith("sparsegpt_cli")])
+def test_every_public_function_of_a_library_has_an_example(room):
+    face = importlib.import_module(room)
+    functions = [getattr(face, name) for name in getattr(face, "__all__", ())]
+    functions = [function for function in functions if inspect.isfunction(inspect.unwrap(function))]
+    assert [function.__name__ for function in functions if ">>> " not in (function.__doc__ or "")] == []
