@@ -46,7 +46,7 @@ class BuildOptions:
         """
         from deploy.builder import BuildSettings
         from deploy.graph import parse_shapes
-        from sparsegpt_cli.options import parse_size
+        from sparsegpt_cli.options.sizes import parse_size
 
         sources = self.tactic_sources
         return BuildSettings(

@@ -44,7 +44,7 @@ class JobOptions:
         from sparsegpt_cli.jobs.job import Job
         from sparsegpt_cli.jobs.models import ModelSource, load
         from sparsegpt_cli.jobs.profile import idle_layers
-        from sparsegpt_cli.options import parse_size
+        from sparsegpt_cli.options.sizes import parse_size
         from sparsegpt_core.execution import find_device
 
         # First what can be wrong without reading a file.

@@ -4,16 +4,16 @@ May import ``execution`` and below.
 """
 
 from sparsegpt_core.linalg.dense import DenseHessian, DenseUpper
-from sparsegpt_core.linalg.hessian import Factor, Hessian, Upper
-from sparsegpt_core.linalg.low_rank import LowRankHessian, LowRankInverse, LowRankUpper
+from sparsegpt_core.linalg.hessian import Factor, Hessian, Inverse, Upper
+from sparsegpt_core.linalg.low_rank import LowRankHessian, LowRankUpper
 
 __all__ = [
     "DenseHessian",
     "DenseUpper",
     "Factor",
     "Hessian",
+    "Inverse",
     "LowRankHessian",
-    "LowRankInverse",
     "LowRankUpper",
     "Upper",
 ]

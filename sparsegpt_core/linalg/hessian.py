@@ -16,9 +16,7 @@ from sparsegpt_core.execution import ALONE, World
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from sparsegpt_core.linalg.low_rank import LowRankInverse
-
-__all__ = ["Factor", "Hessian", "Upper"]
+__all__ = ["Factor", "Hessian", "Inverse", "Upper"]
 
 _MAX_DAMPING_RAISES = 3
 
@@ -47,6 +45,14 @@ class Upper(ABC):
     @abstractmethod
     def inverse_diagonal(self) -> Tensor:
         """Return diag(H_λ⁻¹) (d,), with the same bits for any number of threads."""
+
+
+class Inverse(ABC):
+    """A symmetric inverse (d, d). ``weight @ inverse`` multiplies from the left."""
+
+    @abstractmethod
+    def __rmatmul__(self, left: Tensor) -> Tensor:
+        """Return ``left`` times the inverse (K, d)."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,8 @@ class Hessian(ABC):
         """
 
     @abstractmethod
-    def resolvent(self, shift: Tensor, rho: float) -> Tensor | LowRankInverse:
-        """Return ρ (H + diag(shift) + ρ I)⁻¹ (d, d), to multiply by from the left."""
+    def resolvent(self, shift: Tensor, rho: float) -> Tensor | Inverse:
+        """Return ρ (H + diag(shift) + ρ I)⁻¹ (d, d), which multiplies from the left."""
 
     def factor(self, damping: float = 0.01, name: str = "layer", world: World = ALONE) -> Factor:
         """Factor H_λ = H + λI = V Vᵀ with V upper triangular, λ = damping · mean(diag H).

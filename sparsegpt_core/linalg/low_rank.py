@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import World, each, spans
-from sparsegpt_core.linalg.hessian import Hessian, Upper
+from sparsegpt_core.linalg.hessian import Hessian, Inverse, Upper
 
 __all__ = ["LowRankHessian", "LowRankInverse", "LowRankUpper"]
 
@@ -76,8 +76,8 @@ class LowRankHessian(Hessian):
         return each(lambda added: LowRankUpper(self.root, added), [shift], self.root.device)[0]
 
 
-class LowRankInverse:
-    """ρ (D + RᵀR)⁻¹, to multiply by from the left.
+class LowRankInverse(Inverse):
+    """ρ (D + RᵀR)⁻¹. ``weight @ inverse`` multiplies from the left.
 
     By Woodbury's identity it is ρ D⁻¹ − ρ D⁻¹Rᵀ (I + R D⁻¹Rᵀ)⁻¹ R D⁻¹.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.execution import each
-from sparsegpt_core.linalg import Factor, Hessian, LowRankInverse
+from sparsegpt_core.linalg import Factor, Hessian, Inverse
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.solvers.masks import project
 
@@ -30,7 +30,7 @@ class Resolvents:
     """S (d,) = diag(H_λ⁻¹)^−½."""
     rhos: tuple[float, ...]
     """The values of ρ, in the order of their use."""
-    inverses: tuple[Tensor | LowRankInverse, ...]
+    inverses: tuple[Tensor | Inverse, ...]
     """ρ (A + ρ I)⁻¹ (d, d) for each ρ."""
     iterations: int
     """ADMM's iterations for each ρ."""

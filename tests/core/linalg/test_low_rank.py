@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsegpt_core.linalg import DenseHessian, LowRankHessian, LowRankInverse, LowRankUpper
+from sparsegpt_core.linalg import DenseHessian, LowRankHessian, LowRankUpper
+from sparsegpt_core.linalg.low_rank import LowRankInverse
 from sparsegpt_core.patterns import NM, Unstructured
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
