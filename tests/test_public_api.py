@@ -11,18 +11,12 @@ from pathlib import Path
 import pytest
 
 from sparsegpt_core.files import write_json
+from tests.support.modules import FILES, PACKAGES, ROOMS, module_of
 from tests.support.paths import ROOT
 
-PACKAGES = ("sparsegpt_core", "calibration", "export", "deploy", "sparsegpt_cli")
 LIST = ROOT / "tests" / "public_api.json"
-FILES = {path: path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
-ROOMS = sorted(".".join(path.parent.parts) for path in FILES.values() if path.name == "__init__.py")
 WITHOUT_FACE = {"sparsegpt_cli.jobs"}
 """Each command imports the one job that it runs."""
-
-
-def module_of(path: Path) -> str:
-    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
 def room_of(module: str) -> str:

@@ -8,20 +8,9 @@ import inspect
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.modules import FILES, ROOMS, module_of
 
-PACKAGES = ("sparsegpt_core", "calibration", "export", "deploy", "sparsegpt_cli")
-ROOMS = [
-    ".".join(path.relative_to(ROOT).parent.parts)
-    for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("__init__.py"))
-]
-MODULES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("*.py"))
-    if ">>> " in path.read_text()
-]
+MODULES = [module_of(name) for path, name in FILES.items() if ">>> " in path.read_text()]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -12,9 +12,9 @@ import pytest
 import typer.main
 
 from sparsegpt_cli.app import app
+from tests.support.modules import FILES
 from tests.support.paths import ROOT
 
-LIBRARIES = ("sparsegpt_core", "calibration", "export", "deploy")
 SETTING = re.compile(r"(?<!`)`([a-z][a-z0-9_]*)(?:=[^`]*)?`(?!`)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 FORBIDDEN = re.compile(r"\b(whatever|anew|of which|for want of|likewise|amid|nought|goes on behind|be it)\b", re.I)
@@ -38,8 +38,8 @@ def messages(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def library_messages() -> list[tuple[str, str]]:
-    paths = [path for library in LIBRARIES for path in sorted((ROOT / library).rglob("*.py"))]
-    return [(f"{path.relative_to(ROOT)}:{line}", text) for path in paths for line, text in messages(path)]
+    libraries = {path: name for path, name in FILES.items() if name.parts[0] != "sparsegpt_cli"}
+    return [(f"{name}:{line}", text) for path, name in libraries.items() for line, text in messages(path)]
 
 
 def test_settings_in_messages_are_options_of_a_command():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -21,13 +20,8 @@ from torchvision.transforms import functional
 from calibration.data import (
     EvaluationSplit,
     TrainingSplit,
-    catalog,
     draw_indices,
-    file_formats,
-    image_sources,
     open_data,
-    splits,
-    stratified_draw,
     subset_indices,
 )
 from calibration.data.image_sources import ArrayImages, Samples
@@ -301,14 +295,6 @@ def test_splits_of_different_shapes_are_refused(tmp_path: Path) -> None:
     spec = save(tmp_path / "a.npz", images=IMAGES)
     with pytest.raises(DataError, match=re.escape("training images are (3, 8, 8), evaluation images (1, 8, 8)")):
         open_data(spec, eval_data="digits")
-
-
-MODULES = (splits, catalog, stratified_draw, file_formats, image_sources)
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_data_modules_parse_as_python_3_9(module: Any) -> None:
-    ast.parse(Path(module.__file__).read_text(), feature_version=(3, 9))
 
 
 def test_data_is_read_without_torch() -> None:

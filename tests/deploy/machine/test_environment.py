@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import ctypes
 import json
 import os
@@ -111,11 +110,6 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not checks["torchvision"].optional
     assert not checks["GPU"].ok
     assert "everything else works" in checks["GPU"].detail
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOM)))
-def test_modules_keep_to_python_39(path: Path) -> None:
-    ast.parse(path.read_text(), feature_version=(3, 9))
 
 
 PROBE = """
