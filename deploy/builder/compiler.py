@@ -4,10 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Compiled", "compile_engine", "known_compute_capabilities", "precision_flags", "share_profiles"]
 
-import io
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,17 @@ class Compiled:
     """Time to parse and build."""
 
 
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep Polygraphy's log off standard output, which belongs to ``--json``."""
+    log = require("polygraphy.logger").G_LOGGER
+    with warnings.catch_warnings(), log.verbosity(log.CRITICAL + 1):
+        # Polygraphy calls functions that newer versions deprecate.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+@_silenced()
 def compile_engine(
     backend: Backend,
     path: Path,
@@ -68,17 +79,20 @@ def compile_engine(
     typed = hasattr(backend.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     parse = polygraphy.NetworkFromOnnxPath(str(path), strongly_typed=typed)
     keep = None if backend.is_rtx else settings.timing_cache
-    config = _config(backend, graph, profile, settings, compute_capability)
+    measured = load_timing_cache(keep) if keep else None
+    create_config = _config(backend, graph, profile, settings, compute_capability)
     start = time.perf_counter()
     progress("parse", 0, 1)
     network = _call(parse, backend, path, logger)
     progress("parse", 1, 1)
     progress("build", 0, 1)
-    measured = io.BytesIO()
-    compile_ = polygraphy.EngineBytesFromNetwork(network, config, save_timing_cache=measured if keep else None)
-    plan = bytes(_call(compile_, backend, path, logger))
-    if keep and measured.getvalue():
-        save_timing_cache(keep, measured.getvalue(), backend.name, backend.version)
+    config = _call(lambda: create_config(*network[:2]), backend, path, logger)
+    if measured is not None:
+        # Polygraphy set an empty cache, which stays if this one is of another GPU or version.
+        config.set_timing_cache(config.create_timing_cache(measured), ignore_mismatch=False)
+    plan = bytes(_call(polygraphy.EngineBytesFromNetwork(network, config), backend, path, logger))
+    if keep:
+        save_timing_cache(keep, bytes(config.get_timing_cache().serialize()), backend.name, backend.version)
     progress("build", 1, 1)
     return Compiled(
         plan=plan,
@@ -122,14 +136,9 @@ def share_profiles(trt: ModuleType, create: Callable[[Any, Any], Any]) -> Callab
 
 
 def _call(stage: Callable[[], Any], backend: Backend, path: Path, logger: Any) -> Any:
-    """Run a loader of Polygraphy without its log on standard output; an error quotes the builder's own message."""
-    log = require("polygraphy.logger").G_LOGGER
+    """Run a loader of Polygraphy; an error quotes the builder's own message."""
     try:
-        with warnings.catch_warnings(), log.verbosity(log.CRITICAL + 1):
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # Polygraphy calls functions that newer versions deprecate
-            return stage()
+        return stage()
     except Exception as error:  # Polygraphy, pybind and the file system share no base class
         reason = next((text for level, text in logger.lines if level.endswith("ERROR")), str(error))
         raise ModelError(f"{backend.name} cannot build {path}: {reason}", _hint(backend)) from error
@@ -151,7 +160,6 @@ def _config(
         "sparse_weights": settings.sparse,
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,  # needed for the inspector to name tactics
         "builder_optimization_level": settings.opt_level,
-        "load_timing_cache": None if backend.is_rtx else _measured(settings.timing_cache),
         "tactic_sources": _tactic_sources(trt, settings.tactic_sources),
         "memory_pool_limits": settings.workspace and {trt.MemoryPoolType.WORKSPACE: settings.workspace},
         "version_compatible": settings.version_compatible,
@@ -162,11 +170,6 @@ def _config(
         rtx = require("polygraphy.backend.tensorrt_rtx")
         return rtx.CreateConfigRTX(compute_capabilities=[(int(major), int(minor))], **common)
     return share_profiles(trt, polygraphy.CreateConfig(**precision_flags(trt, graph), **common))
-
-
-def _measured(cache: Optional[Path]) -> Optional[io.BytesIO]:
-    content = None if cache is None else load_timing_cache(cache)
-    return None if content is None else io.BytesIO(content)
 
 
 def _tactic_sources(trt: ModuleType, names: Optional[tuple[str, ...]]) -> Optional[list[Any]]:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
-from deploy.builder import BuildSettings, compiler, load_plan
+from deploy.builder import BuildSettings, load_plan
+from deploy.builder.compiler import compile_engine
 from deploy.builder.timing_cache import load_timing_cache, save_timing_cache
-from deploy.machine import Backend
+from deploy.graph import read_graph, resolve_shapes
+from deploy.machine import find_backend
 from sparsegpt_cli.jobs.models import ModelSource, load_model
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_int8, save_checkpoint, save_int8
 from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
 from sparsegpt_core.files import read_json, sidecar_path, verified_digest, write_json
 from sparsegpt_core.network import Int8Weight
+from tests.support.engines import conv_net
 from tests.support.paths import ROOT
 
 
@@ -94,48 +97,35 @@ def test_a_timing_cache_of_anyone_is_refused(tmp_path, damage):
     assert "Delete it; the next build measures again." in refused(load_timing_cache, cache)
 
 
-def test_the_builder_gets_and_leaves_timing_caches_that_are_recorded(tmp_path, monkeypatch):
-    """Polygraphy's part is played: TensorRT needs a GPU."""
-    seen: list[Any] = []
+def test_the_builder_reads_and_extends_timing_caches_that_are_recorded(tmp_path, monkeypatch):
+    """TensorRT-RTX stands in for TensorRT: its timing cache is empty, but has the same functions."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    backend = replace(find_backend("tensorrt-rtx"), name="tensorrt")
+    create, read = trt.IBuilderConfig.create_timing_cache, []
 
-    def engine(network: Any, config: Any, save_timing_cache: io.BytesIO | None) -> Any:
-        def build() -> bytes:
-            if save_timing_cache is not None:
-                save_timing_cache.write(b"new")
-            return b"plan"
+    def create_timing_cache(config: Any, content: bytes) -> Any:
+        read.append(content)
+        return create(config, content)
 
-        return build
-
-    def create_config(**settings: Any) -> None:
-        given = settings["load_timing_cache"]
-        seen.append(None if given is None else given.read())
-
-    polygraphy = SimpleNamespace(
-        NetworkFromOnnxPath=lambda *_, **__: lambda: None,
-        EngineBytesFromNetwork=engine,
-        CreateConfig=create_config,
-        Profile=lambda: None,
-    )
-    real = compiler.require
-    monkeypatch.setattr(compiler, "require", lambda name: polygraphy if "trt" in name else real(name))
-    monkeypatch.setattr(compiler, "capturing_logger", lambda _: SimpleNamespace(lines=[]))
-    trt = SimpleNamespace(
-        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
-        BuilderFlag=SimpleNamespace(),
-        ProfilingVerbosity=SimpleNamespace(DETAILED=1),
-    )
-    backend = Backend("tensorrt", trt, "10.9.0")
-    cache = tmp_path / "tactics.cache"
-    settings = BuildSettings(timing_cache=cache)
+    monkeypatch.setattr(trt.IBuilderConfig, "create_timing_cache", create_timing_cache)
+    model, cache = tmp_path / "m.onnx", tmp_path / "tactics.cache"
+    onnx.save(conv_net(), str(model))
+    graph = read_graph(model)
 
     def compile_() -> bytes:
-        return compiler.compile_engine(backend, tmp_path / "m.onnx", SimpleNamespace(), {}, settings, None).plan
+        profile = resolve_shapes(graph.inputs, None)
+        return compile_engine(backend, model, graph, profile, BuildSettings(timing_cache=cache), None).plan
 
-    assert compile_() == compile_() == b"plan"
-    assert seen == [None, b"new"]
-    assert load_timing_cache(cache) == b"new"
+    assert compile_()
+    written = load_timing_cache(cache)
+    assert written
+    assert written not in read
+    assert compile_()
+    assert read[-1] == written
+    assert read_json(sidecar_path(cache))["backend"] == "tensorrt"
     cache.write_bytes(b"evil")
     refused(compile_)
+    assert b"evil" not in read
     assert cache.read_bytes() == b"evil"
 
 

@@ -16,9 +16,9 @@ from onnx import numpy_helper
 
 import deploy.machine.backends
 from deploy.builder import BuildResult, BuildSettings, build_engine, load_plan
-from deploy.builder.compiler import precision_flags, share_profiles
+from deploy.builder.compiler import compile_engine, precision_flags, share_profiles
 from deploy.builder.engine_build import RTX_NOTE
-from deploy.graph import read_graph
+from deploy.graph import read_graph, resolve_shapes
 from deploy.machine import find_backend
 from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
 from sparsegpt_core.files import sidecar_path
@@ -176,6 +176,12 @@ def test_compatibility_reaches_the_builder(half: Path, monkeypatch: pytest.Monke
     )
     with pytest.raises(InputError, match="no hardware compatibility 'ampere-plus'"):
         _config(old, read_graph(half), {}, settings, None)
+
+
+def test_building_as_for_tensorrt_leaves_standard_output_alone(half: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    backend, graph = dataclasses.replace(find_backend("tensorrt-rtx"), name="tensorrt"), read_graph(half)
+    compile_engine(backend, half, graph, resolve_shapes(graph.inputs, None), BuildSettings(), None)
+    assert capfd.readouterr().out == ""
 
 
 def test_the_model_is_not_overwritten(half: Path) -> None:
