@@ -7,6 +7,7 @@ __all__ = ["GPU", "describe_environment", "find_gpu"]
 import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 from dataclasses import asdict, dataclass
@@ -62,7 +63,7 @@ def describe_environment() -> dict[str, Any]:
 def find_gpu() -> Optional[GPU]:
     """Return the first GPU, or None without one.
 
-    nvidia-smi is asked first, then the driver itself, since a Jetson has no nvidia-smi.
+    nvidia-smi is asked first, then the driver itself, since a Jetson's nvidia-smi is missing or answers ``[N/A]``.
 
     Example:
         >>> find_gpu()  # doctest: +SKIP
@@ -81,7 +82,7 @@ def _from_nvidia_smi() -> Optional[GPU]:
         name, driver, capability = (field.strip() for field in answer.splitlines()[0].rsplit(",", 2))
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return None
-    return GPU(name, driver, capability)
+    return GPU(name, driver, capability) if re.fullmatch(r"[0-9]+\.[0-9]+", capability) else None
 
 
 def _from_driver() -> Optional[GPU]:

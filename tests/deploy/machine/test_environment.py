@@ -48,7 +48,7 @@ def test_gpu_through_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
 
 
-@pytest.mark.parametrize("script", ["exit 9", "echo", "true", "echo 'No devices were found'"])
+@pytest.mark.parametrize("script", ["exit 9", "echo", "true", "echo 'No devices were found'", "echo 'Orin, 1, [N/A]'"])
 def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     fake_smi(tmp_path, script, monkeypatch)
     assert find_gpu() is None
@@ -79,6 +79,8 @@ def test_gpu_through_the_driver_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     load = ctypes.CDLL
     monkeypatch.setattr("deploy.machine.environment.ctypes.CDLL", lambda name: load(str(tmp_path / name)))
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_gpu() == expected
+    fake_smi(tmp_path, "echo 'Orin (nvgpu), [N/A], [N/A]'", monkeypatch)
     assert find_gpu() == expected
 
 
