@@ -49,7 +49,7 @@ class TensorRTSession:
         self._input = self.engine.inputs[0]
         low, best, high = self.engine.profile(self._input.name)
         self.batches = low[0], best[0], high[0]
-        self._stream = self.new_stream()
+        self._stream: Optional[InferenceStream] = None  # created by the first run, since a timer has its own streams
 
     def __enter__(self) -> TensorRTSession:
         return self
@@ -106,10 +106,13 @@ class TensorRTSession:
 
     def close(self) -> None:
         """Free the GPU's memory, after which the session cannot run. A second call does nothing."""
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
         self.engine.close()
 
     def _run_one(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        if self._stream is None:
+            self._stream = self.new_stream()
         stream, batch = self._stream, max(len(images), self.batches[0])
         stream.resize((batch, *images.shape[1:]))
         stream.fill(images)

@@ -241,6 +241,7 @@ class FakeEngine:
         return [(batch, 1, 8, 8) for batch in self.gpu.plan["batches"]]
 
     def create_execution_context(self):
+        self.gpu.record_call("create_execution_context")
         return FakeContext(self)
 
 

@@ -60,6 +60,7 @@ def test_any_number_of_images_runs_in_pieces(gpu: FakeGPU, tmp_path, count: int,
 
 
 def test_the_order_of_one_inference(gpu: FakeGPU, session: TensorRTSession) -> None:
+    session.run(images(8))
     gpu.calls.clear()
     session.run(images(8))
     assert gpu.names() == ["htod", "execute", "dtoh", "synchronize"]
@@ -70,7 +71,17 @@ def test_the_order_of_one_inference(gpu: FakeGPU, session: TensorRTSession) -> N
 
 
 def test_streams_do_not_wait_for_the_default_stream(gpu: FakeGPU, session: TensorRTSession) -> None:
+    session.run(images(1))
     assert [call for call in gpu.calls if call[0] == "Stream"] == [("Stream", 1)]
+
+
+def test_only_run_needs_a_context_of_the_session(gpu: FakeGPU, session: TensorRTSession) -> None:
+    with timer(session) as timed:
+        timed(1)
+        assert gpu.names().count("create_execution_context") == 1
+    session.run(images(1))
+    session.run(images(9))
+    assert gpu.names().count("create_execution_context") == 2
 
 
 @pytest.mark.parametrize("kind", [DataType.FLOAT, DataType.HALF])
@@ -100,6 +111,7 @@ def test_wrong_images(session: TensorRTSession, shape: tuple) -> None:
 def test_everything_is_freed_once(gpu: FakeGPU, tmp_path) -> None:
     before = gpu.memory
     opened = TensorRTSession(write_plan(tmp_path / "m.plan"), Backend("tensorrt", gpu.trt, "10"))
+    opened.run(images(1))
     assert gpu.names().count("mem_alloc") == 2
     opened.close()
     opened.close()
@@ -128,8 +140,9 @@ def test_the_stand_ins_have_only_what_is_real() -> None:
 
 def test_too_little_gpu_memory(gpu: FakeGPU, tmp_path) -> None:
     gpu.memory = before = 8 * 64 * 4 + 8  # enough for the images, not for the logits
-    with pytest.raises(InputError, match="memory is full") as caught:
-        TensorRTSession(write_plan(tmp_path / "m.plan"), Backend("tensorrt", gpu.trt, "10"))
+    opened = TensorRTSession(write_plan(tmp_path / "m.plan"), Backend("tensorrt", gpu.trt, "10"))
+    with opened, pytest.raises(InputError, match="memory is full") as caught:
+        opened.run(images(1))
     assert "`shapes`" in caught.value.hint
     assert gpu.memory == before
     assert gpu.names().count("free_host") == 2
@@ -153,8 +166,9 @@ def test_plans_that_are_refused(gpu: FakeGPU, tmp_path) -> None:
             TensorRTSession(write_plan(tmp_path / "m.plan"), backend)
         gpu.plan = original
     gpu.plan["rank"] = -1
-    with pytest.raises(InputError, match="depends on the data"):
-        TensorRTSession(write_plan(tmp_path / "m.plan"), backend)
+    opened = TensorRTSession(write_plan(tmp_path / "m.plan"), backend)
+    with opened, pytest.raises(InputError, match="depends on the data"):
+        opened.run(images(1))
     assert gpu.memory == 1 << 30
 
 
