@@ -6,15 +6,19 @@ The number of processes and threads does not change a bit of the result. Smaller
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import backends
 
 from sparsegpt_core.execution.distributed import ALONE, World
 
 __all__ = ["DEFAULT", "Resources", "full_precision"]
+
+_Flag = TypeVar("_Flag")
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,21 @@ DEFAULT = Resources()
 """The resources of a run that sets none."""
 
 
+# Where PyTorch keeps an `fp32_precision`. A backend or operation with "none" takes its parent's, so parents come first.
+# `backends.mkldnn` is missing: PyTorch sets that of `backends` in its place.
+_CUDNN: Any = backends.cudnn
+_MKLDNN: Any = backends.mkldnn
+_PRECISIONS: tuple[Any, ...] = (
+    *(backends, _CUDNN, backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn),
+    *(_MKLDNN.matmul, _MKLDNN.conv, _MKLDNN.rnn),
+)
+
+
 @contextlib.contextmanager
 def full_precision(tf32: bool) -> Iterator[None]:
     """Compute float32 products in float32, under any setting of the process, or in TF32 if asked for.
+
+    The process may have set its precision by ``fp32_precision`` or by the older flags. Both are restored.
 
     Args:
         tf32: Whether CUDA may round the factors of products to TF32.
@@ -57,11 +73,27 @@ def full_precision(tf32: bool) -> Iterator[None]:
         ...     torch.get_float32_matmul_precision()
         'highest'
     """
-    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    matmul, cudnn = _read_flag(torch.get_float32_matmul_precision), _read_flag(lambda: backends.cudnn.allow_tf32)
+    precisions = []
+    for each in _PRECISIONS:
+        precisions.append(each.fp32_precision)
+        each.fp32_precision = "none"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
+    backends.cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = cudnn
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if cudnn is not None:
+            backends.cudnn.allow_tf32 = cudnn
+        for each, precision in zip(_PRECISIONS, precisions, strict=True):
+            each.fp32_precision = precision
+
+
+def _read_flag(read: Callable[[], _Flag]) -> _Flag | None:
+    """Return an older flag, or None where it contradicts an ``fp32_precision`` and PyTorch refuses to read it."""
+    try:
+        return read()
+    except RuntimeError:
+        return None

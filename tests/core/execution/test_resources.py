@@ -1,7 +1,33 @@
 import pytest
 import torch
+from torch import backends, nn
 
+from sparsegpt_core import PruneSettings, prune_model
 from sparsegpt_core.execution import full_precision
+
+_OPERATIONS = (
+    *(backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn),
+    *(backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn),
+)
+_PLACES = (backends, backends.cudnn, *_OPERATIONS)
+
+
+def precisions():
+    return [each.fp32_precision for each in _PLACES]
+
+
+@pytest.fixture
+def restored():
+    """Puts the precisions of the process back after the test."""
+    before = []
+    for each in _PLACES:
+        before.append(each.fp32_precision)
+        each.fp32_precision = "none"
+    for each, precision in zip(_PLACES, before, strict=True):
+        each.fp32_precision = precision
+    yield
+    for each, precision in zip(_PLACES, before, strict=True):
+        each.fp32_precision = precision
 
 
 @pytest.mark.parametrize(("tf32", "precision"), [(False, "highest"), (True, "high")])
@@ -18,3 +44,48 @@ def test_the_precision_is_restored_after_an_error():
     with pytest.raises(RuntimeError), full_precision(tf32=True):
         raise RuntimeError
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize(
+    ("place", "precision"),
+    [
+        (backends, "tf32"),
+        (backends, "ieee"),
+        (backends.cuda.matmul, "tf32"),
+        (backends.cudnn, "tf32"),
+        (backends.cudnn.conv, "ieee"),
+        (backends.cudnn.rnn, "ieee"),
+        (backends.mkldnn, "bf16"),
+        (backends.mkldnn.conv, "bf16"),
+    ],
+)
+def test_fp32_precision_of_any_backend_is_replaced_and_restored(place, precision, tf32):
+    place.fp32_precision = precision
+    before = precisions()
+    with full_precision(tf32):
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+        assert backends.cudnn.allow_tf32 is tf32
+        reduced = {each.fp32_precision for each in _OPERATIONS} - {"none", "ieee"}
+        assert reduced == ({"tf32"} if tf32 else set())
+    assert precisions() == before
+
+
+@pytest.mark.usefixtures("restored")
+def test_operations_still_follow_their_backend_afterwards():
+    backends.fp32_precision = "tf32"
+    with full_precision(tf32=False):
+        pass
+    backends.fp32_precision = "ieee"
+    assert backends.cuda.matmul.fp32_precision == "ieee"
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_model_is_pruned_in_a_process_that_sets_fp32_precision():
+    backends.cuda.matmul.fp32_precision = "tf32"
+    backends.cudnn.conv.fp32_precision = "ieee"
+    before = precisions()
+    model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(72, 2))
+    prune_model(model, [torch.randn(16, 4, 3, 3)], PruneSettings())
+    assert precisions() == before
