@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from calibration.data import Batch, EvaluationSplit, TrainingSplit, subset_indices
 from sparsegpt_core.errors import DataError, ModelError, NumericsError
-from sparsegpt_core.execution import find_device, run_in_halves
+from sparsegpt_core.execution import find_device, full_precision, run_in_halves
 from sparsegpt_core.network import eval_mode
 from sparsegpt_core.progress import Progress, silent
 
@@ -77,7 +77,7 @@ def evaluate(
 def score(
     model: nn.Module, batches: Iterable[Batch], total: int, device: torch.device, progress: Progress = silent
 ) -> Evaluation:
-    """Measure a model on batches; :func:`evaluate` does so on a split.
+    """Measure a model on batches, without TF32; :func:`evaluate` does so on a split.
 
     Args:
         model: Images (N, C, H, W) to logits (N, classes). It is moved to ``device``.
@@ -101,7 +101,7 @@ def score(
     done, loss, classes = 0, 0.0, 0
     ranks = []
     progress("evaluate", 0, total)
-    with eval_mode(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode(), full_precision(tf32=False):
         for images, labels in batches:
             if labels is None:
                 raise DataError("the data has no labels to measure accuracy with", "Give labelled `eval_data`.")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.execution import device_of, run_in_halves
+from sparsegpt_core.execution import device_of, full_precision, run_in_halves
 from sparsegpt_core.network import eval_mode
 
 __all__ = ["Distance", "distance", "outputs_of"]
@@ -36,6 +36,8 @@ class Distance:
 def outputs_of(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
     """Run a model in eval mode and return its first output tensor (N, classes, ...), on the CPU in float64.
 
+    TF32 is off: its rounding would count as a difference.
+
     Args:
         model: Any network.
         batches: Images (N, C, H, W).
@@ -50,7 +52,7 @@ def outputs_of(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
         output: Tensor = tree_leaves(model(_channels_last(images.to(device))))[0]
         return output.double().cpu()
 
-    with eval_mode(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode(), full_precision(tf32=False):
         return torch.cat([run_in_halves(run, batch) for batch in batches])
 
 

@@ -24,6 +24,7 @@ from torch.onnx import ONNXProgram
 
 from export.audit import load_model
 from export.execution import CpuSession, tensor_types
+from sparsegpt_core.execution import full_precision
 
 __all__ = ["Fault", "find_fault", "torch_values"]
 
@@ -102,7 +103,7 @@ def torch_values(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Arra
             network, tuple(inputs), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False
         )
     recorder = _Recorder(cast(ExportedProgram, cast(ONNXProgram, program).exported_program).module())
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision(tf32=False):
         recorder.run(*inputs)
     return recorder.values
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from export.execution import CpuSession
 from export.parity.fault_finder import find_fault, torch_values
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError, first_line
-from sparsegpt_core.execution import device_of
+from sparsegpt_core.execution import device_of, full_precision
 
 __all__ = ["Parity", "check_parity"]
 
@@ -49,7 +49,7 @@ def check_parity(
     """Run an ONNX file and its PyTorch network on the same images and compare their outputs.
 
     ONNX Runtime's CPU kernels compute most of an FP16 graph in FP32. The comparison shows the error of rounded weights,
-    but not whether a value between the layers would overflow FP16.
+    but not whether a value between the layers would overflow FP16. PyTorch computes without TF32.
 
     Args:
         path: The ONNX file.
@@ -100,7 +100,7 @@ def check_parity(
 
 
 def _outputs(network: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision(tf32=False):
         outputs = network(*(each.to(device_of(network)) for each in inputs))
     return [each.float().cpu().numpy() for each in tree_leaves(outputs) if isinstance(each, Tensor)]
 

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from calibration.evaluation import distance, outputs_of
+from calibration.evaluation import distance, outputs_of, score
 from sparsegpt_core.errors import InputError
+from tests.support.precision import PrecisionProbe
 
 
 def test_equal_outputs_are_no_distance_apart():
@@ -47,3 +49,11 @@ def test_the_first_of_several_outputs_counts():
     outputs = outputs_of(model, images)
     assert torch.equal(outputs, torch.cat(images).flatten(1).double())
     assert model.training
+
+
+def test_outputs_and_accuracies_are_measured_without_tf32():
+    model = PrecisionProbe()
+    outputs_of(model, [torch.ones(2, 4, 1, 1)])
+    images, labels = np.ones((2, 4, 1, 1), dtype=np.float32), np.array([0, 1])
+    score(model, [(images, labels)], 2, torch.device("cpu"))
+    assert model.seen == [("highest", False)] * 2

@@ -19,6 +19,7 @@ from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError
 from tests.support.exports import IMAGES, METADATA, prepared
 from tests.support.graphs import edited, make_graph, make_model
 from tests.support.networks import Mixer
+from tests.support.precision import PrecisionProbe
 
 
 class Total(nn.Module):
@@ -220,3 +221,24 @@ def test_files_of_another_model(mixer, tmp_path, capfd):
         assert str(file) in str(caught.value)
         assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_pytorch_computes_without_tf32(tmp_path):
+    model = PrecisionProbe().eval()
+    save_model(export_model(model.layer, (4,)), tmp_path / "model.onnx")
+    model.seen.clear()
+    check_parity(tmp_path / "model.onnx", model, torch.ones(2, 4))
+    assert model.seen == [("highest", False)]
+
+
+def test_the_values_of_the_fault_finder_are_computed_without_tf32(monkeypatch):
+    seen = []
+    run = torch.fx.Interpreter.run
+
+    def probed(self, *inputs):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return run(self, *inputs)
+
+    monkeypatch.setattr("export.parity.fault_finder._Recorder.run", probed)
+    assert torch_values(nn.Linear(4, 3).eval(), [torch.ones(2, 4)])
+    assert seen == [("highest", False)]
