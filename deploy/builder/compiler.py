@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Compiled", "compile_engine", "known_compute_capabilities", "precision_flags", "share_profiles"]
+__all__ = ["Compiled", "compile_engine", "precision_flags", "share_profiles"]
 
 import time
 import warnings
@@ -100,12 +100,6 @@ def compile_engine(
         warnings=[text for level, text in logger.lines if level == "WARNING"],
         seconds=time.perf_counter() - start,
     )
-
-
-def known_compute_capabilities(backend: Backend) -> list[str]:
-    """List the compute capabilities that TensorRT-RTX can build for, such as ``8.6``."""
-    names = (name[2:] for name in backend.module.ComputeCapability.__members__ if name.startswith("SM"))
-    return [f"{digits[:-1]}.{digits[-1]}" for digits in names]
 
 
 def precision_flags(trt: ModuleType, graph: Graph) -> dict[str, bool]:

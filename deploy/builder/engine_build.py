@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple, Union
 
 from deploy.builder.build_log import count_memory_skips, read_sparsity
-from deploy.builder.compiler import Compiled, compile_engine, known_compute_capabilities
+from deploy.builder.compiler import Compiled, compile_engine
 from deploy.builder.settings import BuildSettings
 from deploy.graph import Graph, OnnxFile, TensorSignature, graph_signature, resolve_shapes
-from deploy.machine import Backend, describe_environment, find_backend, find_gpu
+from deploy.machine import Backend, describe_environment, find_backend, find_gpu, known_compute_capabilities
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import read_verified, sidecar_path, write_bytes, write_json
 from sparsegpt_core.progress import Progress, silent

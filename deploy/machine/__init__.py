@@ -3,7 +3,7 @@
 May import ``sparsegpt_core``'s torch-free modules.
 """
 
-from deploy.machine.backends import BACKENDS, Backend, find_backend
+from deploy.machine.backends import BACKENDS, Backend, find_backend, known_compute_capabilities
 from deploy.machine.cuda import Buffer, connect, gpu_errors, pci_bus_id
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.environment import describe_environment, find_gpu
@@ -23,6 +23,7 @@ __all__ = [
     "find_gpu",
     "find_runtime",
     "gpu_errors",
+    "known_compute_capabilities",
     "pci_bus_id",
     "require",
 ]

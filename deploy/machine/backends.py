@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BACKENDS", "Backend", "find_backend"]
+__all__ = ["BACKENDS", "Backend", "find_backend", "known_compute_capabilities"]
 
 import os
 import sys
@@ -65,6 +65,17 @@ def find_backend(name: str = "auto") -> Backend:
         _point_polygraphy_at(candidate)
         return Backend(candidate, module, str(module.__version__))
     raise MissingDependencyError("; ".join(map(str, problems)), ", or ".join(problem.hint for problem in problems))
+
+
+def known_compute_capabilities(backend: Backend) -> list[str]:
+    """List the compute capabilities that TensorRT-RTX can build for, such as ``8.6``.
+
+    Example:
+        >>> known_compute_capabilities(find_backend("tensorrt-rtx"))  # doctest: +SKIP
+        ['7.5', '8.0', '8.6', '8.9', '12.0', '12.1']
+    """
+    names = (name[2:] for name in backend.module.ComputeCapability.__members__ if name.startswith("SM"))
+    return [f"{digits[:-1]}.{digits[-1]}" for digits in names]
 
 
 def _import(module_name: str) -> ModuleType:

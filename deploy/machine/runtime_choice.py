@@ -6,7 +6,7 @@ __all__ = ["RUNTIMES", "find_runtime"]
 
 from typing import Optional, Tuple
 
-from deploy.machine.backends import Backend, find_backend
+from deploy.machine.backends import Backend, find_backend, known_compute_capabilities
 from deploy.machine.cuda import connect
 from deploy.machine.environment import find_gpu
 from sparsegpt_core.errors import InputError, SparseGPTError
@@ -25,7 +25,8 @@ def find_runtime(wanted: str = "auto") -> Tuple[Optional[Backend], str]:
         The backend and its description; or, for ONNX Runtime, None and the reason.
 
     Raises:
-        InputError: The runtime is unknown; or it is TensorRT and no GPU responds.
+        InputError: The runtime is unknown; or it is TensorRT and no GPU responds, or TensorRT-RTX
+            does not build for the GPU.
         MissingDependencyError: It is TensorRT and TensorRT or PyCUDA is not installed.
 
     Example:
@@ -49,5 +50,10 @@ def _find_engines() -> Tuple[Backend, str]:
     if gpu is None:
         raise InputError("engines run on an NVIDIA GPU and there is none", "Run `sparsegpt-trt doctor` for details.")
     backend = find_backend()
+    found = f"{gpu.name}, compute capability {gpu.compute_capability}"
+    if backend.is_rtx and gpu.compute_capability not in known_compute_capabilities(backend):
+        raise InputError(
+            f"TensorRT-RTX {backend.version} does not build for {found}", "Install TensorRT: `pip install tensorrt`."
+        )
     connect()
-    return backend, f"{backend.name} {backend.version} on {gpu.name}, compute capability {gpu.compute_capability}"
+    return backend, f"{backend.name} {backend.version} on {found}"

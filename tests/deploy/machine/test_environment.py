@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import deploy
-from deploy.machine import INSTALL, check_machine, describe_environment, find_gpu, require
+from deploy.machine import INSTALL, check_machine, describe_environment, find_gpu, find_runtime, require
 from deploy.machine import doctor as doctor_module
 from deploy.machine.environment import GPU
-from sparsegpt_core.errors import MissingDependencyError
+from sparsegpt_core.errors import InputError, MissingDependencyError
 
 ROOM = Path(deploy.__file__).parent
 MODULES = sorted(ROOM.rglob("*.py"))
@@ -152,3 +152,16 @@ def test_a_missing_library_comes_with_its_command(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MissingDependencyError, match="cannot import polygraphy") as caught:
         require("polygraphy")
     assert caught.value.hint == "pip install polygraphy"
+
+
+def test_a_gpu_that_tensorrt_rtx_does_not_know_takes_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="its own list of GPUs is read")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setenv("POLYGRAPHY_USE_TENSORRT_RTX", "1")
+    hopper = GPU("NVIDIA H100", "580.65", "9.0")
+    monkeypatch.setattr("deploy.machine.runtime_choice.find_gpu", lambda: hopper)
+    backend, why = find_runtime("auto")
+    assert backend is None
+    assert "does not build for NVIDIA H100, compute capability 9.0" in why
+    with pytest.raises(InputError, match=r"compute capability 9\.0"):
+        find_runtime("tensorrt")
