@@ -100,7 +100,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     """Connect to the other processes that ``torchrun`` started; give :data:`ALONE` without ``torchrun``.
 
     Args:
-        device: The device of this process: NCCL on CUDA, gloo on any other.
+        device: The device of this process, on CUDA with its index: NCCL for tensors on CUDA, gloo for those on the CPU.
 
     Raises:
         PeerError: Another process ended.
@@ -114,7 +114,11 @@ def join_world(device: torch.device) -> Iterator[World]:
         yield ALONE
         return
     with _peers():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # NCCL works on the current device, which is the first GPU by default
+            dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        else:
+            dist.init_process_group("gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
-from sparsegpt_core.execution import World
+from sparsegpt_core.execution import World, join_world
 from tests.support.paths import ROOT
 
 _RUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sparsegpt_cli")
@@ -65,3 +66,19 @@ def test_a_failing_process_ends_all_with_one_message(digits_checkpoint, tmp_path
     assert run.returncode != 0
     assert run.stderr.count("error: ") == 1, run.stderr
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_each_process_uses_its_own_gpu_and_gloo_for_tensors_on_the_cpu(monkeypatch):
+    calls = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: calls.append(device))
+    monkeypatch.setattr(
+        "torch.distributed.init_process_group", lambda *names, **options: calls.append((names, options))
+    )
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    device = torch.device("cuda:1")
+    with join_world(device) as world:
+        assert (world.rank, world.size) == (1, 2)
+    assert calls == [device, (("cpu:gloo,cuda:nccl",), {"device_id": device})]
