@@ -6,10 +6,10 @@ The number of processes and threads does not change a bit of the result. Smaller
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import backends
@@ -17,8 +17,6 @@ from torch import backends
 from sparsegpt_core.execution.distributed import ALONE, World
 
 __all__ = ["DEFAULT", "Resources", "full_precision"]
-
-_Flag = TypeVar("_Flag")
 
 
 @dataclass(frozen=True)
@@ -73,27 +71,26 @@ def full_precision(tf32: bool) -> Iterator[None]:
         ...     torch.get_float32_matmul_precision()
         'highest'
     """
-    matmul, cudnn = _read_flag(torch.get_float32_matmul_precision), _read_flag(lambda: backends.cudnn.allow_tf32)
     precisions = []
     for each in _PRECISIONS:
         precisions.append(each.fp32_precision)
         each.fp32_precision = "none"
+    # Read now: PyTorch refuses to read an older flag that contradicts an `fp32_precision`.
+    matmul, cudnn = torch.get_float32_matmul_precision(), _cudnn_flag()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     backends.cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
-        if matmul is not None:
-            torch.set_float32_matmul_precision(matmul)
-        if cudnn is not None:
-            backends.cudnn.allow_tf32 = cudnn
+        torch.set_float32_matmul_precision(matmul)
+        backends.cudnn.allow_tf32 = cudnn
         for each, precision in zip(_PRECISIONS, precisions, strict=True):
             each.fp32_precision = precision
 
 
-def _read_flag(read: Callable[[], _Flag]) -> _Flag | None:
-    """Return an older flag, or None where it contradicts an ``fp32_precision`` and PyTorch refuses to read it."""
+def _cudnn_flag() -> bool:
+    """Return cuDNN's older flag while the precision of its operations is "none": PyTorch refuses to read True then."""
     try:
-        return read()
+        return bool(backends.cudnn.allow_tf32)
     except RuntimeError:
-        return None
+        return True

@@ -89,3 +89,24 @@ def test_a_model_is_pruned_in_a_process_that_sets_fp32_precision():
     model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(72, 2))
     prune_model(model, [torch.randn(16, 4, 3, 3)], PruneSettings())
     assert precisions() == before
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("matmul", ["highest", "high", "medium"])
+@pytest.mark.parametrize("cudnn", [False, True])
+def test_older_flags_are_restored_although_they_contradict_fp32_precision(matmul, cudnn, tf32):
+    before = torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(matmul)
+    backends.cudnn.allow_tf32 = cudnn
+    own = precisions()
+    for each in _OPERATIONS:
+        each.fp32_precision = "ieee"
+    backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = "tf32"
+    with full_precision(tf32):
+        pass
+    for each, precision in zip(_PLACES, own, strict=True):
+        each.fp32_precision = precision
+    assert (torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32) == (matmul, cudnn)
+    torch.set_float32_matmul_precision(before[0])
+    backends.cudnn.allow_tf32 = before[1]
