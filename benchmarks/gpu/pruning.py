@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deploy.machine import describe_environment
 from export.cusparselt import to_semi_structured
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.execution import Resources, join_world, peak_memory
+from sparsegpt_core.execution import Resources, find_device, join_world, peak_memory
 from sparsegpt_core.files import write_json
 from sparsegpt_core.pruning import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
@@ -115,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("error: there is no CUDA GPU")
-    device = torch.device("cuda")
+    device = find_device("cuda")
     parts: dict[str, Callable[[], Any]] = {
         "resnet50": lambda: prune(IMAGES, device)[1],
         "agreement": lambda: agreement(device),
