@@ -27,6 +27,7 @@ from calibration.training import (
 )
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.patterns import NM, Pattern, Unstructured
+from tests.support.networks import digits_net
 
 PRUNED = ("3", "8")
 PATTERN = NM(1, 4)
@@ -35,21 +36,6 @@ PATTERN = NM(1, 4)
 @pytest.fixture(scope="module")
 def digits() -> Data:
     return open_data("digits")
-
-
-def dense_net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 16, 3, stride=2, padding=1),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Dropout(0.1),
-        nn.Linear(256, 10),
-    )
 
 
 def prune(model: nn.Sequential) -> nn.Sequential:
@@ -63,7 +49,7 @@ def prune(model: nn.Sequential) -> nn.Sequential:
 
 @pytest.fixture(scope="module")
 def trained(digits: Data) -> nn.Sequential:
-    model = dense_net()
+    model = digits_net()
     train(model, digits, TrainSettings(epochs=4, precision="fp32"))
     return model
 

@@ -23,6 +23,7 @@ from calibration.training import Epoch, TrainResult, TrainSettings, Unfinished, 
 from sparsegpt_cli.figures import draw_epochs
 from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
 from sparsegpt_core.files import KeyedStore
+from tests.support.networks import digits_net
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +31,8 @@ def digits() -> Data:
     return open_data("digits")
 
 
-def small_net() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 16, 3, stride=2, padding=1),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Dropout(0.1),
-        nn.Linear(256, 10),
-    )
-
-
 def train_small(data: Data, **settings: Any) -> tuple[nn.Module, TrainResult]:
-    model = small_net()
+    model = digits_net()
     return model, train(model, data, TrainSettings(**{"epochs": 2, **settings}))
 
 
@@ -64,7 +50,7 @@ def test_a_small_net_learns_the_digits(digits: Data, schedule: str) -> None:
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_every_precision_learns(digits: Data, precision: str, dtype: torch.dtype) -> None:
-    model, seen = small_net(), set()
+    model, seen = digits_net(), set()
     model.register_forward_hook(lambda module, _, output: seen.add(output.dtype) if module.training else None)
     result = train(model, digits, TrainSettings(epochs=1, precision=precision))
     assert seen == {dtype}
@@ -79,7 +65,7 @@ def test_the_same_seed_gives_the_same_weights(digits: Data) -> None:
     state = torch.get_rng_state()
     results = []
     for seed in (1, 1, 2):
-        model = small_net()
+        model = digits_net()
         torch.set_rng_state(state)
         results.append(train(model, digits, TrainSettings(epochs=1, seed=seed)).best_state)
         torch.testing.assert_close(torch.rand(3), expected)  # the caller's random state is untouched
@@ -101,13 +87,13 @@ def test_a_killed_training_continues_to_the_same_weights(
         if done == stop + 1:
             raise KeyboardInterrupt
 
-    whole = train(small_net(), digits, settings)
+    whole = train(digits_net(), digits, settings)
     with pytest.raises(KeyboardInterrupt):
-        train(small_net(), digits, settings, progress, Unfinished(path, {"a": 1}, seconds=0))
+        train(digits_net(), digits, settings, progress, Unfinished(path, {"a": 1}, seconds=0))
     torch.rand(7)  # the caller's own draws change nothing
     steps: list[int] = []
     rest = train(
-        small_net(),
+        digits_net(),
         digits,
         settings,
         lambda _, done, total: steps.append(done),
@@ -192,7 +178,7 @@ def test_validation_is_a_stratified_share_of_the_training_split(digits: Data, se
 
 
 def test_the_average_follows_the_weights_and_the_statistics(digits: Data) -> None:
-    model, averages = small_net(), dict[str, Tensor]()
+    model, averages = digits_net(), dict[str, Tensor]()
 
     def follow(_: str, done: int, total: int) -> None:
         decay = min(0.7, done / (done + 9))  # one step fewer than are done
@@ -232,14 +218,14 @@ def test_the_validation_share_is_never_learned_from(digits: Data) -> None:
 
 def test_progress_counts_steps(digits: Data) -> None:
     steps: list[tuple[str, int, int]] = []
-    train(small_net(), digits, TrainSettings(epochs=2, batch_size=500), lambda *step: steps.append(step))
+    train(digits_net(), digits, TrainSettings(epochs=2, batch_size=500), lambda *step: steps.append(step))
     assert steps == [("train", done, 4) for done in range(5)]
 
 
 def test_the_history_is_reported_after_every_epoch(digits: Data) -> None:
     reported: list[list[int]] = []
     settings = TrainSettings(epochs=2, batch_size=500)
-    train(small_net(), digits, settings, after_epoch=lambda history: reported.append([each.epoch for each in history]))
+    train(digits_net(), digits, settings, after_epoch=lambda history: reported.append([each.epoch for each in history]))
     assert reported == [[1], [1, 2]]
 
 
