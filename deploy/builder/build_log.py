@@ -32,7 +32,8 @@ _CHOSEN = re.compile(
 _PARENTHESIS = re.compile(r"([()])")
 
 _MEMORY = re.compile(
-    r"insufficient memory|memory is insufficient|out of memory|error allocating|not have sufficient workspace memory",
+    r"insufficient memory|memory is insufficient|out of (?:scratch )?memory|error allocating"
+    r"|not have sufficient workspace memory",
     re.IGNORECASE,
 )
 _ANNOUNCED, _SKIPPED = re.compile(r"memory is insufficient to use tactic"), re.compile(r"Skipping tactic")

@@ -69,6 +69,10 @@ def test_memory_skips_of_logs(name: str, count: int) -> None:
             1,
         ),
         (["Some tactics do not have sufficient workspace memory to run. Increasing workspace size ..."], 1),
+        (
+            ["[Autotuner]: Skipping tactic: ran out of scratch memory while compiling the auto-tuner subgraph."],
+            1,
+        ),  # TensorRT-RTX 1.7
         (["Device memory is insufficient to use tactic.", "Timing cache hit", "Skipping tactic 1: out of memory"], 2),
         (["Skipping tactic 0x1 due to unsupported format", "Total memory 12 MiB"], 0),
     ],
