@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Optional, Union
 
 import onnxruntime
 
-from sparsegpt_core.errors import ModelError, first_line
+from sparsegpt_core.errors import InputError, ModelError, first_line
 
 __all__ = ["CPU", "open_session"]
 
 CPU = "CPUExecutionProvider"
+_GPU_HINT = (
+    "Check the GPU with nvidia-smi. Install the CUDA, cuDNN and TensorRT that this onnxruntime-gpu needs, "
+    "and put their libraries on LD_LIBRARY_PATH."
+)
 _FATAL = 4  # ONNX Runtime's log level that leaves errors out: they are raised
 
 
 def open_session(
-    model: Union[str, bytes], name: str, *, threads: Optional[int] = None, provider: str = CPU, optimize: bool = True
+    model: Union[str, bytes],
+    name: str,
+    *,
+    threads: Optional[int] = None,
+    provider: str = CPU,
+    provider_options: Optional[Mapping[str, str]] = None,
+    sizes: Optional[Mapping[str, int]] = None,
+    optimize: bool = True,
 ) -> Any:
     """Open a model in ONNX Runtime.
+
+    ONNX Runtime itself would print to standard output and use the CPU where a provider fails. Here that is an error.
 
     Args:
         model: The path of a file, or a serialised model.
         name: The model's name in messages.
         threads: Threads within an operator; None for ONNX Runtime's choice.
-        provider: The execution provider.
+        provider: The execution provider. It leaves the nodes that it cannot run to the CPU.
+        provider_options: The provider's options, by name.
+        sizes: Sizes of dynamic dimensions, by the graph's names for them.
         optimize: Whether ONNX Runtime may fuse nodes. Without it, every node computes what the file says.
 
     Returns:
         An ``onnxruntime.InferenceSession``.
 
     Raises:
-        ModelError: ONNX Runtime cannot load the model.
+        InputError: The provider does not start, or cannot run the model.
+        ModelError: ONNX Runtime cannot load the model on the CPU.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    for dimension, size in (sizes or {}).items():
+        options.add_free_dimension_override_by_name(dimension, size)
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if provider != CPU:
+        onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
     try:
-        return onnxruntime.InferenceSession(model, options, providers=[provider])
+        session = onnxruntime.InferenceSession(
+            model, options, providers=[(provider, dict(provider_options or {}))], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's error classes share no public base
-        raise ModelError(f"ONNX Runtime cannot load {name}: {first_line(error)}", "Export the model again.") from error
+        if provider == CPU:
+            hint = "Export the model again."
+            raise ModelError(f"ONNX Runtime cannot load {name}: {first_line(error)}", hint) from error
+        raise InputError(f"{provider} cannot run {name}: {first_line(error)}", _GPU_HINT) from error
+    if provider not in session.get_providers():
+        raise InputError(f"{provider} does not start, so ONNX Runtime would run {name} on the CPU", _GPU_HINT)
+    return session

@@ -7,6 +7,7 @@ from deploy.benchmark.gate import failed_gate
 from deploy.benchmark.measure_arms import ArmMeasurements, EngineSettings, measure_engines
 from deploy.benchmark.on_engines import benchmark_engines
 from deploy.benchmark.on_onnxruntime import benchmark_onnx
+from deploy.benchmark.on_tensorrt_provider import benchmark_tensorrt_provider
 from deploy.benchmark.result import BenchmarkResult
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "EngineSettings",
     "benchmark_engines",
     "benchmark_onnx",
+    "benchmark_tensorrt_provider",
     "failed_gate",
     "measure_engines",
 ]

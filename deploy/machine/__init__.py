@@ -8,11 +8,12 @@ from deploy.machine.cuda import Buffer, connect, gpu_errors, pci_bus_id
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.environment import describe_environment, find_gpu
 from deploy.machine.libraries import INSTALL, require
-from deploy.machine.runtime_choice import find_runtime
+from deploy.machine.runtime_choice import TENSORRT_PROVIDER, find_runtime
 
 __all__ = [
     "BACKENDS",
     "INSTALL",
+    "TENSORRT_PROVIDER",
     "Backend",
     "Buffer",
     "Check",

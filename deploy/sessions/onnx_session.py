@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,12 @@ class OnnxSession:
         path: The .onnx file. It has one FP32 or FP16 image input, and its first output is the logits.
         threads: Threads of one operator; None for ONNX Runtime's choice.
         provider: The execution provider.
+        provider_options: The provider's options, by name.
+        shape: The images of one call, (N, C, H, W), where a dynamic input is to be fixed; None to leave it dynamic.
 
     Raises:
-        InputError: The file is missing, or this ONNX Runtime lacks the provider or cannot start it.
+        InputError: The file is missing, this ONNX Runtime lacks the provider or cannot start it, or ``shape`` does not
+            fit the input.
         ModelError: The file cannot be loaded, or is not an image classifier.
         MissingDependencyError: onnxruntime is not installed.
 
@@ -37,7 +41,14 @@ class OnnxSession:
         (8, 10)
     """
 
-    def __init__(self, path: Path, threads: Optional[int] = None, provider: str = "CPUExecutionProvider") -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: Optional[int] = None,
+        provider: str = "CPUExecutionProvider",
+        provider_options: Optional[Mapping[str, str]] = None,
+        shape: Optional[Tuple[int, ...]] = None,
+    ) -> None:
         runtime = require("onnxruntime")
         if not path.is_file():
             raise InputError(f"no ONNX file at {path}", "Give the path of a .onnx file.")
@@ -45,16 +56,19 @@ class OnnxSession:
         from export.audit import external_files, read_model
         from export.onnxruntime_session import open_session
 
-        external_files(read_model(path), path)  # checked here since ONNX Runtime's own rules differ by version
+        model = read_model(path)
+        external_files(model, path)  # checked here since ONNX Runtime's own rules differ by version
         known = runtime.get_available_providers()
         if provider not in known:  # ONNX Runtime itself would use the CPU without an error
             raise InputError(f"this ONNX Runtime has no {provider}", f"It has {', '.join(known)}.")
-        self._session = open_session(str(path), str(path), threads=threads, provider=provider)
-        if provider not in self._session.get_providers():
-            raise InputError(
-                f"{provider} does not start, so ONNX Runtime would run {path} on the CPU",
-                "Check the GPU with nvidia-smi, and install the CUDA and cuDNN that this onnxruntime-gpu needs.",
-            )
+        self._session = open_session(
+            str(path),
+            str(path),
+            threads=threads,
+            provider=provider,
+            provider_options=provider_options,
+            sizes=_sizes(model, shape) if shape else None,
+        )
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             found = ", ".join(f"{value.name} {value.type}" for value in inputs)
@@ -66,6 +80,46 @@ class OnnxSession:
         self.input_shape: InputShape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
         self._dtype = _DTYPES[inputs[0].type]
         self._output: str = self._session.get_outputs()[0].name
+        self._device = "cpu" if provider == "CPUExecutionProvider" else "cuda"
+        if shape and self.input_shape != shape:
+            raise InputError(
+                f"{path} takes images of shape {self.input_shape}, not {shape}",
+                "Export it with a fixed or a named batch, and use the data and image size that it was exported for.",
+            )
+
+    def nodes_by_provider(self) -> Optional[Dict[str, List[str]]]:
+        """Return the names of the nodes that each provider runs; None before ONNX Runtime 1.24, which does not say."""
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        found: Dict[str, List[str]] = {}
+        for part in self._session.get_provider_graph_assignment_info():
+            found.setdefault(part.ep_name, []).extend(node.name or node.op_type for node in part.get_nodes())
+        return found
+
+    def bind(self, images: npt.NDArray[Any]) -> Callable[[], None]:
+        """Copy images to the provider's device; return a call that runs them and leaves the outputs there.
+
+        Raises:
+            InputError: The images' shape does not fit the model, or the device's memory is full.
+        """
+        check_images(self.name, self.input_shape, images)
+        runtime = require("onnxruntime")
+        binding = self._session.io_binding()
+        try:
+            values = np.ascontiguousarray(images, self._dtype)
+            binding.bind_ortvalue_input(self.input_name, runtime.OrtValue.ortvalue_from_numpy(values, self._device, 0))
+            binding.bind_output(self._output, self._device)
+        except Exception as error:
+            raise InputError(f"{self.name} cannot take images of shape {images.shape}: {first_line(error)}") from error
+
+        def run() -> None:
+            try:
+                self._session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
+            except Exception as error:
+                raise InputError(f"{self.name} cannot run images: {first_line(error)}") from error
+
+        return run
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn images (N, C, H, W) with any N above 0 into logits (N, classes).
@@ -91,3 +145,11 @@ class OnnxSession:
         if logits.ndim != 2 or len(logits) != batch:
             raise InputError(f"{self.name} returns {logits.shape}, not ({batch}, classes)", "Give an image classifier.")
         return np.asarray(logits[:count], dtype=np.float32)
+
+
+def _sizes(model: Any, shape: Tuple[int, ...]) -> Dict[str, int]:
+    """Return the sizes of the named dimensions of the graph's first input."""
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    dims = inputs[0].type.tensor_type.shape.dim if inputs else ()
+    return {dim.dim_param: size for dim, size in zip(dims, shape) if dim.dim_param}

@@ -25,7 +25,11 @@ def benchmark(
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     runtime: Annotated[
-        str, typer.Option(help="tensorrt, onnxruntime, or auto: tensorrt if there are a GPU and a backend.")
+        str,
+        typer.Option(
+            help="tensorrt, onnxruntime (on the CPU), onnxruntime-tensorrt (ONNX Runtime's TensorRT provider), or "
+            "auto: tensorrt if there are a GPU and a backend, else onnxruntime."
+        ),
     ] = "auto",
     batch: Annotated[
         list[int] | None,
@@ -34,7 +38,7 @@ def benchmark(
             "--latency-batch",
             min=1,
             help="Images per timed call; may be repeated; the first is explained and judged. "
-            "Default: 8 with tensorrt, 1 with onnxruntime.",
+            "Default: 1 with onnxruntime, else 8.",
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of interleaved timing.")] = 20,
@@ -48,7 +52,8 @@ def benchmark(
 ) -> None:
     """Compare accuracy and latency of dense and sparse models.
 
-    The models run as TensorRT engines, whose layers are explained, or on ONNX Runtime.
+    The models run as TensorRT engines, whose layers are explained, or on ONNX Runtime: on the CPU, or on the engines
+    that its TensorRT provider builds.
     """
     from deploy.benchmark import failed_gate
     from deploy.machine import find_runtime
@@ -58,12 +63,14 @@ def benchmark(
     if out:
         o.require_free(out, dense, sparse, data.data, eval_data)
     source = data.source(eval_data)
-    settings = BenchmarkSettings(eval_samples, batch_size, tuple(dict.fromkeys(batch or ())), rounds, console.seed)
-    on_engines = engines.settings(building.settings())
     backend, why = find_runtime(runtime)
     console.say(f"runtime: {why if backend else f'ONNX Runtime, {why}'}")
+    chosen = "tensorrt" if backend else "onnxruntime" if runtime == "auto" else runtime
+    latency_batches = tuple(dict.fromkeys(batch or ()))
+    settings = BenchmarkSettings(chosen, eval_samples, batch_size, latency_batches, rounds, console.seed)
+    on_engines = engines.settings(building.settings())
     with console.progress() as progress:
-        result = benchmark_files(dense, sparse, source, settings, progress, on_engines if backend else None)
+        result = benchmark_files(dense, sparse, source, settings, progress, on_engines)
     content = result.to_json()
     if out:
         write_json(out, content)

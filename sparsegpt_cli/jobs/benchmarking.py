@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.benchmark import BenchmarkResult, EngineSettings, benchmark_engines, benchmark_onnx
+from deploy.benchmark import (
+    BenchmarkResult,
+    EngineSettings,
+    benchmark_engines,
+    benchmark_onnx,
+    benchmark_tensorrt_provider,
+)
 from export.audit import load_model, read_metadata
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_dataset
 from sparsegpt_core.errors import DataError
@@ -17,8 +23,10 @@ __all__ = ["BenchmarkSettings", "benchmark_files"]
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How much to measure."""
+    """Where and how much to measure."""
 
+    runtime: str = "onnxruntime"
+    """``onnxruntime``, ``onnxruntime-tensorrt`` or ``tensorrt``; not ``auto``, which ``find_runtime`` resolves."""
     eval_samples: int = 2000
     """Evaluation images; 0 takes all."""
     batch_size: int = 64
@@ -45,9 +53,9 @@ def benchmark_files(
         dense: The reference.
         sparse: Its pruned version.
         data: The images to evaluate on.
-        settings: How much to measure.
+        settings: Where and how much to measure.
         progress: Called for every stage.
-        engines: How to build and time engines; None compares in ONNX Runtime only.
+        engines: How to build and time engines; None for the defaults.
 
     Raises:
         DataError: The data has no evaluation split.
@@ -57,15 +65,18 @@ def benchmark_files(
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)
-    if engines:
-        own = replace(engines, batches=settings.latency_batches, rounds=settings.rounds, seed=settings.seed)
-        return benchmark_engines(dense, sparse, batches, own, progress)
-    return benchmark_onnx(
-        dense,
-        sparse,
-        batches,
-        latency_batches=settings.latency_batches,
-        rounds=settings.rounds,
-        seed=settings.seed,
-        progress=progress,
+    if settings.runtime == "onnxruntime":
+        return benchmark_onnx(
+            dense,
+            sparse,
+            batches,
+            latency_batches=settings.latency_batches,
+            rounds=settings.rounds,
+            seed=settings.seed,
+            progress=progress,
+        )
+    compare = benchmark_engines if settings.runtime == "tensorrt" else benchmark_tensorrt_provider
+    own = replace(
+        engines or EngineSettings(), batches=settings.latency_batches, rounds=settings.rounds, seed=settings.seed
     )
+    return compare(dense, sparse, batches, own, progress)

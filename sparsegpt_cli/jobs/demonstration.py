@@ -49,7 +49,7 @@ def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[
         content = prune_export(job, out, progress)
         engines, notes = _engines(out, progress)
         benchmark = benchmark_files(
-            out / "dense.onnx", out / "sparse.onnx", _DATA, BenchmarkSettings(0, seed=seed), progress
+            out / "dense.onnx", out / "sparse.onnx", _DATA, BenchmarkSettings(eval_samples=0, seed=seed), progress
         )
     write_json(out / "benchmark.json", benchmark.to_json())
     report = render_report(out)

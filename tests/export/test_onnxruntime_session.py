@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
-from onnx.helper import make_node
+from onnx import TensorProto
+from onnx.helper import make_node, make_tensor_value_info
 
 from export.onnxruntime_session import open_session
-from sparsegpt_core.errors import ModelError
+from sparsegpt_core.errors import InputError, ModelError
 from tests.support.graphs import make_graph, make_model
 
 RELU = make_model(make_graph([make_node("Relu", ["x"], ["y"])], inputs=["x"])).SerializeToString()
@@ -26,6 +28,38 @@ def test_a_model_that_cannot_be_loaded_is_one_line_of_error(capfd):
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_provider_that_fails_is_an_error_and_not_the_cpu(monkeypatch, capfd):
+    """ONNX Runtime itself prints to standard output, and goes on with the CPU."""
+    create = onnxruntime.InferenceSession._create_inference_session
+
+    def refuse(self, providers, *rest):
+        if "CPUExecutionProvider" not in providers:
+            self._fallback_providers = ["CPUExecutionProvider"]
+            raise RuntimeError("Please install TensorRT libraries")
+        create(self, providers, *rest)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", refuse)
+    with pytest.raises(
+        InputError, match="TensorrtExecutionProvider cannot run relu: Please install TensorRT"
+    ) as caught:
+        open_session(RELU, "relu", provider="TensorrtExecutionProvider", provider_options={"trt_sparsity_enable": "1"})
+    assert "LD_LIBRARY_PATH" in caught.value.hint
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_is_left_out_is_an_error():
+    with pytest.raises(InputError, match="does not start, so ONNX Runtime would run relu on the CPU"):
+        open_session(RELU, "relu", provider="XnnpackExecutionProvider")
+
+
+def test_dynamic_sizes_can_be_fixed():
+    graph = make_graph([make_node("Relu", ["x"], ["y"])])
+    graph.input.append(make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3]))
+    session = open_session(make_model(graph).SerializeToString(), "relu", sizes={"N": 5})
+    assert session.get_inputs()[0].shape == [5, 3]
 
 
 def test_a_session_needs_no_torch():

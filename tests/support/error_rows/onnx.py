@@ -45,6 +45,7 @@ ROWS = [
     Row("too large: claims 4 TiB", BENCHMARK.format("bomb"), "ONNX Runtime cannot load bomb.onnx: …. Export the model again."),
     Row("an unknown operator", BENCHMARK.format("unknown"), "ONNX Runtime cannot load unknown.onnx: …. Export the model again."),
     Row("a later opset", BENCHMARK.format("future"), "ONNX Runtime cannot load future.onnx: …. Export the model again."),
+    Row("a runtime that is not installed", "benchmark good.onnx good.onnx --runtime onnxruntime-tensorrt", "this ONNX Runtime has no TensorrtExecutionProvider, only …. Install one that has it: `pip uninstall onnxruntime`, then `pip install onnxruntime-gpu`."),
     Row("the result would replace a model", f"{BENCHMARK.format('good')} --out good.onnx", "good.onnx would be overwritten. Give another output path: inputs are never overwritten."),
     Row("the result would replace the model", "predict good.onnx --estimate --out good.onnx", "good.onnx would be overwritten. Give another output path: inputs are never overwritten."),
     Row("the plan would replace the model", "build good.onnx --out good.onnx", "good.onnx would be overwritten. Give another output path: inputs are never overwritten."),

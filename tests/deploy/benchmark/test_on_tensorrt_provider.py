@@ -1,0 +1,214 @@
+"""The comparison on ONNX Runtime's TensorRT provider. Without a GPU its sessions run on the CPU provider."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from deploy.benchmark import EngineSettings, benchmark_tensorrt_provider, failed_gate
+from deploy.benchmark.on_tensorrt_provider import provider_options
+from deploy.builder import BuildSettings
+from deploy.graph import OnnxFile
+from deploy.machine import TENSORRT_PROVIDER, find_runtime
+from deploy.machine.environment import GPU
+from deploy.measure import Regime
+from deploy.sessions import OnnxSession
+from sparsegpt_core.errors import InputError, ModelError
+from tests.support.graphs import NOTHING, model
+
+CPU = "CPUExecutionProvider"
+KNOWN_OPTIONS = {
+    "trt_auxiliary_streams",
+    "trt_bf16_enable",
+    "trt_builder_optimization_level",
+    "trt_cuda_graph_enable",
+    "trt_engine_cache_enable",
+    "trt_engine_cache_path",
+    "trt_force_timing_cache",
+    "trt_fp16_enable",
+    "trt_int8_enable",
+    "trt_max_workspace_size",
+    "trt_profile_opt_shapes",
+    "trt_sparsity_enable",
+    "trt_tactic_sources",
+    "trt_timing_cache_enable",
+    "trt_timing_cache_path",
+}
+"""Some of the names in libonnxruntime_providers_tensorrt.so of onnxruntime-gpu 1.31.1."""
+QUICK = EngineSettings(rounds=2, iterations=1, warmup=1, rebuilds=2, regime=Regime("gpu", transfers=False))
+
+
+def write(path: Path, weight: np.ndarray, fp16: bool = False) -> Path:
+    proto = model(weight)
+    if fp16:
+        weights = onnx.numpy_helper.from_array(weight.astype(np.float16), "w")
+        proto.graph.initializer[0].CopyFrom(weights)
+        proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+        proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(proto, str(path))
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """The same dense and sparse classifier in FP16; the second obeys 2:4."""
+    groups = NOTHING["w"].reshape(16, 4, 10)
+    kept = np.abs(groups) >= np.sort(np.abs(groups), axis=1)[:, 2:3]
+    sparse = (groups * kept).reshape(64, 10)
+    return write(tmp_path / "dense.onnx", NOTHING["w"], True), write(tmp_path / "sparse.onnx", sparse, True)
+
+
+@pytest.fixture
+def batches() -> list:
+    images = np.random.default_rng(1).standard_normal((10, 1, 8, 8)).astype(np.float32)
+    return [(images[:6], np.zeros(6, int)), (images[6:], np.zeros(4, int))]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list:
+    """What sessions of the TensorRT provider were asked for. They run on the CPU and say that TensorRT runs them."""
+    asked: list = []
+
+    class OnCPU(OnnxSession):
+        def __init__(self, path, threads=None, provider=CPU, options=None, shape=None):
+            super().__init__(path, threads, CPU, options, shape)
+            if provider != CPU:
+                assert Path(options["trt_timing_cache_path"]).is_dir()
+                asked.append((path.name, provider, options, shape))
+
+        def nodes_by_provider(self):
+            (nodes,) = super().nodes_by_provider().values()
+            return {TENSORRT_PROVIDER: nodes}
+
+    monkeypatch.setattr("deploy.benchmark.on_tensorrt_provider.OnnxSession", OnCPU)
+    gpu = GPU("Fake A100", "580", "8.0")
+    monkeypatch.setattr("deploy.benchmark.on_tensorrt_provider.find_gpu", lambda: gpu)
+    return asked
+
+
+def test_arms_differ_by_weights_and_options(pair, batches, opened) -> None:
+    stages = []
+    result = benchmark_tensorrt_provider(*pair, batches, QUICK, lambda *step: stages.append(step))
+    found = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    sparsity = [(name, options["trt_sparsity_enable"]) for name, _, options, _ in opened]
+    assert sparsity == [("dense.onnx", "0"), ("sparse.onnx", "0"), ("sparse.onnx", "1")] * 2
+    assert {provider for _, provider, _, _ in opened} == {TENSORRT_PROVIDER}
+    assert {shape for *_, shape in opened} == {(8, 1, 8, 8)}
+    caches = [options["trt_timing_cache_path"] for _, _, options, _ in opened]
+    assert caches[0] == caches[1] == caches[2] != caches[3] == caches[4] == caches[5]
+    assert not Path(caches[0]).exists()
+    assert set(found["latency"]) == {"A", "B", "C"}
+    assert len(found["latency"]["C"]["engines_p50_ms"]) == 2
+    assert found["latency_regime"] == {
+        "clock": "host",
+        "transfers": False,
+        "cuda_graph": False,
+        "batch": 8,
+        "streams": 1,
+        "note": "ONNX Runtime is timed by the host's clock, on one stream and without CUDA graphs.",
+    }
+    assert found["latency_regime"]["note"] in found["warnings"]
+    assert set(found["speedup"]) == {"A_to_C", "B_to_C"}
+    assert found["accuracy"]["C"]["samples"] == 10
+    assert found["accuracy"]["C"]["top1"] == found["accuracy"]["sparse"]["top1"]
+    assert found["runtime"].endswith("TensorRT on Fake A100")
+    assert "In ONNX Runtime's TensorRT provider: " in found["verdict"]
+    assert "1 eligible layers use sparse kernels is unknown" in found["verdict"]
+    assert list(dict.fromkeys(stage for stage, *_ in stages)) == ["engines", "latency", "accuracy"]
+    assert failed_gate(result, min_speedup=1e6).startswith("the speed-up is")
+
+
+def test_batches_and_transfers(pair, batches, opened) -> None:
+    settings = replace(QUICK, rebuilds=1, batches=(2, 3), regime=Regime("gpu", transfers=True, cuda_graph=True))
+    result = benchmark_tensorrt_provider(*pair, batches, settings)
+    assert [timed.latency.regime.batch for timed in result.timed] == [2, 3]
+    assert result.timed[1].latency.regime.transfers
+    assert [shape[0] for *_, shape in opened] == [2, 2, 2, 3, 3, 3]
+
+
+def test_an_fp32_graph_gains_nothing(tmp_path, batches, opened) -> None:
+    path = write(tmp_path / "m.onnx", NOTHING["w"])
+    result = benchmark_tensorrt_provider(path, path, batches, replace(QUICK, rebuilds=1))
+    assert "no sparse kernels for FP32" in result.verdict
+    assert {options["trt_fp16_enable"] for _, _, options, _ in opened} == {"0"}
+
+
+def test_option_names_are_those_of_the_library(pair, tmp_path) -> None:
+    graph = OnnxFile(pair[0]).graph
+    build = BuildSettings(opt_level=4, workspace=1 << 30)
+    everything = replace(graph, types=frozenset({"BFLOAT16"}), quantized=True)
+    options = provider_options(everything, True, tmp_path, build)
+    assert set(options) <= KNOWN_OPTIONS
+    assert options["trt_builder_optimization_level"] == "4"
+    assert options["trt_max_workspace_size"] == str(1 << 30)
+    assert (options["trt_int8_enable"], options["trt_fp16_enable"], options["trt_bf16_enable"]) == ("1", "0", "1")
+    assert "trt_bf16_enable" not in provider_options(graph, False, tmp_path, BuildSettings())
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (replace(QUICK, plans=Path("plans")), "no `plans`"),
+        (replace(QUICK, regime=Regime("gpu", streams=2)), "no `streams`"),
+        (replace(QUICK, build=BuildSettings(version_compatible=True, shapes=(1, 2, 3))), "no `shapes`, `version_comp"),
+        (replace(QUICK, rebuilds=0), "0 times"),
+    ],
+)
+def test_settings_without_an_option(pair, batches, opened, settings, named) -> None:
+    with pytest.raises(InputError, match=named):
+        benchmark_tensorrt_provider(*pair, batches, settings)
+    assert opened == []
+
+
+def test_nodes_that_tensorrt_leaves_to_others_are_named(pair, batches, opened, monkeypatch) -> None:
+    provider = "deploy.benchmark.on_tensorrt_provider.OnnxSession.nodes_by_provider"
+    monkeypatch.setattr(provider, lambda self: {TENSORRT_PROVIDER: ["a"], CPU: [*"bcdefg"]})
+    warnings = benchmark_tensorrt_provider(*pair, batches, replace(QUICK, rebuilds=1)).warnings
+    assert f"nodes of sparse.onnx outside TensorRT, on {CPU}: 6 (b, c, d, e, f, ...)" in warnings
+    assert f"nodes of dense.onnx outside TensorRT, on {CPU}: 6 (b, c, d, e, f, ...)" in warnings
+    monkeypatch.setattr(provider, lambda self: None)
+    warnings = benchmark_tensorrt_provider(*pair, batches, replace(QUICK, rebuilds=1)).warnings
+    assert any("does not say which nodes run outside TensorRT" in text for text in warnings)
+    monkeypatch.setattr(provider, lambda self: {CPU: ["a"]})
+    with pytest.raises(ModelError, match=r"TensorRT runs no node of dense\.onnx"):
+        benchmark_tensorrt_provider(*pair, batches, QUICK)
+
+
+def test_a_session_names_its_nodes_and_runs_on_its_device(pair) -> None:
+    session = OnnxSession(pair[0], shape=(4, 1, 8, 8))
+    images = np.random.default_rng(2).standard_normal((4, 1, 8, 8))
+    assert session.input_shape == (4, 1, 8, 8)
+    session.bind(images)()
+    assert session.run(images[:3]).shape == (3, 10)  # in one portion of 4
+    found = session.nodes_by_provider()
+    assert found is None or "m" in found[CPU]
+    with pytest.raises(InputError, match=r"takes images of shape \(N, 1, 8, 8\)"):
+        session.bind(np.zeros((4, 3, 8, 8)))
+
+
+def test_shapes_that_the_graph_does_not_take(pair, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"takes images of shape \(4, 1, 8, 8\), not \(4, 1, 9, 9\)"):
+        OnnxSession(pair[0], shape=(4, 1, 9, 9))
+    unnamed = model()
+    unnamed.graph.input[0].type.tensor_type.shape.dim[0].ClearField("dim_param")
+    onnx.save(unnamed, str(tmp_path / "unnamed.onnx"))
+    with pytest.raises(InputError, match=r"\(None, 1, 8, 8\), not \(4, 1, 8, 8\)") as caught:
+        OnnxSession(tmp_path / "unnamed.onnx", shape=(4, 1, 8, 8))
+    assert "named batch" in caught.value.hint
+
+
+def test_the_runtime_is_refused_where_it_cannot_run(monkeypatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CPU])
+    with pytest.raises(InputError, match=f"no {TENSORRT_PROVIDER}, only {CPU}"):
+        find_runtime("onnxruntime-tensorrt")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [TENSORRT_PROVIDER, CPU])
+    monkeypatch.setattr("deploy.machine.runtime_choice.find_gpu", lambda: None)
+    with pytest.raises(InputError, match="there is none"):
+        find_runtime("onnxruntime-tensorrt")
+    monkeypatch.setattr("deploy.machine.runtime_choice.find_gpu", lambda: GPU("A100", "580", "8.0"))
+    assert find_runtime("onnxruntime-tensorrt") == (None, f"{TENSORRT_PROVIDER} on A100, compute capability 8.0")
