@@ -32,7 +32,7 @@ class EngineSettings:
     """What one sample measures. Its batch is replaced by the number of images."""
     batches: Tuple[int, ...] = ()
     """Images in one inference; each number gets its own engines. Empty for the batch of ``shapes`` or a fixed one."""
-    rebuilds: int = 2
+    rebuilds: int = 3
     """Builds of each engine."""
     plans: Optional[Path] = None
     """The folder for the plans; None to keep none."""

@@ -75,7 +75,7 @@ class Explanation:
     speedup: Optional[Ratio]
     """The measured speed-up of the sparse engine over the dense one."""
     noise: float
-    """The relative difference of two measurements of the same engine."""
+    """The relative difference of two measurements of arm A, or of its engines, which is larger."""
     batch: Optional[int]
     """Images in one timed inference."""
 
@@ -96,13 +96,14 @@ def verdict(explanation: Explanation) -> str:
     """Say what was gained, or why nothing was.
 
     A speed-up counts only if the engine has a sparse kernel, the interval excludes 1, and the difference exceeds the
-    noise.
+    noise. Of engines that were built once it is true of this build only.
     """
     speedup, noise = explanation.speedup, explanation.noise
     ruled_out = _ruled_out(explanation)
     if speedup is None:
         return f"no gain here, because {ruled_out}" if ruled_out else f"not measured; {_kernels(explanation)}"
-    ratio = f"{speedup.ratio:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"
+    of_build = ", of this build" if speedup.rebuilds == 1 else ""
+    ratio = f"{speedup.ratio:.2f}× ({speedup.low:.2f}–{speedup.high:.2f}{of_build})"
     at = "" if explanation.batch is None else f" at batch {explanation.batch}"
     if ruled_out:
         return f"no gain here, because {ruled_out} Measured without sparse kernels: {ratio}{at}."

@@ -32,7 +32,7 @@ def explain(
         sparse: The engine of arm C: sparse weights, sparse flag on.
         dense: The engine of arm B: the same weights, sparse flag off.
         speedup: The measured speed-up of the sparse engine over the dense model's (A to C).
-        noise: The relative difference of two measurements of the same engine; smaller gains do not count.
+        noise: The relative difference of equal engines; smaller gains do not count.
         batch: Images in one timed inference.
 
     Example:

@@ -6,9 +6,10 @@ May import ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference, LabelledImages, compare_accuracy
 from deploy.measure.engine_timer import EngineTimer
 from deploy.measure.gpu_monitor import GPUMonitor
-from deploy.measure.latency import LatencyReport, Ratio, measure_latency
+from deploy.measure.latency import LatencyReport, measure_latency
 from deploy.measure.layer_times import measure_layer_times
 from deploy.measure.output_errors import Outputs, compare_outputs, gives_logits
+from deploy.measure.speedup import Ratio
 from deploy.measure.timing import HostTimer, Regime
 
 __all__ = [

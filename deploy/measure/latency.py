@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["ArmLatency", "LatencyReport", "Ratio", "Rounds", "measure_latency"]
+__all__ = ["ArmLatency", "LatencyReport", "Rounds", "measure_latency"]
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
@@ -12,26 +11,13 @@ from typing import Any, Dict, List, Tuple
 import numpy as np
 import numpy.typing as npt
 
+from deploy.measure.speedup import Ratio, compare
 from deploy.measure.timing import Regime, Timer, settle
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 
-_BOOTSTRAP_RESAMPLES = 2000  # draws per interval
-
 Rounds = Tuple[Tuple[float, ...], ...]
 """Times in milliseconds, one tuple for each round."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A speed-up."""
-
-    ratio: float
-    """How many times as fast; 2 is twice as fast."""
-    low: float
-    """The lower end of its 95 % interval."""
-    high: float
-    """The upper end of its 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +25,7 @@ class ArmLatency:
     """All measured times of one version."""
 
     engines: Tuple[Rounds, ...]
-    """Times in milliseconds by engine, round and iteration."""
+    """Times in milliseconds by engine, round and iteration. The engines are rebuilds of one another."""
 
     @property
     def rounds_ms(self) -> Rounds:
@@ -103,26 +89,17 @@ class LatencyReport:
 
     @property
     def noise(self) -> float:
-        """The relative difference of the reference and its repeat. Smaller differences mean nothing."""
-        ratio = _ratio(self.arms[self.reference], self.repeat)
-        return max(ratio, 1 / ratio) - 1
+        """The larger of two relative differences: of the reference and its repeat, and of its engines.
+
+        Smaller differences between versions mean nothing.
+        """
+        reference = self.arms[self.reference]
+        ratio = compare(reference.medians, self.repeat.medians, self.seed).ratio
+        return max(ratio - 1, 1 / ratio - 1, reference.spread)
 
     def speedup(self, before: str, after: str) -> Ratio:
-        """Return how many times as fast ``after`` is as ``before``.
-
-        The ratio is the geometric mean over rounds and engines of the ratio of medians. The interval is a percentile
-        bootstrap over rounds and engines, since samples of one round depend on each other. Its levels make it as wide
-        as Student's for few rounds (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
-        Statistician 69, 2015, section 3.3).
-        """
-        generator = np.random.default_rng(self.seed)
-        first, second = (np.log(self.arms[name].medians) for name in (before, after))  # (engines, rounds) each
-        rounds = first.shape[1]
-        # Both versions take the same rounds in a draw, since a round's drift affects both: (draws, 1, rounds).
-        turns = generator.integers(rounds, size=(_BOOTSTRAP_RESAMPLES, 1, rounds))
-        draws = _resample(first, turns, generator) - _resample(second, turns, generator)
-        low, high = np.exp(np.percentile(draws, _percents(rounds)))
-        return Ratio(_ratio(self.arms[before], self.arms[after]), float(low), float(high))
+        """Return how many times as fast ``after`` is as ``before``. Engines with the same index are of one rebuild."""
+        return compare(self.arms[before].medians, self.arms[after].medians, self.seed)
 
     def to_json(self) -> dict[str, Any]:
         """Return ``{reference, arms: {name: ...}, repeat, noise, regime, unsettled}``."""
@@ -148,7 +125,7 @@ def measure_latency(
     """Time all versions in turns, A B C A' and then A' C B A, so a drifting clock favours none of them.
 
     Args:
-        timers: Timers by the version's name, one for each engine of the version. The first version is the reference
+        timers: Timers by the version's name, one for each rebuild of its engine. The first version is the reference
             and is measured twice, as A and A'.
         rounds: Number of turns, at least 2.
         iterations: Timed calls per engine and round.
@@ -157,7 +134,7 @@ def measure_latency(
         progress: Receives the stage ``latency``, once per round.
 
     Raises:
-        InputError: There are no timers, a count is too small, or the timers have different regimes.
+        InputError: There are no timers, a count is too small, or the timers differ in their regime or number.
 
     Example:
         >>> from deploy.measure import HostTimer
@@ -168,6 +145,9 @@ def measure_latency(
         >>> report.arms["dense"].samples
         12
     """
+    counts = {name: len(group) for name, group in timers.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"the models have different numbers of engines: {counts}", "Build each engine equally often.")
     if not timers or not all(timers.values()) or rounds < 2 or iterations < 1 or warmup < 0:
         raise InputError(
             f"cannot time {len(timers)} models in {rounds} rounds of {iterations} after {warmup}",
@@ -197,24 +177,3 @@ def _common_regime(timers: Mapping[str, Sequence[Timer]]) -> Regime:
         notes = " ".join(sorted({regime.note for regime in regimes if regime.note}))
         raise InputError(f"the models have different timing regimes. {notes}", "Use `cuda_graph=False`.")
     return regimes.pop()
-
-
-def _ratio(before: ArmLatency, after: ArmLatency) -> float:
-    return math.exp(np.log(before.medians).mean() - np.log(after.medians).mean())
-
-
-def _resample(
-    logs: npt.NDArray[np.float64], turns: npt.NDArray[np.int64], generator: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """Return one mean per draw, over engines drawn with replacement and over the given rounds."""
-    engines = generator.integers(len(logs), size=(len(turns), len(logs), 1))  # (draws, engines, 1)
-    means: npt.NDArray[np.float64] = logs[engines, turns].mean(axis=(1, 2))  # (draws, engines, rounds) -> (draws,)
-    return means
-
-
-def _percents(count: int) -> Tuple[float, float]:
-    """Return the percentiles of a normal bootstrap distribution that enclose Student's 95 % interval."""
-    from scipy.special import ndtr, stdtrit  # slow to import
-
-    tail = 100 * float(ndtr(stdtrit(count - 1, 0.025) * math.sqrt(count / (count - 1))))
-    return tail, 100 - tail

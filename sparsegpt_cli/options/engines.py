@@ -64,7 +64,9 @@ class BuildOptions:
 class EngineOptions:
     """How to build and time the engines of a benchmark."""
 
-    rebuilds: Annotated[int, typer.Option(min=1, help="Builds of each engine; the choice of tactics varies.")] = 2
+    rebuilds: Annotated[
+        int, typer.Option(min=1, help="Builds of each engine, which may choose other tactics; 1 measures one build.")
+    ] = 3
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Launch each inference as one CUDA graph.")
     ] = True

@@ -112,8 +112,13 @@ class Benchmark:
         return [(f" at batch {count(each.number('latency_batch'))}" if several else "", each) for each in timed]
 
     @property
+    def of_build(self) -> str:
+        """What an interval is limited to: one build, or nothing."""
+        return " of this build" if self.fields.child("speedup").child("A_to_C").number("rebuilds") == 1 else ""
+
+    @property
     def noise(self) -> float | None:
-        """The relative difference of the dense model from itself."""
+        """The relative difference of two measurements of the dense model, or of its rebuilds."""
         return self.fields.number("noise")
 
     @property

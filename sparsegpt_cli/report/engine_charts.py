@@ -59,7 +59,7 @@ def arms_chart(arms: Sequence[ArmTimes], gains: Sequence[Gain], noise: float | N
     Args:
         arms: At least one. The last is the sparse engine.
         gains: The speed-ups between them.
-        noise: The relative difference of the dense engine from itself; drawn as a band around 1.
+        noise: The relative difference of equal engines; drawn as a band around 1.
     """
     with chart_style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * max(len(arms), len(gains))))

@@ -85,6 +85,13 @@ def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> N
     assert page.tags["svg"] == 3 + 2
 
 
+def test_an_interval_of_one_build_says_so(tmp_path: Path, no_charts: None) -> None:
+    assert "of this build" not in plain(read_page(write_run(tmp_path / "two", engine_run())))
+    speedup = {"A_to_C": {"ratio": 1.1, "low": 1.09, "high": 1.11, "rebuilds": 1}}
+    text = plain(read_page(write_run(tmp_path / "one", engine_run(speedup=speedup))))
+    assert text.count("95 % interval of this build") == 2
+
+
 def test_a_benchmark_on_onnx_runtime_does_not_mention_engines(tmp_path: Path, no_charts: None) -> None:
     changes = {"runtime": "onnxruntime 1.22.0 CPU", "verdict": "No change.", "explanation": None, "speedup": {}}
     page = read_page(write_run(tmp_path, engine_run(**changes)))

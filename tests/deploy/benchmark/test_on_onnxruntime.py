@@ -118,6 +118,7 @@ def test_benchmark(models: tuple[Path, Path], digits: tuple) -> None:
     assert found["speedup"]["A_to_C"] is None
     assert found["speedup"]["B_to_C"] is None
     assert found["speedup"]["dense_to_sparse"]["low"] <= found["speedup"]["dense_to_sparse"]["high"]
+    assert found["speedup"]["dense_to_sparse"]["rebuilds"] is None  # nothing is built
     assert found["noise"] >= 0
     assert found["verdict"].startswith("Top-1 accuracy")
     assert "nothing about a GPU" in found["verdict"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,8 @@ MOSTLY_OTHER = Evidence(times={"large": 1.0, "wasted": 1.0, "small": 1.0, "pool"
             GAIN,
             "sparse is 1.12× (1.10–1.14) faster at batch 32; 2 of 3 eligible layers use sparse kernels",
         ),
+        (TRIO, USED, None, replace(GAIN, rebuilds=1), "sparse is 1.12× (1.10–1.14, of this build) faster at batch 32;"),
+        (TRIO, USED, None, replace(GAIN, rebuilds=3), "sparse is 1.12× (1.10–1.14) faster at batch 32;"),
         (
             TRIO,
             Evidence(),
@@ -215,7 +218,7 @@ def test_json_is_a_profile_too(tmp_path: Path) -> None:
     write_json(tmp_path / "explain.json", whole.to_json())
     content = json.loads((tmp_path / "explain.json").read_text())
     assert content["verdict"] == whole.verdict
-    assert content["speedup"] == {"ratio": 1.12, "low": 1.10, "high": 1.14}
+    assert content["speedup"] == {"ratio": 1.12, "low": 1.10, "high": 1.14, "rebuilds": None}
     assert content["builder"]["chosen"] == 2
     assert content["layers"][0]["reason"] == "CHANNELS_NOT_MULTIPLE"
     assert layers_without_gain(tmp_path / "explain.json") == ("conv1", "small", "wasted")

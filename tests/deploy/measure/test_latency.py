@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from onnxruntime import InferenceSession
 from scipy.special import log_softmax
-from scipy.stats import entropy
+from scipy.stats import entropy, sem
+from scipy.stats import t as student
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from deploy.measure import HostTimer, LatencyReport, Regime, compare_accuracy, measure_latency
@@ -161,15 +162,26 @@ def test_the_noise_is_how_much_the_repeated_reference_differs() -> None:
 
 
 def test_the_interval_knows_that_engines_differ() -> None:
-    """Three engines of an arm differ by 5 %: the interval reaches from the slowest to the fastest of them."""
-    a = ArmLatency((((10.0,) * 9,) * 20,))
+    """The rebuilds of an arm differ by 5 %: Student's interval over the rebuilds, as SciPy computes it."""
+    a = ArmLatency((((10.0,) * 9,) * 20,) * 3)
     rebuilt = ArmLatency(tuple(((time_ms,) * 9,) * 20 for time_ms in (10.0, 10.25, 10.5)))
     report = LatencyReport("a", {"a": a, "rebuilt": rebuilt}, a)
-    found = report.speedup("a", "rebuilt")
-    assert (found.low, found.high) == pytest.approx((10 / 10.5, 1.0))
-    assert found.ratio == pytest.approx(10 / np.exp(np.mean(np.log([10.0, 10.25, 10.5]))))
+    found, logs = report.speedup("a", "rebuilt"), np.log([1.0, 10 / 10.25, 10 / 10.5])
+    interval = student.interval(0.95, df=2, loc=logs.mean(), scale=sem(logs))
+    assert (found.low, found.high) == pytest.approx(np.exp(interval))
+    assert found.ratio == pytest.approx(np.exp(logs.mean()))
+    assert found.rebuilds == 3
     assert (a.spread, rebuilt.spread) == (0, pytest.approx(0.05))
-    assert rebuilt.samples == 3 * a.samples == 540
+    assert rebuilt.samples == 540
+    assert report.noise == 0
+    assert LatencyReport("rebuilt", {"rebuilt": rebuilt}, rebuilt).noise == pytest.approx(0.05)
+
+
+def test_rebuilds_are_pairs() -> None:
+    """Engines of one rebuild share a timing cache: what both have in common does not widen the interval."""
+    a, c = (ArmLatency(tuple(((mean * each,) * 9,) * 20 for each in (1.0, 1.2, 1.1))) for mean in (10.0, 8.0))
+    found = LatencyReport("a", {"a": a, "c": c}, a).speedup("a", "c")
+    assert (found.low, found.ratio, found.high) == pytest.approx((1.25, 1.25, 1.25))
 
 
 @settings(max_examples=20, deadline=None)
@@ -198,15 +210,15 @@ class Script:
 
 def test_measuring_interleaves_and_measures_the_reference_twice() -> None:
     calls: list[str] = []
-    timers = {"A": [Script("A", calls)], "B": [Script("B", calls)], "C": [Script("C", calls), Script("c", calls)]}
+    timers = {name: [Script(name, calls), Script(name.lower(), calls)] for name in "ABC"}
     report = measure_latency(timers, rounds=4, iterations=2, warmup=1)
-    turn = ["A"] * 3 + ["B"] * 3 + ["C"] * 3 + ["c"] * 3 + ["A"] * 3
-    back = ["A"] * 3 + ["C"] * 3 + ["c"] * 3 + ["B"] * 3 + ["A"] * 3
-    assert calls == ["A", "A", "B", "B", "C", "C", "c", "c"] + (turn + back) * 2
-    assert [len(taken) for taken in report.arms["A"].rounds_ms] == [2] * 4
-    assert [len(taken) for taken in report.arms["C"].rounds_ms] == [4] * 4
+    engines = {name: [name] * 3 + [name.lower()] * 3 for name in "ABC"}
+    turn, back = ([each for name in order for each in engines[name]] for order in ("ABCA", "ACBA"))
+    assert calls == [name for name in "AaBbCc" for _ in range(2)] + (turn + back) * 2
+    assert [len(taken) for taken in report.arms["A"].rounds_ms] == [4] * 4
+    assert [len(engine) for engine in report.arms["C"].engines] == [4, 4]
     found = report.to_json()
-    assert found["arms"]["B"]["samples"] == found["repeat"]["samples"] == 8
+    assert found["arms"]["B"]["samples"] == found["repeat"]["samples"] == 16
     assert found["regime"] == {
         "clock": "host",
         "transfers": True,
@@ -227,6 +239,11 @@ def test_the_warm_up_lasts_until_the_times_settle() -> None:
     assert len(calls) == 20
     drifting = Script("a", [], [float(2**i) for i in range(40)])
     assert measure_latency({"a": [drifting]}, rounds=2).unsettled == ("a",)
+
+
+def test_every_version_has_an_engine_of_every_rebuild() -> None:
+    with pytest.raises(InputError, match="different numbers of engines"):
+        measure_latency({"A": [Script("A", [])], "B": [Script("B", []), Script("b", [])]})
 
 
 def test_versions_with_different_regimes_are_not_compared() -> None:
