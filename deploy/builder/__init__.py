@@ -6,7 +6,7 @@ May import ``graph``, ``machine`` and below.
 from deploy.builder.build_log import SparsityLog, count_memory_skips, read_sparsity
 from deploy.builder.compiler import capturing_logger
 from deploy.builder.engine_build import BuildResult, build_engine, load_plan
-from deploy.builder.inspector import EngineLayer, inspect_engine, node_names
+from deploy.builder.inspector import EngineLayer, inspect_engine, node_names, read_engine_information
 from deploy.builder.settings import BuildSettings
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "inspect_engine",
     "load_plan",
     "node_names",
+    "read_engine_information",
     "read_sparsity",
 ]

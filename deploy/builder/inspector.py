@@ -8,13 +8,13 @@ Build the engine with ``ProfilingVerbosity.DETAILED``; otherwise the inspector g
 
 from __future__ import annotations
 
-__all__ = ["EngineLayer", "LayerTensor", "inspect_engine", "node_names", "read_layers"]
+__all__ = ["EngineLayer", "LayerTensor", "inspect_engine", "node_names", "read_engine_information", "read_layers"]
 
 import json
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from sparsegpt_core.errors import InputError
 
@@ -80,7 +80,30 @@ def inspect_engine(trt: ModuleType, engine: Any) -> Tuple[EngineLayer, ...]:
         >>> [layer.name for layer in inspect_engine(tensorrt, engine) if layer.sparse]  # doctest: +SKIP
         ['layer3.0.conv1 + relu']
     """
-    return read_layers(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+    return read_layers(_inspector_text(trt, engine))
+
+
+def read_engine_information(trt: ModuleType, engine: Any) -> Dict[str, Any]:
+    """Return the inspector's JSON of a deserialised engine. Layers of further profiles are left out.
+
+    Args:
+        trt: ``tensorrt`` or ``tensorrt_rtx``.
+        engine: An ``ICudaEngine`` of that module.
+
+    Raises:
+        InputError: The inspector's text cannot be read, or has names of layers only.
+
+    Example:
+        >>> sorted(read_engine_information(tensorrt, engine))  # doctest: +SKIP
+        ['Bindings', 'Layers']
+    """
+    content = _parse(_inspector_text(trt, engine))
+    if not all(isinstance(record, dict) for record in content["Layers"]):
+        raise InputError(
+            "the engine was built without detailed profiling verbosity", "Build it with `sparsegpt-trt build`."
+        )
+    layers = [record for record in content["Layers"] if not _FURTHER_PROFILE.search(str(record.get("Name", "")))]
+    return {**content, "Layers": layers}
 
 
 def read_layers(text: str) -> Tuple[EngineLayer, ...]:
@@ -89,14 +112,7 @@ def read_layers(text: str) -> Tuple[EngineLayer, ...]:
     Raises:
         InputError: The text is truncated or is not the inspector's.
     """
-    try:
-        content = json.loads(text, strict=False)  # names may contain TensorRT's separators 1E and 1F
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the engine inspector's JSON cannot be read: {error}", _HINT) from error
-    records = content.get("Layers") if isinstance(content, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, (str, dict)) for record in records):
-        raise InputError("the engine inspector's JSON has no list of layers", _HINT)
-    layers = (_layer({"Name": record} if isinstance(record, str) else record) for record in records)
+    layers = (_layer({"Name": record} if isinstance(record, str) else record) for record in _parse(text)["Layers"])
     return tuple(layer for layer in layers if not _FURTHER_PROFILE.search(layer.name))
 
 
@@ -110,6 +126,21 @@ def node_names(layer: str) -> Tuple[str, ...]:
     if layer.startswith("Reformatting CopyNode"):  # its name contains the layer that it copies for
         return ()
     return tuple(name for name in re.split(r" \+ | \|\| ", layer) if name)
+
+
+def _inspector_text(trt: ModuleType, engine: Any) -> str:
+    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def _parse(text: str) -> Dict[str, Any]:
+    try:
+        content = json.loads(text, strict=False)  # names may contain TensorRT's separators 1E and 1F
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the engine inspector's JSON cannot be read: {error}", _HINT) from error
+    records = content.get("Layers") if isinstance(content, dict) else None
+    if not isinstance(records, list) or not all(isinstance(record, (str, dict)) for record in records):
+        raise InputError("the engine inspector's JSON has no list of layers", _HINT)
+    return dict(content)
 
 
 def _layer(record: dict[str, Any]) -> EngineLayer:

@@ -6,6 +6,7 @@ May import ``measure``, ``sessions``, ``builder``, ``graph``, ``machine`` and be
 from deploy.explain.evidence import Evidence
 from deploy.explain.explanation import ExplainedLayer, Explanation
 from deploy.explain.from_plans import explain_plans
+from deploy.explain.layer_export import export_layers, exported_names
 from deploy.explain.layer_reasons import explain
 from deploy.explain.limits import ceiling, is_small
 from deploy.explain.plan_inspection import evidence_of_build
@@ -18,5 +19,7 @@ __all__ = [
     "evidence_of_build",
     "explain",
     "explain_plans",
+    "export_layers",
+    "exported_names",
     "is_small",
 ]

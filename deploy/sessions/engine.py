@@ -7,11 +7,11 @@ __all__ = ["Engine", "EngineTensor"]
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, SupportsInt, Tuple
+from typing import Any, Dict, Optional, SupportsInt, Tuple
 
 import numpy as np
 
-from deploy.builder import EngineLayer, capturing_logger, inspect_engine, load_plan
+from deploy.builder import EngineLayer, capturing_logger, inspect_engine, load_plan, read_engine_information
 from deploy.graph import InputShape, ShapeRange
 from deploy.machine import Backend, find_backend
 from sparsegpt_core.errors import InputError, ModelError
@@ -96,6 +96,10 @@ class Engine:
     def layers(self) -> Tuple[EngineLayer, ...]:
         """Return the layers as the engine inspector describes them."""
         return inspect_engine(self.backend.module, self._engine)
+
+    def information(self) -> Dict[str, Any]:
+        """Return the engine inspector's JSON, with the list ``Layers``."""
+        return read_engine_information(self.backend.module, self._engine)
 
     def create_context(self) -> Any:
         """Create an execution context with the memory that its layers need.

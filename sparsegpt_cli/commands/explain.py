@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
 from sparsegpt_cli.messages import with_flags
 from sparsegpt_cli.terminal import Console, advice_lines, explanation_table
@@ -23,16 +24,32 @@ def explain(
     times: Annotated[
         Path | None, typer.Option(help="The JSON file of benchmark --out, with the time of each layer.")
     ] = None,
+    export_layers: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the layers and their times, in files that NVIDIA's tools read; needs a GPU."),
+    ] = None,
 ) -> None:
     """Show which layers use sparse kernels, and why not.
 
     Shows for each layer whether it can use sparse kernels, whether the engine does, and the gain.
     """
-    from deploy.explain import explain_plans
+    from deploy.explain import explain_plans, exported_names
+    from deploy.explain import export_layers as export
 
+    plans = {arm: plan for arm, plan in (("B", plan_b), ("C", plan_c)) if plan}
+    if export_layers:
+        for name in (name for arm in plans for name in exported_names(arm)):
+            o.require_free(export_layers / name, model, plan_b, plan_c, times)
     explanation, unknown = explain_plans(model, plan_b, plan_c, times)
-    unknown = [with_flags(sentence) for sentence in unknown]
+    files, unmatched = export(plans, export_layers) if export_layers else ([], [])
+    unknown = [with_flags(sentence) for sentence in (*unknown, *unmatched)]
     console.result(
-        {**explanation.to_json(), "unknown": unknown},
-        [explanation_table(explanation), *advice_lines(explanation.layers), explanation.verdict, *unknown],
+        {**explanation.to_json(), "unknown": unknown, "files": [str(file) for file in files]},
+        [
+            explanation_table(explanation),
+            *advice_lines(explanation.layers),
+            explanation.verdict,
+            *unknown,
+            *(f"  {file}" for file in files),
+        ],
     )

@@ -336,7 +336,8 @@ def test_layers_are_timed_after_warming_up(gpu: FakeGPU, session: TensorRTSessio
 class FallsBack:
     """ONNX Runtime with a provider that it has but cannot start."""
 
-    def __init__(self, path: str, options: object, providers: list[str]) -> None:
+    def __init__(self, path: str, options: object, providers: list[tuple[str, dict]], enable_fallback: int) -> None:
+        assert not enable_fallback
         self.session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def get_providers(self) -> list[str]:

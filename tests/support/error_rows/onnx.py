@@ -64,6 +64,7 @@ ROWS = [
     Row("a record that is truncated", "triton-export cut.plan --out x", "cut.plan.json is not a JSON file: …."),
     Row("a record that lacks most", "triton-export short.plan --out x", "short.plan.json is not complete. Build the plan again."),
     Row("a name that leaves the folder", "triton-export good.onnx --out x --name ../up", "'../up' cannot be a model's name. Give --name letters, digits, and . _ - after the first."),
+    Row("no plan to export", "explain good.onnx --export-layers x", "there is no plan to export layers of. Give --plan-b, --plan-c or both."),
     Row("missing", "explain good.onnx --times missing.json", "cannot read missing.json: No such file or directory."),
     Row("a directory", "explain good.onnx --times folder.json", "cannot read folder.json: Is a directory."),
     Row("the disk fails", "explain good.onnx --times unreadable.json", "cannot read unreadable.json: Input/output error."),
