@@ -20,7 +20,7 @@ from export.writing.naming import INPUT, OUTPUT, name_nodes, name_values
 from export.writing.opset import to_opset_17
 from export.writing.saving import save_model
 from sparsegpt_core.errors import ModelError, first_line
-from sparsegpt_core.execution import device_of
+from sparsegpt_core.execution import device_of, full_precision
 from sparsegpt_core.network import eval_mode
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "export_model", "save_model"]
@@ -70,7 +70,7 @@ def export_model(
         raise ModelError(f"opset {opset} is too old", f"Use `opset={_MIN_OPSET}` or later.")
     examples = _examples(inputs, device_of(network))
     try:
-        with _quiet(), eval_mode(network), torch.no_grad():
+        with _quiet(), eval_mode(network), torch.no_grad(), full_precision(tf32=False):
             if dynamic_size:  # the tracer would accept a network that works at one size only
                 network(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
             _refuse_detector(network(*examples))

@@ -1,7 +1,38 @@
-"""A network that records the precision in which it runs."""
+"""The precision of float32 products: a network that records it, and its restoration after a test."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, backends, nn
+
+OPERATIONS: tuple[Any, ...] = (
+    *(backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn),
+    *(backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn),
+)
+"""The operations that have an ``fp32_precision``."""
+PLACES = (backends, backends.cudnn, *OPERATIONS)
+"""All places that have one, parents first."""
+
+
+@contextlib.contextmanager
+def restored_precision() -> Iterator[None]:
+    """Put every ``fp32_precision`` of the process back at the end."""
+    before = []
+    for each in PLACES:
+        before.append(each.fp32_precision)
+        each.fp32_precision = "none"
+    _set(before)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(precisions: list[str]) -> None:
+    for each, precision in zip(PLACES, precisions, strict=True):
+        each.fp32_precision = precision
 
 
 class PrecisionProbe(nn.Module):

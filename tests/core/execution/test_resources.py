@@ -4,30 +4,18 @@ from torch import backends, nn
 
 from sparsegpt_core import PruneSettings, prune_model
 from sparsegpt_core.execution import full_precision
-
-_OPERATIONS = (
-    *(backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn),
-    *(backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn),
-)
-_PLACES = (backends, backends.cudnn, *_OPERATIONS)
+from tests.support.precision import OPERATIONS, PLACES, restored_precision
 
 
 def precisions():
-    return [each.fp32_precision for each in _PLACES]
+    return [each.fp32_precision for each in PLACES]
 
 
 @pytest.fixture
 def restored():
     """Puts the precisions of the process back after the test."""
-    before = []
-    for each in _PLACES:
-        before.append(each.fp32_precision)
-        each.fp32_precision = "none"
-    for each, precision in zip(_PLACES, before, strict=True):
-        each.fp32_precision = precision
-    yield
-    for each, precision in zip(_PLACES, before, strict=True):
-        each.fp32_precision = precision
+    with restored_precision():
+        yield
 
 
 @pytest.mark.parametrize(("tf32", "precision"), [(False, "highest"), (True, "high")])
@@ -67,7 +55,7 @@ def test_fp32_precision_of_any_backend_is_replaced_and_restored(place, precision
     with full_precision(tf32):
         assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
         assert backends.cudnn.allow_tf32 is tf32
-        reduced = {each.fp32_precision for each in _OPERATIONS} - {"none", "ieee"}
+        reduced = {each.fp32_precision for each in OPERATIONS} - {"none", "ieee"}
         assert reduced == ({"tf32"} if tf32 else set())
     assert precisions() == before
 
@@ -100,12 +88,12 @@ def test_older_flags_are_restored_although_they_contradict_fp32_precision(matmul
     torch.set_float32_matmul_precision(matmul)
     backends.cudnn.allow_tf32 = cudnn
     own = precisions()
-    for each in _OPERATIONS:
+    for each in OPERATIONS:
         each.fp32_precision = "ieee"
     backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = "tf32"
     with full_precision(tf32):
         pass
-    for each, precision in zip(_PLACES, own, strict=True):
+    for each, precision in zip(PLACES, own, strict=True):
         each.fp32_precision = precision
     assert (torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32) == (matmul, cudnn)
     torch.set_float32_matmul_precision(before[0])

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import backends, nn
 
 from export.audit import audit_model, load_model, read_metadata
 from export.writing import export_model, save_model
@@ -20,6 +20,7 @@ from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.exports import METADATA, Echo, Undecided, prepared
 from tests.support.networks import Mixer
 from tests.support.paths import ROOT
+from tests.support.precision import restored_precision
 
 
 def layer_names(model: nn.Module) -> list[str]:
@@ -117,3 +118,12 @@ def test_a_place_that_cannot_be_written(mixer, tmp_path):
     with pytest.raises(InputError, match="directory"):
         save_model(mixer[2], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_sets_fp32_precision_can_export():
+    """torch.export reads the older flags, and PyTorch refuses to read those that contradict the newer ones."""
+    with restored_precision():
+        backends.cudnn.conv.fp32_precision = "ieee"
+        before = backends.cudnn.conv.fp32_precision, backends.cudnn.rnn.fp32_precision
+        export_model(nn.Sequential(nn.Conv2d(1, 2, 3)), (1, 8, 8))
+        assert (backends.cudnn.conv.fp32_precision, backends.cudnn.rnn.fp32_precision) == before
