@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,6 +68,7 @@ def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, conso
             console.say(stage.line)
             before, reads = stamps(out), record.reads(stage)
             outcome.stages[stage.name], code = _run_stage(stage, context, console)
+            _release_memory()
             if code:
                 outcome.failed = stage.name
                 break
@@ -108,3 +111,12 @@ def _run_stage(stage: Stage, context: typer.Context, console: Console) -> tuple[
         error.args = (f"{stage.name}: {error}",)
         raise
     return made[0].content, code
+
+
+def _release_memory() -> None:
+    """Free a stage's models, and PyTorch's cached GPU memory: TensorRT allocates its own for the next stage."""
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
+
+        torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """``run``: stages from a file, what flows between them, and what is done again."""
 
 import fcntl
+import gc
 import json
 import shlex
 import shutil
@@ -8,17 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
+from export.audit import audit_model
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.framework import load_config
 from sparsegpt_cli.run import STAGE_FILES, resolve
 from sparsegpt_cli.run.stages import OUTPUTS
 from sparsegpt_core.files import sha256
+from sparsegpt_core.pruning import prune_model
 from tests.support.paths import ROOT
 
 GROUP = typer.main.get_command(app)
@@ -224,6 +229,35 @@ def test_a_file_that_someone_changed_is_made_again(again, tmp_path, finished):
     assert "finetune again: finetuned.safetensors is not what it wrote" in outcome.err
     assert outcome.json["ran"] == ["finetune"]
     assert sha256(tmp_path / "out/finetuned.safetensors") == sha256(finished / "out/finetuned.safetensors")
+
+
+def test_memory_of_the_gpu_is_free_before_the_next_stage(again, monkeypatch):
+    """PyTorch keeps freed blocks, and a model in a cycle of references keeps its own. Engines need both."""
+    models, events = [], []
+
+    def kept_in_a_cycle(model, *arguments, **settings):
+        model.itself = [model]
+        models.append(weakref.ref(model))
+        return prune_model(model, *arguments, **settings)
+
+    def audited(*arguments, **settings):
+        events.append("verify")
+        return audit_model(*arguments, **settings)
+
+    def emptied():
+        events.append("model lives" if any(model() is not None for model in models) else "released")
+
+    monkeypatch.setattr("sparsegpt_cli.jobs.pruning.prune_model", kept_in_a_cycle)
+    monkeypatch.setattr("export.audit.audit_model", audited)
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied)
+    gc.disable()
+    try:
+        outcome = again(old="samples: 64", new="samples: 65")
+    finally:
+        gc.enable()
+    assert outcome.json["ran"] == ["prune", "finetune", "export", "verify"]
+    assert models
+    assert events == [*["released"] * 3, "verify", "released"]
 
 
 def test_another_version_does_everything_again(again, tmp_path, monkeypatch):
