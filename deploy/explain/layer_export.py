@@ -62,7 +62,8 @@ def export_layers(plans: Mapping[str, Path], folder: Path) -> Tuple[List[Path], 
         raise InputError("there is no plan to export layers of", "Give `plan_b`, `plan_c` or both.")
     if find_gpu() is None:
         raise InputError(
-            "an engine's layers can be read only on its GPU, and there is no GPU here", "Run it where `benchmark` ran."
+            "an engine's layers can be read only on its GPU, and there is no GPU here",
+            "Run it on the machine of the benchmark.",
         )
     contents: Dict[Path, Any] = {}
     unmatched = []
