@@ -15,7 +15,7 @@ import typer
 
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.framework import ClickException, Session
-from sparsegpt_cli.terminal import logged_warnings, report_error
+from sparsegpt_cli.terminal import logged_warnings, report_error, robust_streams
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
 from sparsegpt_core.progress import WARNINGS
@@ -45,12 +45,16 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command.
+    """Run a command. A reader that closes the pipe early, such as `head`, changes nothing.
 
     Returns:
         The exit status: 0: done; 1: a check failed or an input is wrong; 2: usage; 130: interrupted.
     """
-    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with robust_streams():
+        return _run((sys.argv[1:] if arguments is None else arguments) or ["--help"])
+
+
+def _run(arguments: list[str]) -> int:
     session = Session(as_json="--json" in arguments)
     try:
         _check_packages()

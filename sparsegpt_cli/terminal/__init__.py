@@ -4,6 +4,7 @@ May import ``figures``, ``messages`` and the packages below.
 """
 
 from sparsegpt_cli.terminal.console import Console, logged_warnings, report_error
+from sparsegpt_cli.terminal.streams import robust_streams
 from sparsegpt_cli.terminal.sweep_summary import summary_table
 from sparsegpt_cli.terminal.tables import (
     accuracy_table,
@@ -33,6 +34,7 @@ __all__ = [
     "outputs_table",
     "prediction_table",
     "report_error",
+    "robust_streams",
     "summary_table",
     "table",
 ]

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from sparsegpt_cli.messages import with_flags
+from sparsegpt_cli.terminal.streams import StreamConsole, write_out
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.progress import Progress as ProgressHook
 from sparsegpt_core.progress import silent
@@ -61,7 +61,7 @@ class Console:
         if self._is_mute:
             return
         if self.as_json:
-            sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
+            write_out(json.dumps(content, indent=2, allow_nan=False) + "\n")
             return
         for line in lines:
             self._out.print(line if isinstance(line, Table) else Text(line), soft_wrap=not isinstance(line, Table))
@@ -79,10 +79,10 @@ class Console:
             yield _Lines(self)
 
 
-def _rich(stream: Any) -> RichConsole:
-    console = RichConsole(file=stream)
+def _rich(stream: Any) -> StreamConsole:
+    console = StreamConsole(file=stream)
     # Without a terminal the width is not known; Rich would squeeze tables into 80 columns.
-    return console if console.is_terminal else RichConsole(file=stream, width=140)
+    return console if console.is_terminal else StreamConsole(file=stream, width=140)
 
 
 @contextlib.contextmanager
@@ -159,7 +159,7 @@ def report_error(error: SparseGPTError, as_json: bool) -> None:
     """Show an error and its hint in one line on standard error; with ``as_json`` also as JSON on standard output."""
     message, hint = with_flags(str(error)), with_flags(error.hint)
     if as_json:
-        sys.stdout.write(json.dumps({"error": message, "hint": hint}) + "\n")
+        write_out(json.dumps({"error": message, "hint": hint}) + "\n")
     console = _rich(sys.stderr)
     line = f"[bold red]error:[/] {escape(message.rstrip('.'))}. {escape(hint)}".rstrip()
     console.print(line, highlight=False, soft_wrap=True)
