@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.options import OutFolder
 from sparsegpt_cli.terminal import Console, interval, table
 
 __all__ = ["demo"]
@@ -16,7 +17,7 @@ __all__ = ["demo"]
 @command
 def demo(
     console: Console,
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),
+    out: OutFolder = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
 ) -> None:
     """Run the whole workflow on handwritten digits.

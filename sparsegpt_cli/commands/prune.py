@@ -22,7 +22,7 @@ __all__ = ["prune", "prune_export"]
 def prune_export(
     console: Console,
     *,
-    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    out: o.OutFolder,
     of: o.JobOptions,
     pruning: o.PruneOptions,
     export: o.ExportOptions,

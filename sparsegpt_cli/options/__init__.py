@@ -7,7 +7,7 @@ from sparsegpt_cli.options.data import DataOptions, ExportDataOptions
 from sparsegpt_cli.options.engines import BuildOptions, EngineOptions
 from sparsegpt_cli.options.export import ExportOptions
 from sparsegpt_cli.options.job import JobOptions
-from sparsegpt_cli.options.paths import require_free, require_suffix
+from sparsegpt_cli.options.paths import OutFolder, require_free, require_suffix
 from sparsegpt_cli.options.pruning import PruneOptions
 from sparsegpt_cli.options.shared import (
     TF32,
@@ -40,6 +40,7 @@ __all__ = [
     "MemoryLimit",
     "Model",
     "NumClasses",
+    "OutFolder",
     "Pattern",
     "PruneOptions",
     "Samples",

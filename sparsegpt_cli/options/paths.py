@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sparsegpt_core.errors import InputError
 
-__all__ = ["require_free", "require_suffix"]
+__all__ = ["OutFolder", "require_free", "require_suffix"]
 
 Input = Path | str | None
+
+
+def _folder(text: str | Path) -> Path:
+    """Return a path with a name: unfinished work is kept next to the folder, under its name."""
+    if not str(text).strip():
+        raise typer.BadParameter("the path is empty")
+    path = Path(text)
+    named = path if path.name not in ("", "..") else path.resolve()
+    if not named.name:
+        raise typer.BadParameter(f"{named} is the root of the file system")
+    return named
+
+
+OutFolder = Annotated[Path, typer.Option(parser=_folder, metavar="<path>", help="The folder to write to.")]
+"""The ``--out`` of commands that write a folder."""
 
 
 def require_suffix(path: Path, suffix: str, *inputs: Input) -> None:
@@ -29,7 +47,8 @@ def require_suffix(path: Path, suffix: str, *inputs: Input) -> None:
         sparsegpt_core.errors.InputError: model.pt does not end in .onnx
     """
     if path.suffix != suffix:
-        raise InputError(f"{path} does not end in {suffix}", f"For example {path.with_suffix(suffix)}.")
+        example = path.with_suffix(suffix) if path.name else f"out{suffix}"
+        raise InputError(f"{path} does not end in {suffix}", f"For example {example}.")
     require_free(path, *inputs)
 
 

@@ -60,7 +60,7 @@ def write_out(text: str) -> None:
     """Write to standard output; a closed pipe discards it.
 
     Example:
-        >>> write_out("done\\n")
+        >>> write_out("done")
         done
     """
     try:

@@ -1,4 +1,6 @@
-"""No command overwrites one of its inputs."""
+"""Where commands write: never over their inputs, and into the current folder under every name of it."""
+
+import json
 
 import pytest
 
@@ -47,3 +49,23 @@ def test_an_input_is_found_through_a_link(cli, digits_checkpoint, tmp_path):
     outcome = cli("train", "--model", "simple_cnn", "--epochs", 1, "--weights", digits_checkpoint, "--out", link)
     assert "link.safetensors would be overwritten" in outcome.err
     assert digits_checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [".", "./", "..", "folder/.."])
+def test_the_current_folder_and_its_parent_are_output_folders(cli, digits_checkpoint, tmp_path, monkeypatch, name):
+    inner = tmp_path / "outer" / "inner"
+    (inner / "folder").mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    options = ["--samples", 32, "--quality", "fast", "--no-baseline", "--json", "--quiet"]
+    outcome = cli("prune-export", "--weights", digits_checkpoint, "--data", "digits", *options, "--out", name)
+    assert outcome.code == 0, outcome.err
+    folder = (inner / name).resolve()
+    assert {"dense.onnx", "sparse.onnx", "report.html"} <= {path.name for path in folder.iterdir()}
+    assert json.loads(outcome.out)["out"] == str(folder)
+    assert list(tmp_path.rglob("*.unfinished")) == []
+
+
+def test_an_empty_output_path_is_an_error_of_usage(cli):
+    outcome = cli("prune-export", "--model", "simple_cnn", "--out", "")
+    assert outcome.code == 2
+    assert outcome.err == "error: Invalid value for '--out': the path is empty. See --help.\n"

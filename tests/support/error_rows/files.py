@@ -35,6 +35,8 @@ PLAIN = [
     Row("a file for a folder", "triton-export good.onnx --out good.safetensors", "cannot write good.safetensors/good: File exists. Give a folder you may write to, with space left."),
     Row("a link to itself", "prune-export --weights good.safetensors --out loop.npz", "loop.npz is not a folder. Give --out a folder, or a name that is free."),
     Row("a folder that cannot be", f"{PREDICT} /proc/none/x.json", "cannot write /proc/none/x.json: No such file or directory. Give a folder you may write to, with space left."),
+    Row("the current folder for a file", f"{PRUNE} .", ". does not end in .safetensors. For example out.safetensors."),
+    Row("the root folder", "prune-export --weights good.safetensors --out /", "Invalid value for '--out': / is the root of the file system. See --help.", code=2),
     Row("another ending", f"{PRUNE} x.pt", "x.pt does not end in .safetensors. For example x.safetensors."),
     Row("the file that is read", f"{PRUNE} good.safetensors", "good.safetensors would be overwritten. Give another output path: inputs are never overwritten."),
 ]
