@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional, Union
 
+import onnx
 import onnxruntime
 
 from sparsegpt_core.errors import InputError, ModelError, first_line
@@ -16,6 +17,7 @@ _GPU_HINT = (
     "Check the GPU with nvidia-smi. Install the CUDA, cuDNN and TensorRT that this onnxruntime-gpu needs, "
     "and put their libraries on LD_LIBRARY_PATH."
 )
+_CRASHES_ON_FP16 = "NchwcTransformer"  # ends the process on LayerNormalization before attention (decision 0030)
 _FATAL = 4  # ONNX Runtime's log level that leaves errors out: they are raised
 
 
@@ -32,6 +34,7 @@ def open_session(
     """Open a model in ONNX Runtime.
 
     ONNX Runtime itself would print to standard output and use the CPU where a provider fails. Here that is an error.
+    One of its optimizers would end the process on some FP16 graphs. It is off for all of them.
 
     Args:
         model: The path of a file, or a serialised model.
@@ -62,7 +65,11 @@ def open_session(
         onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
     try:
         session = onnxruntime.InferenceSession(
-            model, options, providers=[(provider, dict(provider_options or {}))], enable_fallback=0
+            model,
+            options,
+            providers=[(provider, dict(provider_options or {}))],
+            enable_fallback=0,
+            disabled_optimizers=[_CRASHES_ON_FP16] if _uses_fp16(model) else None,
         )
     except Exception as error:  # ONNX Runtime's error classes share no public base
         if provider == CPU:
@@ -72,3 +79,30 @@ def open_session(
     if provider not in session.get_providers():
         raise InputError(f"{provider} does not start, so ONNX Runtime would run {name} on the CPU", _GPU_HINT)
     return session
+
+
+def _uses_fp16(model: Union[str, bytes]) -> bool:
+    """Return whether a value of the graph is FP16. False for what is not ONNX: ONNX Runtime says why."""
+    try:
+        proto = (
+            onnx.load_model_from_string(model)
+            if isinstance(model, bytes)
+            else onnx.load(model, format="protobuf", load_external_data=False)
+        )
+    except Exception:  # the session reports the same fault in its own words
+        return False
+    inputs = (value.type.tensor_type.elem_type for value in proto.graph.input)
+    return onnx.TensorProto.FLOAT16 in {*inputs, *_types(proto.graph.node, proto.graph.initializer)}
+
+
+def _types(nodes: Iterable[onnx.NodeProto], tensors: Iterable[onnx.TensorProto]) -> Iterable[int]:
+    """Yield the element types of initializers, of constants and of casts, also in the bodies of If and Loop."""
+    yield from (tensor.data_type for tensor in tensors)
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t.data_type
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _types(attribute.g.node, attribute.g.initializer)
+            elif node.op_type == "Cast" and attribute.name == "to":
+                yield attribute.i

@@ -1,0 +1,35 @@
+"""A network with attention, whose FP16 file once ended the process in ONNX Runtime."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.support.networks import AttentionNet
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The options for a network with random weights and 16 labelled images."""
+    torch.manual_seed(0)
+    save_file(AttentionNet().state_dict(), tmp_path / "attention.safetensors")
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (16, 3, 32, 32), dtype=np.uint8), np.arange(16) % 4
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    return ["--model", "tests.support.networks:AttentionNet", "--weights", tmp_path / "attention.safetensors"]
+
+
+def test_export_to_fp16(model, program, tmp_path):
+    out = tmp_path / "out" / "attention.onnx"
+    out.parent.mkdir()
+    outcome = program("export", *model, "--image", "3x32x32", "--precision", "fp16", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_prune_export(model, program, tmp_path):
+    out = tmp_path / "out"
+    outcome = program("prune-export", *model, "--data", f"npz:{tmp_path / 'images.npz'}", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert {"dense.fp16.onnx", "sparse.fp16.onnx", "report.html"} <= {path.name for path in out.iterdir()}
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".unfinished")]
