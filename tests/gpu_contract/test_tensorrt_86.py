@@ -1,0 +1,89 @@
+"""The real TensorRT 8.6.0 up to the point where it needs the driver: standard output is one JSON object.
+
+TensorRT does not accept the stand-in driver either, which has NVIDIA's public interfaces only. With it PyCUDA finds a
+GPU, so that a benchmark reaches its first build.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support.engines import conv_net
+from tests.support.paths import ROOT
+from tests.support.standin import BINDINGS, compile_library, environment
+
+pytestmark = pytest.mark.skipif(not BINDINGS.is_dir(), reason="`make gpu-contract` installs TensorRT 8.6.0")
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory) -> Path:
+    """An empty plugin library, in place of the one that needs cuBLAS and cuDNN. CNNs use no plugins."""
+    return compile_library(
+        tmp_path_factory.mktemp("plugin") / "libnvinfer_plugin.so.8", empty=["initLibNvInferPlugins"]
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, dtype in (("single", np.float32), ("half", np.float16)):
+        onnx.save(conv_net(dtype), str(tmp_path / f"{name}.onnx"))
+    rng = np.random.default_rng(0)
+    for name in ("train", "test"):
+        np.savez(tmp_path / f"{name}.npz", images=rng.integers(0, 256, (8, 3, 8, 8), dtype=np.uint8))
+    return tmp_path
+
+
+def run(folder: Path, libraries: list[Path], *arguments: str) -> subprocess.CompletedProcess[str]:
+    variables = {"LD_PRELOAD": ":".join(map(str, libraries)), "PYTHONPATH": str(ROOT), "PATH": "/nowhere"}
+    command = [sys.executable, "-m", "sparsegpt_cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(**variables), capture_output=True, text=True)
+
+
+BUILD = ("build", "half.onnx", "--out", "m.plan", "--json")
+BENCHMARK = (
+    "benchmark",
+    "single.onnx",
+    "half.onnx",
+    "--data",
+    "npz:train.npz",
+    "--eval-data",
+    "npz:test.npz",
+    "--json",
+)
+
+
+@pytest.mark.parametrize("arguments", [BUILD, (*BUILD, "--timing-cache", "m.cache"), (*BUILD, "--shapes", "1/2/4")])
+def test_build(plugin, folder, arguments) -> None:
+    check(run(folder, [plugin], *arguments))
+    assert sorted(path.name for path in folder.iterdir()) == ["half.onnx", "single.onnx", "test.npz", "train.npz"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(*BENCHMARK, "--runtime", "tensorrt"), BENCHMARK, ("predict", "half.onnx", "--measure", "--json"), BUILD],
+)
+def test_commands_that_look_for_a_gpu(plugin, loaded_driver, folder, arguments) -> None:
+    check(run(folder, [plugin, loaded_driver.path], *arguments))
+
+
+def check(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 1, done.stderr
+    said = json.loads(done.stdout)  # one object, and nothing else
+    assert set(said) == {"error", "hint"}
+    assert said["error"].startswith("tensorrt cannot build ")
+    *progress, last = done.stderr.splitlines()
+    assert last.startswith(f"error: {said['error']}")
+    assert not [line for line in progress if line.startswith("[")]  # TensorRT's and Polygraphy's own lines
+
+
+def test_doctor(plugin, folder) -> None:
+    checks = {check["name"]: check for check in json.loads(run(folder, [plugin], "doctor", "--json").stdout)["checks"]}
+    assert checks["tensorrt"]["detail"] == "8.6.0"
+    assert not checks["GPU"]["ok"]
