@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Compiled", "compile_engine", "precision_flags", "share_profiles"]
 
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any, Dict, Optional, Tuple
 
+from deploy.builder.progress_monitor import PERCENT, build_monitor
 from deploy.builder.settings import BuildSettings
 from deploy.builder.timing_cache import load_timing_cache, save_timing_cache
 from deploy.graph import Graph, ShapeRange
-from deploy.machine import Backend, require
+from deploy.machine import Backend, require, run_interruptibly
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.progress import Progress, silent
 
@@ -32,6 +34,8 @@ class Compiled:
     """Log lines about sparsity."""
     warnings: list[str]
     """Log lines with warnings."""
+    precisions: Dict[str, Optional[bool]]
+    """Whether the flags ``tf32``, ``fp16`` and ``int8`` are set; None where the graph's types decide."""
     seconds: float
     """Time to parse and build."""
 
@@ -46,7 +50,6 @@ def _silenced() -> Iterator[None]:
         yield
 
 
-@_silenced()
 def compile_engine(
     backend: Backend,
     path: Path,
@@ -65,48 +68,74 @@ def compile_engine(
         profile: The min, opt and max shape of each input.
         settings: Settings of the build.
         compute_capability: The GPU that TensorRT-RTX builds for, such as ``8.6``; None for TensorRT.
-        progress: Receives the stages ``parse`` and ``build``.
+        progress: Receives the stages ``parse`` and ``build``; ``build`` counts percent.
 
     Raises:
         InputError: This backend does not know a setting, or the timing cache does not match its sidecar.
         ModelError: The graph cannot be parsed or built; the message quotes the builder.
+        KeyboardInterrupt: The user pressed Ctrl-C. Builders before TensorRT 10 continue until the process ends.
     """
-    polygraphy = require("polygraphy.backend.trt")
     logger = capturing_logger(backend.module)
     logger.lines.clear()
-    util: Any = require("polygraphy.backend.trt.util")
-    util.TRT_LOGGER = logger  # Polygraphy passes it to the builder and the parser
-    typed = hasattr(backend.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-    parse = polygraphy.NetworkFromOnnxPath(str(path), strongly_typed=typed)
     keep = None if backend.is_rtx else settings.timing_cache
     measured = load_timing_cache(keep) if keep else None
-    create_config = _config(backend, graph, profile, settings, compute_capability)
+    stopped = threading.Event()
+
+    @_silenced()
+    def build() -> Tuple[bytes, bytes, Dict[str, Optional[bool]]]:
+        polygraphy = require("polygraphy.backend.trt")
+        util: Any = require("polygraphy.backend.trt.util")
+        util.TRT_LOGGER = logger  # Polygraphy passes it to the builder and the parser
+        typed = hasattr(backend.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        parse = polygraphy.NetworkFromOnnxPath(str(path), strongly_typed=typed)
+        create_config = _config(backend, graph, profile, settings, compute_capability)
+        progress("parse", 0, 1)
+        network = _call(parse, backend, path, logger)
+        progress("parse", 1, 1)
+        progress("build", 0, PERCENT)
+        config = _call(lambda: create_config(*network[:2]), backend, path, logger)
+        if measured is not None:
+            # Polygraphy set an empty cache, which stays if this one is of another GPU or version.
+            config.set_timing_cache(config.create_timing_cache(measured), ignore_mismatch=False)
+        monitor = build_monitor(backend.module, progress, stopped)
+        if monitor is not None:
+            config.progress_monitor = monitor
+        plan = bytes(_call(polygraphy.EngineBytesFromNetwork(network, config), backend, path, logger))
+        progress("build", PERCENT, PERCENT)
+        cache = bytes(config.get_timing_cache().serialize()) if keep else b""
+        return plan, cache, _precisions(backend.module, config)
+
     start = time.perf_counter()
-    progress("parse", 0, 1)
-    network = _call(parse, backend, path, logger)
-    progress("parse", 1, 1)
-    progress("build", 0, 1)
-    config = _call(lambda: create_config(*network[:2]), backend, path, logger)
-    if measured is not None:
-        # Polygraphy set an empty cache, which stays if this one is of another GPU or version.
-        config.set_timing_cache(config.create_timing_cache(measured), ignore_mismatch=False)
-    plan = bytes(_call(polygraphy.EngineBytesFromNetwork(network, config), backend, path, logger))
+    plan, cache, precisions = run_interruptibly(build, stopped.set)
+    seconds = time.perf_counter() - start
     if keep:
-        save_timing_cache(keep, bytes(config.get_timing_cache().serialize()), backend.name, backend.version)
-    progress("build", 1, 1)
+        save_timing_cache(keep, cache, backend.name, backend.version)
     return Compiled(
         plan=plan,
         sparsity=[text for _, text in logger.lines if "(Sparsity)" in text],
         warnings=[text for level, text in logger.lines if level == "WARNING"],
-        seconds=time.perf_counter() - start,
+        precisions=precisions,
+        seconds=seconds,
     )
 
 
-def precision_flags(trt: ModuleType, graph: Graph) -> dict[str, bool]:
-    """Return the precisions to enable in a weakly typed builder such as 8.x; others read them from the graph."""
+def precision_flags(trt: ModuleType, graph: Graph) -> Dict[str, bool]:
+    """Return the precisions to enable, by Polygraphy's names.
+
+    FP32 layers may use TF32, as TensorRT's own default is. Strongly typed builders read all other precisions from the
+    graph. Weakly typed ones such as 8.x need flags, and run the layers of a Q/DQ graph that are not quantised in FP16.
+    """
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16"):
-        return {}
-    return {"fp16": graph.fp16, "int8": graph.quantized}
+        return {"tf32": True}
+    return {"tf32": True, "fp16": graph.fp16 or graph.quantized, "int8": graph.quantized}
+
+
+def _precisions(trt: ModuleType, config: Any) -> Dict[str, Optional[bool]]:
+    weakly_typed = not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    return {
+        name: config.get_flag(getattr(trt.BuilderFlag, name.upper())) if name == "tf32" or weakly_typed else None
+        for name in ("tf32", "fp16", "int8")
+    }
 
 
 def share_profiles(trt: ModuleType, create: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -134,8 +163,14 @@ def _call(stage: Callable[[], Any], backend: Backend, path: Path, logger: Any) -
     try:
         return stage()
     except Exception as error:  # Polygraphy, pybind and the file system share no base class
-        reason = next((text for level, text in logger.lines if level.endswith("ERROR")), str(error))
-        raise ModelError(f"{backend.name} cannot build {path}: {reason}", _hint(backend)) from error
+        raise ModelError(f"{backend.name} cannot build {path}: {_reason(logger, error)}", _hint(backend)) from error
+
+
+def _reason(logger: Any, error: Exception) -> str:
+    """Return the builder's first error; else its last warning about CUDA, which is all that 8.x says of a driver."""
+    errors = [text for level, text in logger.lines if level.endswith("ERROR")]
+    warned = [text for level, text in logger.lines if level == "WARNING" and "CUDA" in text]
+    return str((errors[:1] or warned[-1:] or [error])[0])
 
 
 def _config(

@@ -59,7 +59,7 @@ class BuildResult:
     onnx: Mapping[str, str]
     """``path`` and ``sha256`` of the ONNX file."""
     settings: Mapping[str, Any]
-    """The build settings."""
+    """The build settings, and the precisions ``tf32``, ``fp16`` and ``int8`` that the builder was allowed."""
     environment: Mapping[str, Any]
     """The machine, as ``describe_environment`` returns it."""
     build_log: Mapping[str, list[str]]
@@ -123,7 +123,12 @@ def build_engine(
         inputs=inputs,
         outputs=outputs,
         onnx={"path": str(file.path), "sha256": file.sha256},
-        settings={**asdict(settings), "timing_cache": _text(settings.timing_cache), "shapes": profile},
+        settings={
+            **asdict(settings),
+            "timing_cache": _text(settings.timing_cache),
+            "shapes": profile,
+            **compiled.precisions,
+        },
         environment=describe_environment(),
         build_log={"sparsity": compiled.sparsity, "warnings": compiled.warnings},
     )

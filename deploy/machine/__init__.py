@@ -7,6 +7,7 @@ from deploy.machine.backends import BACKENDS, Backend, find_backend, known_compu
 from deploy.machine.cuda import Buffer, connect, gpu_errors, pci_bus_id
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.environment import describe_environment, find_gpu
+from deploy.machine.interrupts import defer_interrupts, run_interruptibly
 from deploy.machine.libraries import INSTALL, require
 from deploy.machine.runtime_choice import TENSORRT_PROVIDER, find_runtime
 
@@ -19,6 +20,7 @@ __all__ = [
     "Check",
     "check_machine",
     "connect",
+    "defer_interrupts",
     "describe_environment",
     "find_backend",
     "find_gpu",
@@ -27,4 +29,5 @@ __all__ = [
     "known_compute_capabilities",
     "pci_bus_id",
     "require",
+    "run_interruptibly",
 ]

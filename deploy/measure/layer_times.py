@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 
 import numpy.typing as npt
 
-from deploy.machine import connect, gpu_errors
+from deploy.machine import connect, defer_interrupts, gpu_errors
 from deploy.sessions import TensorRTSession
 
 
@@ -50,8 +50,9 @@ def measure_layer_times(
                 if done == 0:
                     stream.attach(_recorder(session.backend.module, run))
                 run.clear()
-                stream.execute()
-                stream.synchronize()
+                with defer_interrupts():  # TensorRT drops what the profiler raises
+                    stream.execute()
+                    stream.synchronize()
                 for name, milliseconds in run.items():
                     taken.setdefault(name, []).append(milliseconds)
     finally:

@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy.builder import EngineLayer, capturing_logger, inspect_engine, load_plan, read_engine_information
 from deploy.graph import InputShape, ShapeRange
-from deploy.machine import Backend, find_backend
+from deploy.machine import Backend, defer_interrupts, find_backend
 from sparsegpt_core.errors import InputError, ModelError
 
 # By name, since trt.nptype fails in old versions on new NumPy.
@@ -77,7 +77,8 @@ class Engine:
         settings = record.get("settings")
         if isinstance(settings, dict) and settings.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True  # such plans contain their own runtime
-        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+        with defer_interrupts():  # TensorRT drops what the logger raises
+            self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ModelError(
                 f"{backend.name} {backend.version} cannot load {plan_path}: {self.reason()}",
@@ -104,10 +105,14 @@ class Engine:
     def create_context(self) -> Any:
         """Create an execution context with the memory that its layers need.
 
+        TensorRT-RTX compiles the kernels of each input shape before their first run, so that no CUDA graph and no
+        timing contains its slower fallback kernels.
+
         Raises:
             InputError: TensorRT cannot create it.
         """
-        context = self._engine.create_execution_context()
+        with defer_interrupts():
+            context = self._new_context()
         if context is None:
             raise InputError(
                 f"TensorRT cannot create an execution context for {self.name}: {self.reason()}",
@@ -123,6 +128,14 @@ class Engine:
         """Return TensorRT's last error."""
         errors = [text for level, text in self._logger.lines if level.endswith("ERROR")]
         return str(errors[-1]) if errors else "TensorRT does not say why"
+
+    def _new_context(self) -> Any:
+        strategies = getattr(self.backend.module, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategies is None:  # TensorRT
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return self._engine.create_execution_context(runtime_config=config)
 
     def _tensor(self, name: str) -> EngineTensor:
         kind = self._engine.get_tensor_dtype(name).name

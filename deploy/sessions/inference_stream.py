@@ -134,6 +134,9 @@ class InferenceStream:
         with gpu_errors(self._cuda, f"preparing a CUDA graph of {self._engine.name}"):
             work()  # the first run after a change of shape cannot be captured
             self.cuda_stream.synchronize()
+            ask = getattr(self._context, "is_stream_capturable", None)  # only TensorRT-RTX has it
+            if ask is not None and not ask(self.cuda_stream.handle):
+                raise InputError(f"TensorRT-RTX cannot capture {self._engine.name}", "Use `cuda_graph=False`.")
             return CudaGraph(self.cuda_stream.handle, work)
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ class Builder:
             raise ModelError(f"tensorrt cannot build {path}: out of luck")
         self.gpu.plan["batches"] = tuple(shape[0] for shape in profile["image"])
         arm = "C" if settings.sparse else "B" if path.name.startswith("sparse") else "A"
-        return Compiled(f"plan {arm}".encode(), CHOSE if settings.sparse else [], [], 0.5)
+        return Compiled(f"plan {arm}".encode(), CHOSE if settings.sparse else [], [], {"tf32": True}, 0.5)
 
 
 def classifier(path: Path, weight: np.ndarray, batch: int | str = "N", dtype=np.float16) -> Path:

@@ -60,7 +60,16 @@ def test_half_precision_build(half: Path) -> None:
     assert record["onnx"]["sha256"] == hashlib.sha256(half.read_bytes()).hexdigest()
     assert record["settings"]["shapes"]["input"] == [[1, 3, 8, 8], [8, 3, 8, 8], [32, 3, 8, 8]]
     assert load_plan(plan) == (plan.read_bytes(), json.loads(sidecar_path(plan).read_text()))
-    assert stages == [("parse", 0, 1), ("parse", 1, 1), ("build", 0, 1), ("build", 1, 1)]
+    assert stages[:3] == [("parse", 0, 1), ("parse", 1, 1), ("build", 0, 100)]
+    percents = [done for stage, done, _ in stages[2:] if stage == "build"]
+    assert len(percents) > 5
+    assert percents == sorted(set(percents))
+    assert percents[-1] == 100
+    assert {name: record["settings"][name] for name in ("tf32", "fp16", "int8")} == {
+        "tf32": True,
+        "fp16": None,
+        "int8": None,
+    }
     assert {path.name for path in half.parent.iterdir()} == {"half.onnx", "sparse.plan", "sparse.plan.json"}
 
 
@@ -126,6 +135,22 @@ def test_errors_quote_the_parser(half: Path) -> None:
         attempt(half)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
+
+
+def test_errors_without_a_driver_name_the_cause(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorRT 8.6 does: the builder is a null pointer, and the cause is a warning."""
+    rtx = find_backend("tensorrt-rtx")
+    warning = "CUDA initialization failure with error: 35. Please check your CUDA installation"
+
+    def no_builder(logger) -> None:
+        logger.log(logger.Severity.WARNING, warning)
+        logger.log(logger.Severity.WARNING, "Unable to determine GPU memory usage")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(rtx.module, "Builder", no_builder)
+    backend, graph = dataclasses.replace(rtx, name="tensorrt"), read_graph(half)
+    with pytest.raises(ModelError, match=r"cannot build .*half\.onnx: CUDA initialization failure with error: 35"):
+        compile_engine(backend, half, graph, resolve_shapes(graph.inputs, None), BuildSettings(), None)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +236,25 @@ def test_only_weakly_typed_builders_get_precision_flags(tmp_path: Path) -> None:
     def flags(builder, network):
         return precision_flags(SimpleNamespace(BuilderFlag=builder, NetworkDefinitionCreationFlag=network), graph)
 
-    assert flags(old, untyped) == {"fp16": True, "int8": False}  # 8.6
-    assert flags(old, typed) == {}  # 10.x
-    assert flags(new, typed) == flags(new, untyped) == {}  # 11.x
+    assert flags(old, untyped) == {"tf32": True, "fp16": True, "int8": False}  # 8.6
+    assert flags(old, typed) == flags(new, typed) == flags(new, untyped) == {"tf32": True}  # 10.x, 11.x
+    graph = dataclasses.replace(graph, types=frozenset({"FLOAT", "INT8"}), quantized=True)
+    assert flags(old, untyped) == {"tf32": True, "fp16": True, "int8": True}  # the layers beside Q/DQ run in FP16
+
+
+def test_single_precision_layers_may_use_tf32(half: Path) -> None:
+    """As in TensorRT and trtexec; Polygraphy clears the flag unless it is asked for."""
+    from polygraphy.backend.trt import NetworkFromOnnxPath
+
+    from deploy.builder.compiler import _config, _silenced
+
+    rtx, graph = find_backend("tensorrt-rtx"), read_graph(half)
+    builder, network, _ = NetworkFromOnnxPath(str(half), strongly_typed=True)()
+    profile = resolve_shapes(graph.inputs, None)
+    for backend, capability in ((rtx, "8.6"), (dataclasses.replace(rtx, name="tensorrt"), None)):
+        with _silenced():
+            config = _config(backend, graph, profile, BuildSettings(), capability)(builder, network)
+        assert config.get_flag(backend.module.BuilderFlag.TF32)
 
 
 def test_find_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,6 +334,63 @@ def test_layers_are_timed_after_warming_up(gpu: FakeGPU, session: TensorRTSessio
     assert measure_layer_times(session, images(2), iterations=3, warmup=2) == {"conv": [0.5] * 3, "fused": [0.375] * 3}
     assert gpu.names().count("execute") == 5
     assert gpu.memory == before
+
+
+def test_an_interrupt_in_the_profiler_is_not_lost(gpu: FakeGPU, session: TensorRTSession, monkeypatch) -> None:
+    """TensorRT drops what a callback raises."""
+    run, done = FakeContext.execute_async_v3, []
+
+    def interrupted(context: FakeContext, handle: int) -> bool:
+        with contextlib.suppress(KeyboardInterrupt):
+            done.append(run(context, handle))
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+    monkeypatch.setattr(FakeContext, "execute_async_v3", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measure_layer_times(session, images(2), warmup=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(done) == 1
+
+
+def test_rtx_compiles_kernels_before_their_first_run(gpu: FakeGPU, tmp_path, monkeypatch) -> None:
+    """With the enum of the real library, whose attributes and arguments have these names."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    assert "runtime_config" in trt.ICudaEngine.create_execution_context.__doc__
+    assert isinstance(trt.IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy, property)
+    config = SimpleNamespace()
+    create, given = FakeEngine.create_execution_context, []
+
+    def create_execution_context(engine: FakeEngine, runtime_config: object) -> FakeContext:
+        given.append(runtime_config)
+        return create(engine)
+
+    monkeypatch.setattr(FakeEngine, "create_runtime_config", lambda engine: config, raising=False)
+    monkeypatch.setattr(FakeEngine, "create_execution_context", create_execution_context)
+    gpu.trt.DynamicShapesKernelSpecializationStrategy = strategies = trt.DynamicShapesKernelSpecializationStrategy
+    plan = write_plan(tmp_path / "r.plan", "tensorrt-rtx")
+    with TensorRTSession(plan, Backend("tensorrt-rtx", gpu.trt, "1.7.1")) as opened:
+        np.testing.assert_array_equal(opened.run(images(2)), sums(images(2)))
+    assert given == [config]
+    assert config.dynamic_shapes_kernel_specialization_strategy == strategies.EAGER
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_rtx_is_asked_whether_it_can_be_captured(gpu: FakeGPU, session, monkeypatch, capturable: bool) -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    assert hasattr(trt.IExecutionContext, "is_stream_capturable")
+    asked = []
+    monkeypatch.setattr(
+        FakeContext, "is_stream_capturable", lambda _, stream: asked.append(stream) or capturable, raising=False
+    )
+    with timer(session, cuda_graph=True) as timed:
+        assert timed.regime.cuda_graph is capturable
+        assert ("cannot capture m.plan" in timed.regime.note) is not capturable
+    assert asked == [max(gpu.streams)]
+    assert ("cuStreamBeginCapture" in gpu.names()) is capturable
 
 
 class FallsBack:
