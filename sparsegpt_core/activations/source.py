@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
@@ -111,7 +112,8 @@ def open_source(
             "Raise `memory_limit`, or `exclude` that layer.",
         )
     scratch = resources.scratch or Path(tempfile.gettempdir())
-    store: ActivationStore[tuple[Node, bool]] = ActivationStore(max(budget, 0), scratch, device)
+    host_budget = int(_DEFAULT_FREE_FRACTION * available_memory(torch.device("cpu"))) // resources.world.size
+    store: ActivationStore[tuple[Node, bool]] = ActivationStore(max(budget, 0), scratch, device, host_budget)
     try:
         yield GraphWalk(program, batches, demand, plan.chunk_samples, store, device, seconds)
     finally:

@@ -27,14 +27,15 @@ def used_memory(device: torch.device) -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the bytes that can still be allocated, within the limit of a container.
+    """Return the bytes that can still be allocated, within the limit of a container; PyTorch's cached blocks count.
 
     Example:
         >>> available_memory(torch.device("cpu")) > 0
         True
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     free = int(psutil.virtual_memory().available)
     try:
         limit = int((_CGROUP / "memory.max").read_text())  # "max" if there is no limit

@@ -8,9 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparsegpt_core.activations import LayerDemand, Source
+from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import World
 from sparsegpt_core.network import Layer, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.patterns import Pattern
@@ -52,6 +54,7 @@ def prune_with_calibration(
 
     Raises:
         NumericsError: NaN or infinity in its inputs, or a Hessian that cannot be damped.
+        InputError: The GPU's memory is too small to solve the layer.
     """
     start, weight = time.perf_counter(), layer.prunable.weight
     moments, held_out = gather_moments(
@@ -64,15 +67,22 @@ def prune_with_calibration(
         seconds=calibration.seconds,
     )
     with timed(calibration.seconds, "solve"):
-        solution = solve(
-            weight_to_matrix(weight.float()),  # (K, d)
-            moments,
-            replace(settings, pattern=pattern),
-            layer.name,
-            calibration.world,
-            held_out,
-            int8_weights=int8_weights,
-        )
+        try:
+            solution = solve(
+                weight_to_matrix(weight.float()),  # (K, d)
+                moments,
+                replace(settings, pattern=pattern),
+                layer.name,
+                calibration.world,
+                held_out,
+                int8_weights=int8_weights,
+            )
+        except torch.OutOfMemoryError as error:  # smaller batches would not help
+            columns = math.prod(layer.shape[1:])
+            raise InputError(
+                f"{layer.name}: the GPU's memory is too small to solve a layer with {columns} columns",
+                "Lower `memory_limit`, which moves activations off the GPU, `exclude` that layer, or use `device=cpu`.",
+            ) from error
     int8_weight = solution.int8_weight
     if int8_weight is not None:
         int8_weight = replace(int8_weight, values=matrix_to_weight(int8_weight.values, layer.shape))

@@ -7,6 +7,7 @@ from torch import nn
 
 from calibration.evaluation import logits_and_labels, outputs_of, score
 from sparsegpt_cli.terminal import logged_warnings
+from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import run_in_halves, with_smaller_batches
 from sparsegpt_core.progress import WARNINGS
 from sparsegpt_core.pruning import prune_model
@@ -79,6 +80,22 @@ def test_pruning_goes_on_with_smaller_batches():
     assert OOM in result.warnings
     assert not any("GPU" in warning for warning in prune_model(whole, [batch()], settings).warnings)
     torch.testing.assert_close(network.middle.weight, whole.middle.weight)
+
+
+def test_a_solve_that_fills_the_memory_is_not_tried_again_with_smaller_batches(failing, monkeypatch):
+    solves = []
+
+    def full(*_, **__):
+        solves.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("sparsegpt_core.pruning.layer_pruning.solve", full)
+    with pytest.raises(InputError) as caught:
+        prune_model(Greedy(most=8), [batch()], PruneSettings())
+    assert len(solves) == 1
+    assert failing(caught.value) == the_line(
+        "test_a_solve_that_fills_the_memory_is_not_tried_again_with_smaller_batches"
+    )
 
 
 def test_every_batch_is_cut():

@@ -34,3 +34,11 @@ def test_page_cache_that_the_kernel_can_reclaim_is_available(monkeypatch, tmp_pa
     (tmp_path / "memory.current").write_text("4000\n")
     (tmp_path / "memory.stat").write_text("anon 1000\nfile 3000\ninactive_file 2500\nactive_file 500\n")
     assert available_memory(CPU) == 3500
+
+
+def test_cached_blocks_of_a_gpu_are_available(monkeypatch):
+    """PyTorch keeps the blocks of freed tensors, which CUDA counts as used."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 8000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2000)
+    assert available_memory(torch.device("cuda:0")) == 5000

@@ -39,6 +39,7 @@ ELSEWHERE = [
     Row("the GPU's memory is full", "prune …", OOM, code=0, test="errors/test_numbers.py::test_pruning_goes_on_with_smaller_batches"),
     Row("the GPU's memory is full", "train …", "the GPU's memory is full with batches of 8: halved to 4", code=0, test="errors/test_numbers.py::test_evaluation_goes_on_with_halves"),
     Row("the GPU's memory is full with one image", "prune …", "out of memory on the GPU. Use a smaller --batch-size, fewer --samples, smaller images or fewer classes.", test="errors/test_numbers.py::test_full_with_a_single_image"),
+    Row("the GPU's memory is full in a solve", "prune …", "middle: the GPU's memory is too small to solve a layer with 8 columns. Lower --memory-limit, which moves activations off the GPU, --exclude that layer, or use --device cpu.", test="errors/test_numbers.py::test_a_solve_that_fills_the_memory_is_not_tried_again_with_smaller_batches"),
     Row("no memory", "prune …", "out of memory. Use a smaller --batch-size, fewer --samples, smaller images or fewer classes.", test="errors/test_numbers.py::test_no_memory"),
     Row("the system fails", "prune …", "data: Input/output error. Check the path, its permissions, and the free space.", test="errors/test_numbers.py::test_what_the_system_refuses_is_one_line"),
 ]
