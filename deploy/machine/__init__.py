@@ -6,13 +6,15 @@ May import ``sparsegpt_core``'s torch-free modules.
 from deploy.machine.backends import BACKENDS, Backend, find_backend, known_compute_capabilities
 from deploy.machine.cuda import Buffer, connect, gpu_errors, pci_bus_id
 from deploy.machine.doctor import Check, check_machine
-from deploy.machine.environment import describe_environment, find_gpu
+from deploy.machine.environment import describe_environment
+from deploy.machine.gpu import GPU, find_gpu
 from deploy.machine.interrupts import defer_interrupts, run_interruptibly
 from deploy.machine.libraries import INSTALL, require
 from deploy.machine.runtime_choice import TENSORRT_PROVIDER, find_runtime
 
 __all__ = [
     "BACKENDS",
+    "GPU",
     "INSTALL",
     "TENSORRT_PROVIDER",
     "Backend",

@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass
 from types import ModuleType
 
-from deploy.machine.environment import find_gpu
-from deploy.machine.libraries import INSTALL, require
+from deploy.machine.gpu import find_gpu
+from deploy.machine.libraries import install_command, require
 from sparsegpt_core.errors import InputError, MissingDependencyError
 
 BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -55,8 +55,7 @@ def find_backend(name: str = "auto") -> Backend:
     if name != "auto" and name not in BACKENDS:
         raise InputError(f"unknown backend '{name}'", f"Use auto, {' or '.join(BACKENDS)}.")
     problems = []
-    order = list(BACKENDS) if find_gpu() else list(reversed(BACKENDS))
-    for candidate in order if name == "auto" else [name]:
+    for candidate in _order() if name == "auto" else [name]:
         try:
             module = _import(BACKENDS[candidate])
         except MissingDependencyError as error:
@@ -78,10 +77,14 @@ def known_compute_capabilities(backend: Backend) -> list[str]:
     return [f"{digits[:-1]}.{digits[-1]}" for digits in names]
 
 
+def _order() -> list[str]:
+    return list(BACKENDS) if find_gpu() else list(reversed(BACKENDS))
+
+
 def _import(module_name: str) -> ModuleType:
     module = require(module_name)
     if not hasattr(module, "Builder"):  # an empty folder of that name can be imported, too
-        raise MissingDependencyError(f"{module_name} can be imported but has no Builder", INSTALL[module_name])
+        raise MissingDependencyError(f"{module_name} can be imported but has no Builder", install_command(module_name))
     return module
 
 

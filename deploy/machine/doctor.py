@@ -9,9 +9,9 @@ import warnings
 from dataclasses import dataclass
 
 from deploy.machine.backends import find_backend
-from deploy.machine.environment import find_gpu
-from deploy.machine.libraries import INSTALL, require
-from sparsegpt_core.errors import MissingDependencyError, SparseGPTError
+from deploy.machine.gpu import require_gpu
+from deploy.machine.libraries import require
+from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError
 
 _LIBRARIES = (
     # module, consequence where it is missing, whether prune-export works without it
@@ -66,14 +66,15 @@ def _check_library(name: str, cost: str, optional: bool) -> Check:
             warnings.simplefilter("ignore")  # the libraries' own warnings
             module = require(_IMPORTED_MODULES.get(name, name))
     except MissingDependencyError as error:
-        return Check(name, False, optional, f"without {name}: {cost} ({error})", INSTALL[name])
+        return Check(name, False, optional, f"without {name}: {cost} ({error})", error.hint)
     return Check(name, True, optional, str(getattr(module, "__version__", "found")))
 
 
 def _check_gpu() -> Check:
-    gpu = find_gpu()
-    if gpu:
-        return Check("GPU", True, True, f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver}")
-    cost = "without a GPU: no TensorRT engines and no GPU latency; everything else works (none was found)"
-    fix = "Use a machine with an NVIDIA GPU and its driver, or `docker run --gpus all`."
-    return Check("GPU", False, True, cost, fix)
+    try:
+        gpu = require_gpu()
+    except InputError as error:
+        cost = f"without a GPU: no TensorRT engines and no GPU latency; everything else works ({error})"
+        return Check("GPU", False, True, cost, error.hint)
+    detail = f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver or '?'} for CUDA {gpu.cuda}"
+    return Check("GPU", True, True, detail)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["INSTALL", "require"]
+__all__ = ["INSTALL", "install_command", "require"]
 
 import importlib
 from types import ModuleType
 
+from deploy.machine.gpu import NO_DRIVER_HINT, find_cuda_version
 from sparsegpt_core.errors import MissingDependencyError
 
 INSTALL = {
@@ -23,7 +24,38 @@ INSTALL = {
     "timm": "pip install timm",
     "sklearn": "pip install scikit-learn",
 }
-"""The command that installs each library."""
+"""The command that installs each library; for drivers that support CUDA 13 where that matters."""
+
+_FOR_CUDA_12 = {
+    "tensorrt": "pip install tensorrt-cu12",
+    "tensorrt_rtx": "pip install tensorrt-rtx-cu12",
+    "cuda": 'pip install "cuda-python==12.*"',
+}
+
+
+def install_command(name: str) -> str:
+    """Return the command that installs a library which fits this machine's driver.
+
+    Args:
+        name: A key of ``INSTALL``.
+
+    Example:
+        >>> install_command("onnx")
+        'pip install onnx'
+        >>> install_command("tensorrt")  # doctest: +SKIP
+        'pip install tensorrt-cu12 (the driver supports CUDA 12.8)'
+    """
+    newest, older = INSTALL[name], _FOR_CUDA_12.get(name)
+    if older is None:
+        return newest
+    cuda = find_cuda_version()
+    if cuda is None:
+        return f"{newest} (a driver before 580 needs {older})"
+    major = int(cuda.partition(".")[0])
+    if major >= 13:
+        return newest
+    update = " and update the driver to 525 or newer" if major < 12 else ""
+    return f"{older}{update} (the driver supports CUDA {cuda})"
 
 
 def require(name: str) -> ModuleType:
@@ -42,5 +74,5 @@ def require(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # half-installed libraries fail with more than ImportError
-        command = INSTALL[name.partition(".")[0]]
-        raise MissingDependencyError(f"cannot import {name}: {error or type(error).__name__}", command) from error
+        hint = NO_DRIVER_HINT if "libcuda.so" in str(error) else install_command(name.partition(".")[0])
+        raise MissingDependencyError(f"cannot import {name}: {error or type(error).__name__}", hint) from error

@@ -11,8 +11,8 @@ from typing import Optional, Tuple
 
 from deploy.machine.backends import Backend, find_backend, known_compute_capabilities
 from deploy.machine.cuda import connect
-from deploy.machine.environment import GPU, find_gpu
-from deploy.machine.libraries import require
+from deploy.machine.gpu import GPU, find_gpu
+from deploy.machine.libraries import install_command, require
 from sparsegpt_core.errors import InputError, SparseGPTError
 
 RUNTIMES = ("auto", "onnxruntime", "onnxruntime-tensorrt", "tensorrt")
@@ -60,10 +60,10 @@ def _find_engines() -> Tuple[Backend, str]:
     if backend.is_rtx and gpu.compute_capability not in known_compute_capabilities(backend):
         raise InputError(
             f"TensorRT-RTX {backend.version} does not build for {_describe(gpu)}",
-            "Install TensorRT: `pip install tensorrt`.",
+            f"Install TensorRT: {install_command('tensorrt')}.",
         )
     connect()
-    return backend, f"{backend.name} {backend.version} on {_describe(gpu)}"
+    return backend, f"{backend.name} {backend.version} on {_describe(_require_gpu())}"  # the GPU that PyCUDA took
 
 
 def _find_provider() -> str:

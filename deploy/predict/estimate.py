@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["EstimatedPrediction", "PredictedLayer", "predict"]
 
 # An A100 computes 312 TFLOP/s in FP16 and moves 1.56 TB/s, so at 200 FLOP per byte both take equally long; other GPUs
-# have 150 to 400. INT8 doubles the rate and halves the bytes, so the shares of the time stay the same.
+# have 150 to 400. INT8 doubles the rate and halves the bytes, so a dense layer's share of the time stays the same.
 _BALANCE_FLOP_PER_BYTE = 200
-_SAVED_WEIGHT_SHARE = 7 / 16  # two of four FP16 values and two bits of position for each: 36 bits of 64
+# A sparse weight keeps two of four values and two bits of position for each: 36 bits of 64 in FP16, 20 of 32 in INT8.
+_SAVED_SHARE_FP16, _SAVED_SHARE_INT8 = 7 / 16, 3 / 8
 _STRUCTURAL = (Reason.TRANSPOSED, Reason.GROUPED, Reason.NOT_CONSTANT, Reason.CHANNELS_NOT_MULTIPLE)
 _NOTE = "An estimate from layer shapes, not a measurement: only engines on a GPU show the real gain."
 
@@ -141,7 +142,8 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
 def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: float) -> PredictedLayer:
     eligible = layer.reason not in _STRUCTURAL
     reason = layer.reason if not eligible else Reason.SMALL_CHANNELS if is_small(layer) else None
-    gain = _seconds(workload) / _seconds(workload, sparse=True) if workload and reason is None else 1.0
+    saved = _SAVED_SHARE_INT8 if layer.dtype == "int8" else _SAVED_SHARE_FP16
+    gain = _seconds(workload) / _sparse_seconds(workload, saved) if workload and reason is None else 1.0
     return PredictedLayer(
         name=layer.name,
         op=layer.op,
@@ -157,10 +159,10 @@ def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: flo
     )
 
 
-def _seconds(workload: Workload, sparse: bool = False) -> float:
+def _seconds(workload: Workload) -> float:
     """Estimate a node's time in units of the time to move one byte."""
-    if sparse:
-        return max(
-            workload.flops / 2 / _BALANCE_FLOP_PER_BYTE, workload.bytes - _SAVED_WEIGHT_SHARE * workload.weight_bytes
-        )
     return max(workload.flops / _BALANCE_FLOP_PER_BYTE, workload.bytes)
+
+
+def _sparse_seconds(workload: Workload, saved_share: float) -> float:
+    return max(workload.flops / 2 / _BALANCE_FLOP_PER_BYTE, workload.bytes - saved_share * workload.weight_bytes)

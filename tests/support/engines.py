@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from deploy.benchmark import EngineSettings
 from deploy.machine import Backend
-from deploy.machine.environment import GPU
+from deploy.machine.gpu import GPU
 from tests.support.fake_arms import Builder, Engine, classifier
 from tests.support.fake_gpu import FakeGPU
 
@@ -36,7 +36,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path) -> FakeGPU:
         return Engine(fake, runtime.logger, plan.decode()[-1])
 
     fake.trt.Runtime.deserialize_cuda_engine = deserialize
-    backend, found = Backend("tensorrt", fake.trt, "10.9.0"), GPU("Fake A100", "580", "8.0")
+    backend, found = Backend("tensorrt", fake.trt, "10.9.0"), GPU("Fake A100", "580", "8.0", "13.0")
     for module in ("benchmark.arms", "builder.engine_build", "sessions.engine", "machine.runtime_choice"):
         monkeypatch.setattr(f"deploy.{module}.find_backend", lambda name="auto": backend)
     for module in ("builder.engine_build", "explain.from_plans", "machine.runtime_choice", "machine.environment"):

@@ -15,7 +15,7 @@ from deploy.benchmark.on_tensorrt_provider import provider_options
 from deploy.builder import BuildSettings
 from deploy.graph import OnnxFile
 from deploy.machine import TENSORRT_PROVIDER, find_runtime
-from deploy.machine.environment import GPU
+from deploy.machine.gpu import GPU
 from deploy.measure import Regime
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import InputError, ModelError
@@ -86,7 +86,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list:
             return {TENSORRT_PROVIDER: nodes}
 
     monkeypatch.setattr("deploy.benchmark.on_tensorrt_provider.OnnxSession", OnCPU)
-    gpu = GPU("Fake A100", "580", "8.0")
+    gpu = GPU("Fake A100", "580", "8.0", "13.0")
     monkeypatch.setattr("deploy.benchmark.on_tensorrt_provider.find_gpu", lambda: gpu)
     return asked
 
@@ -210,5 +210,5 @@ def test_the_runtime_is_refused_where_it_cannot_run(monkeypatch) -> None:
     monkeypatch.setattr("deploy.machine.runtime_choice.find_gpu", lambda: None)
     with pytest.raises(InputError, match="there is none"):
         find_runtime("onnxruntime-tensorrt")
-    monkeypatch.setattr("deploy.machine.runtime_choice.find_gpu", lambda: GPU("A100", "580", "8.0"))
+    monkeypatch.setattr("deploy.machine.runtime_choice.find_gpu", lambda: GPU("A100", "580", "8.0", "13.0"))
     assert find_runtime("onnxruntime-tensorrt") == (None, f"{TENSORRT_PROVIDER} on A100, compute capability 8.0")

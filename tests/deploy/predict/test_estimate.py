@@ -122,6 +122,19 @@ def test_roofline_by_hand(tmp_path: Path) -> None:
     assert predict(path, (8192,) * 3).bound == predict(path, (8192,) * 3).ceiling == 2.0
 
 
+def test_int8_weights_shrink_less_than_fp16(tmp_path: Path) -> None:
+    """Two of four bytes and four bits of positions remain of INT8: three eighths are saved."""
+    scale, zero = np.float32(0.1), np.int8(0)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], "dequantize"),
+        helper.make_node("MatMul", ["x", "w"], ["y"], "fc"),
+    ]
+    constants = {"q": weight(2048, 2048, dtype=np.int8), "scale": np.array(scale), "zero": np.array(zero)}
+    (layer,) = predict(save(model_of(nodes, {"x": ("N", 2048)}, constants), tmp_path), (1, 1, 1)).layers
+    moved, weights = 2048 + 2048**2 + 2048, 2048**2
+    assert layer.gain == pytest.approx(moved / (moved - weights * 3 / 8))
+
+
 def test_prediction_without_shapes_or_gain(tmp_path: Path, resnet: Path) -> None:
     nodes = [helper.make_node("Unknown", ["x"], ["a"], domain="custom"), helper.make_node("MatMul", ["a", "w"], ["y"])]
     model = model_of(nodes, {"x": (2, 512)}, {"w": weight(512, 512)})
