@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Set, Tuple
 
 from deploy.explain import ceiling, is_small
 from deploy.graph import OnnxFile, Shapes, Workload, read_workloads, resolve_shapes
@@ -130,7 +130,10 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
     audited = {layer.name: layer for layer in file.audit.layers}  # names may repeat
     times = {name: _seconds(workload) for name, workload in workloads.items()}
     total = sum(times.values())
-    layers = tuple(_predict_layer(layer, workloads.get(layer.name), total) for layer in audited.values())
+    int8 = _int8_nodes(graph.model)
+    layers = tuple(
+        _predict_layer(layer, workloads.get(layer.name), total, layer.name in int8) for layer in audited.values()
+    )
     known = [(layer, times[layer.name]) for layer in layers if layer.share is not None]
     if not known:
         return EstimatedPrediction(str(path), best, layers, None, None, None)
@@ -139,10 +142,17 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
     return EstimatedPrediction(str(path), best, layers, share, ceiling(share), total / (total - saved))
 
 
-def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: float) -> PredictedLayer:
+def _int8_nodes(model: Any) -> Set[str]:
+    """Return the nodes whose two operands are dequantised. A node without a name goes by its first output."""
+    nodes = model.graph.node
+    dequantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    return {node.name or node.output[0] for node in nodes if node.output and dequantized.issuperset(node.input[:2])}
+
+
+def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: float, int8: bool) -> PredictedLayer:
     eligible = layer.reason not in _STRUCTURAL
     reason = layer.reason if not eligible else Reason.SMALL_CHANNELS if is_small(layer) else None
-    saved = _SAVED_SHARE_INT8 if layer.dtype == "int8" else _SAVED_SHARE_FP16
+    saved = _SAVED_SHARE_INT8 if int8 else _SAVED_SHARE_FP16
     gain = _seconds(workload) / _sparse_seconds(workload, saved) if workload and reason is None else 1.0
     return PredictedLayer(
         name=layer.name,

@@ -71,7 +71,9 @@ MACHINES = {
         fix="nvidia-smi -L",
     ),
     "no GPU": Machine(None, problem="no CUDA-capable device is detected", fix="docker run --gpus all"),
-    "the stub of CUDA's toolkit": Machine(None, environment={"FAKE_CUINIT": "34"}, problem="error 34", fix="nvidia-smi"),
+    "the stub of CUDA's toolkit": Machine(
+        None, environment={"FAKE_CUINIT": "34"}, problem="error 34", fix="nvidia-smi"
+    ),
     "no driver, but nvidia-smi": Machine(
         None,
         smi=SMI,

@@ -126,8 +126,10 @@ def test_int8_weights_shrink_less_than_fp16(tmp_path: Path) -> None:
     """Two of four bytes and four bits of positions remain of INT8: three eighths are saved."""
     scale, zero = np.float32(0.1), np.int8(0)
     nodes = [
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], "dequantize"),
-        helper.make_node("MatMul", ["x", "w"], ["y"], "fc"),
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["a"]),
+        helper.make_node("DequantizeLinear", ["a", "scale", "zero"], ["b"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"]),
+        helper.make_node("MatMul", ["b", "w"], ["y"], "fc"),
     ]
     constants = {"q": weight(2048, 2048, dtype=np.int8), "scale": np.array(scale), "zero": np.array(zero)}
     (layer,) = predict(save(model_of(nodes, {"x": ("N", 2048)}, constants), tmp_path), (1, 1, 1)).layers
