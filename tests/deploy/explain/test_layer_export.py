@@ -11,7 +11,7 @@ import pytest
 
 from deploy.explain import export_layers
 from deploy.machine import Backend
-from deploy.machine.environment import GPU
+from deploy.machine.gpu import GPU
 from sparsegpt_core.errors import InputError
 from tests.support.fake_gpu import FakeGPU, write_plan
 
@@ -63,7 +63,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGPU:
     engine = "tests.support.fake_gpu.FakeEngine.create_engine_inspector"
     monkeypatch.setattr(engine, lambda self: inspector, raising=False)
     monkeypatch.setattr("deploy.sessions.engine.find_backend", lambda name: Backend(name, fake.trt, "10.9.0"))
-    monkeypatch.setattr("deploy.explain.layer_export.find_gpu", lambda: GPU("Fake A100", "580", "8.0"))
+    monkeypatch.setattr("deploy.explain.layer_export.find_gpu", lambda: GPU("Fake A100", "580", "8.0", "13.0"))
     return fake
 
 

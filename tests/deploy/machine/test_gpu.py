@@ -84,7 +84,20 @@ MACHINES = {
     "nothing": Machine(None, has_driver=False, problem="there is no NVIDIA driver", fix="Install NVIDIA's driver"),
 }
 
-HEAVY = "torch torchvision onnx onnxruntime sklearn timm polygraphy tensorrt tensorrt_rtx pycuda cuda pynvml".split()
+HEAVY = [
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "sklearn",
+    "timm",
+    "polygraphy",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "cuda",
+    "pynvml",
+]
 
 
 @pytest.fixture(scope="module")
