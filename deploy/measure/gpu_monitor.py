@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["REASONS", "GPUMonitor"]
+__all__ = ["GPUMonitor"]
 
 import contextlib
 import importlib
@@ -14,7 +14,8 @@ import numpy as np
 
 _INTERVAL_S = 0.1
 
-REASONS = {
+# Bits of nvmlClocksEventReasons in nvml.h. Idle (1) is left out, since it does not slow down work.
+_REASONS = {
     0x2: "applications_clocks_setting",
     0x4: "sw_power_cap",
     0x8: "hw_slowdown",
@@ -26,7 +27,6 @@ REASONS = {
     0x200: "board_limit",
     0x400: "reliability",
 }
-"""Names of the bits of nvmlClocksEventReasons in nvml.h. Idle (1) is left out, since it does not slow down work."""
 
 
 class GPUMonitor:
@@ -85,7 +85,7 @@ class GPUMonitor:
             return None
         reasons = self._values("reasons")
         masks = np.array(reasons, dtype=np.int64)
-        shares = {name: float(np.mean(masks & bit != 0)) for bit, name in REASONS.items()} if reasons else {}
+        shares = {name: float(np.mean(masks & bit != 0)) for bit, name in _REASONS.items()} if reasons else {}
         clocks = self._values("sm_mhz")
         return {
             **self._about,

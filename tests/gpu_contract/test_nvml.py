@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -23,11 +24,10 @@ def test_every_name_exists():
     assert {name for name in names if not hasattr(pynvml, name)} == set()
 
 
-def test_every_reason_for_lower_clocks_is_known():
+def test_every_reason_for_lower_clocks_has_its_name():
     import pynvml
 
-    found = {name: getattr(pynvml, name) for name in dir(pynvml) if name.startswith("nvmlClocksEventReason")}
-    for name in ("None", "All", "GpuIdle"):
-        del found[f"nvmlClocksEventReason{name}"]
-    assert found
-    assert set(found.values()) == set(gpu_monitor._REASONS)
+    named = re.compile(r"nvmlClocks(?:Event|Throttle)Reason(?!All$|None$|GpuIdle$|UserDefinedClocks$)(\w+)")
+    found = {getattr(pynvml, match[0]): match[1] for match in map(named.fullmatch, dir(pynvml)) if match}
+    names = {bit: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for bit, name in found.items()}
+    assert names == gpu_monitor._REASONS

@@ -84,20 +84,8 @@ MACHINES = {
     "nothing": Machine(None, has_driver=False, problem="there is no NVIDIA driver", fix="Install NVIDIA's driver"),
 }
 
-HEAVY = [
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxruntime",
-    "sklearn",
-    "timm",
-    "polygraphy",
-    "tensorrt",
-    "tensorrt_rtx",
-    "pycuda",
-    "cuda",
-    "pynvml",
-]
+HEAVY = ["torch", "torchvision", "onnx", "onnxruntime", "sklearn", "timm", "polygraphy"]
+HEAVY += ["tensorrt", "tensorrt_rtx", "pycuda", "cuda", "pynvml"]
 
 
 @pytest.fixture(scope="module")
