@@ -13,8 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from deploy.benchmark import EngineSettings
-from deploy.machine import Backend
-from deploy.machine.gpu import GPU
+from deploy.machine import GPU, Backend
 from tests.support.fake_arms import Builder, Engine, classifier
 from tests.support.fake_gpu import FakeGPU
 

@@ -14,8 +14,7 @@ from deploy.benchmark import EngineSettings, benchmark_tensorrt_provider, failed
 from deploy.benchmark.on_tensorrt_provider import provider_options
 from deploy.builder import BuildSettings
 from deploy.graph import OnnxFile
-from deploy.machine import TENSORRT_PROVIDER, find_runtime
-from deploy.machine.gpu import GPU
+from deploy.machine import GPU, TENSORRT_PROVIDER, find_runtime
 from deploy.measure import Regime
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import InputError, ModelError

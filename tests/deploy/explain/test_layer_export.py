@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.explain import export_layers
-from deploy.machine import Backend
-from deploy.machine.gpu import GPU
+from deploy.machine import GPU, Backend
 from sparsegpt_core.errors import InputError
 from tests.support.fake_gpu import FakeGPU, write_plan
 

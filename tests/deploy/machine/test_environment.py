@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 import deploy
-from deploy.machine import INSTALL, check_machine, describe_environment, find_runtime, require
-from deploy.machine.gpu import GPU
+from deploy.machine import GPU, INSTALL, check_machine, describe_environment, find_runtime, require
 from sparsegpt_core.errors import InputError, MissingDependencyError
 
 ROOM = Path(deploy.__file__).parent
