@@ -23,11 +23,13 @@ from calibration.training.mixed_precision import autocast, autocast_dtype
 from calibration.training.settings import TrainSettings
 from calibration.training.unfinished_training import Unfinished
 from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.execution import uninterrupted
 from sparsegpt_core.progress import Progress
 
 __all__ = ["Epoch", "Loop", "copy_state"]
 
 _SAVED_ATTRIBUTES = ("done", "position", "losses", "seconds", "order", "best_state")
+_NO_ORDER = torch.empty(0, dtype=torch.long)  # of the images in an epoch that has not begun
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Loop:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.done, self.position = 0, 0  # steps in total, and in this epoch
         self.losses, self.seconds = 0.0, 0.0  # sums over this epoch
-        self.order = torch.empty(0, dtype=torch.long)
+        self.order = _NO_ORDER
         self.history: list[Epoch] = []
         self.best_state: dict[str, Tensor] = {}
 
@@ -108,15 +110,17 @@ class Loop:
     def epoch(self, indices: Indices, steps: int, progress: Progress, unfinished: Unfinished | None) -> float:
         """Run one epoch over ``indices`` in random order, or finish an interrupted one; return its mean loss."""
         self.model.train(self.settings.mode == "train")
-        if not self.position:  # a new epoch, not an interrupted one
-            self.order = torch.randperm(len(indices), generator=self.generator)
+        with uninterrupted():
+            if not len(self.order):  # a new epoch, not an interrupted one
+                self.order = torch.randperm(len(indices), generator=self.generator)
         size = self.settings.batch_size
         remaining = indices[self.order[self.position * size : steps * size].numpy()]
         started = time.perf_counter()
         for images, labels in self.split.batches(size, remaining):
-            self.losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
-            self.done, self.position = self.done + 1, self.position + 1
-            self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
+            with uninterrupted():
+                self.losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
+                self.done, self.position = self.done + 1, self.position + 1
+                self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             progress("train", self.done, self.total)
             if unfinished:
                 unfinished.keep(self.state)
@@ -124,12 +128,16 @@ class Loop:
 
     def close_epoch(self, number: int, loss: float | None, validation: Evaluation) -> None:
         """Add an epoch to the history, and keep its weights if they are the best so far."""
+        with uninterrupted():
+            self._add_epoch(number, loss, validation)
+
+    def _add_epoch(self, number: int, loss: float | None, validation: Evaluation) -> None:
         before = max((epoch.quality for epoch in self.history), default=None)
         rate = self.optimizer.param_groups[0]["lr"] if number else 0.0
         self.history.append(Epoch(number, loss, rate, validation.top1, validation.loss, self.seconds))
         if before is None or self.history[-1].quality > before:
             self.best_state = copy_state(self.learned)
-        self.position, self.losses, self.seconds = 0, 0.0, 0.0
+        self.position, self.losses, self.seconds, self.order = 0, 0.0, 0.0, _NO_ORDER
 
     @property
     def best_epoch(self) -> int:

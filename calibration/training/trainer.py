@@ -126,11 +126,12 @@ def train(
         teacher = validate(distillation.teacher) if distillation else None
         if unfinished and (state := unfinished.load()[0]):
             loop.load_state(state)
-        progress("train", loop.done, loop.total)
-        if from_zero and not loop.history:
-            close_epoch(0, None)
-        for number in range(loop.history[-1].epoch + 1 if loop.history else 1, settings.epochs + 1):
-            close_epoch(number, loop.epoch(learn, steps, progress, unfinished))
+        with unfinished.kept_on_interrupt(loop.state) if unfinished else contextlib.nullcontext():
+            progress("train", loop.done, loop.total)
+            if from_zero and not loop.history:
+                close_epoch(0, None)
+            for number in range(loop.history[-1].epoch + 1 if loop.history else 1, settings.epochs + 1):
+                close_epoch(number, loop.epoch(learn, steps, progress, unfinished))
     model.to(memory_format=torch.contiguous_format).load_state_dict(loop.best_state)
     if unfinished:
         unfinished.remove()

@@ -1,22 +1,24 @@
-"""The state of a training on disk: written at intervals, loaded after a kill, removed when the training is finished."""
+"""The state of a training on disk: written at intervals and when interrupted, removed when the training is finished."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sparsegpt_core.errors import DataError
+from sparsegpt_core.execution import uninterrupted
 from sparsegpt_core.files import KeyedStore, atomic_path, changed_names
 
 __all__ = ["Unfinished"]
 
-_MIN_SECONDS = 60.0  # between two writes
-_MIN_PAUSE_PER_WRITE = 20  # the pause after a write is at least this many times as long as the write
+_MIN_SECONDS = 10.0  # between two writes
+_MIN_PAUSE_PER_WRITE = 4  # the pause after a write is at least this many times as long as the write
 _NAME = "training"
 _FILES = ("state-0.pt", "state-1.pt")  # used in turn: one is whole while the other is written
 
@@ -63,9 +65,25 @@ class Unfinished:
         Raises:
             InputError: A file cannot be written.
         """
+        if time.monotonic() - self._last >= self._pause:
+            self._write(state)
+
+    @contextlib.contextmanager
+    def kept_on_interrupt(self, state: Callable[[], State]) -> Iterator[None]:
+        """Write the state if Ctrl-C or SIGTERM ends the block. The state must be whole wherever they can do so.
+
+        Raises:
+            InputError: A file cannot be written.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            with uninterrupted():
+                self._write(state)
+            raise
+
+    def _write(self, state: Callable[[], State]) -> None:
         start = time.monotonic()
-        if start - self._last < self._pause:
-            return
         file = _FILES[1 - _FILES.index(self._file)]
         with atomic_path(self._folder / file) as temporary:
             torch.save(state(), temporary)

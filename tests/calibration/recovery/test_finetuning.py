@@ -131,7 +131,7 @@ def test_it_never_gets_worse(digits: Data, sparse: nn.Sequential, monkeypatch: p
 
 
 @pytest.mark.parametrize("stop", [3, 8, 11])
-def test_a_killed_fine_tuning_continues_to_the_same_weights(
+def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     digits: Data, trained: nn.Sequential, sparse: nn.Sequential, tmp_path: Path, stop: int, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)

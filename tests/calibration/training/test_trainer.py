@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,23 +75,31 @@ def test_the_same_seed_gives_the_same_weights(digits: Data) -> None:
     assert not torch.equal(results[0]["8.weight"], results[2]["8.weight"])
 
 
+class _Kill(BaseException):
+    """Ends a training as a kill does: nothing runs after it."""
+
+
 @pytest.mark.parametrize(("stop", "ema"), [(1, 0.0), (8, 0.9), (9, 0.0), (20, 0.9)])
-def test_a_killed_training_continues_to_the_same_weights(
-    digits: Data, tmp_path: Path, stop: int, ema: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_stopped_training_continues_to_the_same_weights(
+    digits: Data, tmp_path: Path, stop: int, ema: float, interrupt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight steps make an epoch; the state is kept after every step."""
+    """Eight steps make an epoch. A kill loses the steps since the last write, an interrupt none."""
     monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
+    seconds = 3600 if interrupt else 0
     settings = TrainSettings(epochs=3, precision="bf16", augment="crop", ema=ema)
     path = tmp_path / "net.unfinished"
 
     def progress(_: str, done: int, total: int) -> None:
         assert total == 24
-        if done == stop + 1:
-            raise KeyboardInterrupt
+        if done == stop and interrupt:
+            signal.raise_signal(signal.SIGINT)
+        elif done == stop + 1:
+            raise _Kill
 
     whole = train(digits_net(), digits, settings)
-    with pytest.raises(KeyboardInterrupt):
-        train(digits_net(), digits, settings, progress, Unfinished(path, {"a": 1}, seconds=0))
+    with pytest.raises(KeyboardInterrupt if interrupt else _Kill):
+        train(digits_net(), digits, settings, progress, Unfinished(path, {"a": 1}, seconds))
     torch.rand(7)  # the caller's own draws change nothing
     steps: list[int] = []
     rest = train(
@@ -106,6 +116,29 @@ def test_a_killed_training_continues_to_the_same_weights(
     ]
     assert all(torch.equal(rest.best_state[name], value) for name, value in whole.best_state.items())
     assert not path.exists()
+
+
+@pytest.mark.parametrize("place", ["step", "validation"])
+def test_an_interrupt_at_any_place_saves_a_whole_state(
+    digits: Data, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, path, calls = TrainSettings(epochs=2), tmp_path / "net.unfinished", []
+    whole = train(digits_net(), digits, settings)
+    module, name = ("loop", "logits_and_labels") if place == "step" else ("trainer", "score")
+    function = getattr(importlib.import_module(f"calibration.training.{module}"), name)
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(place)
+        if len(calls) == (5 if place == "step" else 1):
+            signal.raise_signal(signal.SIGINT)
+        return function(*arguments)
+
+    monkeypatch.setattr(f"calibration.training.{module}.{name}", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(digits_net(), digits, settings, unfinished=Unfinished(path, {}))
+    assert Unfinished(path, {}).load()[0]["done"] == (5 if place == "step" else 8)
+    rest = train(digits_net(), digits, settings, unfinished=Unfinished(path, {}))
+    assert all(torch.equal(rest.best_state[name], value) for name, value in whole.best_state.items())
 
 
 def test_a_saved_state_is_used_only_for_the_same_training(tmp_path: Path) -> None:
