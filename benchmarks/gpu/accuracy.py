@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.gpu.engines import SETTINGS
 from deploy.benchmark import benchmark_engines
-from deploy.measure import LabelledImages
+from deploy.measure import QUICK_TIMING, LabelledImages
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.files import read_json, write_json
 
@@ -48,7 +48,7 @@ def main() -> None:
         path = options.out / f"accuracy-{name}-{precision}.json"
         if path.exists():
             continue
-        settings = replace(SETTINGS, batches=(BATCH,), rebuilds=1, rounds=4)
+        settings = replace(SETTINGS, batches=(BATCH,), rebuilds=1, timing=QUICK_TIMING)
         about = read_json(options.models / f"{name}.json")
         try:
             found = benchmark_engines(dense, sparse, list(batches(options.models / f"{name}.npz")), settings).to_json()

@@ -16,7 +16,7 @@ from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.files import write_json
 
 BATCHES = (1, 8, 32, 128)
-SETTINGS = EngineSettings(build=BuildSettings(backend="tensorrt"), rounds=12)
+SETTINGS = EngineSettings(build=BuildSettings(backend="tensorrt"))
 
 
 def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SETTINGS) -> Dict[str, Any]:

@@ -16,7 +16,17 @@ from deploy.builder import BuildResult, BuildSettings
 from deploy.explain import Explanation, evidence_of_build, explain
 from deploy.graph import OnnxFile
 from deploy.machine import describe_environment, pci_bus_id
-from deploy.measure import EngineTimer, GPUMonitor, LatencyReport, Ratio, Regime, measure_latency, measure_layer_times
+from deploy.measure import (
+    EngineTimer,
+    GPUMonitor,
+    LatencyReport,
+    Ratio,
+    Regime,
+    TimingSettings,
+    agree_on_regime,
+    measure_latency,
+    measure_layer_times,
+)
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["ArmMeasurements", "EngineSettings", "measure_engines"]
@@ -36,12 +46,8 @@ class EngineSettings:
     """Builds of each engine."""
     plans: Optional[Path] = None
     """The folder for the plans; None to keep none."""
-    rounds: int = 20
-    """Rounds of ``measure_latency``."""
-    iterations: int = 10
-    """Timed calls per engine and round."""
-    warmup: int = 5
-    """Untimed calls per block of the warm-up."""
+    timing: TimingSettings = field(default_factory=TimingSettings)
+    """How long to time each engine."""
     seed: int = 0
     """Seed of the bootstrap."""
 
@@ -155,15 +161,9 @@ def _time(
             arm: [cleanup.enter_context(EngineTimer(session, images, settings.regime)) for session in group]
             for arm, group in arms.sessions.items()
         }
+        agree_on_regime([timer for group in timers.values() for timer in group])
         with GPUMonitor(pci_bus_id()) as monitor:
-            latency = measure_latency(
-                timers,
-                rounds=settings.rounds,
-                iterations=settings.iterations,
-                warmup=settings.warmup,
-                seed=settings.seed,
-                progress=progress,
-            )
+            latency = measure_latency(timers, settings.timing, settings.seed, progress)
         return latency, monitor.report
 
 

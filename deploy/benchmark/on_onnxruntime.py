@@ -13,7 +13,14 @@ from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, d
 from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.graph import OnnxFile
 from deploy.machine import describe_environment, require
-from deploy.measure import HostTimer, LabelledImages, compare_accuracy, measure_latency
+from deploy.measure import (
+    QUICK_TIMING,
+    HostTimer,
+    LabelledImages,
+    TimingSettings,
+    compare_accuracy,
+    measure_latency,
+)
 from deploy.sessions import OnnxSession
 from sparsegpt_core.progress import Progress, silent
 
@@ -31,9 +38,7 @@ def benchmark_onnx(
     batches: Iterable[LabelledImages],
     *,
     latency_batches: Sequence[int] = (),
-    rounds: int = 20,
-    iterations: int = 5,
-    warmup: int = 3,
+    timing: TimingSettings = QUICK_TIMING,
     threads: Optional[int] = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -45,15 +50,13 @@ def benchmark_onnx(
         sparse: Its pruned version.
         batches: Normalised evaluation images (N, C, H, W) with labels (N) or None.
         latency_batches: Images per timed call; each number is timed. Empty for the models' fixed batch, or 1.
-        rounds: Rounds of ``measure_latency``.
-        iterations: Timed calls per version and round.
-        warmup: Untimed calls per block of the warm-up.
+        timing: How long to time each version.
         threads: ONNX Runtime's threads; None for its choice.
         seed: Seed of the bootstrap.
         progress: Receives the stages ``accuracy`` and ``latency``.
 
     Raises:
-        InputError: A file, the images or a count does not fit.
+        InputError: A file or the images do not fit.
         NumericsError: A model returns NaN or infinity.
         MissingDependencyError: onnxruntime is not installed.
 
@@ -65,7 +68,7 @@ def benchmark_onnx(
         ...     g (float[N, 1, 2, 2] x) => (float[N, 4] y) { y = Flatten(x) }''')
         >>> onnx.save(model, "dense.onnx")
         >>> images, labels = np.eye(4, dtype=np.float32).reshape(4, 1, 2, 2), np.arange(4)
-        >>> result = benchmark_onnx(Path("dense.onnx"), Path("dense.onnx"), [(images, labels)], rounds=2)
+        >>> result = benchmark_onnx(Path("dense.onnx"), Path("dense.onnx"), [(images, labels)])
         >>> result.accuracy.arms["sparse"].top1
         100.0
     """
@@ -80,11 +83,9 @@ def benchmark_onnx(
     for images in portions:
         latency = measure_latency(
             {name: [HostTimer(partial(session.run, images), len(images))] for name, session in sessions.items()},
-            rounds=rounds,
-            iterations=iterations,
-            warmup=warmup,
-            seed=seed,
-            progress=progress,
+            timing,
+            seed,
+            progress,
         )
         ratio = replace(latency.speedup("dense", "sparse"), rebuilds=None)  # sessions are opened, not built
         speedup = {"A_to_C": None, "B_to_C": None, "dense_to_sparse": ratio}

@@ -188,14 +188,7 @@ def _time(
 ) -> Timed:
     warnings = [_REGIME_NOTE, *_nodes_elsewhere(arms)]
     timers = {arm: [_timer(session, images, settings) for session in group] for arm, group in arms.items()}
-    latency = measure_latency(
-        timers,
-        rounds=settings.rounds,
-        iterations=settings.iterations,
-        warmup=settings.warmup,
-        seed=settings.seed,
-        progress=progress,
-    )
+    latency = measure_latency(timers, settings.timing, settings.seed, progress)
     if latency.unsettled:
         warnings.append(f"not warm when timing began: {', '.join(latency.unsettled)}")
     speedup = {"A_to_C": latency.speedup("A", "C"), "B_to_C": latency.speedup("B", "C")}

@@ -34,6 +34,7 @@ class Timed:
             "latency_batch": self.latency.regime.batch,
             "latency_repeat": latency["repeat"],
             "latency_regime": latency["regime"],
+            "latency_timing": latency["timing"],
             "latency_unsettled": latency["unsettled"],
             "speedup": {name: asdict(ratio) if ratio else None for name, ratio in self.speedup.items()},
             "noise": latency["noise"],

@@ -4,15 +4,16 @@ May import ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 """
 
 from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference, LabelledImages, compare_accuracy
-from deploy.measure.engine_timer import EngineTimer
+from deploy.measure.engine_timer import EngineTimer, agree_on_regime
 from deploy.measure.gpu_monitor import GPUMonitor
 from deploy.measure.latency import LatencyReport, measure_latency
 from deploy.measure.layer_times import measure_layer_times
 from deploy.measure.output_errors import Outputs, compare_outputs, gives_logits
 from deploy.measure.speedup import Ratio
-from deploy.measure.timing import HostTimer, Regime
+from deploy.measure.timing import QUICK_TIMING, HostTimer, Regime, TimingSettings
 
 __all__ = [
+    "QUICK_TIMING",
     "AccuracyReport",
     "ArmAccuracy",
     "Difference",
@@ -24,6 +25,8 @@ __all__ = [
     "Outputs",
     "Ratio",
     "Regime",
+    "TimingSettings",
+    "agree_on_regime",
     "compare_accuracy",
     "compare_outputs",
     "gives_logits",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 __all__ = ["ArmLatency", "LatencyReport", "Rounds", "measure_latency"]
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Tuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
 from deploy.measure.speedup import Ratio, compare
-from deploy.measure.timing import Regime, Timer, settle
+from deploy.measure.timing import Regime, Timer, TimingSettings, warm_up
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 
@@ -64,7 +65,7 @@ class ArmLatency:
             **percentiles,
             "throughput": self.throughput(images),
             "samples": self.samples,
-            "rounds_ms": self.rounds_ms,
+            "rounds_ms": [[round(time_ms, 6) for time_ms in taken] for taken in self.rounds_ms],  # to a nanosecond
             "engines_p50_ms": [float(np.median(np.concatenate(rounds))) for rounds in self.engines],
             "spread": self.spread,
         }
@@ -86,6 +87,8 @@ class LatencyReport:
     """What one sample measures."""
     unsettled: Tuple[str, ...] = ()
     """Versions whose times still changed when timing began."""
+    settings: TimingSettings = field(default_factory=TimingSettings)
+    """How long was timed."""
 
     @property
     def noise(self) -> float:
@@ -102,7 +105,7 @@ class LatencyReport:
         return compare(self.arms[before].medians, self.arms[after].medians, self.seed)
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``{reference, arms: {name: ...}, repeat, noise, regime, unsettled}``."""
+        """Return ``{reference, arms: {name: ...}, repeat, noise, regime, unsettled, timing}``."""
         images = self.regime.images
         return {
             "reference": self.reference,
@@ -111,64 +114,61 @@ class LatencyReport:
             "noise": self.noise,
             "regime": self.regime.to_json(),
             "unsettled": list(self.unsettled),
+            "timing": asdict(self.settings),
         }
 
 
 def measure_latency(
     timers: Mapping[str, Sequence[Timer]],
-    rounds: int = 20,
-    iterations: int = 10,
-    warmup: int = 5,
+    settings: Optional[TimingSettings] = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> LatencyReport:
     """Time all versions in turns, A B C A' and then A' C B A, so a drifting clock favours none of them.
 
+    All timers make the same number of calls, so that the fastest one takes ``duration_s``.
+
     Args:
         timers: Timers by the version's name, one for each rebuild of its engine. The first version is the reference
             and is measured twice, as A and A'.
-        rounds: Number of turns, at least 2.
-        iterations: Timed calls per engine and round.
-        warmup: Untimed calls in a block before the first round; blocks repeat until times settle. 0 for none.
+        settings: How long to time.
         seed: Seed of the bootstrap.
         progress: Receives the stage ``latency``, once per round.
 
     Raises:
-        InputError: There are no timers, a count is too small, or the timers differ in their regime or number.
+        InputError: There are no timers, or they differ in their regime or number.
 
     Example:
-        >>> from deploy.measure import HostTimer
+        >>> from deploy.measure import HostTimer, TimingSettings
         >>> timers = {"dense": [HostTimer(lambda: sum(range(200)))], "sparse": [HostTimer(lambda: sum(range(100)))]}
-        >>> report = measure_latency(timers, rounds=4, iterations=3)
+        >>> report = measure_latency(timers, TimingSettings(duration_s=0.01, warmup_s=0.01))
         >>> report.speedup("dense", "sparse").ratio > 1
         True
-        >>> report.arms["dense"].samples
-        12
     """
+    settings = settings or TimingSettings()
     counts = {name: len(group) for name, group in timers.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"the models have different numbers of engines: {counts}", "Build each engine equally often.")
-    if not timers or not all(timers.values()) or rounds < 2 or iterations < 1 or warmup < 0:
-        raise InputError(
-            f"cannot time {len(timers)} models in {rounds} rounds of {iterations} after {warmup}",
-            "Give at least one model, two rounds and one iteration.",
-        )
+    if not any(counts.values()):
+        raise InputError("there is nothing to time", "Give at least one timer.")
     regime = _common_regime(timers)
     reference = next(iter(timers))
     slots = [*timers.items(), ("", timers[reference])]  # the last slot measures the reference again
     taken: Dict[str, List[List[Tuple[float, ...]]]] = {name: [[] for _ in group] for name, group in slots}
-    settled = {name: [settle(timer, warmup) for timer in group] for name, group in timers.items()}
-    progress("latency", 0, rounds)
-    for done in range(rounds):
+    progress("latency", 0, settings.rounds)
+    warm = {name: [warm_up(timer, settings.warmup_s) for timer in group] for name, group in timers.items()}
+    call_s = min(found.call_s for group in warm.values() for found in group)
+    iterations = max(1, math.ceil(settings.duration_s / settings.rounds / call_s))
+    for done in range(settings.rounds):
         for name, group in slots if done % 2 == 0 else reversed(slots):
             for engine, timer in zip(taken[name], group):
                 timer(1)  # untimed: the caches still contain the previous engine's data
                 engine.append(timer(iterations))
-        progress("latency", done + 1, rounds)
+        progress("latency", done + 1, settings.rounds)
     arms = {name: ArmLatency(tuple(map(tuple, engines))) for name, engines in taken.items()}
     repeat = arms.pop("")
-    unsettled = tuple(name for name, warm in settled.items() if not all(warm))
-    return LatencyReport(reference, arms, repeat, seed, regime, unsettled)
+    unsettled = tuple(name for name, group in warm.items() if not all(found.settled for found in group))
+    return LatencyReport(reference, arms, repeat, seed, regime, unsettled, settings)
 
 
 def _common_regime(timers: Mapping[str, Sequence[Timer]]) -> Regime:

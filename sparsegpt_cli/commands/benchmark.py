@@ -41,7 +41,7 @@ def benchmark(
             "Default: 1 with onnxruntime, else 8.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds of interleaved timing.")] = 20,
+    timing: o.TimingOptions,
     engines: o.EngineOptions,
     building: o.BuildOptions,
     max_drop: Annotated[
@@ -67,7 +67,8 @@ def benchmark(
     console.say(f"runtime: {why if backend else f'ONNX Runtime, {why}'}")
     chosen = "tensorrt" if backend else "onnxruntime" if runtime == "auto" else runtime
     latency_batches = tuple(dict.fromkeys(batch or ()))
-    settings = BenchmarkSettings(chosen, eval_samples, batch_size, latency_batches, rounds, console.seed)
+    long = timing.settings(quick=chosen == "onnxruntime")
+    settings = BenchmarkSettings(chosen, eval_samples, batch_size, latency_batches, long, console.seed)
     on_engines = engines.settings(building.settings())
     with console.progress() as progress:
         result = benchmark_files(dense, sparse, source, settings, progress, on_engines)

@@ -17,6 +17,7 @@ __all__ = ["predict"]
 @command
 def predict(
     console: Console,
+    *,
     model: Annotated[Path, typer.Argument(help="The dense .onnx file.", show_default=False)],
     shapes: Annotated[
         str | None,
@@ -31,6 +32,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    timing: o.TimingOptions,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, which prune --profile reads.")] = None,
 ) -> None:
     """Predict the speed-up of 2:4 before pruning.
@@ -46,7 +48,7 @@ def predict(
     if out:
         o.require_free(out, model)
     with console.progress() as progress:
-        found, how = predict_file(model, wanted, measure, console.seed, progress)
+        found, how = predict_file(model, wanted, measure, timing.settings(), console.seed, progress)
     console.say(how)
     content = found.to_json()
     if out:

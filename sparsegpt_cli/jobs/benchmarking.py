@@ -12,6 +12,7 @@ from deploy.benchmark import (
     benchmark_onnx,
     benchmark_tensorrt_provider,
 )
+from deploy.measure import QUICK_TIMING, TimingSettings
 from export.audit import load_model, read_metadata
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_dataset
 from sparsegpt_core.errors import DataError
@@ -33,8 +34,8 @@ class BenchmarkSettings:
     """Images at a time for accuracy."""
     latency_batches: tuple[int, ...] = ()
     """Images per timed call; empty: the default of the runtime."""
-    rounds: int = 20
-    """Rounds of timing. Every arm has a turn in each."""
+    timing: TimingSettings = QUICK_TIMING
+    """How long to time each engine or session."""
     seed: int = 0
     """Seed of the draw of evaluation images, of the timed images and of the bootstrap."""
 
@@ -71,12 +72,12 @@ def benchmark_files(
             sparse,
             batches,
             latency_batches=settings.latency_batches,
-            rounds=settings.rounds,
+            timing=settings.timing,
             seed=settings.seed,
             progress=progress,
         )
     compare = benchmark_engines if settings.runtime == "tensorrt" else benchmark_tensorrt_provider
     own = replace(
-        engines or EngineSettings(), batches=settings.latency_batches, rounds=settings.rounds, seed=settings.seed
+        engines or EngineSettings(), batches=settings.latency_batches, timing=settings.timing, seed=settings.seed
     )
     return compare(dense, sparse, batches, own, progress)

@@ -8,6 +8,7 @@ from deploy.benchmark import EngineSettings
 from deploy.builder import BuildSettings
 from deploy.graph import Shapes, read_graph
 from deploy.machine import find_runtime
+from deploy.measure import QUICK_TIMING, TimingSettings
 from deploy.predict import EstimatedPrediction, MeasuredPrediction, predict, try_pruning
 from sparsegpt_core.progress import Progress, silent
 
@@ -15,7 +16,12 @@ __all__ = ["predict_file"]
 
 
 def predict_file(
-    model: Path, shapes: Shapes | None = None, measure: bool | None = None, seed: int = 0, progress: Progress = silent
+    model: Path,
+    shapes: Shapes | None = None,
+    measure: bool | None = None,
+    timing: TimingSettings = QUICK_TIMING,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> tuple[EstimatedPrediction | MeasuredPrediction, str]:
     """Predict the gain of 2:4 for a dense ONNX file.
 
@@ -24,6 +30,7 @@ def predict_file(
         shapes: As for ``build``. The opt shape is used.
         measure: Whether to measure or to estimate; None: measure if there are a GPU, a backend, and sparse kernels for
             the file's precision.
+        timing: How long to time each engine.
         seed: Seed of the timed images and of the bootstrap.
         progress: Called for every stage.
 
@@ -39,5 +46,5 @@ def predict_file(
     backend, why = find_runtime({None: "auto", True: "tensorrt", False: "onnxruntime"}[measure])
     if backend is None:
         return predict(model, shapes), f"estimated, {why}"
-    settings = EngineSettings(build=BuildSettings(shapes=shapes), seed=seed)
+    settings = EngineSettings(build=BuildSettings(shapes=shapes), timing=timing, seed=seed)
     return try_pruning(model, settings, progress), f"measured with {why}"

@@ -4,7 +4,7 @@ May import ``jobs``, ``framework`` and below, but the heavy ones inside function
 """
 
 from sparsegpt_cli.options.data import DataOptions, ExportDataOptions
-from sparsegpt_cli.options.engines import BuildOptions, EngineOptions
+from sparsegpt_cli.options.engines import BuildOptions, EngineOptions, TimingOptions
 from sparsegpt_cli.options.export import ExportOptions
 from sparsegpt_cli.options.job import JobOptions
 from sparsegpt_cli.options.paths import OutFolder, require_free, require_suffix
@@ -44,6 +44,7 @@ __all__ = [
     "Pattern",
     "PruneOptions",
     "Samples",
+    "TimingOptions",
     "TrainingOptions",
     "Weights",
     "parse_size",

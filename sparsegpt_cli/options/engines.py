@@ -11,8 +11,9 @@ import typer
 if TYPE_CHECKING:
     from deploy.benchmark import EngineSettings
     from deploy.builder import BuildSettings
+    from deploy.measure import TimingSettings
 
-__all__ = ["BuildOptions", "EngineOptions"]
+__all__ = ["BuildOptions", "EngineOptions", "TimingOptions"]
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,35 @@ class EngineOptions:
             ),
             rebuilds=self.rebuilds,
             plans=self.plans,
+        )
+
+
+@dataclass(frozen=True)
+class TimingOptions:
+    """How long to time."""
+
+    duration: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds of timing for each engine. Default: 3; 0.3 if quick.", show_default=False),
+    ] = None
+    warmup: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds of warm-up for each engine, or more. Default: 0.5; 0.05 if quick.", show_default=False
+        ),
+    ] = None
+    rounds: Annotated[int, typer.Option(min=2, help="Turns of each engine, which share the duration.")] = 20
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Time a tenth as long; always so with the runtime onnxruntime.")
+    ] = False
+
+    def settings(self, quick: bool = False) -> TimingSettings:
+        """Return the settings; ``quick`` makes ``--quick`` the default."""
+        from deploy.measure import QUICK_TIMING, TimingSettings
+
+        default = QUICK_TIMING if self.quick or quick else TimingSettings()
+        return TimingSettings(
+            default.duration_s if self.duration is None else self.duration,
+            default.warmup_s if self.warmup is None else self.warmup,
+            self.rounds,
         )

@@ -19,7 +19,7 @@ from deploy.sessions import OnnxSession
 from export.audit import audit_model
 from sparsegpt_core.files import write_json
 from sparsegpt_core.patterns import NM, find_violations
-from tests.support.engines import builder, gpu  # noqa: F401 - fixtures
+from tests.support.engines import SHORT, builder, gpu  # noqa: F401 - fixtures
 from tests.support.fake_arms import classifier
 from tests.support.paths import ROOT
 
@@ -63,9 +63,10 @@ def measured(tmp_path, builder, monkeypatch):  # noqa: F811
     labels = images.reshape(250, 4, 16).sum(axis=2, dtype=np.float32).argmax(axis=1)
     np.savez(models / "fashion-mnist.npz", images=images, labels=labels)
     write_json(models / "fashion-mnist.json", {"pytorch_top1": {"dense": 93.0, "sparse": 92.5}})
-    quick = EngineSettings(build=BuildSettings(backend="tensorrt"), rebuilds=1, rounds=2, iterations=2)
+    quick = EngineSettings(build=BuildSettings(backend="tensorrt"), rebuilds=1, timing=SHORT)
     monkeypatch.setattr(engines.measure, "__defaults__", (quick,))
     monkeypatch.setattr(accuracy, "SETTINGS", quick)
+    monkeypatch.setattr(accuracy, "QUICK_TIMING", SHORT)
     monkeypatch.setattr(engines, "BATCHES", (1, 8))
     engines.measure_all(models, out, [])
     monkeypatch.setattr("sys.argv", ["accuracy", str(models), str(out)])

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from deploy.benchmark import EngineSettings
 from deploy.machine import GPU, Backend
+from deploy.measure import TimingSettings
 from tests.support.fake_arms import Builder, Engine, classifier
 from tests.support.fake_gpu import FakeGPU
 
@@ -72,7 +73,8 @@ def batches(count: int = 50, size: int = 20) -> list:
     return [(values[start : start + size], labels[start : start + size]) for start in range(0, count, size)]
 
 
-QUICK = EngineSettings(rounds=2, iterations=1, warmup=1)
+SHORT = TimingSettings(duration_s=0, warmup_s=0, rounds=2)
+QUICK = EngineSettings(timing=SHORT)
 
 
 @pytest.fixture

@@ -25,13 +25,16 @@ class Mode(enum.Enum):
     NONE, INPUT, OUTPUT = range(3)
 
 
+IMAGE_MS = 0.25
+"""The time that an engine takes for an image."""
 NUMPY = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT8: np.int8, DataType.INT32: np.int32}
 
 
 class FakeGPU:
     """The modules ``trt``, ``pycuda`` and ``driver``, and the calls to them.
 
-    ``capture`` makes stream capture fail at the call of that name. ``memory`` is the number of free bytes.
+    ``capture`` makes stream capture fail at the call of that name. ``memory`` is the number of free bytes. ``idle_ms``
+    is the time that the first work after a wait takes to reach the GPU.
     """
 
     def __init__(self) -> None:
@@ -43,6 +46,7 @@ class FakeGPU:
         self.addresses: dict[int, np.ndarray] = {}
         self.streams: dict[int, FakeStream] = {}
         self.now_ms = 0.0
+        self.idle_ms, self.idle = 0.0, True
         self.pycuda, self.trt, self.driver = self._pycuda(), self._trt(), self._driver()
 
     def record_call(self, *call: object) -> None:
@@ -113,6 +117,7 @@ class FakeGPU:
                 gpu.record_call("event_synchronize")
                 for stream in gpu.streams.values():
                     stream.drain()
+                gpu.idle = True
                 return self
 
             def time_since(self, other):
@@ -285,7 +290,8 @@ class FakeContext:
             images = gpu.addresses[address["image"]].view(dtype)[:count].reshape(shape[0], 4, 16)
             logits = images.astype(np.float32).sum(axis=2).astype(NUMPY[gpu.plan["output"]])
             gpu.addresses[address["logits"]][: logits.nbytes] = np.frombuffer(logits.tobytes(), np.uint8)
-            gpu.now_ms += 0.25 * shape[0]
+            gpu.now_ms += IMAGE_MS * shape[0] + (gpu.idle_ms if gpu.idle else 0)
+            gpu.idle = False
 
         gpu.streams[handle].put("execute", work)
         if self.profiler:

@@ -132,7 +132,7 @@ def test_engines_need_a_gpu(cli, dense, arguments):
 
 
 def test_the_benchmark_says_which_runtime_and_why(cli, dense):
-    options = ["--rounds", 2, "--eval-samples", 20, "--batch", 2]
+    options = ["--quick", "--rounds", 2, "--eval-samples", 20, "--batch", 2]
     outcome = cli("benchmark", dense, dense, *options, "--json")
     assert outcome.code == 0, outcome.err
     assert "runtime: ONNX Runtime, since engines run on an NVIDIA GPU" in outcome.err

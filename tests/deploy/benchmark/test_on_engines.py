@@ -16,17 +16,17 @@ from deploy.benchmark.arms import open_arms
 from deploy.builder import BuildSettings, load_plan
 from deploy.graph import OnnxFile
 from deploy.machine import Backend, find_gpu, find_runtime
-from deploy.measure import Regime, compare_accuracy
+from deploy.measure import QUICK_TIMING, Regime, compare_accuracy
 from deploy.predict import layers_without_gain
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError, ModelError
-from tests.support.engines import QUICK, batches
+from tests.support.engines import QUICK, SHORT, batches
 from tests.support.fake_arms import KERNELS, Builder, classifier
 from tests.support.fake_gpu import FakeGPU
 
 
 def test_arms_are_built_in_turn_with_their_own_weights_and_flags(builder: Builder, pair, tmp_path) -> None:
-    result = benchmark_engines(*pair, batches(), EngineSettings(rounds=3, rebuilds=2, plans=tmp_path / "plans"))
+    result = benchmark_engines(*pair, batches(), EngineSettings(timing=SHORT, rebuilds=2, plans=tmp_path / "plans"))
     assert [asked[:2] for asked in builder.asked] == 2 * [
         ("dense.onnx", False),
         ("sparse.onnx", False),
@@ -69,7 +69,8 @@ def test_the_result_of_a_benchmark(gpu: FakeGPU, builder: Builder, pair, monkeyp
     assert [found["latency"][arm]["p50_ms"] for arm in "ABC"] == [4.0, 4.0, 2.0]
     assert found["latency_batch"] == 8
     assert found["latency_regime"] == {
-        **{"clock": "gpu", "transfers": False, "cuda_graph": True, "batch": 8, "streams": 1, "note": ""}
+        **{"clock": "gpu", "transfers": False, "cuda_graph": True, "batch": 8, "streams": 1},
+        **{"inferences": 2, "note": ""},
     }
     expected = compare_accuracy(
         {name: OnnxSession(path).run for name, path in zip(("dense", "sparse"), pair, strict=True)}, batches()
@@ -99,7 +100,7 @@ def test_the_result_of_a_benchmark(gpu: FakeGPU, builder: Builder, pair, monkeyp
 
 def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -> None:
     regime = Regime("host", transfers=True, cuda_graph=False, streams=2)
-    result = benchmark_engines(*pair, batches(), EngineSettings(regime=regime, batches=(4,), rounds=2))
+    result = benchmark_engines(*pair, batches(), EngineSettings(regime=regime, batches=(4,), timing=SHORT))
     assert result.to_json()["latency_regime"] == {**vars(regime), "batch": 4}
     assert "cuGraphLaunch" not in gpu.names()
     gpu.capture = "cuStreamEndCapture"
@@ -109,7 +110,7 @@ def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -
 
 def test_the_opt_shape_is_timed(builder: Builder, pair) -> None:
     for shapes in ((1, 6, 16), {"image": ((1, 1, 8, 8), (6, 1, 8, 8), (16, 1, 8, 8))}):
-        settings = EngineSettings(build=BuildSettings(shapes=shapes), rounds=2, rebuilds=1)
+        settings = EngineSettings(build=BuildSettings(shapes=shapes), timing=SHORT, rebuilds=1)
         assert benchmark_engines(*pair, batches(), settings).timed[0].latency.regime.batch == 6
         assert builder.asked[-1][3] == {"image": ((1, 1, 8, 8), (6, 1, 8, 8), (16, 1, 8, 8))}
 
@@ -134,7 +135,7 @@ def test_settings_and_images_are_checked_before_any_build(builder: Builder, pair
 
 
 def test_each_batch_gets_its_own_engines(builder: Builder, pair, tmp_path) -> None:
-    settings = EngineSettings(batches=(8, 2), rounds=2, rebuilds=1, plans=tmp_path / "plans")
+    settings = EngineSettings(batches=(8, 2), timing=SHORT, rebuilds=1, plans=tmp_path / "plans")
     found = benchmark_engines(*pair, batches(), settings).to_json()
     assert [asked[3]["image"][1][0] for asked in builder.asked] == [8, 8, 8, 2, 2, 2]
     (further,) = found["further_batches"]
@@ -150,7 +151,7 @@ def test_each_file_is_read_hashed_and_audited_once(builder: Builder, pair, monke
     counted = ("export.audit.load_model", "export.audit.audit_model", "deploy.graph.onnx_file.sha256")
     for name in counted:
         count_calls(monkeypatch, name, calls)
-    benchmark_engines(*pair, batches(), EngineSettings(batches=(8, 2), rounds=2, rebuilds=2))
+    benchmark_engines(*pair, batches(), EngineSettings(batches=(8, 2), timing=SHORT, rebuilds=2))
     assert len(builder.asked) == 12
     assert Counter(calls) == dict.fromkeys(counted, 2)
 
@@ -158,7 +159,7 @@ def test_each_file_is_read_hashed_and_audited_once(builder: Builder, pair, monke
 def test_each_engine_is_deserialised_once(gpu, builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     count_calls(monkeypatch, "deploy.builder.engine_build.read_verified", read)
-    benchmark_engines(*pair, batches(), EngineSettings(rounds=2, rebuilds=2))
+    benchmark_engines(*pair, batches(), EngineSettings(timing=SHORT, rebuilds=2))
     assert gpu.names().count("deserialize") == len(builder.asked) == 6
     assert len(read) == 6  # opening an engine reads its plan and sidecar; explaining it reads neither again
 
@@ -222,13 +223,16 @@ def test_runtimes(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
         find_runtime("tensorrt")
 
 
+AT_ONCE = ["--duration", "0", "--warmup", "0", "--rounds", "2"]
+
+
 @pytest.fixture
 def data(tmp_path) -> list[str]:
     values, labels = batches(40, 40)[0]
     np.savez(tmp_path / "evaluation.npz", images=values, labels=labels)
     np.savez(tmp_path / "training.npz", images=-values)
     files = ["--data", f"npz:{tmp_path / 'training.npz'}", "--eval-data", f"npz:{tmp_path / 'evaluation.npz'}"]
-    return [*files, "--mean", "0", "--std", "1", "--rounds", "2"]
+    return [*files, "--mean", "0", "--std", "1", *AT_ONCE]
 
 
 def test_benchmark_then_explain(builder: Builder, pair, data, cli, tmp_path) -> None:
@@ -261,7 +265,7 @@ def test_benchmark_then_explain(builder: Builder, pair, data, cli, tmp_path) -> 
 
 
 def test_without_a_gpu_plans_are_explained_by_their_logs(builder: Builder, pair, monkeypatch, tmp_path, cli) -> None:
-    benchmark_engines(*pair, batches(), EngineSettings(rounds=2, rebuilds=1, plans=tmp_path / "plans"))
+    benchmark_engines(*pair, batches(), EngineSettings(timing=SHORT, rebuilds=1, plans=tmp_path / "plans"))
     monkeypatch.setattr("deploy.explain.from_plans.find_gpu", lambda: None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     found = cli("explain", pair[1], "--plan-c", tmp_path / "plans" / "C1.plan", "--json").json
@@ -279,7 +283,7 @@ def test_a_failed_gate_and_the_printed_tables(builder: Builder, pair, data, cli)
 
 def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pair, cli, tmp_path) -> None:
     out = tmp_path / "predict.json"
-    outcome = cli("predict", pair[0], "--shapes", "1/4/8", "--out", out, "--json")
+    outcome = cli("predict", pair[0], *AT_ONCE, "--shapes", "1/4/8", "--out", out, "--json")
     assert outcome.code == 0, outcome.err
     assert "measured with tensorrt" in outcome.err
     content = outcome.json
@@ -288,7 +292,7 @@ def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pai
     assert content["shapes"] == {"image": [4, 1, 8, 8]}
     assert content["layers"][0]["is_sparse"]  # the copy's; the file itself is as it was
     assert layers_without_gain(out) == ("conv",)
-    assert "temporary copy" in cli("predict", pair[0]).out
+    assert "temporary copy" in cli("predict", pair[0], *AT_ONCE).out
     assert builder.asked[0][3]["image"][1] == (4, 1, 8, 8)
     assert builder.asked[-1][3]["image"][1] == (8, 1, 8, 8)
     assert cli("predict", pair[0], "--estimate", "--json").json["estimate"]
@@ -313,7 +317,7 @@ def test_on_a_real_gpu(tmp_path, cli) -> None:
     onnx.save(conv_net(), str(tmp_path / "m.onnx"))
     values = np.random.default_rng(0).normal(size=(20, 3, 8, 8)).astype(np.float32)
     labels = OnnxSession(tmp_path / "m.onnx").run(values).argmax(axis=1)
-    settings = EngineSettings(rounds=3, plans=tmp_path / "plans")
+    settings = EngineSettings(timing=QUICK_TIMING, plans=tmp_path / "plans")
     result = benchmark_engines(tmp_path / "m.onnx", tmp_path / "m.onnx", [(values, labels)], settings)
     json.dumps(result.to_json(), allow_nan=False)
     assert all(arm.top1 >= 90 for arm in result.accuracy.arms.values())
@@ -322,4 +326,4 @@ def test_on_a_real_gpu(tmp_path, cli) -> None:
     assert len(result.explanation.layers) == 3
     plans = ["--plan-b", tmp_path / "plans" / "B1.plan", "--plan-c", tmp_path / "plans" / "C1.plan"]
     assert cli("explain", tmp_path / "m.onnx", *plans, "--json").code == 0
-    assert try_pruning(tmp_path / "m.onnx", EngineSettings(rounds=2)).to_json()["estimate"] is False
+    assert try_pruning(tmp_path / "m.onnx", EngineSettings(timing=QUICK_TIMING)).to_json()["estimate"] is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.linear_model import RidgeClassifier
 from deploy.benchmark import benchmark_onnx, failed_gate
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError, ModelError
+from tests.support.engines import SHORT
 
 
 def linear(path: Path, weight: np.ndarray, bias: np.ndarray, batch: int | str = "N", dtype=np.float32) -> Path:
@@ -105,7 +107,9 @@ def test_benchmark(models: tuple[Path, Path], digits: tuple) -> None:
     images, labels, weight, bias = digits
     batches = [(images[i : i + 200], labels[i : i + 200]) for i in range(0, len(images), 200)]
     stages = []
-    result = benchmark_onnx(*models, batches, rounds=4, threads=1, progress=lambda *step: stages.append(step))
+    result = benchmark_onnx(
+        *models, batches, timing=replace(SHORT, rounds=4), threads=1, progress=lambda *step: stages.append(step)
+    )
     found = json.loads(json.dumps(result.to_json(), allow_nan=False))
     expected = 100 * np.mean((images.reshape(-1, 64) @ weight.T + bias).argmax(1) == labels)
     assert found["runtime"].startswith("onnxruntime ")
@@ -133,7 +137,7 @@ def test_benchmark(models: tuple[Path, Path], digits: tuple) -> None:
 
 
 def test_benchmark_without_labels(models: tuple[Path, Path], digits: tuple) -> None:
-    result = benchmark_onnx(*models, iter([(digits[0][:3], None)]), latency_batches=[8], rounds=2)
+    result = benchmark_onnx(*models, iter([(digits[0][:3], None)]), latency_batches=[8], timing=SHORT)
     found = result.to_json()
     assert found["accuracy"]["difference"] is None
     assert found["accuracy"]["sparse"]["kl"] > 0
@@ -144,7 +148,7 @@ def test_benchmark_without_labels(models: tuple[Path, Path], digits: tuple) -> N
 
 def test_identical_models_do_not_differ(models: tuple[Path, Path], digits: tuple) -> None:
     images, labels = digits[:2]
-    result = benchmark_onnx(models[0], models[0], [(images, labels)], rounds=2)
+    result = benchmark_onnx(models[0], models[0], [(images, labels)], timing=SHORT)
     assert "no different beyond chance" in result.verdict
     assert failed_gate(result, max_drop=0) is None
 
@@ -152,7 +156,7 @@ def test_identical_models_do_not_differ(models: tuple[Path, Path], digits: tuple
 def test_a_fixed_batch_is_what_latency_is_measured_with(tmp_path: Path, digits: tuple) -> None:
     images, labels, weight, bias = digits
     fixed = linear(tmp_path / "fixed.onnx", weight, bias, batch=4)
-    assert benchmark_onnx(fixed, fixed, [(images[:6], labels[:6])], rounds=2).timed[0].latency.regime.batch == 4
+    assert benchmark_onnx(fixed, fixed, [(images[:6], labels[:6])], timing=SHORT).timed[0].latency.regime.batch == 4
     with pytest.raises(InputError, match="batches of 1"):
         benchmark_onnx(fixed, fixed, [(images, labels)], latency_batches=[1])
     with pytest.raises(DataError, match="no images"):

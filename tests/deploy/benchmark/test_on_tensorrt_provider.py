@@ -18,6 +18,7 @@ from deploy.machine import GPU, TENSORRT_PROVIDER, find_runtime
 from deploy.measure import Regime
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import InputError, ModelError
+from tests.support.engines import SHORT
 from tests.support.graphs import NOTHING, model
 
 CPU = "CPUExecutionProvider"
@@ -39,7 +40,7 @@ KNOWN_OPTIONS = {
     "trt_timing_cache_path",
 }
 """Some of the names in libonnxruntime_providers_tensorrt.so of onnxruntime-gpu 1.31.1."""
-QUICK = EngineSettings(rounds=2, iterations=1, warmup=1, rebuilds=2, regime=Regime("gpu", transfers=False))
+QUICK = EngineSettings(timing=SHORT, rebuilds=2, regime=Regime("gpu", transfers=False))
 
 
 def write(path: Path, weight: np.ndarray, fp16: bool = False) -> Path:
@@ -109,6 +110,7 @@ def test_arms_differ_by_weights_and_options(pair, batches, opened) -> None:
         "cuda_graph": False,
         "batch": 8,
         "streams": 1,
+        "inferences": 1,
         "note": "ONNX Runtime is timed by the host's clock, on one stream and without CUDA graphs.",
     }
     assert found["latency_regime"]["note"] in found["warnings"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -18,10 +19,18 @@ from scipy.stats import entropy, sem
 from scipy.stats import t as student
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from deploy.measure import HostTimer, LatencyReport, Regime, compare_accuracy, measure_latency
+from deploy.measure import (
+    QUICK_TIMING,
+    HostTimer,
+    LatencyReport,
+    Regime,
+    TimingSettings,
+    compare_accuracy,
+    measure_latency,
+)
 from deploy.measure.accuracy import paired_difference
 from deploy.measure.latency import ArmLatency
-from deploy.measure.timing import settle
+from deploy.measure.timing import warm_up
 from sparsegpt_core.errors import DataError, InputError, NumericsError
 
 
@@ -197,22 +206,35 @@ def test_an_exact_ratio_is_found(factor: float) -> None:
     assert a.to_json(images=5)["throughput"] == pytest.approx(2000)
 
 
-class Script:
-    """A timer that records its calls and returns given times."""
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of warm-ups, which scripted timers put forward."""
+    fake = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("deploy.measure.timing.time", SimpleNamespace(perf_counter=lambda: fake.now))
+    return fake
 
-    def __init__(self, name: str, calls: list[str], times: list[float] | None = None, **regime: object) -> None:
+
+class Script:
+    """A timer that records its calls and returns given times in milliseconds, one for each block of calls."""
+
+    def __init__(
+        self, name: str, calls: list[str], times: list[float] | None = None, clock: object = None, **regime: object
+    ) -> None:
         self.name, self.calls, self.times, self.regime = name, calls, times or [1.0], Regime(**regime)
+        self.clock = clock or SimpleNamespace(now=0.0)
 
     def __call__(self, iterations: int) -> tuple[float, ...]:
         self.calls += [self.name] * iterations
-        return (self.times.pop(0) if len(self.times) > 1 else self.times[0],) * iterations
+        time_ms = self.times.pop(0) if len(self.times) > 1 else self.times[0]
+        self.clock.now += iterations * time_ms / 1000
+        return (time_ms,) * iterations
 
 
-def test_measuring_interleaves_and_measures_the_reference_twice() -> None:
+def test_measuring_interleaves_and_measures_the_reference_twice(clock: SimpleNamespace) -> None:
     calls: list[str] = []
-    timers = {name: [Script(name, calls), Script(name.lower(), calls)] for name in "ABC"}
-    report = measure_latency(timers, rounds=4, iterations=2, warmup=1)
-    engines = {name: [name] * 3 + [name.lower()] * 3 for name in "ABC"}
+    timers = {name: [Script(name, calls, None, clock), Script(name.lower(), calls, None, clock)] for name in "ABC"}
+    report = measure_latency(timers, TimingSettings(duration_s=0.008, warmup_s=0, rounds=4))
+    engines = {name: [name] * 3 + [name.lower()] * 3 for name in "ABC"}  # one untimed call, and two of 1 ms
     turn, back = ([each for name in order for each in engines[name]] for order in ("ABCA", "ACBA"))
     assert calls == [name for name in "AaBbCc" for _ in range(2)] + (turn + back) * 2
     assert [len(taken) for taken in report.arms["A"].rounds_ms] == [4] * 4
@@ -225,20 +247,43 @@ def test_measuring_interleaves_and_measures_the_reference_twice() -> None:
         "cuda_graph": False,
         "batch": 1,
         "streams": 1,
+        "inferences": 1,
         "note": "",
     }
+    assert found["timing"] == {"duration_s": 0.008, "warmup_s": 0, "rounds": 4}
     assert json.dumps(found)
 
 
-def test_the_warm_up_lasts_until_the_times_settle() -> None:
+def test_every_engine_is_timed_for_three_seconds_after_half_a_second(clock: SimpleNamespace) -> None:
     calls: list[str] = []
-    assert settle(Script("a", calls, [9.0, 5.0, 3.0, 2.0, 1.99]), 4)
-    assert len(calls) == 20
-    assert not settle(Script("a", [], [float(2**i) for i in range(40)]), 3)
-    assert settle(Script("a", calls), 0)
-    assert len(calls) == 20
-    drifting = Script("a", [], [float(2**i) for i in range(40)])
-    assert measure_latency({"a": [drifting]}, rounds=2).unsettled == ("a",)
+    timers = {"A": [Script("A", calls, [0.3], clock)], "C": [Script("C", calls, [0.2], clock)]}
+    report = measure_latency(timers)
+    assert [arm.samples * arm.percentile(50) for arm in report.arms.values()] == pytest.approx([4500, 3000], rel=0.01)
+    warmup = "".join(calls).partition("AC")[0] + "A"
+    assert 0.5 <= 0.0003 * len(warmup) < 0.6
+    calls.clear()
+    quick = measure_latency(timers, QUICK_TIMING)
+    assert quick.arms["C"].samples * 0.2 == pytest.approx(300, rel=0.02)
+
+
+def test_the_warm_up_lasts_until_the_times_settle(clock: SimpleNamespace) -> None:
+    def warm(times: list[float], seconds: float = 0.5) -> tuple[bool, float, float]:
+        start = clock.now
+        found = warm_up(Script("a", [], times, clock), seconds)
+        return found.settled, pytest.approx(found.call_s), clock.now - start
+
+    settled, call_s, lasted = warm([1.0])
+    assert (settled, call_s) == (True, 0.001)
+    assert 0.5 <= lasted < 0.6
+    settled, call_s, lasted = warm([9 * 0.9**block for block in range(20)])
+    assert (settled, call_s) == (True, 0.009 * 0.9**19)
+    assert 0.6 < lasted < 2
+    settled, _, lasted = warm([1.1**block for block in range(100)])
+    assert not settled
+    assert 2 <= lasted < 2.5
+    assert warm([1.0], 0)[0]
+    drifting = Script("a", [], [1.1**block for block in range(100)], clock)
+    assert measure_latency({"a": [drifting]}).unsettled == ("a",)
 
 
 def test_every_version_has_an_engine_of_every_rebuild() -> None:
@@ -249,7 +294,7 @@ def test_every_version_has_an_engine_of_every_rebuild() -> None:
 def test_versions_with_different_regimes_are_not_compared() -> None:
     with pytest.raises(InputError, match="different timing regimes"):
         measure_latency({"A": [Script("A", [])], "B": [Script("B", [], batch=2)]})
-    for wrong in ({"clock": "sun"}, {"batch": 0}, {"streams": 0}):
+    for wrong in ({"clock": "sun"}, {"batch": 0}, {"streams": 0}, {"inferences": 0}):
         with pytest.raises(InputError, match="cannot time"):
             Regime(**wrong)
 
@@ -273,9 +318,13 @@ def test_the_clock_adds_less_than_a_hundredth_to_a_tiny_model(tmp_path: Path) ->
     assert min(nothing(5000)) < 0.01 * min(inference(500))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"timers": {}}, {"timers": {"A": []}}, {"rounds": 1}, {"iterations": 0}, {"warmup": -1}]
-)
-def test_counts_are_validated(wrong: dict) -> None:
-    with pytest.raises(InputError):
-        measure_latency(**{"timers": {"A": [HostTimer(lambda: None)]}, **wrong})
+@pytest.mark.parametrize("wrong", [{"rounds": 1}, {"duration_s": -1}, {"warmup_s": -1}, {"duration_s": float("nan")}])
+def test_timing_settings_are_validated(wrong: dict) -> None:
+    with pytest.raises(InputError, match="cannot time"):
+        TimingSettings(**wrong)
+
+
+@pytest.mark.parametrize("timers", [{}, {"A": []}])
+def test_there_is_something_to_time(timers: dict) -> None:
+    with pytest.raises(InputError, match="nothing to time"):
+        measure_latency(timers)

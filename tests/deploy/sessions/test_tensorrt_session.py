@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,14 @@ from onnxruntime import InferenceSession
 
 import deploy.sessions.onnx_session
 from deploy.machine import Backend, find_backend, find_gpu
-from deploy.measure import EngineTimer, Regime, measure_latency, measure_layer_times
+from deploy.measure import (
+    EngineTimer,
+    Regime,
+    TimingSettings,
+    agree_on_regime,
+    measure_latency,
+    measure_layer_times,
+)
 from deploy.sessions import OnnxSession, TensorRTSession
 from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
 from tests.support.fake_gpu import DataType, FakeContext, FakeEngine, FakeGPU, write_plan
@@ -226,9 +234,28 @@ def test_gpu_events_enclose_the_work(gpu: FakeGPU, session: TensorRTSession, tra
         assert timed(2) == (1.0, 1.0)  # 0.25 ms an image
         work = ["htod", "execute", "dtoh"] if transfers else ["execute"]
         launch = ["cuGraphLaunch"] if graph else []
-        assert gpu.names() == 2 * ["record", *work, *launch, "record", "event_synchronize"]
-        assert timed.regime == Regime("gpu", transfers, graph, batch=4)
+        inference = [*work, *launch]
+        sample = [*inference, "record", *inference, *inference, "record", "event_synchronize"]
+        assert gpu.names() == 2 * sample
+        note = (
+            "" if graph else "Without a CUDA graph the host launches every kernel, so a small engine runs at the host's"
+        )
+        assert timed.regime.note.startswith(note)
+        assert replace(timed.regime, note="") == Regime("gpu", transfers, graph, batch=4, inferences=2)
         np.testing.assert_array_equal(session.run(images(2)), sums(images(2)))  # the session is not disturbed
+
+
+@pytest.mark.parametrize(("inference_ms", "inferences"), [(4.0, 2), (0.5, 2), (0.4, 3), (0.3, 4), (0.0, 2000)])
+def test_a_sample_lasts_a_millisecond(
+    gpu: FakeGPU, session: TensorRTSession, monkeypatch: pytest.MonkeyPatch, inference_ms: float, inferences: int
+) -> None:
+    """The launch of a first inference takes 0.008 ms to reach an idle GPU, and is not measured."""
+    monkeypatch.setattr("tests.support.fake_gpu.IMAGE_MS", inference_ms)
+    gpu.idle_ms = 0.008
+    with timer(session, 1, clock="gpu", transfers=False) as timed:
+        assert timed.regime.inferences == inferences
+        assert timed(3) == pytest.approx([inference_ms] * 3)
+        assert timed.regime.to_json()["inferences"] == inferences
 
 
 def test_the_host_waits_before_it_reads_its_clock(gpu: FakeGPU, session: TensorRTSession) -> None:
@@ -247,10 +274,10 @@ def test_events_fork_and_join_streams(gpu: FakeGPU, session: TensorRTSession) ->
         timed(1)
         one, two = sorted({call[1] for call in gpu.calls if call[0] == "execute"})
         assert gpu.calls[:-1] == [
+            ("execute", one),
             ("record", one),
             ("wait_for_event", two),
-            ("execute", one),
-            ("execute", two),
+            *[("execute", one), ("execute", two)] * 2,
             ("record", two),
             ("wait_for_event", one),
             ("record", one),
@@ -292,6 +319,21 @@ def test_without_cuda_python(gpu: FakeGPU, session: TensorRTSession, monkeypatch
             measure_latency({"A": [plain], "B": [timed]})
 
 
+def test_one_engine_without_a_graph_is_timed_with_others_without_graphs(gpu: FakeGPU, session: TensorRTSession) -> None:
+    with timer(session, clock="gpu", cuda_graph=True) as captured:
+        gpu.capture = "cuStreamEndCapture"
+        with timer(session, clock="gpu", cuda_graph=True) as plain:
+            captured.regime = replace(captured.regime, inferences=7)  # as if its engine were faster
+            agree_on_regime([captured, plain])
+            assert captured.regime == plain.regime
+            assert (plain.regime.cuda_graph, plain.regime.inferences) == (False, 7)
+            assert plain.regime.note.startswith("No CUDA graph of m.plan: cuStreamEndCapture fails")
+            assert plain.regime.note.endswith("at the host's speed.")
+            gpu.calls.clear()
+            measure_latency({"A": [captured], "B": [plain]}, TimingSettings(0, 0))
+            assert "cuGraphLaunch" not in gpu.names()
+
+
 def test_timers_free_their_memory(gpu: FakeGPU, session: TensorRTSession) -> None:
     before = gpu.memory
     timer(session, streams=3).close()
@@ -316,7 +358,7 @@ def test_three_arms_with_rebuilds(gpu: FakeGPU, session: TensorRTSession) -> Non
     ):
         for each in (a, b, c, d):
             each.regime = a.regime  # as if they were engines of one batch
-        report = measure_latency({"A": [a, a], "B": [b, b], "C": [c, d]}, rounds=6, iterations=2)
+        report = measure_latency({"A": [a, a], "B": [b, b], "C": [c, d]}, TimingSettings(0.01, 0, rounds=6))
     assert report.speedup("A", "B").ratio == pytest.approx(8 / 6)
     found = report.to_json()
     assert found["regime"]["clock"] == "gpu"
