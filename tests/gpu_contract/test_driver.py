@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,9 @@ def test_timers(driver, open_session, streams: int, clock: str, transfers: bool,
     with open_session() as session:
         asked = Regime(clock, transfers, cuda_graph, batch=3, streams=streams)
         with EngineTimer(session, images(3), asked) as timer:
-            assert timer.regime == asked
+            assert timer.regime == replace(asked, inferences=timer.regime.inferences, note=timer.regime.note)
+            assert (timer.regime.inferences >= 2) == (clock == "gpu")
+            assert bool(timer.regime.note) == (clock == "gpu" and not cuda_graph)
             samples = timer(5)
             timer.close()
             timer.close()
@@ -145,7 +148,7 @@ def test_a_failed_capture_ends_and_falls_back(driver, gpu, open_session, functio
     driver.fail(function)
     with open_session() as session, EngineTimer(session, images(2), Regime("gpu", cuda_graph=True)) as timer:
         assert not timer.regime.cuda_graph
-        assert timer.regime.note.startswith("No CUDA graph: ")
+        assert timer.regime.note.startswith("No CUDA graph of m.plan: ")
         assert driver["captures"] == 0
         assert len(timer(3)) == 3
 

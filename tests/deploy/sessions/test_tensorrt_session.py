@@ -438,8 +438,8 @@ def test_rtx_is_asked_whether_it_can_be_captured(gpu: FakeGPU, session, monkeypa
 class FallsBack:
     """ONNX Runtime with a provider that it has but cannot start."""
 
-    def __init__(self, path: str, options: object, providers: list[tuple[str, dict]], enable_fallback: int) -> None:
-        assert not enable_fallback
+    def __init__(self, path: str, options: object, providers: list[tuple[str, dict]], **settings: object) -> None:
+        assert not settings["enable_fallback"]
         self.session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def get_providers(self) -> list[str]:
