@@ -257,6 +257,22 @@ def test_single_precision_layers_may_use_tf32(half: Path) -> None:
         assert config.get_flag(backend.module.BuilderFlag.TF32)
 
 
+def test_strongly_typed_builders_take_fp16_from_the_exported_graph(tmp_path: Path) -> None:
+    """TensorRT 11 has no FP16 flag: a layer's type is the graph's."""
+    from polygraphy.backend.trt import NetworkFromOnnxPath
+
+    from deploy.builder.compiler import _silenced
+    from export.precision import to_fp16
+
+    trt = find_backend("tensorrt-rtx").module
+    onnx.save(to_fp16(conv_net(np.float32)), str(tmp_path / "m.onnx"))
+    with _silenced():
+        _, network, _ = NetworkFromOnnxPath(str(tmp_path / "m.onnx"), strongly_typed=True)()
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    weighted = [layer for layer in layers if layer.type.name in {"CONVOLUTION", "MATRIX_MULTIPLY"}]
+    assert [layer.get_output(0).dtype for layer in weighted] == [trt.DataType.HALF] * 3
+
+
 def test_find_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_backend("tensorrt-rtx").is_rtx
     with pytest.raises(InputError, match="unknown backend"):
