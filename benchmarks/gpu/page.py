@@ -117,7 +117,11 @@ def _pruning(pruning: dict[str, Record]) -> str:
             f"{own['gpu']['seconds']:.1f} s here."
         )
     if rank:
-        lines.append(f"* As one rank of NCCL: {rank['result']['seconds']:.1f} s.")
+        own = rank["result"]
+        lines.append(
+            f"* {own['processes']} processes with NCCL: {own['shared']['seconds']:.1f} s, one alone "
+            f"{own['single']['seconds']:.1f} s; {100 * own['equal_mask_share']:.3f} % of the mask is the same."
+        )
     return "\n".join(lines) or "*Not measured yet.*"
 
 

@@ -1,12 +1,17 @@
-"""Measures pruning on the GPU, and cuSPARSELt: ``python -m benchmarks.gpu.pruning OUT``."""
+"""Measures pruning on the GPU, and cuSPARSELt: ``python -m benchmarks.gpu.pruning OUT``.
+
+``--device cpu`` rehearses it on the CPU with a small network and few images. Its figures are of no use.
+"""
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,14 +22,35 @@ from torch import Tensor, nn
 from deploy.machine import describe_environment
 from export.cusparselt import to_semi_structured
 from sparsegpt_core.errors import SparseGPTError
-from sparsegpt_core.execution import Resources, find_device, join_world, peak_memory
+from sparsegpt_core.execution import ALONE, Resources, World, find_device, join_world, peak_memory
 from sparsegpt_core.files import write_json
 from sparsegpt_core.pruning import PruneResult, prune_model
 from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.torchrun import rank, world_size
 from sparsegpt_core.zoo import ModelShape, build_model
 
-MODEL, SIDE, IMAGES, AGREEMENT_IMAGES, BATCH = "torchvision:resnet50", 224, 1024, 64, 32
-ROUNDS, CALLS = 7, 50
+
+@dataclass(frozen=True)
+class Work:
+    """What is pruned."""
+
+    model: str
+    """Name of the network."""
+    side: int
+    """Height and width of an image."""
+    images: int
+    """Calibration images."""
+    agreement_images: int
+    """Calibration images where the CPU or several processes prune too."""
+    batch: int
+    """Images of a batch."""
+
+
+WORK = {
+    "cuda": Work("torchvision:resnet50", 224, 1024, 64, 32),
+    "cpu": Work("simple_cnn", 4, 16, 8, 2),
+}
+ROUNDS, CALLS = 7, 50  # of cuSPARSELt
 MATRICES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "VGG-16's classifier.0, 128 images": (lambda: nn.Linear(25088, 4096), (128, 25088)),
     "VGG-16's classifier.3, 128 images": (lambda: nn.Linear(4096, 4096), (128, 4096)),
@@ -33,35 +59,46 @@ MATRICES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def prune(images: int, device: torch.device, runtime: Resources | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """Prune ResNet-50 on random images; return it, its time and its memory."""
+def prune(work: Work, images: int, device: torch.device, world: World = ALONE) -> tuple[nn.Module, dict[str, Any]]:
+    """Prune the network on random images; return it, its time and its memory."""
     torch.manual_seed(0)
-    model = build_model(MODEL, ModelShape((3, SIDE, SIDE))).eval().to(device)
-    batches = list(torch.split(torch.randn(images, 3, SIDE, SIDE), BATCH))
+    model = build_model(work.model, ModelShape((3, work.side, work.side))).eval().to(device)
+    own = world.share_samples(images, work.batch)
+    batches = list(torch.split(torch.randn(images, 3, work.side, work.side)[own], work.batch))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    result = prune_model(model, batches, PruneSettings(), resources=runtime or Resources())
+    result = prune_model(model, batches, PruneSettings(), resources=Resources(world=world))
     seconds = time.perf_counter() - start
     return model, {"images": images, "seconds": seconds, "peak_bytes": peak_memory(device), **_means(result)}
 
 
-def agreement(device: torch.device) -> dict[str, Any]:
+def agreement(work: Work, device: torch.device) -> dict[str, Any]:
     """Prune the same network with the same images on both devices, and compare."""
-    (here, on_cpu), (there, on_gpu) = (prune(AGREEMENT_IMAGES, each) for each in (torch.device("cpu"), device))
+    (here, on_cpu), (there, on_gpu) = (
+        prune(work, work.agreement_images, each) for each in (torch.device("cpu"), device)
+    )
+    return {"cpu": on_cpu, "gpu": on_gpu, **_compared(here, there)}
+
+
+def nccl(work: Work, device: torch.device) -> dict[str, Any]:
+    """Prune in several processes, each on its own GPU, and compare with one process."""
+    with join_world(device) as world:
+        together, shared = prune(work, work.agreement_images, device, world)
+        size = world.size
+    alone, single = prune(work, work.agreement_images, device)
+    return {"processes": size, "shared": shared, "single": single, **_compared(alone, together)}
+
+
+def _compared(first: nn.Module, second: nn.Module) -> dict[str, float]:
+    """Return how far two prunings of one network are apart."""
     masks = equal = 0
     apart, whole = 0.0, 0.0
-    for one, other in zip(here.state_dict().values(), there.cpu().state_dict().values(), strict=True):
+    for one, other in zip(first.cpu().state_dict().values(), second.cpu().state_dict().values(), strict=True):
         if one.dim() > 1:
             masks, equal = masks + one.numel(), equal + int(((one == 0) == (other == 0)).sum())
             apart, whole = apart + float((one - other).square().sum()), whole + float(one.square().sum())
-    return {"cpu": on_cpu, "gpu": on_gpu, "equal_mask_share": equal / masks, "weight_distance": (apart / whole) ** 0.5}
-
-
-def nccl(device: torch.device) -> dict[str, Any]:
-    """Prune as one rank of a process group, as torchrun starts it."""
-    with join_world(device) as world:
-        return prune(AGREEMENT_IMAGES, device, Resources(world=world))[1]
+    return {"equal_mask_share": equal / masks, "weight_distance": (apart / whole) ** 0.5}
 
 
 def semi_structured(device: torch.device) -> list[dict[str, Any]]:
@@ -111,21 +148,27 @@ def main() -> None:
     """Measure the parts without results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.pruning", description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--nccl", action="store_true", help="as torchrun --nproc-per-node 1 starts it")
+    parser.add_argument("--nccl", action="store_true", help="several processes, as torchrun starts them")
+    parser.add_argument("--device", choices=WORK, default="cuda", help="cpu: a rehearsal, with gloo for NCCL")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("error: there is no CUDA GPU")
-    device = find_device("cuda")
+    if options.nccl and world_size() == 1:
+        sys.exit("error: NCCL needs two GPUs or more. Start it with torchrun --nproc-per-node 2.")
+    if options.device == "cuda" and torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", 1)):
+        sys.exit(f"error: there are {torch.cuda.device_count()} CUDA GPUs, fewer than processes")
+    device, work = find_device(options.device), WORK[options.device]
     parts: dict[str, Callable[[], Any]] = {
-        "resnet50": lambda: prune(IMAGES, device)[1],
-        "agreement": lambda: agreement(device),
-        "cusparselt": lambda: semi_structured(device),
+        "resnet50": lambda: prune(work, work.images, device)[1],
+        "agreement": lambda: agreement(work, device),
     }
-    for name, measure in ({"nccl": lambda: nccl(device)} if options.nccl else parts).items():
+    if options.device == "cuda":
+        parts["cusparselt"] = lambda: semi_structured(device)
+    for name, measure in ({"nccl": lambda: nccl(work, device)} if options.nccl else parts).items():
         path = options.out / f"pruning-{name}.json"
         if not path.exists():
-            write_json(path, {"result": measure(), "environment": describe_environment()})
-            print(path.name, flush=True)
+            result = measure()
+            if rank() == 0:
+                write_json(path, {"result": result, "environment": describe_environment()})
+                print(path.name, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@
 #
 # PYTHON runs the parts that need torch. TRT_PYTHON runs the parts that need TensorRT, PyCUDA, Polygraphy, onnx and onnxruntime. By
 # default both are the same. On a host without network, TRT_PYTHON can be Python 3.9 with TensorRT 8.6. PARTS names the parts to run.
+# DEVICE=cpu rehearses pruning and nccl on the CPU with a small network; the page is then OUT/gpu.md.
 set -eu
 out=$1 checkpoint=${2:-}
 python=${PYTHON:-python3}
 trt=${TRT_PYTHON:-$python}
-parts=${PARTS:-baselines models questions engines accuracy pruning nccl page}
+parts=${PARTS:-baselines models questions engines accuracy provider pruning nccl page}
+device=${DEVICE:-cuda}
 status=0
 mkdir -p "$out"
 
@@ -34,6 +36,35 @@ baselines() { # on a GPU for longer than the configurations, which are for two c
     done
 }
 
+provider() { # the same arms on ONNX Runtime's TensorRT provider, for files that "models" wrote
+    available=$("$python" -c 'import onnxruntime; print(*onnxruntime.get_available_providers())') || return 1
+    case " $available " in *" TensorrtExecutionProvider "*) ;; *)
+        echo "provider: not measured, because onnxruntime has no TensorRT provider; install onnxruntime-gpu" >&2
+        return 0
+        ;;
+    esac
+    failed=0
+    for dense in "$out"/models/*.dense.*.onnx; do
+        name=$(basename "$dense" .onnx)
+        network=${name%%.*} precision=${name##*.}
+        told=$out/provider-$network-$precision.json
+        [ ! -e "$told" ] || continue
+        "$python" -m sparsegpt_cli benchmark "$dense" "$out/models/$network.sparse.$precision.onnx" \
+            --runtime onnxruntime-tensorrt --batch 32 --out "$told" || failed=1
+    done
+    return "$failed"
+}
+
+nccl() { # between two GPUs; in a rehearsal between two processes, with gloo
+    gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())') || return 1
+    [ "$device" = cuda ] || gpus=2
+    if [ "$gpus" -lt 2 ]; then
+        echo "nccl: not measured, because it needs two GPUs and there are $gpus" >&2
+        return 0
+    fi
+    "$python" -m torch.distributed.run --nproc-per-node "$gpus" -m benchmarks.gpu.pruning "$out" --device "$device" --nccl
+}
+
 part baselines baselines
 trained=$out/models/resnet18.safetensors
 [ -n "$checkpoint" ] || [ ! -e "$trained" ] || checkpoint=$trained
@@ -41,7 +72,12 @@ part models "$python" -m benchmarks.gpu.models "$out/models" ${checkpoint:+--che
 part questions "$trt" -m benchmarks.gpu.questions "$out"
 part accuracy "$trt" -m benchmarks.gpu.accuracy "$out/models" "$out"
 part engines "$trt" -m benchmarks.gpu.engines "$out/models" "$out"
-part pruning "$python" -m benchmarks.gpu.pruning "$out"
-part nccl "$python" -m torch.distributed.run --nproc-per-node 1 -m benchmarks.gpu.pruning "$out" --nccl
-part page "$python" -m benchmarks.gpu.page "$out"
+part provider provider
+part pruning "$python" -m benchmarks.gpu.pruning "$out" --device "$device"
+part nccl nccl
+if [ "$device" = cuda ]; then
+    part page "$python" -m benchmarks.gpu.page "$out"
+else
+    part page "$python" -m benchmarks.gpu.page "$out" "$out/gpu.md"
+fi
 exit $status

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 
 import numpy as np
 import onnx
 import pytest
 
-from benchmarks.gpu import accuracy, engines, questions
+from benchmarks.gpu import accuracy, engines, pruning, questions
 from benchmarks.gpu.page import MIN_TOP1, page
 from deploy.benchmark import EngineSettings
 from deploy.builder import BuildSettings, build_engine
@@ -115,3 +116,50 @@ def test_baselines_are_trained_once_each_and_serve_what_follows(tmp_path):
     assert all(f"configs/{name}-fashion-mnist.yaml" in line for name, line in zip(MIN_TOP1, lines, strict=False))
     assert all(line.endswith(f"--checkpoint {out}/models/resnet18.safetensors") for line in lines[4:])
     assert "| resnet18 | 20 | 61 | 93.90 | 94.0 ✗ |" in page(out)
+
+
+def test_pruning_is_rehearsed_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pruning", str(tmp_path), "--device", "cpu"])
+    pruning.main()
+    environment = {**os.environ, "PYTHON": sys.executable, "PARTS": "nccl page", "DEVICE": "cpu"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(["sh", "benchmarks/gpu/run.sh", tmp_path], cwd=ROOT, env=environment, check=True)
+    found = {path.stem: json.loads(path.read_text())["result"] for path in tmp_path.glob("*.json")}
+    assert found.keys() == {"pruning-resnet50", "pruning-agreement", "pruning-nccl"}
+    shared = found["pruning-nccl"]
+    assert (shared["processes"], shared["equal_mask_share"], shared["weight_distance"]) == (2, 1, 0)
+    assert "2 processes with NCCL" in (tmp_path / "gpu.md").read_text()
+
+
+def test_nccl_needs_two_processes(tmp_path, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(sys, "argv", ["pruning", str(tmp_path), "--nccl", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="NCCL needs two GPUs or more"):
+        pruning.main()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("providers", ["CPUExecutionProvider", "TensorrtExecutionProvider CPUExecutionProvider"])
+def test_the_provider_measures_every_pair_where_it_is_installed(tmp_path, providers):
+    """The script's own Python is a stand-in that records its command lines."""
+    models, asked, python = tmp_path / "out" / "models", tmp_path / "asked", tmp_path / "python"
+    models.mkdir(parents=True)
+    (models / "wide.dense.fp16.onnx").touch()
+    python.write_text(f'#!/bin/sh\nif [ "$1" = -c ]; then echo {providers}; else echo "$@" >>{asked}; fi\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "PARTS": "provider"}
+    done = subprocess.run(
+        ["sh", "benchmarks/gpu/run.sh", tmp_path / "out"],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    if "Tensorrt" not in providers:
+        assert "has no TensorRT provider" in done.stderr
+        assert not asked.exists()
+    else:
+        dense, sparse = (models / f"wide.{arm}.fp16.onnx" for arm in ("dense", "sparse"))
+        line = f"-m sparsegpt_cli benchmark {dense} {sparse} --runtime onnxruntime-tensorrt --batch 32"
+        assert asked.read_text() == f"{line} --out {tmp_path}/out/provider-wide-fp16.json\n"
