@@ -23,7 +23,7 @@ from calibration.training.mixed_precision import autocast, autocast_dtype
 from calibration.training.settings import TrainSettings
 from calibration.training.unfinished_training import Unfinished
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.execution import uninterrupted
+from sparsegpt_core.interrupts import defer_interrupts
 from sparsegpt_core.progress import Progress
 
 __all__ = ["Epoch", "Loop", "copy_state"]
@@ -110,14 +110,14 @@ class Loop:
     def epoch(self, indices: Indices, steps: int, progress: Progress, unfinished: Unfinished | None) -> float:
         """Run one epoch over ``indices`` in random order, or finish an interrupted one; return its mean loss."""
         self.model.train(self.settings.mode == "train")
-        with uninterrupted():
+        with defer_interrupts():
             if not len(self.order):  # a new epoch, not an interrupted one
                 self.order = torch.randperm(len(indices), generator=self.generator)
         size = self.settings.batch_size
         remaining = indices[self.order[self.position * size : steps * size].numpy()]
         started = time.perf_counter()
         for images, labels in self.split.batches(size, remaining):
-            with uninterrupted():
+            with defer_interrupts():
                 self.losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
                 self.done, self.position = self.done + 1, self.position + 1
                 self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
@@ -128,7 +128,7 @@ class Loop:
 
     def close_epoch(self, number: int, loss: float | None, validation: Evaluation) -> None:
         """Add an epoch to the history, and keep its weights if they are the best so far."""
-        with uninterrupted():
+        with defer_interrupts():
             self._add_epoch(number, loss, validation)
 
     def _add_epoch(self, number: int, loss: float | None, validation: Evaluation) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from sparsegpt_core.errors import DataError
-from sparsegpt_core.execution import uninterrupted
 from sparsegpt_core.files import KeyedStore, atomic_path, changed_names
+from sparsegpt_core.interrupts import defer_interrupts
 
 __all__ = ["Unfinished"]
 
@@ -78,7 +78,7 @@ class Unfinished:
         try:
             yield
         except KeyboardInterrupt:
-            with uninterrupted():
+            with defer_interrupts():
                 self._write(state)
             raise
 

@@ -8,7 +8,7 @@ from deploy.machine.cuda import Buffer, connect, gpu_errors, pci_bus_id
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.environment import describe_environment
 from deploy.machine.gpu import GPU, find_gpu
-from deploy.machine.interrupts import defer_interrupts, run_interruptibly
+from deploy.machine.interrupts import run_interruptibly
 from deploy.machine.libraries import INSTALL, require
 from deploy.machine.runtime_choice import TENSORRT_PROVIDER, find_runtime
 
@@ -22,7 +22,6 @@ __all__ = [
     "Check",
     "check_machine",
     "connect",
-    "defer_interrupts",
     "describe_environment",
     "find_backend",
     "find_gpu",

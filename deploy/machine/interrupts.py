@@ -6,16 +6,13 @@ logger's, and TensorRT drops the exceptions of callbacks: the work would go on.
 
 from __future__ import annotations
 
-__all__ = ["defer_interrupts", "run_interruptibly"]
+__all__ = ["run_interruptibly"]
 
 import atexit
-import contextlib
 import ctypes
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from typing import Any, Callable, TypeVar
 
@@ -58,31 +55,6 @@ def run_interruptibly(work: Callable[[], _T], stop: Callable[[], None]) -> _T:
         atexit.register(_end_process_if_running, outcome)
         wait([outcome], _GRACE_S)
         raise
-
-
-@contextlib.contextmanager
-def defer_interrupts() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` after the block instead of inside it. Only the main thread receives signals.
-
-    Example:
-        >>> with defer_interrupts():  # doctest: +SKIP
-        ...     context.execute_async_v3(stream.handle)
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    replaced = [number for number, handler in before.items() if callable(handler)]  # others do not run Python code
-    for number in replaced:
-        signal.signal(number, lambda number, _: received.append(number))
-    try:
-        yield
-    finally:
-        for number in replaced:
-            signal.signal(number, before[number])
-    if received:
-        signal.raise_signal(received[0])
 
 
 def _current_context() -> Callable[[], Any]:

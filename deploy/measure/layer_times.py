@@ -8,8 +8,9 @@ from typing import Any, Dict, List
 
 import numpy.typing as npt
 
-from deploy.machine import connect, defer_interrupts, gpu_errors
+from deploy.machine import connect, gpu_errors
 from deploy.sessions import TensorRTSession
+from sparsegpt_core.interrupts import defer_interrupts
 
 
 def measure_layer_times(

@@ -13,8 +13,9 @@ import numpy as np
 
 from deploy.builder import EngineLayer, capturing_logger, inspect_engine, load_plan, read_engine_information
 from deploy.graph import InputShape, ShapeRange
-from deploy.machine import Backend, defer_interrupts, find_backend
+from deploy.machine import Backend, find_backend
 from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.interrupts import defer_interrupts
 
 # By name, since trt.nptype fails in old versions on new NumPy.
 _DTYPES = {

@@ -5,7 +5,6 @@ May import ``errors``, ``progress``, ``torchrun`` and ``text``.
 
 from sparsegpt_core.execution.devices import device_of, find_device
 from sparsegpt_core.execution.distributed import ALONE, World, join_world, speaks_for_all
-from sparsegpt_core.execution.interrupts import uninterrupted
 from sparsegpt_core.execution.memory import available_memory, peak_memory, used_memory
 from sparsegpt_core.execution.parallel import each, spans, workers
 from sparsegpt_core.execution.resources import DEFAULT, Resources, full_precision
@@ -26,7 +25,6 @@ __all__ = [
     "run_in_halves",
     "spans",
     "speaks_for_all",
-    "uninterrupted",
     "used_memory",
     "with_smaller_batches",
     "workers",

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.machine import defer_interrupts, run_interruptibly
+from deploy.machine import run_interruptibly
+from sparsegpt_core.interrupts import defer_interrupts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

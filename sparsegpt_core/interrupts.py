@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM, handled where work is whole."""
+
+from __future__ import annotations
+
+__all__ = ["defer_interrupts"]
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def defer_interrupts() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM after the block instead of inside it. Only the main thread receives signals.
+
+    Example:
+        >>> steps = []
+        >>> try:
+        ...     with defer_interrupts():
+        ...         signal.raise_signal(signal.SIGINT)
+        ...         steps.append("finished")
+        ... except KeyboardInterrupt:
+        ...     steps.append("interrupted")
+        >>> steps
+        ['finished', 'interrupted']
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    replaced = [number for number, handler in before.items() if callable(handler)]  # others do not run Python code
+    for number in replaced:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, before[number])
+    if received:
+        signal.raise_signal(received[0])
