@@ -26,10 +26,10 @@ from deploy.predict import layers_without_gain, predict
 from export.audit import audit_model, read_metadata
 from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
-from sparsegpt_cli.commands.triton_export import _signature
 from sparsegpt_cli.framework import Session, load_config
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.jobs.models import ModelSource, load_model
+from sparsegpt_cli.jobs.plan_signature import read_signature
 from sparsegpt_cli.report import render, render_report
 from sparsegpt_cli.run import resolve
 from sparsegpt_cli.run.record import RunRecord
@@ -145,7 +145,7 @@ def _sidecar(path: Path) -> None:
     _all_of(
         lambda: load_plan(plan),
         lambda: evidence_of_plan(plan, True, inspected=False),
-        lambda: _signature(plan),
+        lambda: read_signature(plan),
         lambda: _page(path.parent),
     )
 

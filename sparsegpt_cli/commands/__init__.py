@@ -6,6 +6,7 @@ start at once, without torch.
 
 from sparsegpt_cli.commands.benchmark import benchmark
 from sparsegpt_cli.commands.build import build
+from sparsegpt_cli.commands.deepstream_export import deepstream_export
 from sparsegpt_cli.commands.demo import demo
 from sparsegpt_cli.commands.doctor import doctor
 from sparsegpt_cli.commands.explain import explain
@@ -24,6 +25,7 @@ __all__ = ["COMMANDS"]
 
 COMMANDS = (
     *(prune_export, train, prune, finetune, export, verify),
-    *(predict, build, benchmark, sweep, explain, report, triton_export),
+    *(predict, build, benchmark, sweep, explain, report),
+    *(triton_export, deepstream_export),
     *(run, doctor, demo),
 )

@@ -50,7 +50,7 @@ def benchmark(
     min_speedup: Annotated[float | None, typer.Option(help="Exit with 1 if the speed-up is below this.")] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
 ) -> None:
-    """Compare accuracy and latency of dense and sparse models.
+    """Compare the accuracy and latency of two models.
 
     The models run as TensorRT engines, whose layers are explained, or on ONNX Runtime: on the CPU, or on the engines
     that its TensorRT provider builds.

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sparsegpt_cli.framework import command
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
-
-if TYPE_CHECKING:
-    from export.triton import PlanSignature
 
 __all__ = ["triton_export"]
 
@@ -41,6 +38,7 @@ def triton_export(
 ) -> None:
     """Write a model to a Triton model repository."""
     from export.triton import TritonSettings, write_repository
+    from sparsegpt_cli.jobs.plan_signature import read_signature
 
     settings = TritonSettings(
         name=name or model.stem,
@@ -51,7 +49,7 @@ def triton_export(
         instances=instances,
         gpus=tuple(gpu or ()),
     )
-    plan = None if model.suffix == ".onnx" else _signature(model)
+    plan = None if model.suffix == ".onnx" else read_signature(model)
     made = write_repository(model, out, settings, plan, force)
     largest = made.config.max_batch_size
     batches = f"batches of up to {largest}" if largest else f"no batching: {made.config.no_batching_reason}"
@@ -64,35 +62,3 @@ def _sizes(text: str | None) -> tuple[int, ...]:
         return tuple(int(size) for size in text.split(",")) if text else ()
     except ValueError:
         raise InputError(f"--preferred-batch-sizes '{text}' is not a list of numbers", "For example 8,32.") from None
-
-
-def _signature(plan: Path) -> PlanSignature:
-    """Read a plan's inputs and outputs from its sidecar, since only TensorRT can read the plan.
-
-    Raises:
-        InputError: The plan differs from its sidecar, or is a plan of TensorRT-RTX.
-    """
-    from onnx import TensorProto, helper
-
-    from deploy.builder import load_plan
-    from export.triton import PlanSignature
-    from sparsegpt_core.files import sidecar_path
-
-    _, record = load_plan(plan)
-    try:
-        backend = record["backend"]
-        inputs, outputs = (
-            [
-                helper.make_tensor_value_info(each["name"], TensorProto.DataType.Value(each["dtype"]), each["dims"])
-                for each in record[field]
-            ]
-            for field in ("inputs", "outputs")
-        )
-        largest = min(each["shapes"][2][0] for each in record["inputs"] if each["dims"])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{sidecar_path(plan)} is not complete", "Build the plan again.") from error
-    if backend != "tensorrt":
-        raise InputError(
-            f"{plan} is a plan of {backend}, and Triton serves plans of tensorrt only", "Build with --backend tensorrt."
-        )
-    return PlanSignature(helper.make_graph([], "plan", inputs, outputs), largest)

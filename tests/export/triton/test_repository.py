@@ -403,7 +403,7 @@ def test_plans_that_are_refused(cli, plan: Path) -> None:
 
     assert "up to 24, not 25" in error("--max-batch-size", 25)
     edit(plan, backend="tensorrt-rtx")
-    assert "tensorrt-rtx, and Triton serves plans of tensorrt only" in error()
+    assert "tensorrt-rtx, and Triton runs plans of tensorrt only" in error()
     image = {"name": "image", "dtype": "FLOAT", "dims": ["batch", 3, 8, 8], "shapes": [[1, 3, 8, 8]] * 3}
     for inputs in (None, [], [{**image, "dtype": "NUMBER"}], [{**image, "shapes": []}], [{"name": "image"}]):
         edit(plan, inputs=inputs)

@@ -15,6 +15,7 @@ COMMANDS = {
     "explain": "explain {}.onnx",
     "predict": "predict {}.onnx --estimate",
     "triton-export": "triton-export {}.onnx --out x",
+    "deepstream-export": "deepstream-export {}.onnx --out x",
 }
 HINT = "Give the path of an .onnx file."
 UNREADABLE = {
@@ -57,6 +58,10 @@ ROWS = [
     Row("a record that is no object", "explain good.onnx --plan-c list.plan", "list.plan is not the plan that list.plan.json describes. Build it here with `sparsegpt-trt build`."),
     Row("a record that is truncated", "explain good.onnx --plan-c cut.plan", "cut.plan.json is not a JSON file: …."),
     Row("a record that lacks most", "explain good.onnx --plan-c short.plan", "short.plan.json is not complete. Build the plan again."),
+    Row("no record of the normalisation", "deepstream-export good.onnx --out x", "good.onnx does not record the mean and std of its images. Export it with `sparsegpt-trt export`."),
+    Row("no record of the plan", "deepstream-export bare.plan --out x", "bare.plan has no bare.plan.json next to it, and a plan from anyone can run code. Build it here with `sparsegpt-trt build`."),
+    Row("a record that lacks most", "deepstream-export short.plan --out x", "short.plan.json is not complete. Build the plan again."),
+    Row("the result would replace the model", "deepstream-export good.onnx --out good.onnx", "good.onnx would be overwritten. Give another output path: inputs are never overwritten."),
     Row("missing", "triton-export missing.plan --out x", "cannot read missing.plan: No such file or directory. Build it here with `sparsegpt-trt build`."),
     Row("a directory", "triton-export folder.plan --out x", "cannot read folder.plan: Is a directory. Build it here with `sparsegpt-trt build`."),
     Row("no record of the plan", "triton-export bare.plan --out x", "bare.plan has no bare.plan.json next to it, and a plan from anyone can run code. Build it here with `sparsegpt-trt build`."),
