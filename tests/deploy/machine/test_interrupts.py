@@ -64,3 +64,26 @@ def test_other_threads_receive_no_interrupts() -> None:
             return 1
 
     assert run_interruptibly(work, lambda: None) == 1
+
+
+class Driver(threading.local):
+    """The two functions of libcuda that are needed: each thread has a current context."""
+
+    current = None
+
+    def cuCtxGetCurrent(self, context) -> int:
+        context._obj.value = self.current
+        return 0
+
+    def cuCtxSetCurrent(self, context) -> int:
+        self.current = context.value
+        return 0
+
+
+def test_work_uses_the_callers_cuda_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new thread has none, and TensorRT would build for the first GPU."""
+    driver = Driver()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: driver)
+    assert run_interruptibly(lambda: driver.current, lambda: None) is None
+    driver.current = 0x7FFF12345678
+    assert run_interruptibly(lambda: driver.current, lambda: None) == 0x7FFF12345678
