@@ -60,6 +60,8 @@ API cuCtxPushCurrent(CUcontext context) { START; current[depth++] = context; ret
 API cuCtxPopCurrent(CUcontext *context)
 { START_IN_CONTEXT; depth--; if (context) *context = current[depth]; return CUDA_SUCCESS; }
 API cuCtxGetCurrent(CUcontext *context) { START; *context = depth ? current[depth - 1] : NULL; return CUDA_SUCCESS; }
+API cuCtxSetCurrent(CUcontext context)
+{ START; depth += !depth; current[depth - 1] = context; return CUDA_SUCCESS; }
 API cuCtxGetDevice(CUdevice *device) { START_IN_CONTEXT; *device = 0; return CUDA_SUCCESS; }
 API cuCtxGetApiVersion(CUcontext context, unsigned *version)
 { START; (void)context; *version = 13000; return CUDA_SUCCESS; }

@@ -78,6 +78,7 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
     said = json.loads(done.stdout)  # one object, and nothing else
     assert set(said) == {"error", "hint"}
     assert said["error"].startswith("tensorrt cannot build ")
+    assert "CUDA initialization failure with error: 3" in said["error"]  # 35 without a driver, 36 with the stand-in
     *progress, last = done.stderr.splitlines()
     assert last.startswith(f"error: {said['error']}")
     assert not [line for line in progress if line.startswith("[")]  # TensorRT's and Polygraphy's own lines

@@ -28,8 +28,19 @@ RECEIVERS = {
         "severity": "ILogger.Severity",
     },
     "deploy/builder/inspector.py": {"trt": "", "engine": "ICudaEngine"},
-    "deploy/sessions/engine.py": {"trt": "", "self._runtime": "Runtime", "self._engine": "ICudaEngine"},
-    "deploy/sessions/inference_stream.py": {"self._context": "IExecutionContext"},
+    "deploy/builder/progress_monitor.py": {"trt": ""},
+    "deploy/sessions/engine.py": {
+        "trt": "",
+        "self.backend.module": "",
+        "self._runtime": "Runtime",
+        "self._engine": "ICudaEngine",
+        "strategies": "DynamicShapesKernelSpecializationStrategy",
+        "config": "IRuntimeConfig",
+    },
+    "deploy/sessions/inference_stream.py": {
+        "self._context": "IExecutionContext",
+        "ask": "IExecutionContext.is_stream_capturable",
+    },
     "deploy/measure/layer_times.py": {"trt": ""},
 }
 
@@ -69,10 +80,12 @@ def _uses(source: str, receivers: dict[str, str]) -> Iterator[Use]:
         if isinstance(node, ast.Call):
             yield from _calls(node, receivers)
         if isinstance(node, ast.ClassDef):
-            for base in node.bases:
-                owner = name_of(base, receivers)
-                methods = [each for each in node.body if isinstance(each, ast.FunctionDef)] if owner else []
-                yield from (Use(f"{owner}.{each.name}") for each in methods if not each.name.startswith("_"))
+            own = {
+                each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)
+            }  # what the class itself calls
+            methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef)} - own
+            for owner in filter(None, (name_of(base, receivers) for base in node.bases)):
+                yield from (Use(f"{owner}.{method}") for method in methods if not method.startswith("_"))
 
 
 def _calls(node: ast.Call, receivers: dict[str, str]) -> Iterator[Use]:
@@ -104,27 +117,30 @@ def _join(owner: str, name: str) -> str:
 
 
 def missing_names(module: Any, names: list[str]) -> list[str]:
-    """Return the names that the bindings lack."""
-    return sorted({name for name in names if not _has(module, name)})
+    """Return what the bindings lack: names, or the classes that would have them."""
+    return sorted({missing for name in names if (missing := _missing(module, name))})
 
 
-def refused_calls(module: Any, uses: list[Use]) -> list[str]:
-    """Return the calls whose arguments no signature of the function takes. pybind11 writes them into docstrings."""
-    refused = []
+def refused_calls(module: Any, uses: list[Use]) -> dict[str, str]:
+    """Return the calls whose arguments no signature takes, with the signatures that pybind11 writes into docstrings."""
+    refused = {}
     for use in uses:
-        if use.positional is not None and _has(module, use.name):
+        if use.positional is not None and not _missing(module, use.name):
             signatures = _signatures(module, use.name)
             if not any(_takes(parameters, use) for parameters in signatures):
-                refused.append(f"{use.name} with {use.positional} and {list(use.keywords)}, not as {signatures}")
+                arguments = [*"_" * use.positional, *(f"{keyword}=" for keyword in use.keywords)]
+                refused[f"{use.name}({', '.join(arguments)})"] = str(signatures)
     return refused
 
 
-def _has(module: Any, name: str) -> bool:
-    for part in name.split("."):
-        if not hasattr(module, part):
-            return False
-        module = getattr(module, part)
-    return True
+def _missing(owner: Any, name: str) -> str:
+    """Return the start of the name that is missing; empty where all of it exists."""
+    parts = name.split(".")
+    for count, part in enumerate(parts, start=1):
+        if not hasattr(owner, part):
+            return ".".join(parts[:count])
+        owner = getattr(owner, part)
+    return ""
 
 
 def _signatures(module: Any, name: str) -> list[list[tuple[str, bool]]]:
