@@ -163,7 +163,8 @@ def _call(stage: Callable[[], Any], backend: Backend, path: Path, logger: Any) -
     try:
         return stage()
     except Exception as error:  # Polygraphy, pybind and the file system share no base class
-        raise ModelError(f"{backend.name} cannot build {path}: {_reason(logger, error)}", _hint(backend)) from error
+        reason = _reason(logger, error)
+        raise ModelError(f"{backend.name} cannot build {path}: {reason}", _hint(backend, reason)) from error
 
 
 def _reason(logger: Any, error: Exception) -> str:
@@ -223,10 +224,13 @@ def _hardware_level(backend: Backend, name: Optional[str]) -> Any:
     return level
 
 
-def _hint(backend: Backend) -> str:
-    if backend.is_rtx:
-        return "Run `sparsegpt-trt verify` on the file, or export it again with FP32, FP16 or Q/DQ INT8 precision."
-    return "TensorRT needs an NVIDIA GPU to build; `backend=tensorrt-rtx` builds without one."
+def _hint(backend: Backend, reason: str) -> str:
+    if not backend.is_rtx and "CUDA" in reason:
+        return "TensorRT needs an NVIDIA GPU to build; `backend=tensorrt-rtx` builds without one."
+    return (
+        "If this names a setting, change it. Else run `sparsegpt-trt verify` on the file, "
+        "or export it again with FP32, FP16 or Q/DQ INT8 precision."
+    )
 
 
 @cache
