@@ -131,7 +131,8 @@ def _traced_on_the_cpu(trace: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(network: nn.Module, inputs: tuple[Tensor, ...], **settings: Any) -> Any:
         network, inputs = plain(network), plain(inputs)
-        with torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: False)
             return trace(network, inputs, **settings)
 
     return call
