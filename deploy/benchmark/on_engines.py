@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import numpy.typing as npt
 
+from deploy.benchmark.comparable import check_pair, check_sparse_kernels
 from deploy.benchmark.measure_arms import EngineSettings, measure_engines, measure_open_arms, open_timed_arms
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import first_images, latency_images
@@ -40,7 +41,8 @@ def benchmark_engines(
         progress: Receives the stages ``engines``, ``latency``, ``layers`` and ``accuracy``.
 
     Raises:
-        InputError: A file, the images or a setting does not fit, or the GPU fails.
+        InputError: A file, the images or a setting does not fit, the files are FP32 or not the dense and the sparse
+            version of one network in one precision, or the GPU fails.
         NumericsError: A model returns NaN or infinity.
         MissingDependencyError: onnxruntime, a backend, Polygraphy or PyCUDA is not installed.
 
@@ -51,12 +53,14 @@ def benchmark_engines(
     """
     settings = settings or EngineSettings()
     references: Dict[str, Session] = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
+    dense_file, sparse_file, input_name = OnnxFile(dense), OnnxFile(sparse), references["dense"].input_name
+    check_pair(dense_file, sparse_file)
+    check_sparse_kernels(dense_file, sparse_file)
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
     images, *further = _timed_images(references, first, settings)
     for session in references.values():
         session.run(images)  # images that do not fit fail before engines are built
-    dense_file, sparse_file, input_name = OnnxFile(dense), OnnxFile(sparse), references["dense"].input_name
     with open_timed_arms(dense_file, sparse_file, images, input_name, settings, progress) as arms:
         measured = measure_open_arms(arms, sparse_file, images, settings, progress)
         sessions: Dict[str, Session] = {**references, **{arm: group[0] for arm, group in arms.sessions.items()}}

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Optional
 
+from deploy.benchmark.comparable import check_pair
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.graph import OnnxFile
@@ -56,7 +57,8 @@ def benchmark_onnx(
         progress: Receives the stages ``accuracy`` and ``latency``.
 
     Raises:
-        InputError: A file or the images do not fit.
+        InputError: A file or the images do not fit, or the files are not the dense and the sparse version of one
+            network in one precision.
         NumericsError: A model returns NaN or infinity.
         MissingDependencyError: onnxruntime is not installed.
 
@@ -73,6 +75,8 @@ def benchmark_onnx(
         100.0
     """
     sessions = {"dense": OnnxSession(dense, threads), "sparse": OnnxSession(sparse, threads)}
+    dense_file, sparse_file = OnnxFile(dense), OnnxFile(sparse)
+    check_pair(dense_file, sparse_file)
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
     portions = [latency_images(sessions, first, batch) for batch in latency_batches or (None,)]
@@ -95,6 +99,6 @@ def benchmark_onnx(
         accuracy=accuracy,
         timed=timed,
         verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
-        models=describe_models(OnnxFile(dense), OnnxFile(sparse)),
+        models=describe_models(dense_file, sparse_file),
         environment=describe_environment(),
     )

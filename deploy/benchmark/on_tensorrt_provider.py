@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy.typing as npt
 
 from deploy.benchmark.arms import ARMS
+from deploy.benchmark.comparable import check_pair
 from deploy.benchmark.measure_arms import EngineSettings
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import first_images, latency_images
@@ -57,7 +58,8 @@ def benchmark_tensorrt_provider(
         progress: Receives the stages ``engines``, ``latency`` and ``accuracy``.
 
     Raises:
-        InputError: A file, the images or a setting does not fit, or the provider does not start.
+        InputError: A file, the images or a setting does not fit, the files are not the dense and the sparse version
+            of one network in one precision, or the provider does not start.
         ModelError: TensorRT runs no node of a file.
         NumericsError: A model returns NaN or infinity.
         MissingDependencyError: onnxruntime is not installed.
@@ -71,6 +73,7 @@ def benchmark_tensorrt_provider(
     _check(settings)
     references = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
     files = {"dense": OnnxFile(dense), "sparse": OnnxFile(sparse)}
+    check_pair(files["dense"], files["sparse"])
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
     images, *further = [

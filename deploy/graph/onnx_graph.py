@@ -35,9 +35,16 @@ class Graph:
         return "FLOAT16" in self.types
 
     @property
+    def precision(self) -> str:
+        """``INT8`` for a graph with Q/DQ nodes, else ``FP16``, ``BF16`` or ``FP32`` by its weights."""
+        if self.quantized:
+            return "INT8"
+        return "FP16" if self.fp16 else "BF16" if "BFLOAT16" in self.types else "FP32"
+
+    @property
     def has_sparse_kernels(self) -> bool:
         """Whether the graph has a precision for which 2:4 kernels exist."""
-        return self.quantized or bool(self.types & {"FLOAT16", "BFLOAT16"})
+        return self.precision != "FP32"
 
 
 def read_graph(path: Path) -> Graph:

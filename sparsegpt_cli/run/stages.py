@@ -35,7 +35,8 @@ class StageFiles:
 
 
 # Kinds of file: dense is the dense checkpoint, checkpoint the latest; dense.onnx the dense ONNX file, onnx the latest
-# one, typed the latest for an engine; profile the result of predict; folder the folder that report reads.
+# one, typed the latest for an engine
+# and dense.typed the dense one in its precision; profile the result of predict; folder the folder that report reads.
 STAGE_FILES = {
     "train": StageFiles({}, "dense.safetensors", {"dense": "", "checkpoint": ""}),
     "prune": StageFiles({"weights": ("dense",), "profile": ("profile",)}, "sparse.safetensors", {"checkpoint": ""}),
@@ -46,6 +47,7 @@ STAGE_FILES = {
             "checkpoint": "sparse.safetensors",
             "dense.onnx": "dense.onnx",
             "onnx": "sparse.onnx",
+            "dense.typed": "dense.fp16.onnx",
             "typed": "sparse.fp16.onnx",
             "folder": "",
         },
@@ -57,7 +59,7 @@ STAGE_FILES = {
     "verify": StageFiles({"model": ("onnx",)}),
     "predict": StageFiles({"model": ("dense.onnx", "onnx")}, "predict.json", {"profile": ""}),
     "build": StageFiles({"model": ("typed",)}, "{}.plan"),
-    "benchmark": StageFiles({"dense": ("dense.onnx",), "sparse": ("onnx",)}, "benchmark.json"),
+    "benchmark": StageFiles({"dense": ("dense.typed",), "sparse": ("typed",)}, "benchmark.json"),
     "sweep": StageFiles({"weights": ("dense",)}, "sweep"),
     "explain": StageFiles({"model": ("onnx",)}),
     "report": StageFiles({"run": ("folder",)}),
@@ -168,6 +170,10 @@ class _Resolver:
             self._files["dense"] = given
         if isinstance(out := texts.get("out"), str):
             self._files |= {kind: str(Path(out) / place) for kind, place in STAGE_FILES[name].writes.items()}
+            if name == "export" and "folder" in self._files:
+                precision = str(texts.get("precision", "fp32"))
+                ending = "" if precision == "fp32" else f".{precision}"
+                self._files["dense.typed"] = str(Path(self._files["folder"]) / f"dense{ending}.onnx")
             self._writers |= dict.fromkeys([out, *(self._files[kind] for kind in STAGE_FILES[name].writes)], name)
 
     def _portable(self, value: Any) -> Any:

@@ -19,6 +19,7 @@ from sparsegpt_core.checkpoints import load_checkpoint, load_into
 from sparsegpt_core.files import sha256
 from sparsegpt_core.patterns import NM, find_violations
 from sparsegpt_core.zoo import ModelShape, build_model
+from tests.support.fake_arms import classifier
 
 FILES = {
     "dense.onnx",
@@ -309,3 +310,19 @@ def test_demo(cli, tmp_path):
     assert rows["sparse"]["sparse"] == "2 of 4"
     assert rows["dense"]["engine"].endswith("MB")
     assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_benchmark_refuses_files_that_are_not_a_pair(run, cli, tmp_path):
+    out, _ = run
+    dense, sparse, options = out / "dense.onnx", out / "sparse.onnx", ["--runtime", "onnxruntime"]
+    other = classifier(tmp_path / "other.onnx", np.ones((10, 64)), dtype=np.float32)
+    for pair, message in (
+        ((sparse, dense), "is dense. Swap the files: the dense file comes first."),
+        ((dense, out / "sparse.fp16.onnx"), f"Compare {out / 'dense.fp16.onnx'} with {out / 'sparse.fp16.onnx'}."),
+        ((dense, other), "other.onnx are different networks: weighted layer 1 is Conv 64x1x3x3 in the first"),
+    ):
+        outcome = cli("benchmark", *pair, *options)
+        assert (outcome.code, outcome.out) == (1, "")
+        (line,) = [text for text in outcome.err.splitlines() if not text.startswith("runtime:")]
+        assert line.startswith("error: ")
+        assert message in line

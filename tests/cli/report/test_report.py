@@ -89,7 +89,12 @@ def test_same_files_same_bytes(tmp_path: Path) -> None:
 def test_missing_pieces_name_the_command_that_adds_them(tmp_path: Path, content: dict[str, Any]) -> None:
     page = read_page(write_run(tmp_path, {"prune.json": content}))
     assert not page.problems
-    for command in ("verify", "prune-export", "build sparse.onnx --sparse", "benchmark"):
+    for command in (
+        "verify",
+        "prune-export",
+        "build sparse.fp16.onnx --sparse",
+        "benchmark dense.fp16.onnx sparse.fp16.onnx",
+    ):
         assert f"sparsegpt-trt {command}" in page.text
     assert "Accuracy has not been measured." in page.text
 

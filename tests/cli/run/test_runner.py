@@ -93,7 +93,7 @@ def test_files_flow_from_stage_to_stage(tmp_path):
         "sparsegpt-trt prune-export --out out --weights out/dense.safetensors --data digits --samples 32 --no-refit "
         "--include 'conv*' --include 'fc 2'",
         "sparsegpt-trt build out/sparse.fp16.onnx --out out/sparse.fp16.plan --compute-capability 8.6",
-        "sparsegpt-trt benchmark out/dense.onnx out/sparse.onnx --data digits --batch 1 --batch 8 "
+        "sparsegpt-trt benchmark out/dense.fp16.onnx out/sparse.fp16.onnx --data digits --batch 1 --batch 8 "
         "--out out/benchmark.json",
         "sparsegpt-trt report out",
         "sparsegpt-trt finetune --weights out/sparse.safetensors --out out/finetuned.safetensors --data digits "
@@ -102,6 +102,12 @@ def test_files_flow_from_stage_to_stage(tmp_path):
         "sparsegpt-trt verify out/finetuned.onnx",
         "sparsegpt-trt triton-export out/finetuned.onnx --out out/triton",
     ]
+
+
+def test_a_benchmark_after_an_export_has_both_files_in_its_precision(tmp_path):
+    for precision, dense in (("fp32", "dense.onnx"), ("int8", "dense.int8.onnx")):
+        text = f"weights: a.safetensors\nprune-export:\nfinetune:\nexport: {{precision: {precision}}}\nbenchmark:"
+        assert lines(tmp_path, text)[-1].startswith(f"sparsegpt-trt benchmark out/{dense} out/finetuned.onnx ")
 
 
 def test_without_training_the_weights_at_the_top_are_the_dense_ones(tmp_path):
