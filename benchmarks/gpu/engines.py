@@ -38,6 +38,7 @@ def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SE
         "speedup": {name: asdict(ratio) for name, ratio in found.speedup.items()},
         "explanation": found.explanation.to_json(),
         "layer_times": found.layer_times,
+        "layer_noise": found.layer_noise,
         "builds": {arm: [_brief(build) for build in group] for arm, group in found.builds.items()},
         "gpu": found.gpu,
         "environment": found.environment,

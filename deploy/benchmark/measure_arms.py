@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ContextManager, Dict, Optional, Tuple, Union
 
-import numpy as np
 import numpy.typing as npt
 
 from deploy.benchmark.arms import Arms, open_arms
@@ -24,8 +23,8 @@ from deploy.measure import (
     Regime,
     TimingSettings,
     agree_on_regime,
+    compare_layer_times,
     measure_latency,
-    measure_layer_times,
 )
 from sparsegpt_core.progress import Progress, silent
 
@@ -64,6 +63,8 @@ class ArmMeasurements:
     """``A_to_C``: over the dense model. ``B_to_C``: of the sparse kernels alone."""
     layer_times: Mapping[str, Mapping[str, float]]
     """Median milliseconds of each engine layer, in the first engines of B and C."""
+    layer_noise: Mapping[str, Mapping[str, float]]
+    """The relative difference between several measurements of the same layer."""
     explanation: Explanation
     """The explanation of the first engines of B and C."""
     gpu: Optional[Mapping[str, Any]]
@@ -103,6 +104,7 @@ def measure_engines(
         MissingDependencyError: No backend, Polygraphy or PyCUDA is installed.
 
     Example:
+        >>> import numpy as np
         >>> images = np.zeros((8, 3, 224, 224), np.float32)
         >>> found = measure_engines(Path("dense.onnx"), Path("sparse.onnx"), images, "input")  # doctest: +SKIP
         >>> found.speedup["A_to_C"].ratio  # doctest: +SKIP
@@ -131,13 +133,10 @@ def measure_open_arms(
 ) -> ArmMeasurements:
     """Time the open engines of all arms, and explain the first ones of B and C."""
     latency, gpu = _time(arms, images, settings, progress)
-    times, engines = {}, {arm: arms.sessions[arm][0] for arm in ("B", "C")}
-    progress("layers", 0, len(engines))
-    for arm, session in engines.items():
-        times[arm] = {name: float(np.median(taken)) for name, taken in measure_layer_times(session, images).items()}
-        progress("layers", len(times), len(engines))
+    engines = {arm: arms.sessions[arm][0] for arm in ("B", "C")}
+    layers = compare_layer_times(engines, images, progress)
     evidence = {
-        arm: evidence_of_build(arms.builds[arm][0], session.engine, sparse.graph.has_sparse_kernels, times[arm])
+        arm: evidence_of_build(arms.builds[arm][0], session.engine, sparse.graph.has_sparse_kernels, layers[arm])
         for arm, session in engines.items()
     }
     speedup = {"A_to_C": latency.speedup("A", "C"), "B_to_C": latency.speedup("B", "C")}
@@ -145,7 +144,8 @@ def measure_open_arms(
         builds=arms.builds,
         latency=latency,
         speedup=speedup,
-        layer_times=times,
+        layer_times={arm: found.medians_ms for arm, found in layers.items()},
+        layer_noise={arm: found.noise for arm, found in layers.items()},
         explanation=explain(sparse.audit, evidence["C"], evidence["B"], speedup["A_to_C"], latency.noise, len(images)),
         gpu=gpu,
         environment=describe_environment(),

@@ -81,6 +81,7 @@ def benchmark_engines(
         environment=measured.environment,
         explanation=measured.explanation,
         layer_times=measured.layer_times,
+        layer_noise=measured.layer_noise,
         engines={arm: [_describe(build, settings.plans) for build in group] for arm, group in measured.builds.items()},
         gpu=measured.gpu,
     )

@@ -63,6 +63,8 @@ class BenchmarkResult:
     """The explanation for each layer."""
     layer_times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Median milliseconds of each engine layer of arms B and C."""
+    layer_noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The relative difference between several measurements of the same layer."""
     engines: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Facts about each build, by arm."""
     gpu: Optional[Mapping[str, Any]] = None
@@ -97,6 +99,7 @@ class BenchmarkResult:
             "environment": self.environment,
             "explanation": self.explanation.to_json() if self.explanation else None,
             "layer_times": self.layer_times,
+            "layer_noise": self.layer_noise,
             "engines": self.engines,
             "gpu": self.gpu,
             "warnings": list(self.warnings),

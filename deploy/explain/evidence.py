@@ -6,7 +6,7 @@ __all__ = ["Evidence"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Optional, Tuple
+from typing import Optional, Set, Tuple
 
 from deploy.builder import EngineLayer, SparsityLog, node_names
 from sparsegpt_core.reasons import Reason
@@ -30,6 +30,8 @@ class Evidence:
     """The layers as the engine inspector describes them."""
     times: Mapping[str, float] = field(default_factory=dict)
     """Median milliseconds of each engine layer by name, from TensorRT's profiler."""
+    noise: Mapping[str, float] = field(default_factory=dict)
+    """The relative difference between several measurements of each engine layer, by name."""
 
     @property
     def obstacle(self) -> Optional[Reason]:
@@ -47,8 +49,18 @@ class Evidence:
 
     def time_ms(self, node: str) -> Optional[float]:
         """Return the milliseconds of the engine layers that run an ONNX node, including nodes fused with it."""
-        names = {layer.name for layer in self.engine_layers(node)} & set(self.times)
+        names = self._timed_names(node)
         return sum(self.times[name] for name in names) if names else None
+
+    def noise_of(self, node: str) -> Optional[float]:
+        """Return the relative noise of ``time_ms``, as if all of its engine layers deviated together."""
+        total = self.time_ms(node)
+        if not total:
+            return None
+        return sum(self.times[name] * self.noise.get(name, 0.0) for name in self._timed_names(node)) / total
+
+    def _timed_names(self, node: str) -> Set[str]:
+        return {layer.name for layer in self.engine_layers(node)} & set(self.times)
 
     def uses_sparse_kernel(self, node: str) -> Optional[bool]:
         """Return whether a sparse kernel runs an ONNX node, by its tactic, else by the log; None if neither says."""

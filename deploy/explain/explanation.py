@@ -46,6 +46,8 @@ class ExplainedLayer:
     """Time of its engine layers with the sparse flag on, in milliseconds."""
     gain: Optional[float]
     """``time_b_ms`` / ``time_c_ms``; 1 where no sparse kernel runs."""
+    noise: Optional[float]
+    """The relative difference between several measurements of ``time_b_ms``; smaller gains do not count."""
     reason: Optional[Reason]
     """Why the layer gains nothing; None where it gains or nothing is known to be wrong."""
     advice: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
@@ -13,7 +14,7 @@ from deploy.explain.limits import is_small
 from deploy.explain.plan_inspection import evidence_of_plan
 from deploy.graph import OnnxFile
 from deploy.machine import find_gpu
-from deploy.measure import Ratio
+from deploy.measure import LayerTimes, Ratio
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import read_json, sidecar_path
 from sparsegpt_core.reasons import Reason
@@ -58,12 +59,12 @@ def explain_plans(
     inspected = find_gpu() is not None
     evidence: Dict[str, Evidence] = {}
     for arm, plan in (("B", plan_b), ("C", plan_c)):
-        layer_times = found.get("times", {}).get(arm, {})
+        layers = found.get("layers", {}).get(arm, LayerTimes({}, {}))
         if plan:
-            evidence[arm] = evidence_of_plan(plan, has_sparse_kernels, layer_times, inspected)
+            evidence[arm] = evidence_of_plan(plan, has_sparse_kernels, layers, inspected)
             _check_plan(arm, plan, evidence[arm], file)
         else:
-            evidence[arm] = Evidence(arm == "C", has_sparse_kernels, times=layer_times)
+            evidence[arm] = Evidence(arm == "C", has_sparse_kernels, times=layers.medians_ms, noise=layers.noise)
     explanation = explain(
         audit, evidence["C"], evidence["B"], found.get("speedup"), found.get("noise", 0.0), found.get("batch")
     )
@@ -89,12 +90,13 @@ def _read_times(path: Path, sparse: OnnxFile) -> Dict[str, Any]:
     try:
         if content["models"]["sparse"]["sha256"] != sparse.sha256:
             raise InputError(f"{path} measured another file than {sparse.path}", "Run the benchmark again.")
-        times = {
-            arm: {name: float(time) for name, time in layers.items()} for arm, layers in content["layer_times"].items()
+        layers = {
+            arm: LayerTimes(_floats(times), _floats(content["layer_noise"][arm]))
+            for arm, times in content["layer_times"].items()
         }
         speedup = content["speedup"]["A_to_C"]
         return {
-            "times": times,
+            "layers": layers,
             "speedup": Ratio(**speedup) if speedup else None,
             "noise": float(content["noise"]),
             "batch": int(content["latency_batch"]),
@@ -102,6 +104,10 @@ def _read_times(path: Path, sparse: OnnxFile) -> Dict[str, Any]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         hint = "Write it with `benchmark --runtime tensorrt --out`."
         raise InputError(f"{path} contains no layer times", hint) from error
+
+
+def _floats(values: Mapping[str, Any]) -> Dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 def _without_engine(layer: ExplainedLayer, audited: AuditedLayer) -> ExplainedLayer:

@@ -32,7 +32,7 @@ def explain(
         sparse: The engine of arm C: sparse weights, sparse flag on.
         dense: The engine of arm B: the same weights, sparse flag off.
         speedup: The measured speed-up of the sparse engine over the dense model's (A to C).
-        noise: The relative difference of equal engines; smaller gains do not count.
+        noise: The relative difference of equal engines; smaller speed-ups do not count.
         batch: Images in one timed inference.
 
     Example:
@@ -46,7 +46,7 @@ def explain(
         ('FLAG_OFF', 1)
     """
     dense = dense or Evidence(sparse_flag=False)
-    layers = tuple(_explain_layer(layer, sparse, dense, noise) for layer in audit.layers)
+    layers = tuple(_explain_layer(layer, sparse, dense) for layer in audit.layers)
     chosen = [layer.chosen for layer in layers if layer.eligible]
     share = _eligible_share(audit.layers, dense)
     return Explanation(
@@ -64,7 +64,7 @@ def explain(
     )
 
 
-def _explain_layer(layer: AuditedLayer, sparse: Evidence, dense: Evidence, noise: float) -> ExplainedLayer:
+def _explain_layer(layer: AuditedLayer, sparse: Evidence, dense: Evidence) -> ExplainedLayer:
     kernels = sorted(
         sparse.engine_layers(layer.name), key=lambda kernel: kernel.sparse is None
     )  # kernels known to be sparse or dense come first
@@ -74,7 +74,8 @@ def _explain_layer(layer: AuditedLayer, sparse: Evidence, dense: Evidence, noise
     if chosen is None and not layer.eligible:
         chosen = False
     gain = 1.0 if chosen is False else before / after if before is not None and after else None
-    reason = _reason(layer, chosen, gain, sparse, noise)
+    noise = dense.noise_of(layer.name)
+    reason = _reason(layer, chosen, gain, sparse, noise or 0.0)
     return ExplainedLayer(
         name=layer.name,
         op=layer.op,
@@ -90,6 +91,7 @@ def _explain_layer(layer: AuditedLayer, sparse: Evidence, dense: Evidence, noise
         time_b_ms=before,
         time_c_ms=after,
         gain=gain,
+        noise=noise,
         reason=reason,
         advice=reason.advice if reason else "",
     )

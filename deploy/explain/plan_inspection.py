@@ -9,6 +9,7 @@ from typing import Any, Optional, Tuple
 from deploy.builder import BuildResult, EngineLayer, SparsityLog, count_memory_skips, load_plan, read_sparsity
 from deploy.explain.evidence import Evidence
 from deploy.machine import connect
+from deploy.measure import LayerTimes
 from deploy.sessions import Engine
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import sidecar_path
@@ -17,7 +18,7 @@ __all__ = ["evidence_of_build", "evidence_of_plan"]
 
 
 def evidence_of_build(
-    build: BuildResult, engine: Engine, has_sparse_kernels: bool, times: Optional[Mapping[str, float]] = None
+    build: BuildResult, engine: Engine, has_sparse_kernels: bool, layers: Optional[LayerTimes] = None
 ) -> Evidence:
     """Gather what is known of an engine that was just built and is open.
 
@@ -25,7 +26,7 @@ def evidence_of_build(
         build: The result of its build.
         engine: The open engine.
         has_sparse_kernels: Whether its graph has a precision with 2:4 kernels.
-        times: Milliseconds of its layers by name, where they were measured.
+        layers: The times of its layers, where they were measured.
 
     Example:
         >>> evidence_of_build(build, session.engine, graph.has_sparse_kernels)  # doctest: +SKIP
@@ -37,14 +38,15 @@ def evidence_of_build(
         log=_log(build.backend, build.build_log),
         memory_skips=count_memory_skips(build.build_log["warnings"]),
         layers=engine.layers(),
-        times=times or {},
+        times=layers.medians_ms if layers else {},
+        noise=layers.noise if layers else {},
     )
 
 
 def evidence_of_plan(
     plan: Path,
     has_sparse_kernels: bool,
-    times: Optional[Mapping[str, float]] = None,
+    layers: Optional[LayerTimes] = None,
     inspected: bool = True,
 ) -> Evidence:
     """Gather what is known of a plan on disk.
@@ -52,7 +54,7 @@ def evidence_of_plan(
     Args:
         plan: The plan, with its sidecar next to it.
         has_sparse_kernels: Whether its graph has a precision with 2:4 kernels.
-        times: Milliseconds of its layers by name, where they were measured.
+        layers: The times of its layers, where they were measured.
         inspected: Whether to ask the engine inspector, which needs a GPU.
 
     Raises:
@@ -69,7 +71,8 @@ def evidence_of_plan(
             log=_log(record["backend"], record["build_log"]),
             memory_skips=count_memory_skips(record["build_log"]["warnings"]),
             layers=_inspect(plan) if inspected else (),
-            times=times or {},
+            times=layers.medians_ms if layers else {},
+            noise=layers.noise if layers else {},
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{sidecar_path(plan)} is not complete", "Build the plan again.") from error

@@ -7,7 +7,7 @@ from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference, Lab
 from deploy.measure.engine_timer import EngineTimer, agree_on_regime
 from deploy.measure.gpu_monitor import GPUMonitor
 from deploy.measure.latency import LatencyReport, measure_latency
-from deploy.measure.layer_times import measure_layer_times
+from deploy.measure.layer_times import LayerTimes, compare_layer_times, measure_layer_times
 from deploy.measure.output_errors import Outputs, compare_outputs, gives_logits
 from deploy.measure.speedup import Ratio
 from deploy.measure.timing import QUICK_TIMING, HostTimer, Regime, TimingSettings
@@ -22,12 +22,14 @@ __all__ = [
     "HostTimer",
     "LabelledImages",
     "LatencyReport",
+    "LayerTimes",
     "Outputs",
     "Ratio",
     "Regime",
     "TimingSettings",
     "agree_on_regime",
     "compare_accuracy",
+    "compare_layer_times",
     "compare_outputs",
     "gives_logits",
     "measure_latency",

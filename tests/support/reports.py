@@ -234,7 +234,7 @@ def engine_benchmark(layers: int = 20, rounds: int = 20) -> dict[str, Any]:
         name: time / (1.3 if kernel is SPARSE else 1)
         for (name, time), kernel in zip(before.items(), kernels, strict=True)
     }
-    evidence_b = Evidence(sparse_flag=False, layers=tuple(inspected), times=before)
+    evidence_b = Evidence(sparse_flag=False, layers=tuple(inspected), times=before, noise=dict.fromkeys(before, 0.01))
     evidence_c = Evidence(layers=tuple(inspected), times=after, log=SparsityLog(layers - 1, layers - 7))
 
     def arm(median: float) -> ArmLatency:
@@ -271,6 +271,7 @@ def engine_benchmark(layers: int = 20, rounds: int = 20) -> dict[str, Any]:
         environment={"python": "3.10.12", "gpu": {"name": "NVIDIA A10"}},
         explanation=explanation,
         layer_times={"B": before, "C": after},
+        layer_noise={"B": dict.fromkeys(before, 0.01), "C": dict.fromkeys(after, 0.01)},
         engines={name: [{**build, "chosen_layers": 13 if name == "C" else None}] * 2 for name in "ABC"},
         gpu=GPU,
     )

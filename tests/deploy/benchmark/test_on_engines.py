@@ -81,6 +81,7 @@ def test_the_result_of_a_benchmark(gpu: FakeGPU, builder: Builder, pair, monkeyp
     assert found["accuracy"]["difference"] == found["accuracy"]["C"]["difference"]
     assert found["accuracy"]["difference"]["value"] == 0
     assert found["layer_times"] == {"B": {"conv": 0.5, "fused": 0.375}, "C": {"conv": 0.5, "fused": 0.375}}
+    assert found["layer_noise"]["B"] == {"conv": 0, "fused": 0}
     (layer,) = found["explanation"]["layers"]
     assert (layer["chosen"], layer["tactic"], layer["time_b_ms"]) == (True, KERNELS["C"], 0.5)
     assert layer["reason"] == "CHOSEN_NO_GAIN"

@@ -129,7 +129,17 @@ def test_chosen_and_why_not(evidence: Evidence, chosen: bool | None, reason: Rea
 def test_noise_hides_a_layers_gain() -> None:
     sparse, dense = (Evidence(layers=(kernel("large", SPARSE),), times={"large": time}) for time in (0.98, 1.0))
     assert explain(audit(LARGE), sparse, dense).layers[0].reason is None
-    assert explain(audit(LARGE), sparse, dense, noise=0.03).layers[0].reason == Reason.CHOSEN_NO_GAIN
+    assert explain(audit(LARGE), sparse, dense, noise=0.5).layers[0].reason is None  # the whole engine's noise
+    noisy = replace(dense, noise={"large": 0.03, "other": 0.5})
+    (layer,) = explain(audit(LARGE), sparse, noisy).layers
+    assert (layer.reason, layer.noise) == (Reason.CHOSEN_NO_GAIN, pytest.approx(0.03))
+
+
+def test_the_noise_of_a_layer_that_several_engine_layers_run() -> None:
+    parts = (kernel("gemm", DENSE, "large"), kernel("bias", "__myl", "large"))
+    evidence = Evidence(layers=parts, times={"gemm": 3.0, "bias": 1.0}, noise={"gemm": 0.02, "bias": 0.1})
+    assert evidence.noise_of("large") == pytest.approx((3 * 0.02 + 1 * 0.1) / 4)
+    assert evidence.noise_of("elsewhere") is None
 
 
 def test_a_real_dialect_by_names() -> None:

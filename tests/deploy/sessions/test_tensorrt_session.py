@@ -19,6 +19,7 @@ from deploy.measure import (
     Regime,
     TimingSettings,
     agree_on_regime,
+    compare_layer_times,
     measure_latency,
     measure_layer_times,
 )
@@ -433,6 +434,31 @@ def test_rtx_is_asked_whether_it_can_be_captured(gpu: FakeGPU, session, monkeypa
         assert ("cannot capture m.plan" in timed.regime.note) is not capturable
     assert asked == [max(gpu.streams)]
     assert ("cuStreamBeginCapture" in gpu.names()) is capturable
+
+
+def test_layers_are_compared_in_turns(session: TensorRTSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B and C are equal, and the clock falls by 1 % from pass to pass."""
+    asked, stages = [], []
+
+    def measure(session: object, images: object) -> dict[str, list[float]]:
+        asked.append(session)
+        return {"conv": [1.01 ** len(asked)] * 3, "nothing": [0.0] * 3}
+
+    monkeypatch.setattr("deploy.measure.layer_times.measure_layer_times", measure)
+    found = compare_layer_times({"B": "b", "C": "c"}, images(2), lambda *step: stages.append(step))
+    assert "".join(asked) == "bccbbccb"
+    assert found["B"].medians_ms["conv"] / found["C"].medians_ms["conv"] == pytest.approx(1, abs=1e-3)
+    assert found["B"].noise["conv"] == pytest.approx(0.07, rel=0.05)
+    assert found["B"].noise["nothing"] == 0
+    assert stages == [("layers", done, 8) for done in range(9)]
+
+
+def test_layers_of_an_engine_do_not_change_from_pass_to_pass(gpu: FakeGPU, session: TensorRTSession) -> None:
+    before = gpu.memory
+    found = compare_layer_times({"B": session, "C": session}, images(2))
+    assert found["C"].medians_ms == {"conv": 0.5, "fused": 0.375}
+    assert found["C"].noise == {"conv": 0, "fused": 0}
+    assert gpu.memory == before
 
 
 class FallsBack:
