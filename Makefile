@@ -21,7 +21,7 @@ test-lowest:
 	.venv-lowest/bin/python -m pytest -o filterwarnings=default
 
 # How deploy uses NVIDIA's real packages, without a GPU. tests/gpu_contract/install.sh says which, and what it needs. The first
-# call takes three minutes, later ones ten seconds.
+# call takes three minutes, later ones fifteen seconds.
 gpu-contract: .venv-gpu-contract/.ready
 	OMP_NUM_THREADS=1 .venv-gpu-contract/bin/python -m pytest tests/gpu_contract --confcutdir tests/gpu_contract -o filterwarnings=default
 

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.machine import GPU, Backend, connect, find_gpu, pci_bus_id
+from deploy.benchmark import benchmark_engines
+from deploy.machine import GPU, Backend, connect, find_gpu, pci_bus_id, run_interruptibly
 from deploy.measure import EngineTimer, Regime, measure_layer_times
 from deploy.sessions import TensorRTSession
 from sparsegpt_core.errors import InputError, ModelError
+from tests.support.engines import QUICK, batches, serve_engines
+from tests.support.fake_arms import Builder, classifier
 from tests.support.fake_gpu import DataType, FakeContext, write_plan
 from tests.support.paths import ROOT
 from tests.support.standin import Driver, DriverGPU, environment
@@ -195,6 +198,31 @@ def test_the_gpu_is_described(driver, monkeypatch) -> None:
     assert find_gpu() == GPU("Stand-in GPU", None, "8.0", "13.0")
     assert pci_bus_id() == "0000:65:00.0"
     assert connect() is connect()
+
+
+@pytest.mark.parametrize("free_bytes", [1 << 20, 1 << 14])
+def test_a_whole_benchmark(driver, gpu, tmp_path, monkeypatch, free_bytes: int) -> None:
+    """With enough memory and with too little. Times are the stand-in's and mean nothing."""
+    weight = np.repeat(np.eye(4), 16, axis=1)
+    pair = [classifier(tmp_path / f"{name}.onnx", weight) for name in ("dense", "sparse")]
+    serve_engines(gpu, monkeypatch)
+    monkeypatch.setattr("deploy.builder.engine_build.compile_engine", Builder(gpu))
+    driver["free_bytes"] = free_bytes
+    if free_bytes == 1 << 14:
+        with pytest.raises(InputError, match="memory is full while allocating tensors"):
+            benchmark_engines(*pair, batches(), QUICK)
+        return
+    result = benchmark_engines(*pair, batches(), QUICK)
+    assert {name: arm.top1 for name, arm in result.accuracy.arms.items()} == dict.fromkeys(
+        ("dense", "sparse", "A", "B", "C"), 100
+    )
+    assert result.timed[0].latency.regime.cuda_graph
+    assert [len(group) for group in result.engines.values()] == [3, 3, 3]
+
+
+def test_a_thread_of_run_interruptibly_has_the_context(driver) -> None:
+    cuda = connect()
+    assert run_interruptibly(lambda: cuda.Context.get_device().name(), lambda: None) == "Stand-in GPU"
 
 
 CHILD = """

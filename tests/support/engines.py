@@ -29,6 +29,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path) -> FakeGPU:
         ("cuda.bindings.driver", fake.driver),
     ):
         monkeypatch.setitem(sys.modules, name, module)
+    serve_engines(fake, monkeypatch)
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    return fake
+
+
+def serve_engines(fake: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the stand-in's module the TensorRT of deploy. Its plans are named after the arms."""
     fake.trt.LayerInformationFormat = SimpleNamespace(JSON=1)
 
     def deserialize(runtime, plan):
@@ -41,9 +49,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path) -> FakeGPU:
         monkeypatch.setattr(f"deploy.{module}.find_backend", lambda name="auto": backend)
     for module in ("builder.engine_build", "explain.from_plans", "machine.runtime_choice", "machine.environment"):
         monkeypatch.setattr(f"deploy.{module}.find_gpu", lambda: found)
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    return fake
 
 
 @pytest.fixture
