@@ -16,6 +16,7 @@ class Reason(str, Enum):
     """
 
     NOT_NM = "NOT_NM"
+    ALL_ZERO = "ALL_ZERO"
     CHANNELS_NOT_MULTIPLE = "CHANNELS_NOT_MULTIPLE"
     GROUPED = "GROUPED"
     TRANSPOSED = "TRANSPOSED"
@@ -42,6 +43,7 @@ class Reason(str, Enum):
 
 _ADVICE = {
     Reason.NOT_NM: "At least one group has more non-zeros than the pattern allows; prune the layer.",
+    Reason.ALL_ZERO: "Every weight is zero, which fits any pattern and proves nothing; load trained weights.",
     Reason.CHANNELS_NOT_MULTIPLE: "The input channels are not a multiple of the group size, "
     "so TensorRT has no sparse kernel for this layer.",
     Reason.GROUPED: "TensorRT never runs grouped or depthwise convolutions sparsely.",

@@ -39,7 +39,7 @@ class AuditedLayer:
     shape: Optional[tuple[int, ...]]
     """The weight's shape; None where the weight is not constant."""
     dtype: Optional[str]
-    """The weight's NumPy type; None where the weight is not constant."""
+    """The NumPy type in which the file stores or quantises the weight; None where the weight is not constant."""
     axis: int
     """The weight's axis that the groups of M run along."""
     groups: int
@@ -47,7 +47,7 @@ class AuditedLayer:
     violations: Optional[int]
     """Groups of M with more than N non-zeros; None where the weight is not constant or has no whole groups."""
     is_sparse: bool
-    """Whether the weight has the pattern."""
+    """Whether the weight has the pattern and a non-zero."""
     eligible: bool
     """Whether TensorRT may run the layer with sparse kernels."""
     reason: Optional[Reason]
@@ -90,7 +90,7 @@ class AuditResult:
         """
         if level == "ineligible":
             return [layer for layer in self.layers if not layer.eligible]
-        return [layer for layer in self.layers if layer.reason == Reason.NOT_NM]
+        return [layer for layer in self.layers if layer.reason in (Reason.NOT_NM, Reason.ALL_ZERO)]
 
     def require_sparse(self, names: Iterable[str], stage: str, before: Optional[AuditResult] = None) -> None:
         """Check that the pruned layers are still sparse in this file.
@@ -107,7 +107,7 @@ class AuditResult:
         for name in names:
             if name not in now:
                 raise CheckFailedError(f"{stage}: the pruned layer {name} is not in the graph", _HINT)
-            if not now[name].is_sparse:
+            if now[name].violations != 0:  # a layer whose inputs are all dead is pruned to zeros
                 cause = _cause(now[name], then.get(name))
                 raise CheckFailedError(f"{stage}: {name} is no longer {self.pattern}: {cause}", _HINT)
 
@@ -185,16 +185,17 @@ def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: 
     found: Optional[Violations] = None
     if weight is not None and axis < weight.ndim and weight.shape[axis] % pattern.m == 0 and weight.size:
         found = find_violations(weight, pattern, axis)
-    is_sparse = found is not None and found.count == 0
+    is_sparse = found is not None and found.count == 0 and found.nonzeros > 0
     reason = _structural_reason(node, found is not None, weight is not None)
     if reason is None and not is_sparse:
-        reason = dense.get(name.partition("#")[0], Reason.NOT_NM)  # a module's second call is "name#2"
+        missing = Reason.NOT_NM if found and found.count else Reason.ALL_ZERO
+        reason = dense.get(name.partition("#")[0], missing)  # a module's second call is "name#2"
     return AuditedLayer(
         name=name,
         weight=str(constants.source(node.input[1])),
         op=node.op_type,
         shape=None if weight is None else tuple(weight.shape),
-        dtype=None if weight is None else str(weight.dtype),
+        dtype=constants.dtype(node.input[1]),
         axis=axis,
         groups=_integer(node, "group", 1),
         violations=None if found is None else found.count,

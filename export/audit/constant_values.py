@@ -65,6 +65,26 @@ class Constants:
             self._forget(name)
         return self._values[name]
 
+    def dtype(self, name: str) -> Optional[str]:
+        """Return the tensor's NumPy type; of a quantised one, the type of its integers. None if it is not constant.
+
+        Example:
+            >>> import onnx.parser
+            >>> graph = onnx.parser.parse_graph('''
+            ...     g () => (float[2] y) <int8[2] w = {1, 0}, float s = {0.5}> { y = DequantizeLinear(w, s) }
+            ... ''')
+            >>> Constants(graph).dtype("y"), Constants(graph).dtype("s")
+            ('int8', 'float32')
+        """
+        if self._outer and name not in self._own:
+            return self._outer.dtype(name)
+        value, node = self.value(name), self._producers.get(name)
+        if value is not None and node and node.op_type in ("Identity", "Transpose", "Reshape"):
+            return self.dtype(node.input[0])
+        if value is not None and node and node.op_type == "DequantizeLinear":
+            value = self.value(node.input[0])
+        return None if value is None else str(value.dtype)
+
     def source(self, name: str) -> str:
         """Return the name of the initializer or Constant output that the tensor comes from."""
         seen = set()

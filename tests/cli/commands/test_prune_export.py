@@ -143,6 +143,7 @@ def test_verify(run, cli, name):
     assert (content["pattern"], content["sparse_layers"], content["eligible_layers"]) == ("2:4", 2, 2)
     layers = {layer["name"]: layer for layer in content["layers"]}
     assert layers["conv2"]["violations"] == 0
+    assert layers["conv2"]["dtype"] == {"sparse.fp16.onnx": "float16", "sparse.int8.onnx": "int8"}.get(name, "float32")
     assert layers["fc2"]["reason"] == "CLASSIFIER"
     assert cli("verify", out / name, "--fail-on", "dense").code == 0
     assert cli("verify", out / name, "--fail-on", "ineligible").code == 1

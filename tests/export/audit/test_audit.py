@@ -134,7 +134,7 @@ def test_violations_equal_a_walk_over_all_groups(data):
     layer = only([conv()], {"w": weight}, pattern)
     expected = brute_force_violations(weight, pattern, axis=1)
     assert layer.violations == len(expected)
-    assert layer.is_sparse == layer.eligible == (not expected)
+    assert layer.is_sparse == layer.eligible == (not expected and bool(weight.any()))
     first = dict(zip(("k", "c_group", "r", "s", "t"), min(expected), strict=False)) if expected else None
     assert layer.first_violation == first
 
@@ -172,6 +172,35 @@ SOURCES = {
 def test_sparse_weights_from_anywhere(nodes, tensors):
     layer = only([*nodes, conv()], tensors)
     assert (layer.shape[1], layer.violations, layer.eligible) == (8, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "dtype"),
+    [
+        ("int8 per tensor", "int8"),
+        ("int8 per axis behind a Cast", "int8"),
+        ("uint8 with its zero at 128", "uint8"),
+        ("float16", "float16"),
+        ("Cast", "float16"),
+    ],
+)
+def test_a_quantised_weight_has_the_type_of_its_integers(source, dtype):
+    nodes, tensors = SOURCES[source]
+    assert only([*nodes, conv()], tensors).dtype == dtype
+    turned = [*nodes, node("Identity", ["w"], ["v"]), node("Transpose", ["v"], ["u"], perm=[0, 1, 3, 2]), conv("u")]
+    assert only(turned, tensors).dtype == dtype
+
+
+def test_an_all_zero_weight_is_no_success():
+    zeros = {"w": np.zeros((4, 8, 1, 1), "f")}
+    result = audit([conv()], zeros)
+    (layer,) = result.layers
+    assert (layer.violations, layer.is_sparse, layer.eligible, layer.reason) == (0, False, False, Reason.ALL_ZERO)
+    assert (result.sparse_layers, result.eligible_layers, result.failures("dense")) == (0, 0, [layer])
+    result.require_sparse(["conv"], "FP32")  # a layer whose calibration inputs are all dead is pruned to zeros
+    on_purpose = audit([conv()], zeros, metadata={"dense": {"conv": "EXCLUDED"}})
+    assert on_purpose.layers[0].reason == Reason.EXCLUDED
+    assert not on_purpose.failures("dense")
 
 
 def test_a_wrong_zero_point_breaks_every_group():
@@ -257,7 +286,7 @@ OTHER_AXIS = np.ascontiguousarray(sparse(8, 4, axis=0))  # 2:4 as (C, K), not as
             [conv()],
             [node("DequantizeLinear", ["q", "s", "z"], ["d"]), conv("d")],
             {"q": sparse(4, 8, 1, 1).astype("b"), "s": np.float32(1), "z": np.int8(3)},
-            r"8 groups violate it, .* 16 zeros of float32 became non-zeros in Conv \(4, 8, 1, 1\) in float32$",
+            r"8 groups violate it, .* 16 zeros of float32 became non-zeros in Conv \(4, 8, 1, 1\) in int8$",
         ),
         (
             [conv()],
