@@ -142,6 +142,11 @@ class Exporter:
         with staged_model(model, path) as staged:  # the file appears at its path after it has passed the checks
             _check_onnx(staged, path.name)
             parity = check_parity(staged, self._network, self._images, TOLERANCE[precision], path.name)
+        if not parity.outputs_vary:
+            warnings.append(
+                f"{path.name}: PyTorch's outputs do not depend on the images, so the comparison proves nothing: "
+                "load trained weights"
+            )
         return ExportedFile(path, audit, parity, tuple(warnings))
 
     def _audit(self, model: onnx.ModelProto, stage: str, before: AuditResult | None = None) -> AuditResult | None:

@@ -22,10 +22,11 @@ class Reason(str, Enum):
     TRANSPOSED = "TRANSPOSED"
     NOT_CONSTANT = "NOT_CONSTANT"
     FIRST_LAYER = "FIRST_LAYER"
-    CLASSIFIER = "CLASSIFIER"
+    HEAD = "HEAD"
     EXCLUDED = "EXCLUDED"
     SENSITIVE = "SENSITIVE"
     NOT_REACHED = "NOT_REACHED"
+    USED_BY_FUNCTION = "USED_BY_FUNCTION"
     FLAG_OFF = "FLAG_OFF"
     GPU_BEFORE_AMPERE = "GPU_BEFORE_AMPERE"
     FP32_GRAPH = "FP32_GRAPH"
@@ -51,11 +52,13 @@ _ADVICE = {
     Reason.NOT_CONSTANT: "The weight is computed at run time, so no engine can compress it.",
     Reason.FIRST_LAYER: "The first convolution stays dense by default, because pruning it gains little and loses much; "
     "include it by name to prune it.",
-    Reason.CLASSIFIER: "The last layer stays dense by default, because pruning it gains little and loses much; "
-    "include it by name to prune it.",
+    Reason.HEAD: "A layer after which no other comes stays dense by default, because pruning it gains little and loses "
+    "much; include it by name to prune it.",
     Reason.EXCLUDED: "The settings or the profile exclude the layer, or the settings include other layers only.",
     Reason.SENSITIVE: "Pruning the layer would use up most of the allowed disagreement or sparsity budget.",
     Reason.NOT_REACHED: "No calibration image runs this layer, so nothing is known about its inputs.",
+    Reason.USED_BY_FUNCTION: "A function such as F.multi_head_attention_forward uses the weight without calling a "
+    "layer; only layers that are called are pruned.",
     Reason.FLAG_OFF: "The engine was built without sparse kernels; build it with sparsity on.",
     Reason.GPU_BEFORE_AMPERE: "The GPU has no sparse tensor cores; they need compute capability 8.0 (Ampere) or newer.",
     Reason.FP32_GRAPH: "There are no sparse kernels for FP32; export the model as FP16 or INT8.",

@@ -78,7 +78,8 @@ class BenchmarkResult:
     @property
     def warnings(self) -> Tuple[str, ...]:
         """Sentences about causes for doubt in the numbers, of all batches."""
-        return tuple(dict.fromkeys(text for timed in self.timed for text in timed.warnings))
+        texts = (*self.accuracy.warnings, *(text for timed in self.timed for text in timed.warnings))
+        return tuple(dict.fromkeys(texts))
 
     @property
     def difference(self) -> Optional[Difference]:

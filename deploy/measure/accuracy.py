@@ -23,6 +23,8 @@ import numpy.typing as npt
 from sparsegpt_core.errors import DataError, InputError, NumericsError
 from sparsegpt_core.progress import Progress, silent
 
+_ROUNDING = 1e-6  # of log-probabilities
+
 Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """A function from images (N, C, H, W) to logits (N, classes)."""
 
@@ -70,6 +72,16 @@ class AccuracyReport:
     """The name of the version that the others are compared with."""
     arms: Mapping[str, ArmAccuracy]
     """Accuracy by the version's name."""
+    constant: Tuple[str, ...] = ()
+    """The versions whose outputs are the same for every image."""
+
+    @property
+    def warnings(self) -> Tuple[str, ...]:
+        """Sentences about causes for doubt in the numbers."""
+        if not self.constant:
+            return ()
+        names = ", ".join(self.constant)
+        return (f"{names}: the outputs do not depend on the images, so accuracy proves nothing: load trained weights",)
 
     def to_json(self) -> dict[str, Any]:
         """Return ``{name: {top1, top5, loss, samples, ...}}``; the reference has no keys that compare."""
@@ -110,19 +122,24 @@ def compare_accuracy(
     if reference not in sessions:
         raise InputError(f"'{reference}' is not among {', '.join(sessions)}", "Name the reference to compare with.")
     scores: Dict[str, List[_Scores]] = {name: [] for name in sessions}
+    ranges = {name: (np.asarray(np.inf), np.asarray(-np.inf)) for name in sessions}
     progress("accuracy", 0, total)
     for done, (images, labels) in enumerate(batches, start=1):
         logs = {name: _log_probabilities(name, predict(images), len(images)) for name, predict in sessions.items()}
         _check_batch(logs, labels, reference)
         for name, log in logs.items():
             scores[name].append(_score(log, logs[reference], labels))
+            low, high = ranges[name]
+            ranges[name] = (np.minimum(low, log.min(0, initial=np.inf)), np.maximum(high, log.max(0, initial=-np.inf)))
         progress("accuracy", done, total)
     if not any(len(part.predicted) for part in scores[reference]):
         raise InputError("there are no samples to compare on", "Give evaluation data.")
     joined = {name: _Scores(*map(np.concatenate, zip(*parts))) for name, parts in scores.items()}
+    several = len(joined[reference].predicted) > 1
     return AccuracyReport(
         reference,
         {name: _summarise(arm, None if name == reference else joined[reference]) for name, arm in joined.items()},
+        tuple(name for name, (low, high) in ranges.items() if several and float((high - low).max()) < _ROUNDING),
     )
 
 

@@ -165,7 +165,10 @@ def _recorded_reasons(metadata: dict[str, Any]) -> dict[str, Reason]:
     reasons = metadata.get("dense")
     if not isinstance(reasons, dict):
         return {}
-    return {layer: Reason(code) for layer, code in reasons.items() if str(code) in Reason.__members__}
+    known = {layer: Reason(code) for layer, code in reasons.items() if str(code) in Reason.__members__}
+    functional = [layer for layer, reason in known.items() if reason == Reason.USED_BY_FUNCTION]
+    # A function's node has the name of the module that calls it, and the weight that of a module or parameter in it.
+    return {**{layer.rpartition(".")[0]: Reason.USED_BY_FUNCTION for layer in functional}, **known}
 
 
 def _nodes(graph: onnx.GraphProto, outer: Optional[Constants] = None) -> Iterator[tuple[onnx.NodeProto, Constants]]:

@@ -22,6 +22,8 @@ __all__ = ["Parity", "check_parity"]
 
 Array = npt.NDArray[Any]
 
+_ROUNDING = 1e-6  # relative; a batch is not computed in the same order as one sample
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -37,6 +39,8 @@ class Parity:
     """Samples (for maps, pixels) with the same class in the first output, in percent; None without classes."""
     samples: int
     """The number of samples."""
+    outputs_vary: bool
+    """Whether PyTorch's outputs differ between samples and are not all zero. If not, the comparison proves nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under their own names."""
@@ -89,7 +93,7 @@ def check_parity(
         raise NumericsError(
             f"{name} computes NaN or infinity where PyTorch does not; {place}", "Export with `precision=fp32`."
         )
-    parity = _measure(actual, expected, differences, len(inputs[0]))
+    parity = _measure(actual, expected, differences, [each.cpu().numpy() for each in inputs])
     if not parity.relative <= tolerance:
         place = _place(path, network, inputs, differences, tolerance)
         raise CheckFailedError(
@@ -105,7 +109,7 @@ def _outputs(network: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
     return [each.float().cpu().numpy() for each in tree_leaves(outputs) if isinstance(each, Tensor)]
 
 
-def _measure(actual: list[Array], expected: list[Array], differences: list[Array], samples: int) -> Parity:
+def _measure(actual: list[Array], expected: list[Array], differences: list[Array], inputs: Sequence[Array]) -> Parity:
     first, right = actual[0], expected[0]
     classes = first.ndim > 1 and first.shape[1] > 1
     norms = [(float(np.linalg.norm(d)), float(np.linalg.norm(e))) for d, e in zip(differences, expected, strict=True)]
@@ -114,8 +118,14 @@ def _measure(actual: list[Array], expected: list[Array], differences: list[Array
         mean_abs=float(np.concatenate([each.ravel() for each in differences]).mean()),
         relative=max(difference / (scale or 1.0) for difference, scale in norms),
         top1_agreement=100 * float((first.argmax(1) == right.argmax(1)).mean()) if classes else None,
-        samples=samples,
+        samples=len(inputs[0]),
+        outputs_vary=any(each.any() for each in expected) and (_vary(expected) or not _vary(inputs)),
     )
+
+
+def _vary(arrays: Sequence[Array]) -> bool:
+    """Return whether an array differs between samples by more than rounding."""
+    return any(each.ndim > 0 and not np.allclose(each, each[:1], rtol=_ROUNDING, atol=0) for each in arrays)
 
 
 def _shapes(arrays: Sequence[Array]) -> str:

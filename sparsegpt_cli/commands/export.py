@@ -53,7 +53,8 @@ def export(
         console.warn(warning)
     sparse = file.audit.sparse_layers if file.audit else None
     content = {"out": str(out), "precision": precision, "parity": file.parity.to_json(), "sparse_layers": sparse}
-    lines = [f"{out}: {precision}, differs from PyTorch by {file.parity.relative:.1e} of its logits"]
+    difference = f"differs from PyTorch by {file.parity.relative:.1e} of its logits"
+    lines = [f"{out}: {precision}, {difference if file.parity.outputs_vary else 'not compared: constant outputs'}"]
     if sparse is not None:
         lines.append(f"{sparse} layers are {pattern}; sparsegpt-trt verify {out} lists them")
     console.result(content, lines)

@@ -227,18 +227,19 @@ def _compare(run: _Run, arms: Sequence[str]) -> StageOutcome:
     batches = EvaluationBatches(split, job.eval_samples, job.batch_size, job.seed)
     names = [arm_name(arm, precision) for arm in arms for precision in ("fp32", "int8")]
     paths = {name: path for name in names if (path := run.folder / f"{name}.onnx").exists()}
-    logits, seconds = gives_logits(paths["dense"]), dict[str, float]()
+    logits, seconds, warnings = gives_logits(paths["dense"]), dict[str, float](), list[str]()
     with timed(seconds, "evaluate"):
         if logits:
             sessions = {name: OnnxSession(path).run for name, path in paths.items()}
             accuracy = compare_accuracy(sessions, batches, progress=run.progress, total=len(batches))
             content = {"accuracy": accuracy.to_json()}
+            warnings += accuracy.warnings
         else:
             runs = {name: _outputs(path) for name, path in paths.items()}
             outputs = compare_outputs(runs, batches, progress=run.progress, total=len(batches))
             content = {"outputs": outputs.to_json()}
-    warning = "accuracy is left out: the outputs are not logits; their relative errors are compared"
-    return StageOutcome(content, seconds, [] if logits else [warning])
+            warnings.append("accuracy is left out: the outputs are not logits; their relative errors are compared")
+    return StageOutcome(content, seconds, warnings)
 
 
 def _outputs(path: Path) -> Outputs:

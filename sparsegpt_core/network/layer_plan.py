@@ -41,7 +41,7 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensit
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 6), nn.Linear(6, 8), nn.Linear(8, 4)).eval()
         >>> [(layer.name, layer.reason and layer.reason.value) for layer in plan_layers(
         ...     model, torch.ones(2, 8), PruneSettings())]
-        [('0', None), ('1', None), ('2', 'CHANNELS_NOT_MULTIPLE'), ('3', 'CLASSIFIER')]
+        [('0', None), ('1', None), ('2', 'CHANNELS_NOT_MULTIPLE'), ('3', 'HEAD')]
     """
     (tensor,) = as_tensors([sample])
     with eval_mode(model):
@@ -61,7 +61,7 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensit
         found = ", ".join(f"{count} {code}" for code, count in counts.items())
         raise ModelError(
             f"nothing to prune to {settings.pattern}: {found or 'no convolution or linear layer'}",
-            "`include` prunes layers left out as FIRST_LAYER, CLASSIFIER or EXCLUDED." if found else "",
+            "`include` prunes layers left out as FIRST_LAYER, HEAD or EXCLUDED." if found else "",
         )
     for layer in layers:
         if layer.reason is None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from sparsegpt_core.errors import InputError, ModelError, first_line
 from sparsegpt_core.network.functional_calls import Call, record_calls
 from sparsegpt_core.network.shift_targets import ShiftTarget, record_readers
+from sparsegpt_core.network.weight_flow import record_weight_flow
 from sparsegpt_core.network.weight_layout import PrunableLayer
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
@@ -29,12 +31,12 @@ _MIN_COLUMNS, _MIN_COLUMNS_PER_POSITION = 2048, 4
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer of a network."""
+    """A convolution or linear layer of a network, or a weight that a function uses."""
 
     name: str
-    """Name of the module in the network, such as ``layer1.0.conv1``."""
+    """Name of the module in the network, such as ``layer1.0.conv1``; of other weights, the parameter's name."""
     module: nn.Module
-    """The network's own module."""
+    """The network's own module, which owns the weight."""
     calls: int
     """Calls that multiply by the weight in one forward pass."""
     reason: Reason | None
@@ -46,6 +48,8 @@ class Layer:
     """The tensor that can shift the outputs of this layer alone. None: there is no such tensor."""
     one_vector_per_sample: bool = False
     """Whether the layer is linear and reads one vector of each sample."""
+    weight_name: str = "weight"
+    """The weight's attribute of ``module``."""
 
     @property
     def kind(self) -> str:
@@ -61,15 +65,20 @@ class Layer:
         """
         if self.common_call is None:
             raise ModelError(
-                f"{self.name}: the weight is computed by a parametrization", "Remove it, or `exclude` the layer."
+                f"{self.name}: the weight is computed by a parametrization",
+                'Call torch.nn.utils.parametrize.remove_parametrizations(module, "weight"), or `exclude` the layer.',
             )
         return self.common_call
 
     @property
+    def weight(self) -> Any:
+        """The module's weight. In quantised modules it is a method, not a tensor."""
+        return getattr(self.module, self.weight_name)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the weight: (K, C, R, S) or (K, C)."""
-        weight = self.module.weight
-        return tuple(weight.shape) if isinstance(weight, Tensor) else ()
+        return tuple(self.weight.shape) if isinstance(self.weight, Tensor) else ()
 
     def keeps_positions(self, samples: int) -> bool:
         """Return whether statistics of ``samples`` samples keep the positions themselves, not their Hessian (d, d)."""
@@ -85,10 +94,11 @@ def select_layers(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> list[Layer]:
-    """List every convolution and linear layer in running order.
+    """List every convolution and linear layer in running order, and then the weights that only functions use.
 
-    The first convolution and the last layer (the classifier) stay dense unless ``include`` matches them. ``include``
-    overrides ``exclude``: excluding ``*`` and including ``layer4.*`` prunes layer4 alone.
+    The first convolution and the heads stay dense unless ``include`` matches them. A head is a layer after which no
+    other layer comes: a classifier, or each output layer of a detector. ``include`` overrides ``exclude``: excluding
+    ``*`` and including ``layer4.*`` prunes layer4 alone.
 
     Args:
         model: The network, on the device of ``sample``.
@@ -106,24 +116,25 @@ def select_layers(
     }
     for glob in (*include, *exclude):
         _check_glob(glob, list(modules))
-    order, calls, shift_targets, one_vector = _run(model, modules, sample)
+    order, calls, shift_targets, one_vector, used, last = _run(model, modules, sample)
     first = next((name for name in order if isinstance(modules[name], _ConvNd)), None)
-    last = next(reversed(order), None)
+    # The flow is lost in compiled parts and in outputs of unknown classes: then the layer that runs last is the head.
+    heads = {name for name in order if f"{name}.weight" in last} if last else {*[*order][-1:]}
 
     def reason(name: str) -> Reason | None:
         structural = _structural_reason(modules[name], pattern)
         if structural or name not in order:
-            return structural or Reason.NOT_REACHED
+            return structural or (Reason.USED_BY_FUNCTION if f"{name}.weight" in used else Reason.NOT_REACHED)
         if _common(calls[name]) is None and not nn.utils.parametrize.is_parametrized(modules[name]):
             return Reason.NOT_CONSTANT
         if _matches(name, include):
             return None
         if _matches(name, exclude):
             return Reason.EXCLUDED
-        return Reason.FIRST_LAYER if name == first else Reason.CLASSIFIER if name == last else None
+        return Reason.FIRST_LAYER if name == first else Reason.HEAD if name in heads else None
 
     names = [*order, *(name for name in modules if name not in order)]
-    return [
+    layers = [
         Layer(
             name,
             modules[name],
@@ -135,16 +146,27 @@ def select_layers(
         )
         for name in names
     ]
+    owned = {id(module._parameters.get("weight")) for module in modules.values()}
+    functional = [name for name in used if id(model.get_parameter(name)) not in owned]
+    return [*layers, *(_functional_layer(model, name) for name in functional)]
+
+
+def _functional_layer(model: nn.Module, parameter: str) -> Layer:
+    """A weight that is a parameter of another module, such as ``in_proj_weight`` of nn.MultiheadAttention."""
+    owner, _, attribute = parameter.rpartition(".")
+    module = model.get_submodule(owner)
+    return Layer(parameter, module, calls=0, reason=Reason.USED_BY_FUNCTION, weight_name=attribute)
 
 
 def _run(
     model: nn.Module, modules: dict[str, nn.Module], sample: Tensor
-) -> tuple[Counter[str], dict[str, list[PrunableLayer]], dict[str, ShiftTarget], set[str]]:
+) -> tuple[Counter[str], dict[str, list[PrunableLayer]], dict[str, ShiftTarget], set[str], dict[str, None], set[str]]:
     """Run the network once.
 
     Returns:
         The names of the modules in the order of their first run; for each name the calls with its weight as plain
-        layers; the tensors that can shift its outputs; and the names of layers that read one vector of each sample.
+        layers; the tensors that can shift its outputs; the names of layers that read one vector of each sample; the
+        names of the weights that are used; and of those after which no other comes.
     """
     order: Counter[str] = Counter()
     calls: dict[str, list[PrunableLayer]] = {name: [] for name in modules}
@@ -159,7 +181,7 @@ def _run(
             calls[name].append(call.layer())
             inputs[name] = call.arguments["input"].shape
 
-    readers = record_readers()
+    readers, flow = record_readers(), record_weight_flow(model)
 
     def after(call: Call, output: Tensor) -> None:
         for name in owners.get(id(call.arguments["weight"]), []):
@@ -168,8 +190,8 @@ def _run(
 
     hooks = [m.register_forward_pre_hook(lambda *_, name=name: order.update([name])) for name, m in modules.items()]
     try:
-        with torch.inference_mode(), readers, record_calls(before, after):
-            model(sample)
+        with torch.inference_mode(), readers, flow, record_calls(before, after):
+            last = flow.last(model(sample))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -188,7 +210,8 @@ def _run(
         for name, shift_target in shift_targets.items()
         if shift_target and id(shift_target.tensor) in own
     }
-    return order, calls, found, {name for name in inputs if _one_vector(calls[name], inputs[name], len(sample))}
+    one_vector = {name for name in inputs if _one_vector(calls[name], inputs[name], len(sample))}
+    return order, calls, found, one_vector, flow.used, last
 
 
 def _one_vector(calls: Sequence[PrunableLayer], shape: torch.Size, samples: int) -> bool:

@@ -220,7 +220,7 @@ def _write_values(run: _Run, pruned: Sequence[_PrunedLayer]) -> PruneResult:
         tensor.copy_(value)
     results = {layer.result.name: layer.result for layer in pruned}
     return PruneResult(
-        layers=tuple(results.get(layer.name) or _layer_result(layer, layer.module.weight) for layer in run.layers),
+        layers=tuple(results.get(layer.name) or _layer_result(layer, layer.weight) for layer in run.layers),
         seconds={},
         warnings=tuple(warning for layer in pruned for warning in layer.warnings),
         int8_weights={layer.result.name: layer.int8_weight for layer in pruned if layer.int8_weight is not None},

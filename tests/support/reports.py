@@ -62,7 +62,7 @@ def sample_run(layers: int = 38) -> dict[str, Any]:
     if layers > 2:
         middle[0] = layer(1, "dense", "GROUPED")
     first = layer(0, "dense", "FIRST_LAYER", name="conv1", shape=[64, 3, 7, 7])
-    last = layer(layers, "dense", "CLASSIFIER", name="fc", kind="Linear", shape=[10, 512])
+    last = layer(layers, "dense", "HEAD", name="fc", kind="Linear", shape=[10, 512])
     arms = {
         "dense": {"top1": 98.33, "top5": 99.99, "loss": 0.0612, "samples": 599},
         "magnitude": {

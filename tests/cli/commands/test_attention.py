@@ -27,6 +27,29 @@ def test_export_to_fp16(model, program, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+def test_a_head_of_zeros_is_flagged(model, program, tmp_path):
+    """Equal accuracies and a difference of 0 would otherwise look like a proof."""
+    network = AttentionNet()
+    torch.nn.init.zeros_(network.head.weight)
+    save_file(network.state_dict(), tmp_path / "attention.safetensors")
+    data = ["--data", f"npz:{tmp_path / 'images.npz'}", "--eval-data", f"npz:{tmp_path / 'evaluation.npz'}"]
+    images = np.random.default_rng(1).integers(0, 256, (16, 3, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "evaluation.npz", images=images, labels=np.arange(16) % 4)
+    outcome = program("prune-export", *model, *data, "--quality", "fast", "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    warnings = "\n".join(outcome.json["warnings"])
+    assert "sparse.onnx: PyTorch's outputs do not depend on the images" in warnings
+    assert "dense, magnitude, sparse: the outputs do not depend on the images, so accuracy proves nothing" in warnings
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "accuracy proves nothing" in report
+    assert outcome.json["parity"]["sparse"]["outputs_vary"] is False
+    out = tmp_path / "attention.onnx"
+    outcome = program("export", *model, "--image", "3x32x32", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert "not compared: constant outputs" in outcome.out
+    assert "differs from PyTorch" not in outcome.out
+
+
 def test_prune_export(model, program, tmp_path):
     out = tmp_path / "out"
     outcome = program("prune-export", *model, "--data", f"npz:{tmp_path / 'images.npz'}", "--out", out)

@@ -63,7 +63,7 @@ def test_the_json_keeps_its_promise(run):
         "fc1": "pruned",
         "fc2": "dense",
     }
-    assert [layer["reason"] for layer in content["layers"]] == ["CHANNELS_NOT_MULTIPLE", None, None, "CLASSIFIER"]
+    assert [layer["reason"] for layer in content["layers"]] == ["CHANNELS_NOT_MULTIPLE", None, None, "HEAD"]
     pruned = [layer for layer in content["layers"] if layer["status"] == "pruned"]
     assert all(0 < layer["relative_error"] < layer["magnitude_error"] for layer in pruned)
 
@@ -109,7 +109,7 @@ def test_the_manifest_holds_the_hashes(run):
 def test_the_report_names_every_layer(run):
     out, _ = run
     report = (out / "report.html").read_text()
-    assert all(text in report for text in ("conv2", "fc1", "CLASSIFIER", "CHANNELS_NOT_MULTIPLE"))
+    assert all(text in report for text in ("conv2", "fc1", "HEAD", "CHANNELS_NOT_MULTIPLE"))
 
 
 def test_the_same_seed_gives_the_same_files(run, digits_checkpoint, tmp_path, cli):
@@ -144,7 +144,7 @@ def test_verify(run, cli, name):
     layers = {layer["name"]: layer for layer in content["layers"]}
     assert layers["conv2"]["violations"] == 0
     assert layers["conv2"]["dtype"] == {"sparse.fp16.onnx": "float16", "sparse.int8.onnx": "int8"}.get(name, "float32")
-    assert layers["fc2"]["reason"] == "CLASSIFIER"
+    assert layers["fc2"]["reason"] == "HEAD"
     assert cli("verify", out / name, "--fail-on", "dense").code == 0
     assert cli("verify", out / name, "--fail-on", "ineligible").code == 1
 
@@ -290,7 +290,7 @@ def test_random_weights_and_unlabelled_images(cli, random_images, tmp_path):
     assert "random weights" in outcome.err
     assert outcome.json["accuracy"] is None
     reasons = {layer["name"]: layer["reason"] for layer in outcome.json["layers"] if layer["status"] == "dense"}
-    assert reasons == {"conv1": "CHANNELS_NOT_MULTIPLE", "fc": "CLASSIFIER"}
+    assert reasons == {"conv1": "CHANNELS_NOT_MULTIPLE", "fc": "HEAD"}
     assert cli("verify", out / "sparse.onnx", "--fail-on", "dense").code == 0
 
 

@@ -33,7 +33,7 @@ def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
         "none. "
         "Speed on a GPU has not been measured."
     ) in page.text.replace("\xa0", " ")
-    for reason in (Reason.FIRST_LAYER, Reason.GROUPED, Reason.CLASSIFIER):
+    for reason in (Reason.FIRST_LAYER, Reason.GROUPED, Reason.HEAD):
         assert reason.advice in page.text
     for phrase in (
         "damping raised",

@@ -243,7 +243,7 @@ def test_a_computed_weight_is_left_dense_with_a_reason():
         "0": "FIRST_LAYER",
         "1": "NOT_CONSTANT",
         "2": None,
-        "4": "CLASSIFIER",
+        "4": "HEAD",
     }
 
 

@@ -61,7 +61,7 @@ def test_every_layer_has_its_reason_in_running_order():
         ("after_odd", Reason.CHANNELS_NOT_MULTIPLE),
         ("up", Reason.TRANSPOSED),
         ("shared", None),
-        ("head", Reason.CLASSIFIER),
+        ("head", Reason.HEAD),
         ("unused", Reason.NOT_REACHED),
     ]
 
@@ -155,7 +155,7 @@ def test_same_input_same_result():
 
 def test_nothing_to_prune_is_an_error_with_reasons():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
-    with pytest.raises(ModelError, match="nothing to prune to 2:4: 1 CHANNELS_NOT_MULTIPLE, 1 CLASSIFIER"):
+    with pytest.raises(ModelError, match="nothing to prune to 2:4: 1 CHANNELS_NOT_MULTIPLE, 1 HEAD"):
         prune_model(network, batches(channels=3), PruneSettings())
 
 

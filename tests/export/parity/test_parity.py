@@ -11,11 +11,13 @@ from onnx import TensorProto, helper
 from onnx.helper import make_node as node
 from torch import nn
 
+from export.exporter import Exporter
 from export.parity import Parity, check_parity
 from export.parity.fault_finder import find_fault, torch_values
 from export.precision import to_fp16
 from export.writing import export_model, save_model
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError
+from sparsegpt_core.patterns import NM
 from tests.support.exports import IMAGES, METADATA, prepared
 from tests.support.graphs import edited, make_graph, make_model
 from tests.support.networks import Mixer
@@ -54,7 +56,7 @@ def test_a_good_file(mixer, tmp_path, convert, tolerance):
     save_model(convert(proto), tmp_path / "model.onnx")
     parity = check_parity(tmp_path / "model.onnx", model, IMAGES, tolerance)
     assert 0 <= parity.mean_abs <= parity.max_abs < tolerance * 10
-    assert (parity.samples, parity.top1_agreement) == (16, 100)
+    assert (parity.samples, parity.top1_agreement, parity.outputs_vary) == (16, 100, True)
     assert parity == Parity(**json.loads(json.dumps(parity.to_json())))
 
 
@@ -242,3 +244,22 @@ def test_the_values_of_the_fault_finder_are_computed_without_tf32(monkeypatch):
     monkeypatch.setattr("export.parity.fault_finder._Recorder.run", probed)
     assert torch_values(nn.Linear(4, 3).eval(), [torch.ones(2, 4)])
     assert seen == [("highest", False)]
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_constant_outputs_prove_nothing(bias, tmp_path):
+    """torchvision's ViT starts with a head of zeros."""
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    nn.init.zeros_(model[3].weight)
+    nn.init.constant_(model[3].bias, bias)
+    file = Exporter(model, IMAGES, {}, NM(2, 4), []).write(tmp_path / "model.onnx")
+    assert file.parity.outputs_vary is file.parity.to_json()["outputs_vary"] is False
+    assert len(file.warnings) == 1
+    assert "the comparison proves nothing" in file.warnings[0]
+
+
+def test_constant_images_give_constant_outputs(tmp_path):
+    model = nn.Conv2d(4, 8, 3).eval()
+    file = Exporter(model, torch.ones(2, 4, 8, 8), {}, NM(2, 4), []).write(tmp_path / "model.onnx")
+    assert file.parity.outputs_vary
+    assert file.warnings == ()

@@ -1,0 +1,96 @@
+"""Which weights a forward pass multiplies by, and whose outputs no other weight multiplies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = ["record_weight_flow"]
+
+_PRODUCTS = {
+    torch.matmul,
+    Tensor.matmul,
+    Tensor.__matmul__,
+    Tensor.__rmatmul__,
+    torch.mm,
+    Tensor.mm,
+    torch.bmm,
+    torch.addmm,
+    torch.einsum,
+    F.linear,
+    F.bilinear,
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    F.conv_transpose1d,
+    F.conv_transpose2d,
+    F.conv_transpose3d,
+    F.multi_head_attention_forward,
+}
+
+
+class record_weight_flow(TorchFunctionMode):
+    """A context that follows tensors from the products with weights to the network's outputs.
+
+    Args:
+        model: The network. Its parameters of two and more dimensions are the weights.
+
+    Example:
+        >>> import torch
+        >>> model = nn.ModuleDict({"body": nn.Linear(4, 4), "boxes": nn.Linear(4, 4), "classes": nn.Linear(4, 2)})
+        >>> with record_weight_flow(model) as flow:
+        ...     x = model["body"](torch.ones(1, 4))
+        ...     outputs = [model["boxes"](x), model["classes"](x)]
+        >>> sorted(flow.used), sorted(flow.last(outputs))
+        (['body.weight', 'boxes.weight', 'classes.weight'], ['boxes.weight', 'classes.weight'])
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.used: dict[str, None] = {}
+        """The names of the weights that products used, in running order. A shared weight has several names."""
+        parameters = [(name, value) for name, value in model.named_parameters(remove_duplicate=False) if value.ndim > 1]
+        self._names: dict[int, list[str]] = {}
+        for name, value in parameters:
+            self._names.setdefault(id(value), []).append(name)
+        # A detector may decode its boxes by a frozen convolution: a formula, not a layer.
+        trained = {id(value) for _, value in parameters if value.requires_grad}
+        self._ends_flow = trained or set(self._names)
+        self._sources = WeakTensorKeyDictionary()  # tensor -> weights whose products it depends on
+        self._multiplied: set[str] = set()
+
+    def last(self, outputs: Any) -> set[str]:
+        """Return the weights that the network's outputs depend on and after which no other weight comes."""
+        return self._sources_of(tree_leaves(outputs)) - self._multiplied
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run ``func``, and record the weights that its result depends on."""
+        result = func(*args, **(kwargs or {}))
+        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        sources = self._sources_of(leaves)
+        weights = [id(leaf) for leaf in leaves if id(leaf) in self._names] if func in _PRODUCTS else []
+        if weights:
+            own = {name: None for weight in weights for name in self._names[weight]}
+            self.used |= own
+            if not self._ends_flow.isdisjoint(weights):
+                self._multiplied |= sources - own.keys()
+                sources = set()
+            sources |= own.keys()
+        written = args[:1] if func is Tensor.__setitem__ else ()
+        for leaf in tree_leaves((result, written)):
+            if isinstance(leaf, Tensor) and sources:
+                self._sources[leaf] = sources
+        return result
+
+    def _sources_of(self, leaves: Sequence[Any]) -> set[str]:
+        found: set[str] = set()
+        return found.union(*(self._sources.get(leaf, ()) for leaf in leaves if isinstance(leaf, Tensor)))
