@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,9 @@ class record_weight_flow(TorchFunctionMode):
         # A detector may decode its boxes by a frozen convolution: a formula, not a layer.
         trained = {id(value) for _, value in parameters if value.requires_grad}
         self._ends_flow = trained or set(self._names)
-        self._sources = WeakTensorKeyDictionary()  # tensor -> weights whose products it depends on
+        self._sources: MutableMapping[Tensor, set[str]] = (
+            WeakTensorKeyDictionary()
+        )  # tensor -> weights whose products it depends on
         self._multiplied: set[str] = set()
 
     def last(self, outputs: Any) -> set[str]:
