@@ -105,8 +105,9 @@ def benchmark_tensorrt_provider(
 def provider_options(graph: Graph, sparse: bool, cache: Path, build: BuildSettings) -> Dict[str, str]:
     """Return the options of the TensorRT provider for one engine.
 
-    The provider builds weakly typed networks, so the precisions of the file's types are enabled. Engines are not
-    cached: each session builds its own. Timings of tactics are, so that arms of one rebuild share kernels.
+    The provider builds weakly typed networks, so the precisions of the file's types are enabled, as ``build`` does with
+    8.x: the layers of a Q/DQ graph that are not quantised run in FP16. Engines are not cached: each session builds its
+    own. Timings of tactics are, so that arms of one rebuild share kernels.
 
     Args:
         graph: The graph to build.
@@ -125,7 +126,7 @@ def provider_options(graph: Graph, sparse: bool, cache: Path, build: BuildSettin
     """
     options = {
         "trt_sparsity_enable": sparse,
-        "trt_fp16_enable": graph.fp16,
+        "trt_fp16_enable": graph.fp16 or graph.quantized,
         "trt_int8_enable": graph.quantized,
         "trt_engine_cache_enable": False,
         "trt_timing_cache_enable": True,

@@ -147,7 +147,7 @@ def test_option_names_are_those_of_the_library(pair, tmp_path) -> None:
     assert set(options) <= KNOWN_OPTIONS
     assert options["trt_builder_optimization_level"] == "4"
     assert options["trt_max_workspace_size"] == str(1 << 30)
-    assert (options["trt_int8_enable"], options["trt_fp16_enable"], options["trt_bf16_enable"]) == ("1", "0", "1")
+    assert (options["trt_int8_enable"], options["trt_fp16_enable"], options["trt_bf16_enable"]) == ("1", "1", "1")
     assert "trt_bf16_enable" not in provider_options(graph, False, tmp_path, BuildSettings())
 
 
