@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 DOCKER = ROOT / "docker"
 DOCKERFILES = [ROOT / "Dockerfile", DOCKER / "Dockerfile.slim"]
-SCRIPTS = sorted(DOCKER.glob("*.sh"))
+SCRIPTS = [*sorted(DOCKER.glob("*.sh")), ROOT / "tests/gpu_contract/install.sh"]
 GPU_LIST = "GPU 0: NVIDIA A100"
 ENGINE = """#!/bin/bash
 # A stand-in for an engine: it notes what it is asked, and answers as the test wants.

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from tests.support.engines import conv_net
 from tests.support.paths import ROOT
@@ -32,8 +33,12 @@ def plugin(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, dtype in (("single", np.float32), ("half", np.float16)):
-        onnx.save(conv_net(dtype), str(tmp_path / f"{name}.onnx"))
+    model = conv_net()
+    onnx.save(model, str(tmp_path / "sparse.onnx"))
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        weight.CopyFrom(numpy_helper.from_array(np.where(values == 0, values.dtype.type(1), values), weight.name))
+    onnx.save(model, str(tmp_path / "dense.onnx"))
     rng = np.random.default_rng(0)
     for name in ("train", "test"):
         np.savez(tmp_path / f"{name}.npz", images=rng.integers(0, 256, (8, 3, 8, 8), dtype=np.uint8))
@@ -46,11 +51,11 @@ def run(folder: Path, libraries: list[Path], *arguments: str) -> subprocess.Comp
     return subprocess.run(command, cwd=folder, env=environment(**variables), capture_output=True, text=True)
 
 
-BUILD = ("build", "half.onnx", "--out", "m.plan", "--json")
+BUILD = ("build", "sparse.onnx", "--out", "m.plan", "--json")
 BENCHMARK = (
     "benchmark",
-    "single.onnx",
-    "half.onnx",
+    "dense.onnx",
+    "sparse.onnx",
     "--data",
     "npz:train.npz",
     "--eval-data",
@@ -62,12 +67,12 @@ BENCHMARK = (
 @pytest.mark.parametrize("arguments", [BUILD, (*BUILD, "--timing-cache", "m.cache"), (*BUILD, "--shapes", "1/2/4")])
 def test_build(plugin, folder, arguments) -> None:
     check(run(folder, [plugin], *arguments))
-    assert sorted(path.name for path in folder.iterdir()) == ["half.onnx", "single.onnx", "test.npz", "train.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == ["dense.onnx", "sparse.onnx", "test.npz", "train.npz"]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [(*BENCHMARK, "--runtime", "tensorrt"), BENCHMARK, ("predict", "half.onnx", "--measure", "--json"), BUILD],
+    [(*BENCHMARK, "--runtime", "tensorrt"), BENCHMARK, ("predict", "sparse.onnx", "--measure", "--json"), BUILD],
 )
 def test_commands_that_look_for_a_gpu(plugin, loaded_driver, folder, arguments) -> None:
     check(run(folder, [plugin, loaded_driver.path], *arguments))
