@@ -82,7 +82,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list:
                 asked.append((path.name, provider, options, shape))
 
         def nodes_by_provider(self):
-            (nodes,) = super().nodes_by_provider().values()
+            (nodes,) = (super().nodes_by_provider() or {CPU: ["m"]}).values()  # None before ONNX Runtime 1.24
             return {TENSORRT_PROVIDER: nodes}
 
     monkeypatch.setattr("deploy.benchmark.on_tensorrt_provider.OnnxSession", OnCPU)
