@@ -27,6 +27,7 @@ def open_session(
     model: Union[str, bytes],
     name: str,
     *,
+    proto: Optional[onnx.ModelProto] = None,
     threads: Optional[int] = None,
     provider: str = CPU,
     provider_options: Optional[Mapping[str, str]] = None,
@@ -41,6 +42,7 @@ def open_session(
     Args:
         model: The path of a file, or a serialised model.
         name: The model's name in messages.
+        proto: The parsed model, if the caller has it; None to read it here.
         threads: Threads within an operator; None for ONNX Runtime's choice.
         provider: The execution provider. It leaves the nodes that it cannot run to the CPU.
         provider_options: The provider's options, by name.
@@ -72,7 +74,7 @@ def open_session(
                 options,
                 providers=[(provider, dict(provider_options or {}))],
                 enable_fallback=0,
-                disabled_optimizers=[_CRASHES_ON_FP16] if _uses_fp16(model) else None,
+                disabled_optimizers=[_CRASHES_ON_FP16] if _uses_fp16(model, proto) else None,
             )
     except Exception as error:  # ONNX Runtime's error classes share no public base
         if provider == CPU:
@@ -85,14 +87,15 @@ def open_session(
     return session
 
 
-def _uses_fp16(model: Union[str, bytes]) -> bool:
+def _uses_fp16(model: Union[str, bytes], proto: Optional[onnx.ModelProto]) -> bool:
     """Return whether a value of the graph is FP16. False for what is not ONNX: ONNX Runtime says why."""
     try:
-        proto = (
-            onnx.load_model_from_string(model)
-            if isinstance(model, bytes)
-            else onnx.load(model, format="protobuf", load_external_data=False)
-        )
+        if proto is None:
+            proto = (
+                onnx.load_model_from_string(model)
+                if isinstance(model, bytes)
+                else onnx.load(model, format="protobuf", load_external_data=False)
+            )
     except Exception:  # the session reports the same fault in its own words
         return False
     inputs = (value.type.tensor_type.elem_type for value in proto.graph.input)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 import numpy.typing as npt
 
@@ -25,8 +25,8 @@ __all__ = ["benchmark_engines"]
 
 
 def benchmark_engines(
-    dense: Path,
-    sparse: Path,
+    dense: Union[Path, OnnxFile],
+    sparse: Union[Path, OnnxFile],
     batches: Iterable[LabelledImages],
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
@@ -51,18 +51,18 @@ def benchmark_engines(
         >>> result.speedup["A_to_C"]  # doctest: +SKIP
         Ratio(ratio=1.12, low=1.10, high=1.14)
     """
-    settings = settings or EngineSettings()
+    settings, dense, sparse = settings or EngineSettings(), OnnxFile.of(dense), OnnxFile.of(sparse)
     references: Dict[str, Session] = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
-    dense_file, sparse_file, input_name = OnnxFile(dense), OnnxFile(sparse), references["dense"].input_name
-    check_pair(dense_file, sparse_file)
-    check_sparse_kernels(dense_file, sparse_file)
+    input_name = references["dense"].input_name
+    check_pair(dense, sparse)
+    check_sparse_kernels(dense, sparse)
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
     images, *further = _timed_images(references, first, settings)
     for session in references.values():
         session.run(images)  # images that do not fit fail before engines are built
-    with open_timed_arms(dense_file, sparse_file, images, input_name, settings, progress) as arms:
-        measured = measure_open_arms(arms, sparse_file, images, settings, progress)
+    with open_timed_arms(dense, sparse, images, input_name, settings, progress) as arms:
+        measured = measure_open_arms(arms, sparse, images, settings, progress)
         sessions: Dict[str, Session] = {**references, **{arm: group[0] for arm, group in arms.sessions.items()}}
         runs = {name: session.run for name, session in sessions.items()}
         accuracy = compare_accuracy(runs, batches, progress=progress, total=total)
@@ -70,14 +70,14 @@ def benchmark_engines(
     for each in further:
         plans = settings.plans and settings.plans / f"batch-{len(each)}"
         own = replace(settings, plans=plans)
-        timed.append(measure_engines(dense_file, sparse_file, each, input_name, own, progress))
+        timed.append(measure_engines(dense, sparse, each, input_name, own, progress))
     sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
     return BenchmarkResult(
         runtime=measured.runtime,
         accuracy=accuracy,
         timed=[Timed(found.latency, found.speedup, found.explanation.verdict, found.warnings) for found in timed],
         verdict=f"{sentence} On engines: {measured.explanation.verdict}",
-        models=describe_models(dense_file, sparse_file),
+        models=describe_models(dense, sparse),
         environment=measured.environment,
         explanation=measured.explanation,
         layer_times=measured.layer_times,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from deploy.benchmark.comparable import check_pair
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
@@ -34,8 +34,8 @@ _CPU_NOTE = (
 
 
 def benchmark_onnx(
-    dense: Path,
-    sparse: Path,
+    dense: Union[Path, OnnxFile],
+    sparse: Union[Path, OnnxFile],
     batches: Iterable[LabelledImages],
     *,
     latency_batches: Sequence[int] = (),
@@ -74,9 +74,9 @@ def benchmark_onnx(
         >>> result.accuracy.arms["sparse"].top1
         100.0
     """
+    dense, sparse = OnnxFile.of(dense), OnnxFile.of(sparse)
     sessions = {"dense": OnnxSession(dense, threads), "sparse": OnnxSession(sparse, threads)}
-    dense_file, sparse_file = OnnxFile(dense), OnnxFile(sparse)
-    check_pair(dense_file, sparse_file)
+    check_pair(dense, sparse)
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
     portions = [latency_images(sessions, first, batch) for batch in latency_batches or (None,)]
@@ -99,6 +99,6 @@ def benchmark_onnx(
         accuracy=accuracy,
         timed=timed,
         verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
-        models=describe_models(dense_file, sparse_file),
+        models=describe_models(dense, sparse),
         environment=describe_environment(),
     )

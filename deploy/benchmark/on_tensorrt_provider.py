@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy.typing as npt
 
 from deploy.benchmark.arms import ARMS
-from deploy.benchmark.comparable import check_pair
+from deploy.benchmark.comparable import check_pair, check_sparse_kernels
 from deploy.benchmark.measure_arms import EngineSettings
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import first_images, latency_images
@@ -42,8 +42,8 @@ Arms = Mapping[str, List[OnnxSession]]
 
 
 def benchmark_tensorrt_provider(
-    dense: Path,
-    sparse: Path,
+    dense: Union[Path, OnnxFile],
+    sparse: Union[Path, OnnxFile],
     batches: Iterable[LabelledImages],
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
@@ -58,8 +58,8 @@ def benchmark_tensorrt_provider(
         progress: Receives the stages ``engines``, ``latency`` and ``accuracy``.
 
     Raises:
-        InputError: A file, the images or a setting does not fit, the files are not the dense and the sparse version
-            of one network in one precision, or the provider does not start.
+        InputError: A file, the images or a setting does not fit, the files are FP32 or not the dense and the sparse
+            version of one network in one precision, or the provider does not start.
         ModelError: TensorRT runs no node of a file.
         NumericsError: A model returns NaN or infinity.
         MissingDependencyError: onnxruntime is not installed.
@@ -71,9 +71,10 @@ def benchmark_tensorrt_provider(
     """
     settings = settings or EngineSettings()
     _check(settings)
-    references = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
-    files = {"dense": OnnxFile(dense), "sparse": OnnxFile(sparse)}
+    files = {"dense": OnnxFile.of(dense), "sparse": OnnxFile.of(sparse)}
+    references = {name: OnnxSession(file) for name, file in files.items()}
     check_pair(files["dense"], files["sparse"])
+    check_sparse_kernels(files["dense"], files["sparse"])
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
     images, *further = [
@@ -106,8 +107,9 @@ def provider_options(graph: Graph, sparse: bool, cache: Path, build: BuildSettin
     """Return the options of the TensorRT provider for one engine.
 
     The provider builds weakly typed networks, so the precisions of the file's types are enabled, as ``build`` does with
-    8.x: the layers of a Q/DQ graph that are not quantised run in FP16. Engines are not cached: each session builds its
-    own. Timings of tactics are, so that arms of one rebuild share kernels.
+    8.x: the layers of a Q/DQ graph that are not quantised run in FP16. FP16 is not enabled for FP32 files: an FP16 file
+    was compared with PyTorch when it was exported. Engines are not cached: each session builds its own. Timings of
+    tactics are, so that arms of one rebuild share kernels.
 
     Args:
         graph: The graph to build.
@@ -179,7 +181,7 @@ def _open_arms(
             for arm, (weights, flag) in ARMS.items():
                 file = files[weights]
                 options = provider_options(file.graph, flag, cache, settings.build)
-                arms[arm].append(OnnxSession(file.path, None, TENSORRT_PROVIDER, options, shape))
+                arms[arm].append(OnnxSession(file, None, TENSORRT_PROVIDER, options, shape))
                 progress("engines", sum(map(len, arms.values())), count)
         try:
             yield arms

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.graph import InputShape
+from deploy.graph import InputShape, OnnxFile
 from deploy.machine import require
 from deploy.sessions.session import check_images
 from sparsegpt_core.errors import InputError, ModelError, first_line
@@ -23,7 +23,7 @@ class OnnxSession:
     """An ONNX classifier on ONNX Runtime.
 
     Args:
-        path: The .onnx file. It has one FP32 or FP16 image input, and its first output is the logits.
+        model: The .onnx file. It has one FP32 or FP16 image input, and its first output is the logits.
         threads: Threads of one operator; None for ONNX Runtime's choice.
         provider: The execution provider.
         provider_options: The provider's options, by name.
@@ -43,31 +43,28 @@ class OnnxSession:
 
     def __init__(
         self,
-        path: Path,
+        model: Union[Path, OnnxFile],
         threads: Optional[int] = None,
         provider: str = "CPUExecutionProvider",
         provider_options: Optional[Mapping[str, str]] = None,
         shape: Optional[Tuple[int, ...]] = None,
     ) -> None:
         runtime = require("onnxruntime")
-        if not path.is_file():
-            raise InputError(f"no ONNX file at {path}", "Give the path of a .onnx file.")
-        require("onnx")
-        from export.audit import external_files, read_model
+        file = OnnxFile.of(model)
+        path, proto = file.path, file.graph.model  # checks external data, for which ONNX Runtime's rules differ
         from export.onnxruntime_session import open_session
 
-        model = read_model(path)
-        external_files(model, path)  # checked here since ONNX Runtime's own rules differ by version
         known = runtime.get_available_providers()
         if provider not in known:  # ONNX Runtime itself would use the CPU without an error
             raise InputError(f"this ONNX Runtime has no {provider}", f"It has {', '.join(known)}.")
         self._session = open_session(
             str(path),
             str(path),
+            proto=proto,
             threads=threads,
             provider=provider,
             provider_options=provider_options,
-            sizes=_sizes(model, shape) if shape else None,
+            sizes=_sizes(proto, shape) if shape else None,
         )
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:

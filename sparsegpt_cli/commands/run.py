@@ -25,7 +25,7 @@ def run(
 
     Stages that are done and whose options and files have not changed are not run again.
     """
-    from sparsegpt_cli.run import STAGE_FILES, resolve, run_stages
+    from sparsegpt_cli.run import STAGE_FILES, check_precision, resolve, run_stages
     from sparsegpt_core.torchrun import world_size
 
     given = context.ensure_object(Session).config
@@ -41,6 +41,7 @@ def run(
         raise InputError(f"{given.path} contains no stage", f"Stages are {', '.join(STAGE_FILES)}.")
     for name in given.sections.keys() - {"run", *STAGE_FILES}:
         console.warn(f"{given.path}: {name} is not a stage; its section is ignored")
+    check_precision(stages)
     outcome = run_stages(stages, folder, context, console)
     done = f"{len(outcome.ran)} stages done, {len(outcome.unchanged)} unchanged: {folder}"
     console.result({"out": str(folder), **outcome.to_json()}, [done])

@@ -12,8 +12,9 @@ from deploy.benchmark import (
     benchmark_onnx,
     benchmark_tensorrt_provider,
 )
+from deploy.graph import OnnxFile
 from deploy.measure import QUICK_TIMING, TimingSettings
-from export.audit import load_model, read_metadata
+from export.audit import read_metadata
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_dataset
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.files import check_model_metadata
@@ -62,14 +63,14 @@ def benchmark_files(
         DataError: The data has no evaluation split.
         InputError: A file cannot be read or does not take the images, or the GPU fails.
     """
-    opened = open_dataset(data, check_model_metadata(read_metadata(load_model(dense)), dense))
+    files = OnnxFile(dense), OnnxFile(sparse)  # each is read once
+    opened = open_dataset(data, check_model_metadata(read_metadata(files[0].graph.model), dense))
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)
     if settings.runtime == "onnxruntime":
         return benchmark_onnx(
-            dense,
-            sparse,
+            *files,
             batches,
             latency_batches=settings.latency_batches,
             timing=settings.timing,
@@ -80,4 +81,4 @@ def benchmark_files(
     own = replace(
         engines or EngineSettings(), batches=settings.latency_batches, timing=settings.timing, seed=settings.seed
     )
-    return compare(dense, sparse, batches, own, progress)
+    return compare(*files, batches, own, progress)

@@ -4,6 +4,6 @@ May import ``options``, ``jobs``, ``framework`` and below.
 """
 
 from sparsegpt_cli.run.runner import run_stages
-from sparsegpt_cli.run.stages import STAGE_FILES, resolve
+from sparsegpt_cli.run.stages import STAGE_FILES, check_precision, resolve
 
-__all__ = ["STAGE_FILES", "resolve", "run_stages"]
+__all__ = ["STAGE_FILES", "check_precision", "resolve", "run_stages"]

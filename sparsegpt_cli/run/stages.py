@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import typer
 from sparsegpt_cli.framework import FOLDER, ClickException, Config, Session, Text, flags_of
 from sparsegpt_core.errors import InputError
 
-__all__ = ["OUTPUTS", "STAGE_FILES", "Stage", "StageFiles", "resolve"]
+__all__ = ["OUTPUTS", "STAGE_FILES", "Stage", "StageFiles", "check_precision", "resolve"]
 
 OUTPUTS = ("out", "plans", "timing_cache")
 """Options that name a stage's output paths."""
@@ -106,6 +106,29 @@ def resolve(config: Config, out: Path, seed: int, context: typer.Context) -> lis
     resolver = _Resolver(config, out)
     names = [name for name in config.sections if name in STAGE_FILES]
     return [resolver.stage(name, tuple(names[:place]), seed, context) for place, name in enumerate(names)]
+
+
+def check_precision(stages: Sequence[Stage]) -> None:
+    """Check that no engines will be benchmarked from an FP32 file, before the stages that make the file run.
+
+    ONNX Runtime's CPU kernels take FP32 too, so ``auto`` without a GPU and a backend passes.
+
+    Raises:
+        InputError: A benchmark of engines gets the FP32 file of an export, or its runtime does not work here.
+        MissingDependencyError: A library that its runtime needs is not installed.
+    """
+    from deploy.machine import find_runtime
+
+    fp32 = {stage.options["out"] for stage in stages if stage.name == "export" and stage.options["precision"] == "fp32"}
+    for stage in stages:
+        if stage.name != "benchmark" or stage.options["sparse"] not in fp32:
+            continue
+        runtime = stage.options["runtime"]
+        if find_runtime(runtime)[0] or runtime == "onnxruntime-tensorrt":
+            raise InputError(
+                f"benchmark: {stage.options['sparse']} will be FP32, for which TensorRT has no sparse kernels",
+                "Set precision: fp16 in the section export, or runtime: onnxruntime in the section benchmark.",
+            )
 
 
 class _Resolver:

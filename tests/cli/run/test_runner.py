@@ -16,11 +16,13 @@ import pytest
 import torch
 import typer
 
+from deploy.machine import Backend
 from export.audit import audit_model
 from sparsegpt_cli.app import app
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.framework import load_config
 from sparsegpt_cli.run import STAGE_FILES, resolve
+from sparsegpt_cli.run.runner import Outcome
 from sparsegpt_cli.run.stages import OUTPUTS
 from sparsegpt_core.files import sha256
 from sparsegpt_core.pruning import prune_model
@@ -108,6 +110,35 @@ def test_a_benchmark_after_an_export_has_both_files_in_its_precision(tmp_path):
     for precision, dense in (("fp32", "dense.onnx"), ("int8", "dense.int8.onnx")):
         text = f"weights: a.safetensors\nprune-export:\nfinetune:\nexport: {{precision: {precision}}}\nbenchmark:"
         assert lines(tmp_path, text)[-1].startswith(f"sparsegpt-trt benchmark out/{dense} out/finetuned.onnx ")
+
+
+@pytest.mark.parametrize(
+    ("options", "runtime", "backend", "refused"),
+    [
+        ("", "", True, True),
+        ("", "", False, False),  # ONNX Runtime's CPU kernels take FP32
+        ("{precision: fp16}", "", True, False),
+        ("", "{runtime: onnxruntime}", True, False),
+        ("", "{runtime: onnxruntime-tensorrt}", True, True),
+    ],
+)
+def test_a_benchmark_of_engines_of_an_fp32_export_is_refused_before_the_first_stage(
+    cli, tmp_path, monkeypatch, options, runtime, backend, refused
+):
+    def find(wanted):
+        return Backend("tensorrt", None, "10") if backend and wanted == "auto" else None, "as asked for"
+
+    monkeypatch.setattr("deploy.machine.find_runtime", find)
+    monkeypatch.setattr("sparsegpt_cli.run.run_stages", lambda *_: Outcome())
+    path = tmp_path / "config.yaml"
+    path.write_text(f"weights: a.safetensors\nprune-export:\nfinetune:\nexport: {options}\nbenchmark: {runtime}")
+    outcome = cli("run", path, "--out", tmp_path / "out")
+    assert outcome.code == int(refused)
+    message = (
+        "error: benchmark: $OUT/finetuned.onnx will be FP32, for which TensorRT has no sparse kernels. "
+        "Set precision: fp16 in the section export, or runtime: onnxruntime in the section benchmark.\n"
+    )
+    assert outcome.err == (message if refused else "")
 
 
 def test_without_training_the_weights_at_the_top_are_the_dense_ones(tmp_path):

@@ -147,13 +147,15 @@ def test_each_batch_gets_its_own_engines(builder: Builder, pair, tmp_path) -> No
     assert (tmp_path / "plans" / "batch-2" / "C1.plan").is_file()
 
 
-def test_each_file_is_read_hashed_and_audited_once(builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime"])
+def test_each_file_is_read_hashed_and_audited_once(builder: Builder, pair, data, cli, monkeypatch, runtime) -> None:
     calls: list[str] = []
-    counted = ("export.audit.load_model", "export.audit.audit_model", "deploy.graph.onnx_file.sha256")
+    counted = ("onnx.load", "export.audit.audit_model", "deploy.graph.onnx_file.sha256")
     for name in counted:
         count_calls(monkeypatch, name, calls)
-    benchmark_engines(*pair, batches(), EngineSettings(batches=(8, 2), timing=SHORT, rebuilds=2))
-    assert len(builder.asked) == 12
+    outcome = cli("benchmark", *pair, *data, "--runtime", runtime, "--batch", 8, "--batch", 2)
+    assert outcome.code == 0, outcome.err
+    assert len(builder.asked) == {"tensorrt": 18, "onnxruntime": 0}[runtime]
     assert Counter(calls) == dict.fromkeys(counted, 2)
 
 

@@ -79,11 +79,11 @@ def test_wrong_image_shapes(models: tuple[Path, Path], shape: tuple[int, ...]) -
 
 
 def test_files_that_are_not_classifiers_are_refused(tmp_path: Path, models: tuple[Path, Path], capfd) -> None:
-    with pytest.raises(InputError, match="no ONNX file"):
+    with pytest.raises(InputError, match="no file at"):
         OnnxSession(tmp_path / "none.onnx")
     for content in (b"", b"garbage" * 9, models[0].read_bytes()[:300]):
         (tmp_path / "bad.onnx").write_bytes(content)
-        with pytest.raises(ModelError, match=r"bad\.onnx"):
+        with pytest.raises((InputError, ModelError), match=r"bad\.onnx"):
             OnnxSession(tmp_path / "bad.onnx")
     doubles = linear(tmp_path / "double.onnx", np.ones((3, 64)), np.ones(3), dtype=np.float64)
     with pytest.raises(ModelError, match="FP32 or FP16"):

@@ -79,7 +79,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list:
             super().__init__(path, threads, CPU, options, shape)
             if provider != CPU:
                 assert Path(options["trt_timing_cache_path"]).is_dir()
-                asked.append((path.name, provider, options, shape))
+                asked.append((OnnxFile.of(path).path.name, provider, options, shape))
 
         def nodes_by_provider(self):
             (nodes,) = (super().nodes_by_provider() or {CPU: ["m"]}).values()  # None before ONNX Runtime 1.24
@@ -124,6 +124,14 @@ def test_arms_differ_by_weights_and_options(pair, batches, opened) -> None:
     assert failed_gate(result, min_speedup=1e6).startswith("the speed-up is")
 
 
+def test_each_file_is_read_once(pair, batches, opened, monkeypatch) -> None:
+    calls, load = [], onnx.load
+    monkeypatch.setattr("onnx.load", lambda path, **options: calls.append(path) or load(path, **options))
+    benchmark_tensorrt_provider(*pair, batches, replace(QUICK, batches=(8, 2)))
+    assert len(opened) == 12
+    assert sorted(calls) == [str(path) for path in pair]
+
+
 def test_batches_and_transfers(pair, batches, opened) -> None:
     settings = replace(QUICK, rebuilds=1, batches=(2, 3), regime=Regime("gpu", transfers=True, cuda_graph=True))
     result = benchmark_tensorrt_provider(*pair, batches, settings)
@@ -132,11 +140,13 @@ def test_batches_and_transfers(pair, batches, opened) -> None:
     assert [shape[0] for *_, shape in opened] == [2, 2, 2, 3, 3, 3]
 
 
-def test_an_fp32_graph_gains_nothing(tmp_path, batches, opened) -> None:
+def test_no_engine_is_built_from_fp32(tmp_path, batches, opened) -> None:
     path = write(tmp_path / "m.onnx", NOTHING["w"])
-    result = benchmark_tensorrt_provider(path, path, batches, replace(QUICK, rebuilds=1))
-    assert "no sparse kernels for FP32" in result.verdict
-    assert {options["trt_fp16_enable"] for _, _, options, _ in opened} == {"0"}
+    with pytest.raises(InputError, match=r"m\.onnx is FP32, for which TensorRT has no sparse kernels"):
+        benchmark_tensorrt_provider(path, path, batches, replace(QUICK, rebuilds=1))
+    assert opened == []
+    options = provider_options(OnnxFile(path).graph, True, tmp_path, BuildSettings())
+    assert options["trt_fp16_enable"] == "0"  # TensorRT's own FP16 was never compared with PyTorch
 
 
 def test_option_names_are_those_of_the_library(pair, tmp_path) -> None:
