@@ -15,7 +15,7 @@ from sparsegpt_core.errors import InputError
 
 __all__ = ["OUTPUTS", "STAGE_FILES", "Stage", "StageFiles", "check_precision", "resolve"]
 
-OUTPUTS = ("out", "plans", "timing_cache")
+OUTPUTS = ("out", "plans", "timing_cache", "export_layers")
 """Options that name a stage's output paths."""
 
 _EXTENDED = {"report": ("run",)}  # options that name a folder of an earlier stage, to which the stage adds files
