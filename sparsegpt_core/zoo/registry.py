@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from sparsegpt_core.errors import MissingDependencyError, ModelError, first_line
+from sparsegpt_core.user_code import import_object
 
 __all__ = ["ModelShape", "build_model", "register", "registered"]
 
@@ -58,12 +56,13 @@ def build_model(spec: str, shape: ModelShape) -> nn.Module:
     """Build an untrained network.
 
     Args:
-        spec: A registered name, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``. The
-            last imports and runs that code, and calls the factory without arguments.
+        spec: A registered name, ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or
+            ``path/to/file.py:factory``. The last two import and run that code, and call the factory without arguments.
         shape: The image shape (C, H, W) and number of classes, for networks that take them.
 
     Raises:
         ModelError: There is no such network, or it cannot be built.
+        InputError: The code that the spec names cannot be imported.
         MissingDependencyError: timm is not installed.
 
     Example:
@@ -77,7 +76,7 @@ def build_model(spec: str, shape: ModelShape) -> nn.Module:
     if source == "timm":
         return _timm(name, shape)
     if source:
-        return _imported(source, name)
+        return _built(import_object(spec), spec)
     if name not in registered():
         raise ModelError(f"unknown model '{spec}'", _nearest(spec, registered()))
     return _built(lambda: _FACTORIES[name](shape), spec)
@@ -118,20 +117,6 @@ def _timm(name: str, shape: ModelShape) -> nn.Module:
     if shape.num_classes is not None:
         options["num_classes"] = shape.num_classes
     return _built(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}")
-
-
-def _imported(source: str, name: str) -> nn.Module:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last, because it must not shadow installed packages
-    try:
-        factory = getattr(importlib.import_module(source), name)
-    except (Exception, SystemExit) as error:  # a user's code may raise anything
-        raise ModelError(
-            f"cannot import {name} from {source}: {first_line(error)}",
-            "Give package.module:factory, importable from here; factory() must return a torch.nn.Module.",
-        ) from error
-    return _built(factory, f"{source}:{name}")
 
 
 def _built(factory: Callable[[], Any], spec: str) -> nn.Module:
