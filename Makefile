@@ -7,7 +7,7 @@ READY := .venv/.ready
 .PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-accuracy models exports results fuzz kills supply-chain clean
 
 demo: $(READY)
-	$(BIN)/sparsegpt-trt demo --out demo
+	$(BIN)/sparsegpt-trt demo --out demo --force
 
 # One process for each core, with one thread each. The tests of a file run in one process.
 test: lint

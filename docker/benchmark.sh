@@ -4,8 +4,8 @@
 #   docker/benchmark.sh FOLDER PRUNE-EXPORT-OPTIONS... [-- BENCHMARK-OPTIONS...]
 #
 # FOLDER contains weights and data. It is the container's working folder, so paths in the options are relative to it. The
-# results, with report.html, are in FOLDER/run. Data options go to both commands. The FP16 models are compared; with --int8
-# the INT8 models. An example that is also a gate (exit status 1):
+# results, with report.html, are in FOLDER/run; --force replaces those of an earlier call. Data options go to both commands.
+# The FP16 models are compared; with --int8 the INT8 models. An example that is also a gate (exit status 1):
 #
 #   docker/benchmark.sh ~/job --weights net.safetensors --data cifar10 --data-root . -- --max-drop 0.5 --min-speedup 1.05
 #
@@ -95,7 +95,7 @@ check_gpu "${run[@]}"
 "${run[@]}" "$IMAGE" sparsegpt-trt prune-export --out run "${prune[@]}"
 status=0
 "${run[@]}" "$IMAGE" sparsegpt-trt benchmark "run/dense.$precision.onnx" "run/sparse.$precision.onnx" "${data[@]}" \
-  --runtime tensorrt --plans run/plans --out run/benchmark.json "${benchmark[@]}" || status=$?
+  --runtime tensorrt --plans run/plans --out run/benchmark.json --force "${benchmark[@]}" || status=$?
 "${run[@]}" "$IMAGE" sparsegpt-trt report run
 echo "$folder/run/report.html"
 exit "$status"

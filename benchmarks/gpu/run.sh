@@ -31,7 +31,7 @@ baselines() { # on a GPU for longer than the configurations, which are for two c
         trained=$out/models/$network.safetensors told=$out/baseline-$network.json
         [ ! -e "$told" ] || continue
         "$python" -m sparsegpt_cli train --config "configs/$network-fashion-mnist.yaml" --augment crop-flip --epochs 20 \
-            --data-root "${DATA_ROOT:-/usr/share/datasets}" --json --out "$trained" >"$trained.json" || return 1
+            --data-root "${DATA_ROOT:-/usr/share/datasets}" --json --out "$trained" --force >"$trained.json" || return 1
         mv "$trained.json" "$told"
     done
 }

@@ -49,6 +49,7 @@ def benchmark(
     ] = None,
     min_speedup: Annotated[float | None, typer.Option(help="Exit with 1 if the speed-up is below this.")] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
+    force: o.Force = False,
 ) -> None:
     """Compare the accuracy and latency of two models.
 
@@ -61,7 +62,7 @@ def benchmark(
     from sparsegpt_core.files import write_json
 
     if out:
-        o.require_free(out, dense, sparse, data.data, eval_data)
+        o.require_free(out, dense, sparse, data.data, eval_data, force=force)
     source = data.source(eval_data)
     backend, why = find_runtime(runtime)
     console.say(f"runtime: {why if backend else f'ONNX Runtime, {why}'}")

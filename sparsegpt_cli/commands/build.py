@@ -27,6 +27,7 @@ def build(
     ] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="A timing cache to read and extend.")] = None,
     building: o.BuildOptions,
+    force: o.Force = False,
 ) -> None:
     """Build a TensorRT engine from an ONNX file.
 
@@ -38,9 +39,9 @@ def build(
         sparse=sparse, backend=backend, compute_capability=compute_capability, timing_cache=timing_cache
     )
     plan = out or model.with_suffix(".plan")
-    o.require_free(plan, model, timing_cache)
+    o.require_free(plan, model, timing_cache, force=force)
     if timing_cache:
-        o.require_free(timing_cache, model)
+        o.require_free(timing_cache, model, force=True)  # the build extends it
     with console.progress() as progress:
         result = run(model, plan, settings, progress)
     for warning in result.warnings:

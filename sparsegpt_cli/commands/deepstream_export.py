@@ -29,6 +29,7 @@ def deepstream_export(
     labels: Annotated[
         Path | None, typer.Option(help="A file with the class names in one line, separated by semicolons.")
     ] = None,
+    force: o.Force = False,
 ) -> None:
     """Write a DeepStream configuration for a model.
 
@@ -38,7 +39,7 @@ def deepstream_export(
     from sparsegpt_cli.jobs.deepstream import write_deepstream_config
 
     path = out or model.with_name("config_infer_primary.txt")
-    o.require_free(path, model, labels)
+    o.require_free(path, model, labels, force=force)
     config = write_deepstream_config(model, path, batch_size, labels)
     for warning in config.warnings:
         console.warn(with_flags(warning))

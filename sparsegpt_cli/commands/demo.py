@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.options import OutFolder
+from sparsegpt_cli.options import Force, OutFolder, require_free
 from sparsegpt_cli.terminal import Console, interval, table
 
 __all__ = ["demo"]
@@ -19,12 +19,17 @@ def demo(
     console: Console,
     out: OutFolder = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
+    force: Force = False,
 ) -> None:
     """Run the whole workflow on handwritten digits.
 
     Trains, prunes, exports, verifies, builds, compares and reports, in a minute or two.
     """
     from sparsegpt_cli.jobs.demonstration import run_demo
+    from sparsegpt_cli.jobs.pipeline import RUN_FILES
+
+    for name in RUN_FILES:
+        require_free(out / name, force=force)
 
     content = run_demo(out, epochs, console, console.seed)
     for row in content["rows"]:

@@ -28,6 +28,7 @@ def explain(
         Path | None,
         typer.Option(help="A folder for the layers and their times, in files that NVIDIA's tools read; needs a GPU."),
     ] = None,
+    force: o.Force = False,
 ) -> None:
     """Show which layers use sparse kernels, and why not.
 
@@ -39,7 +40,7 @@ def explain(
     plans = {arm: plan for arm, plan in (("B", plan_b), ("C", plan_c)) if plan}
     if export_layers:
         for name in (name for arm in plans for name in exported_names(arm)):
-            o.require_free(export_layers / name, model, plan_b, plan_c, times)
+            o.require_free(export_layers / name, model, plan_b, plan_c, times, force=force)
     explanation, unknown = explain_plans(model, plan_b, plan_c, times)
     files, unmatched = export(plans, export_layers) if export_layers else ([], [])
     unknown = [with_flags(sentence) for sentence in (*unknown, *unmatched)]

@@ -28,6 +28,7 @@ def export(
     image: Annotated[str | None, typer.Option(help="Image shape CxHxW. Default: the checkpoint's.")] = None,
     samples: o.Samples = None,
     num_classes: o.NumClasses = None,
+    force: o.Force = False,
 ) -> None:
     """Export a checkpoint to ONNX and compare with PyTorch.
 
@@ -35,7 +36,7 @@ def export(
     """
     from sparsegpt_cli.jobs.exporting import export_checkpoint
 
-    o.require_suffix(out, ".onnx", weights, data.data)
+    o.require_suffix(out, ".onnx", weights, data.data, force=force)
     file, pattern = export_checkpoint(
         weights,
         out,

@@ -52,6 +52,7 @@ def finetune(
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides the logits that --distill compares.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Images for blocks.")] = None,
+    force: o.Force = False,
 ) -> None:
     """Train a pruned checkpoint further, with fixed zeros.
 
@@ -63,7 +64,7 @@ def finetune(
     from sparsegpt_cli.jobs.finetuning import finetune_model
     from sparsegpt_cli.jobs.models import ModelSource
 
-    o.require_suffix(out, ".safetensors", weights, dense, data.data, eval_data)
+    o.require_suffix(out, ".safetensors", weights, dense, data.data, eval_data, force=o.may_replace(out, force))
     if method not in _METHODS:
         raise InputError(f"unknown method '{method}'", f"Use {' or '.join(_METHODS)}.")
     own = {"optimizer": optimizer, "mode": mode, "distill": distill, "temperature": temperature}

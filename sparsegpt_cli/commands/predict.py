@@ -34,6 +34,7 @@ def predict(
     ] = None,
     timing: o.TimingOptions,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, which prune --profile reads.")] = None,
+    force: o.Force = False,
 ) -> None:
     """Predict the speed-up of 2:4 before pruning.
 
@@ -46,7 +47,7 @@ def predict(
 
     wanted = parse_shapes(shapes) if shapes else None
     if out:
-        o.require_free(out, model)
+        o.require_free(out, model, force=force)
     with console.progress() as progress:
         found, how = predict_file(model, wanted, measure, timing.settings(), console.seed, progress)
     console.say(how)

@@ -33,6 +33,7 @@ def prune_export(
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, for comparison: magnitude.onnx.")] = True,
+    force: o.Force = False,
 ) -> None:
     """Prune a model, export it to ONNX, compare and report.
 
@@ -40,12 +41,13 @@ def prune_export(
     both on the evaluation images, and writes an HTML report.
     """
     from sparsegpt_cli.jobs.job import run_identity
+    from sparsegpt_cli.jobs.pipeline import RUN_FILES
     from sparsegpt_cli.jobs.pipeline import prune_export as run
     from sparsegpt_cli.jobs.pruning import prune as run_prune
     from sparsegpt_cli.resume import open_unfinished_run
 
-    for name in ("sparse.safetensors", "sparse.int8.safetensors"):
-        o.require_free(out / name, of.weights)
+    for name in RUN_FILES:
+        o.require_free(out / name, of.weights, force=o.may_replace(out, force))
     job = of.job(
         pruning,
         console,
@@ -85,6 +87,7 @@ def prune(
     int8: Annotated[
         bool, typer.Option("--int8", help="Also write INT8 weights for export --precision int8: NAME.int8.safetensors.")
     ] = False,
+    force: o.Force = False,
 ) -> None:
     """Prune a model and write its weights."""
     from sparsegpt_cli.jobs.job import pruning_identity, pruning_metadata
@@ -93,8 +96,9 @@ def prune(
     from sparsegpt_core.checkpoints import save_checkpoint, save_int8
     from sparsegpt_core.execution import peak_memory
 
-    o.require_suffix(out, ".safetensors", of.weights)
-    o.require_free(out.with_suffix(".int8.safetensors"), of.weights)
+    force = o.may_replace(out, force)
+    o.require_suffix(out, ".safetensors", of.weights, force=force)
+    o.require_free(out.with_suffix(".int8.safetensors"), of.weights, force=force)
     job = of.job(pruning, console, int8=int8)
     if rank():
         run(job)

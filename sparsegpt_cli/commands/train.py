@@ -39,6 +39,7 @@ def train(
     data: o.DataOptions,
     eval_data: o.EvalData = None,
     training: o.TrainingOptions = _DEFAULTS,
+    force: o.Force = False,
 ) -> None:
     """Train a dense baseline.
 
@@ -48,7 +49,7 @@ def train(
     from sparsegpt_cli.jobs.training import train_model
     from sparsegpt_core.execution import find_device
 
-    o.require_suffix(out, ".safetensors", weights, data.data, eval_data)
+    o.require_suffix(out, ".safetensors", weights, data.data, eval_data, force=o.may_replace(out, force))
     settings = TrainSettings(**training.given(), seed=console.seed, device=str(find_device(training.device)))
     content = train_model(model, data.source(eval_data), settings, out, console, weights)
     best = f"best of {settings.epochs} epochs is {content['best_epoch']}"

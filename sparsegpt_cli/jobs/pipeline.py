@@ -31,7 +31,14 @@ from sparsegpt_core.progress import Progress, silent, timed
 from sparsegpt_core.pruning import LayerChoices, prune_model, run_key
 from sparsegpt_core.settings import PruneSettings
 
-__all__ = ["prune_export"]
+__all__ = ["RUN_FILES", "prune_export"]
+
+RUN_FILES = (
+    *(f"{arm}.{kind}" for arm in ("dense", "sparse") for kind in ("onnx", "fp16.onnx", "int8.onnx")),
+    *("magnitude.onnx", "sparse.safetensors", "sparse.int8.safetensors"),
+    *("prune.json", "manifest.json", "report.html"),
+)
+"""The names of all files that the job may write."""
 
 Say = Callable[[str], None]
 

@@ -7,7 +7,7 @@ from sparsegpt_cli.options.data import DataOptions, ExportDataOptions
 from sparsegpt_cli.options.engines import BuildOptions, EngineOptions, TimingOptions
 from sparsegpt_cli.options.export import ExportOptions
 from sparsegpt_cli.options.job import JobOptions
-from sparsegpt_cli.options.paths import OutFolder, require_free, require_suffix
+from sparsegpt_cli.options.paths import Force, OutFolder, may_replace, require_free, require_suffix
 from sparsegpt_cli.options.pruning import PruneOptions
 from sparsegpt_cli.options.shared import (
     TF32,
@@ -36,6 +36,7 @@ __all__ = [
     "EvalSamples",
     "ExportDataOptions",
     "ExportOptions",
+    "Force",
     "JobOptions",
     "MemoryLimit",
     "Model",
@@ -47,6 +48,7 @@ __all__ = [
     "TimingOptions",
     "TrainingOptions",
     "Weights",
+    "may_replace",
     "parse_size",
     "require_free",
     "require_suffix",

@@ -54,6 +54,11 @@ class RunRecord:
         self._out, self._path = out, out / _NAME
         self._done = _parse(self._path) if self._path.exists() else {}
 
+    @staticmethod
+    def exists(out: Path) -> bool:
+        """Return whether a folder has the record of a run."""
+        return (out / _NAME).exists()
+
     def changes(self, stage: Stage) -> list[str] | None:
         """Return why a finished stage must run again; empty if it need not, None if it is not finished."""
         done = self._done.get(stage.name)

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from sparsegpt_cli.framework import Session
+from sparsegpt_cli.framework import Session, flags_of
 from sparsegpt_cli.resume import locked
 from sparsegpt_cli.run.record import RunRecord, stamps
 from sparsegpt_cli.run.stages import Stage
@@ -54,6 +54,7 @@ def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, conso
         SparseGPTError: A stage failed. The stages before it are done.
     """
     outcome = Outcome()
+    is_own = not stamps(out) or RunRecord.exists(out)  # else the files are of another program
     with locked(out, "run"):
         record = RunRecord(out)
         for number, stage in enumerate(stages, 1):
@@ -67,7 +68,7 @@ def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, conso
             console.say(f"{where} again: {'; '.join(changes)}" if changes else where)
             console.say(stage.line)
             before, reads = stamps(out), record.reads(stage)
-            outcome.stages[stage.name], code = _run_stage(stage, context, console)
+            outcome.stages[stage.name], code = _run_stage(stage, context, console, force=is_own)
             _release_memory()
             if code:
                 outcome.failed = stage.name
@@ -91,10 +92,11 @@ class _StageConsole(Console):
             super().result(content, lines)
 
 
-def _run_stage(stage: Stage, context: typer.Context, console: Console) -> tuple[dict[str, Any], int]:
-    """Run a stage in this process. Return its result and its exit status."""
+def _run_stage(stage: Stage, context: typer.Context, console: Console, force: bool) -> tuple[dict[str, Any], int]:
+    """Run a stage in this process. Return its result and its exit status. It replaces files with ``force``."""
     root = context.find_root()
     command = root.command.commands[stage.name]  # type: ignore[attr-defined]
+    arguments = [*stage.arguments, *(["--force"] if force and "force" in flags_of(command) else [])]
     made: list[_StageConsole] = []
 
     def make(_: bool, quiet: bool, seed: int) -> Console:
@@ -103,7 +105,7 @@ def _run_stage(stage: Stage, context: typer.Context, console: Console) -> tuple[
 
     code = 0
     try:
-        with command.make_context(stage.name, list(stage.arguments), parent=root, obj=Session(console=make)) as started:
+        with command.make_context(stage.name, arguments, parent=root, obj=Session(console=make)) as started:
             command.invoke(started)
     except typer.Exit as ended:
         code = ended.exit_code

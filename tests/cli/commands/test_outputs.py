@@ -51,6 +51,59 @@ def test_an_input_is_found_through_a_link(cli, digits_checkpoint, tmp_path):
     assert digits_checkpoint.read_bytes() == before
 
 
+def _write(path, content=b"of another program"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("x.safetensors", "train --model simple_cnn --epochs 1 --data digits --out {folder}/x.safetensors"),
+        ("x.safetensors", "prune --weights {weights} --data digits --out {folder}/x.safetensors"),
+        ("x.int8.safetensors", "prune --int8 --weights {weights} --data digits --out {folder}/x.safetensors"),
+        ("x.safetensors", "finetune --weights {weights} --data digits --out {folder}/x.safetensors"),
+        ("x.onnx", "export --weights {weights} --out {folder}/x.onnx"),
+        ("a.plan", "build a.onnx --out {folder}/a.plan"),
+        ("p.json", "predict a.onnx --out {folder}/p.json"),
+        ("b.json", "benchmark a.onnx b.onnx --data digits --out {folder}/b.json"),
+        ("sparse.onnx", "prune-export --weights {weights} --data digits --out {folder}"),
+        ("report.html", "prune-export --weights {weights} --data digits --out {folder}"),
+        ("prune.json", "demo --out {folder}"),
+    ],
+)
+def test_files_that_exist_are_kept(cli, digits_checkpoint, tmp_path, file, command):
+    _write(tmp_path / file)
+    outcome = cli(*command.format(folder=tmp_path, weights=digits_checkpoint).split(), "--quiet")
+    assert outcome.code == 1
+    assert outcome.err == f"error: {tmp_path / file} exists. Give another output path, or --force to replace it.\n"
+    assert (tmp_path / file).read_bytes() == b"of another program"
+    assert list(tmp_path.iterdir()) == [tmp_path / file]
+
+
+def test_force_replaces_files(cli, digits_checkpoint, tmp_path):
+    _write(tmp_path / "sparse.onnx")
+    options = ["--samples", 32, "--quality", "fast", "--no-baseline", "--data", "digits", "--quiet", "--force"]
+    outcome = cli("prune-export", "--weights", digits_checkpoint, *options, "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert cli("verify", tmp_path / "sparse.onnx").code == 0
+
+
+def test_a_run_replaces_files_of_its_own_folder_only(cli, digits_checkpoint, tmp_path):
+    config = tmp_path / "net.yaml"
+    config.write_text(f"weights: {digits_checkpoint}\ndata: digits\nprune: {{samples: 32, quality: fast}}\n")
+    own, other = tmp_path / "own", tmp_path / "other"
+    assert cli("run", config, "--out", own, "--quiet").code == 0
+    config.write_text(config.read_text().replace("32", "48"))
+    assert cli("run", config, "--out", own, "--quiet").code == 0
+    (pruned,) = own.glob("*.safetensors")
+    _write(other / pruned.name)
+    outcome = cli("run", config, "--out", other, "--quiet")
+    assert outcome.code == 1
+    assert f"{other / pruned.name} exists. " in outcome.err
+    assert (other / pruned.name).read_bytes() == b"of another program"
+
+
 @pytest.mark.parametrize("name", [".", "./", "..", "folder/.."])
 def test_the_current_folder_and_its_parent_are_output_folders(cli, digits_checkpoint, tmp_path, monkeypatch, name):
     inner = tmp_path / "outer" / "inner"
