@@ -150,7 +150,7 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
     (out / "sparse.onnx").write_text("old")
 
     monkeypatch.setattr(pipeline, "prune", lambda *_: signal.raise_signal(number))
-    outcome = cli("prune-export", "--weights", digits_checkpoint, "--out", out, "--quiet")
+    outcome = cli("prune-export", "--weights", digits_checkpoint, "--out", out, "--force", "--quiet")
     assert outcome.code == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.unfinished"]  # to go on from
     assert [path.name for path in out.iterdir()] == ["sparse.onnx"]
