@@ -1,4 +1,5 @@
-/* A stand-in for NVIDIA's driver library: the part of its public API (cuda.h) that PyCUDA and cuda-python call here.
+/* A stand-in for NVIDIA's driver library: memory, streams and graphs, as far as PyCUDA and cuda-python call them here.
+ * tests/support/libcuda.c is the rest. It has one GPU where FAKE_GPUS is not set.
  *
  * The GPU's memory is the host's. A stream does its work at once, or adds it to the graph that is being captured. A
  * test reads and sets the variables of the first section. STANDIN_REPORT is a file for the counts at the end.
@@ -14,61 +15,23 @@
 /* What tests read and set. */
 long standin_free_bytes = 1L << 30, standin_free_host_bytes = 1L << 30;
 long standin_allocations, standin_frees, standin_pageable_copies;
-long standin_contexts, standin_streams, standin_events, standin_graphs, standin_captures;
+extern long standin_contexts; /* of libcuda.c */
+long standin_streams, standin_events, standin_graphs, standin_captures;
 long standin_launches, standin_nodes, standin_stream_flags; /* the last two: of the last graph and the last stream */
 const char *standin_fails = ""; /* the function that returns standin_error */
 int standin_error = CUDA_ERROR_LAUNCH_FAILED;
 
 struct allocation { char *start; size_t bytes; int is_host; struct allocation *next; };
 struct work { CUevent event; CUhostFn call; void *to; const void *from; size_t bytes; };
-struct CUctx_st { int number; };
 struct CUevent_st { double at_ms; };
 struct CUgraph_st { struct work *works; long count; int is_broken; };
 struct CUstream_st { CUgraph captured; };
 
-static struct CUctx_st primary;
 static struct allocation *allocations;
-static _Thread_local CUcontext current[64];
-static _Thread_local int depth;
 
 #define API CUresult CUDAAPI
 #define START if (!strcmp(standin_fails, __func__)) return (CUresult)standin_error
-#define START_IN_CONTEXT START; if (!depth) return CUDA_ERROR_INVALID_CONTEXT
-
-/* The device and its context. */
-API cuInit(unsigned flags) { START; (void)flags; return CUDA_SUCCESS; }
-API cuDriverGetVersion(int *version) { START; *version = 13000; return CUDA_SUCCESS; }
-API cuDeviceGetCount(int *count) { START; *count = 1; return CUDA_SUCCESS; }
-API cuDeviceGet(CUdevice *device, int number)
-{ START; *device = number; return number ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS; }
-API cuDeviceGetName(char *name, int size, CUdevice device)
-{ START; (void)device; snprintf(name, size, "Stand-in GPU"); return CUDA_SUCCESS; }
-API cuDeviceGetPCIBusId(char *id, int size, CUdevice device)
-{ START; (void)device; snprintf(id, size, "0000:65:00.0"); return CUDA_SUCCESS; }
-API cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice device)
-{
-  START;
-  (void)device;
-  *value = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 8 : 0;
-  return CUDA_SUCCESS;
-}
-API cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
-{ START; (void)device; standin_contexts++; *context = &primary; return CUDA_SUCCESS; }
-API cuDevicePrimaryCtxRelease(CUdevice device) { START; (void)device; standin_contexts--; return CUDA_SUCCESS; }
-API cuCtxDetach(CUcontext context) { START; (void)context; standin_contexts--; return CUDA_SUCCESS; }
-API cuCtxPushCurrent(CUcontext context) { START; current[depth++] = context; return CUDA_SUCCESS; }
-API cuCtxPopCurrent(CUcontext *context)
-{ START_IN_CONTEXT; depth--; if (context) *context = current[depth]; return CUDA_SUCCESS; }
-API cuCtxGetCurrent(CUcontext *context) { START; *context = depth ? current[depth - 1] : NULL; return CUDA_SUCCESS; }
-API cuCtxSetCurrent(CUcontext context)
-{ START; depth += !depth; current[depth - 1] = context; return CUDA_SUCCESS; }
-API cuCtxGetDevice(CUdevice *device) { START_IN_CONTEXT; *device = 0; return CUDA_SUCCESS; }
-API cuCtxGetApiVersion(CUcontext context, unsigned *version)
-{ START; (void)context; *version = 13000; return CUDA_SUCCESS; }
-API cuCtxSynchronize(void) { START_IN_CONTEXT; return CUDA_SUCCESS; }
-API cuGetErrorString(CUresult error, const char **text)
-{ *text = error == CUDA_ERROR_OUT_OF_MEMORY ? "out of memory" : "an error of the stand-in"; return CUDA_SUCCESS; }
-API cuGetErrorName(CUresult error, const char **text) { return cuGetErrorString(error, text); }
+#define START_IN_CONTEXT START; if (cuCtxSynchronize()) return CUDA_ERROR_INVALID_CONTEXT
 
 /* Memory. */
 static struct allocation **find(const void *address, size_t bytes)
@@ -249,11 +212,7 @@ API cuGetProcAddress_v2(const char *name, void **found, int version, cuuint64_t 
   return *found ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
 }
 
-__attribute__((constructor)) static void start(void)
-{
-  const char *bytes = getenv("STANDIN_FREE_BYTES");
-  if (bytes) standin_free_bytes = atol(bytes);
-}
+__attribute__((constructor)) static void start(void) { setenv("FAKE_GPUS", "Stand-in GPU:8:0", 0); }
 __attribute__((destructor)) static void report(void)
 {
   const char *path = getenv("STANDIN_REPORT");

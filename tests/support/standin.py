@@ -17,6 +17,9 @@ from tests.support.paths import ROOT
 BINDINGS = Path(sys.prefix) / "bindings"
 """Where `make gpu-contract` installs the bindings of several versions; other environments lack it."""
 
+LIBCUDA = ROOT / "tests/support/libcuda.c"
+"""The stand-in driver's GPUs and contexts. It compiles without NVIDIA's headers."""
+
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -32,11 +35,11 @@ def compile_library(path: Path, *sources: Path, empty: Iterable[str] = ()) -> Pa
 
 def compile_driver(folder: Path) -> Path:
     """Compile the stand-in driver. The functions that it lacks return ``CUDA_ERROR_NOT_SUPPORTED``."""
-    source, rest = ROOT / "tests/gpu_contract/driver.c", folder / "rest.c"
+    sources, rest = (LIBCUDA, ROOT / "tests/gpu_contract/driver.c"), folder / "rest.c"
     pycuda = next(Path(sys.prefix).glob("lib/python*/site-packages/pycuda/_driver*.so"))
     missing = sorted(name for name in undefined_symbols(pycuda) if name.startswith("cu"))
     rest.write_text("".join(f"__attribute__((weak)) int {name}(void) {{ return 801; }}\n" for name in missing))
-    return compile_library(folder / "libcuda.so.1", source, rest)
+    return compile_library(folder / "libcuda.so.1", *sources, rest)
 
 
 def undefined_symbols(library: Path) -> set[str]:

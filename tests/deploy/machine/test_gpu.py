@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from tests.support.engines import conv_net
 from tests.support.paths import ROOT
+from tests.support.standin import LIBCUDA
 
 TWO = "NVIDIA A100:8:0,Quadro P400:6:1"  # CUDA's order: the fastest first
 # nvidia-smi's order is that of the PCI addresses.
@@ -95,8 +98,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("there is no C compiler")
     folder = tmp_path_factory.mktemp("driver")
-    source = ROOT / "tests/support/libcuda.c"
-    command = [compiler, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", folder / "libcuda.so.1", source]
+    command = [compiler, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", folder / "libcuda.so.1", LIBCUDA]
     subprocess.run(command, check=True)
     return folder
 
@@ -116,7 +118,8 @@ def on(tmp_path: Path, driver: Path):
             driver_folder = tmp_path / "driver"
             driver_folder.mkdir()
             (driver_folder / "libcuda.so.1").touch()
-        environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+        own = ("CUDA_", "FAKE_")  # this machine's own settings
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
         environment |= {"PATH": str(programs), "PYTHONPATH": str(ROOT), **machine.environment}
         environment["LD_LIBRARY_PATH"] = str(driver if machine.has_driver else tmp_path / "driver")
         missing = f"import sys, json\nsys.modules.update(dict.fromkeys({HEAVY}))\n"
@@ -155,6 +158,34 @@ def test_the_gpu_that_cuda_uses_is_described(on, tmp_path: Path, name: str) -> N
     assert check["detail"].startswith(", compute capability ".join(machine.found))
     if machine.smi is not None:  # find_gpu ran four times
         assert (tmp_path / "calls").read_text() == "call\n"
+
+
+BUILD = """
+for name in ("onnx", "polygraphy", "tensorrt_rtx"):
+    del sys.modules[name]
+import tensorrt_rtx
+tensorrt = sys.modules["tensorrt"] = type(sys)("tensorrt")  # TensorRT takes the GPU's compute capability as it is
+vars(tensorrt).update(vars(tensorrt_rtx), __name__="tensorrt", __version__="11.4.0")
+from pathlib import Path
+from deploy.builder import BuildSettings, build_engine
+build_engine(Path("half.onnx"), Path("half.plan"), BuildSettings(backend="tensorrt"))
+record = json.loads(Path("half.plan.json").read_text())
+print(json.dumps([record["compute_capability"], record["environment"]["gpu"]]))
+"""
+
+
+@pytest.mark.parametrize("name", ["two GPUs", "the second of two", "MIG", "N/A", "hidden", "no driver, but nvidia-smi"])
+def test_a_build_records_the_gpu(on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="engines are built for real, which needs tensorrt-rtx")
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(), "half.onnx")
+    machine = MACHINES[name]
+    capability, gpu = on(machine, BUILD)
+    if machine.found is None:
+        assert (capability, gpu) == (None, None)
+    else:
+        assert (gpu["name"], gpu["compute_capability"], gpu["driver"]) == (*machine.found, machine.driver)
+        assert capability == machine.found[1]
 
 
 COMMANDS = """
