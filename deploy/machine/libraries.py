@@ -5,7 +5,9 @@ from __future__ import annotations
 __all__ = ["INSTALL", "install_command", "require"]
 
 import importlib
+import re
 from types import ModuleType
+from typing import Optional
 
 from deploy.machine.gpu import NO_DRIVER_HINT, find_cuda_version
 from sparsegpt_core.errors import MissingDependencyError
@@ -59,7 +61,7 @@ def install_command(name: str) -> str:
 
 
 def require(name: str) -> ModuleType:
-    """Import a module, or raise an error that says how to install it.
+    """Import a module, or raise an error that says how to install it or the shared library that it lacks.
 
     Args:
         name: The module's dotted name. Its first part is a key of ``INSTALL``.
@@ -74,5 +76,16 @@ def require(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # half-installed libraries fail with more than ImportError
-        hint = NO_DRIVER_HINT if "libcuda.so" in str(error) else install_command(name.partition(".")[0])
+        hint = _missing_library(str(error)) or install_command(name.partition(".")[0])
         raise MissingDependencyError(f"cannot import {name}: {error or type(error).__name__}", hint) from error
+
+
+def _missing_library(said: str) -> Optional[str]:
+    """Return how to get the shared library that the loader did not find, if that is why an import failed."""
+    found = re.search(r"(\S+\.so[.0-9]*): cannot open shared object file", said)
+    if found is None:
+        return None
+    library = found[1]
+    if library.startswith("libcuda.so"):
+        return NO_DRIVER_HINT
+    return f"Install {library}, or add its folder to LD_LIBRARY_PATH."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import nn
 
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import InputError, first_line
 from sparsegpt_core.torchrun import local_rank, world_size
 
 __all__ = ["device_of", "find_device"]
@@ -33,8 +35,24 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}", "Use cpu or cuda.") from error
+        said = first_line(error)
+        raise InputError(f"device '{name}' cannot be used: {said}", _advice(name, said)) from error
     return device
+
+
+def _advice(name: str, said: str) -> str:
+    if name.partition(":")[0] != "cuda":
+        return "Use cpu or cuda."
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.backends.cuda.is_built():
+        advice = "Install a PyTorch that is built for CUDA"
+    elif "no NVIDIA driver" in said:
+        advice = "Install NVIDIA's driver. In a container, use `docker run --gpus all`"
+    elif visible is not None:
+        advice = f"CUDA_VISIBLE_DEVICES is '{visible}'. Set it to a GPU that `nvidia-smi -L` lists, or unset it"
+    else:
+        advice = "Use a GPU that `nvidia-smi -L` lists"
+    return f"{advice}, or set `device=cpu`."
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -7,6 +7,7 @@ GPU, so that a benchmark reaches its first build.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,12 @@ def test_doctor(plugin, folder) -> None:
     checks = {check["name"]: check for check in json.loads(run(folder, [plugin], "doctor", "--json").stdout)["checks"]}
     assert checks["tensorrt"]["detail"] == "8.6.0"
     assert not checks["GPU"]["ok"]
+
+
+def test_a_library_that_tensorrt_lacks_is_named(folder) -> None:
+    """Without the stand-in for the plugin library, TensorRT looks for cuBLAS and cuDNN."""
+    checks = {check["name"]: check for check in json.loads(run(folder, [], "doctor", "--json").stdout)["checks"]}
+    assert not checks["tensorrt"]["ok"]
+    assert re.fullmatch(
+        r"Install libcu(dnn|blas|blasLt)\.so\.[0-9]+, or add its folder to LD_LIBRARY_PATH\.", checks["tensorrt"]["fix"]
+    )

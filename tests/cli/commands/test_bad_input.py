@@ -112,6 +112,7 @@ def test_no_gpu(cli, digits_checkpoint, tmp_path):
     outcome = cli("prune-export", "--weights", digits_checkpoint, "--device", "cuda", "--out", tmp_path / "out")
     assert outcome.code == 1
     assert "device 'cuda' cannot be used" in outcome.err
+    assert outcome.err.endswith(", or set --device cpu.\n")
 
 
 def test_output_that_cannot_be_written(cli, digits_checkpoint, tmp_path):

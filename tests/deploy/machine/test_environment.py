@@ -35,7 +35,8 @@ def test_require() -> None:
 
 def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, code in {
-        "timm": "raise OSError('libcudart.so: cannot open')",
+        "timm": "raise OSError('odd')",
+        "pynvml": "import ctypes; ctypes.CDLL('libcudnn_of_test.so.8')",
         "pycuda": "raise ImportError",
         "torchvision": "raise SystemError('half installed')",
     }.items():
@@ -49,8 +50,9 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks["onnx"].fix == ""
     assert not checks["timm"].ok
     assert checks["timm"].optional
-    assert "libcudart.so: cannot open" in checks["timm"].detail
+    assert "(cannot import timm: odd)" in checks["timm"].detail
     assert checks["timm"].fix == "pip install timm"
+    assert checks["pynvml"].fix == "Install libcudnn_of_test.so.8, or add its folder to LD_LIBRARY_PATH."
     assert not checks["torchvision"].optional
 
 
