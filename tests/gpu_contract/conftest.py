@@ -11,10 +11,12 @@ from tests.support.standin import BINDINGS, Driver, compile_driver
 
 
 @pytest.fixture(scope="session")
-def loaded_driver(tmp_path_factory) -> Driver:
+def loaded_driver(tmp_path_factory) -> Iterator[Driver]:
     if not BINDINGS.is_dir():
         pytest.skip("`make gpu-contract` installs PyCUDA and what the stand-in driver needs")
-    return Driver(compile_driver(tmp_path_factory.mktemp("driver")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        yield Driver(compile_driver(tmp_path_factory.mktemp("driver")))
 
 
 @pytest.fixture
