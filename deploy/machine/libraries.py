@@ -76,16 +76,13 @@ def require(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # half-installed libraries fail with more than ImportError
-        hint = _missing_library(str(error)) or install_command(name.partition(".")[0])
+        hint = _advice_on_shared_library(str(error)) or install_command(name.partition(".")[0])
         raise MissingDependencyError(f"cannot import {name}: {error or type(error).__name__}", hint) from error
 
 
-def _missing_library(said: str) -> Optional[str]:
-    """Return how to get the shared library that the loader did not find, if that is why an import failed."""
-    found = re.search(r"(\S+\.so[.0-9]*): cannot open shared object file", said)
-    if found is None:
-        return None
-    library = found[1]
-    if library.startswith("libcuda.so"):
+def _advice_on_shared_library(said: str) -> Optional[str]:
+    """Return how to get the shared library that an import lacks, or None where none is missing."""
+    if "libcuda.so" in said:
         return NO_DRIVER_HINT
-    return f"Install {library}, or add its folder to LD_LIBRARY_PATH."
+    missing = re.search(r"(\S+\.so[.0-9]*): cannot open shared object file", said)
+    return f"Install {missing[1]}, or add its folder to LD_LIBRARY_PATH." if missing else None
