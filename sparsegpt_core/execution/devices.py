@@ -44,7 +44,7 @@ def _advice(name: str, said: str) -> str:
     if name.partition(":")[0] != "cuda":
         return "Use cpu or cuda."
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None:
         advice = "Install a PyTorch that is built for CUDA"
     elif "no NVIDIA driver" in said:
         advice = "Install NVIDIA's driver. In a container, use `docker run --gpus all`"

@@ -31,7 +31,7 @@ def test_cuda_on_this_machine(monkeypatch: pytest.MonkeyPatch, visible: str | No
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     error = refuse("cuda")
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None:
         assert error.hint == "Install a PyTorch that is built for CUDA, or set `device=cpu`."
     elif "driver" in str(error):
         assert error.hint.startswith("Install NVIDIA's driver")
@@ -44,7 +44,7 @@ def test_cuda_on_this_machine(monkeypatch: pytest.MonkeyPatch, visible: str | No
         ("cuda", False, None, "Torch not compiled with CUDA enabled", "Install a PyTorch that is built for CUDA"),
         ("cuda", True, None, NO_DRIVER, "Install NVIDIA's driver. In a container, use `docker run --gpus all`"),
         ("cuda", True, "0", NO_DRIVER, "Install NVIDIA's driver"),
-        ("cuda", True, "", HIDDEN, "CUDA_VISIBLE_DEVICES is ''. Set it to a GPU that `nvidia-smi -L` lists, or unset it"),
+        ("cuda", True, "", HIDDEN, "CUDA_VISIBLE_DEVICES is ''. Set it to a GPU that `nvidia-smi -L` lists, or unset"),
         ("cuda", True, None, HIDDEN, "Use a GPU that `nvidia-smi -L` lists"),
         ("cuda:7", True, None, "CUDA error: invalid device ordinal", "Use a GPU that `nvidia-smi -L` lists"),
         ("cuda:1", True, "0", "CUDA error: invalid device ordinal", "CUDA_VISIBLE_DEVICES is '0'. Set it"),
@@ -57,7 +57,7 @@ def test_the_advice_fits_the_cause(monkeypatch, name: str, built: bool, visible:
         raise RuntimeError(f"{said}\nsecond line")
 
     monkeypatch.setattr(torch, "empty", fails)
-    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torch.version, "cuda", "13.0" if built else None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
