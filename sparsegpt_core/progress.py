@@ -8,13 +8,16 @@ import time
 from collections.abc import Iterator
 from typing import Callable
 
-__all__ = ["WARNINGS", "Progress", "silent", "timed"]
+__all__ = ["WARNINGS", "Progress", "Say", "silent", "timed"]
 
 WARNINGS = logging.getLogger("sparsegpt_core.warnings")
 """Takes the warnings of code that cannot return them; the command line shows them."""
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``: once with ``done=0``, then after every step."""
+
+Say = Callable[[str], None]
+"""Called with sentences for the user."""
 
 
 def silent(stage: str, done: int, total: int) -> None:

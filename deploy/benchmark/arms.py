@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["ARMS", "Arms", "open_arms"]
+__all__ = ["ARMS", "Builds", "build_arms", "open_engines"]
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -15,33 +15,26 @@ from deploy.builder import BuildResult, BuildSettings, build_engine
 from deploy.graph import OnnxFile
 from deploy.machine import find_backend
 from deploy.sessions import TensorRTSession
-from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, silent
 
 ARMS = {"A": ("dense", False), "B": ("sparse", False), "C": ("sparse", True)}
 """Each arm's weights, and whether the builder may use sparse kernels."""
 
 
-@dataclass(frozen=True)
-class Arms:
-    """The open engines of the arms ``A``, ``B`` and ``C``."""
-
-    builds: Mapping[str, List[BuildResult]]
-    """The builds of each arm."""
-    sessions: Mapping[str, List[TensorRTSession]]
-    """The open session of each build."""
+Builds = Mapping[str, Sequence[BuildResult]]
+"""The builds of each arm, one for each rebuild."""
 
 
 @contextlib.contextmanager
-def open_arms(
+def build_arms(
     dense: OnnxFile,
     sparse: OnnxFile,
     settings: BuildSettings,
     rebuilds: int = 1,
     plans: Optional[Path] = None,
     progress: Progress = silent,
-) -> Iterator[Arms]:
-    """Build all engines, then open them.
+) -> Iterator[Builds]:
+    """Build all engines. Their plans are on disk inside the ``with``.
 
     The builder's tactic choice is noisy. The arms of one rebuild share a timing cache, so common layers get the same
     kernels; the next rebuild has a new cache and times all tactics again.
@@ -56,14 +49,11 @@ def open_arms(
 
     Raises:
         InputError: A file or a setting does not fit, or the GPU fails.
-        ModelError: An engine cannot be built or loaded.
-        MissingDependencyError: No backend, Polygraphy or PyCUDA is installed.
+        ModelError: An engine cannot be built.
+        MissingDependencyError: No backend or no Polygraphy is installed.
     """
-    if rebuilds < 1:
-        raise InputError(f"cannot build engines {rebuilds} times", "Set `rebuilds` to at least 1.")
-    with contextlib.ExitStack() as cleanup:
-        scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sparsegpt-trt.")))
-        files, folder = {"dense": dense, "sparse": sparse}, plans or scratch
+    with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as name:
+        scratch, files = Path(name), {"dense": dense, "sparse": sparse}
         builds: Dict[str, List[BuildResult]] = {arm: [] for arm in ARMS}
         keeps_cache = not find_backend(settings.backend).is_rtx
         progress("engines", 0, rebuilds * len(ARMS))
@@ -71,9 +61,22 @@ def open_arms(
             cache = scratch / f"{number}.cache" if keeps_cache else None
             for arm, (weights, flag) in ARMS.items():
                 own = replace(settings, sparse=flag, timing_cache=cache)
-                builds[arm].append(build_engine(files[weights], folder / f"{arm}{number}.plan", own))
+                builds[arm].append(build_engine(files[weights], (plans or scratch) / f"{arm}{number}.plan", own))
                 progress("engines", sum(map(len, builds.values())), rebuilds * len(ARMS))
-        sessions = {
-            arm: [cleanup.enter_context(TensorRTSession(made.plan)) for made in group] for arm, group in builds.items()
+        yield builds
+
+
+@contextlib.contextmanager
+def open_engines(builds: Builds, rebuilds: Iterable[int]) -> Iterator[Dict[str, List[TensorRTSession]]]:
+    """Open the engines of some rebuilds, counted from 0; close them at the end of the ``with``.
+
+    Raises:
+        InputError: The GPU fails, or its memory is full.
+        ModelError: An engine cannot be loaded.
+        MissingDependencyError: PyCUDA is not installed.
+    """
+    with contextlib.ExitStack() as cleanup:
+        yield {
+            arm: [cleanup.enter_context(TensorRTSession(group[rebuild].plan)) for rebuild in rebuilds]
+            for arm, group in builds.items()
         }
-        yield Arms(builds, sessions)

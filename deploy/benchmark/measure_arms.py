@@ -6,15 +6,16 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy.typing as npt
 
-from deploy.benchmark.arms import Arms, open_arms
-from deploy.builder import BuildResult, BuildSettings
+from deploy.benchmark.arms import Builds, build_arms, open_engines
+from deploy.benchmark.cost import Cost, estimate_cost
+from deploy.builder import BuildSettings
 from deploy.explain import Explanation, evidence_of_build, explain
-from deploy.graph import OnnxFile
-from deploy.machine import describe_environment, pci_bus_id
+from deploy.graph import OnnxFile, Shapes, resolve_shapes
+from deploy.machine import describe_environment, free_memory, pci_bus_id
 from deploy.measure import (
     EngineTimer,
     GPUMonitor,
@@ -24,9 +25,12 @@ from deploy.measure import (
     TimingSettings,
     agree_on_regime,
     compare_layer_times,
+    join_rebuilds,
     measure_latency,
 )
-from sparsegpt_core.progress import Progress, silent
+from deploy.sessions import TensorRTSession
+from sparsegpt_core.errors import InputError
+from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["ArmMeasurements", "EngineSettings", "measure_engines"]
 
@@ -55,7 +59,7 @@ class EngineSettings:
 class ArmMeasurements:
     """Measurements of the arms' engines, without their accuracy."""
 
-    builds: Mapping[str, Sequence[BuildResult]]
+    builds: Builds
     """All builds of each arm."""
     latency: LatencyReport
     """Latency by arm."""
@@ -88,6 +92,7 @@ def measure_engines(
     input_name: str,
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
+    say: Say = lambda _: None,
 ) -> ArmMeasurements:
     """Build and time the arms' engines, without measuring their accuracy.
 
@@ -98,6 +103,7 @@ def measure_engines(
         input_name: The name of the graphs' input.
         settings: How to build and time; the batch is the number of images.
         progress: Receives the stages ``engines``, ``latency`` and ``layers``.
+        say: Called with what the engines cost, before they are built.
 
     Raises:
         InputError: A file, the images or a setting does not fit, or the GPU fails.
@@ -111,37 +117,103 @@ def measure_engines(
         1.12
     """
     settings, dense, sparse = settings or EngineSettings(), OnnxFile.of(dense), OnnxFile.of(sparse)
-    with open_timed_arms(dense, sparse, images, input_name, settings, progress) as arms:
-        return measure_open_arms(arms, sparse, images, settings, progress)
+    cost = cost_of_engines(sparse, [images], input_name, settings)
+    say(str(cost))
+    with measured_arms(dense, sparse, images, input_name, settings, cost, progress) as (measured, _):
+        return measured
 
 
-def open_timed_arms(
+def cost_of_engines(
+    sparse: OnnxFile, batches: Sequence[npt.NDArray[Any]], input_name: str, settings: EngineSettings
+) -> Cost:
+    """Estimate the cost of engines for the images of each batch.
+
+    Raises:
+        InputError: A setting does not fit, or the GPU does not respond.
+        MissingDependencyError: PyCUDA is not installed.
+    """
+    if settings.rebuilds < 1:
+        raise InputError(f"cannot build engines {settings.rebuilds} times", "Set `rebuilds` to at least 1.")
+    graph = sparse.graph
+    profiles = [resolve_shapes(graph.inputs, _shapes(images, input_name, settings)) for images in batches]
+    largest = [{name: shapes[2] for name, shapes in profile.items()} for profile in profiles]
+    return estimate_cost(graph, largest, settings.rebuilds, settings.regime.streams, free_memory())
+
+
+@contextlib.contextmanager
+def measured_arms(
     dense: OnnxFile,
     sparse: OnnxFile,
     images: npt.NDArray[Any],
     input_name: str,
     settings: EngineSettings,
+    cost: Cost,
     progress: Progress,
-) -> ContextManager[Arms]:
-    """Open the arms with engines for the images' shape, unless the settings name other shapes."""
-    shapes = settings.build.shapes or {input_name: (images.shape, images.shape, images.shape)}
-    return open_arms(dense, sparse, replace(settings.build, shapes=shapes), settings.rebuilds, settings.plans, progress)
+) -> Iterator[Tuple[ArmMeasurements, Dict[str, TensorRTSession]]]:
+    """Build, time and explain the engines of all arms; leave the first ones open inside the ``with``.
+
+    The engines of all rebuilds are timed in turns if they fit into the GPU's memory, else rebuild by rebuild. The arms
+    of one rebuild are always timed in turns.
+    """
+    build = replace(settings.build, shapes=_shapes(images, input_name, settings))
+    *before, last = cost.parts
+    with build_arms(dense, sparse, build, settings.rebuilds, settings.plans, progress) as builds:
+        monitor = GPUMonitor(pci_bus_id())
+        reports: List[LatencyReport] = []
+        for part in before:
+            with open_engines(builds, part) as engines:
+                reports.append(_time(engines, images, settings, reports, monitor, progress))
+        with open_engines(builds, last) as engines:
+            reports.append(_time(engines, images, settings, reports, monitor, progress))
+            latency = join_rebuilds(reports[::-1])
+            first = {arm: group[0] for arm, group in engines.items()}
+            yield _explain(builds, first, latency, sparse, images, monitor.report, progress), first
 
 
-def measure_open_arms(
-    arms: Arms, sparse: OnnxFile, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress
+def _shapes(images: npt.NDArray[Any], input_name: str, settings: EngineSettings) -> Shapes:
+    """Return the shapes of the settings, else the images' shape."""
+    return settings.build.shapes or {input_name: (images.shape, images.shape, images.shape)}
+
+
+def _time(
+    engines: Mapping[str, Sequence[TensorRTSession]],
+    images: npt.NDArray[Any],
+    settings: EngineSettings,
+    earlier: Sequence[LatencyReport],
+    monitor: GPUMonitor,
+    progress: Progress,
+) -> LatencyReport:
+    """Time engines in turns, in the regime of the earlier rebuilds if there are any."""
+    regime = earlier[0].regime if earlier else settings.regime
+    with contextlib.ExitStack() as cleanup:
+        timers = {
+            arm: [cleanup.enter_context(EngineTimer(session, images, regime)) for session in group]
+            for arm, group in engines.items()
+        }
+        agree_on_regime([timer for group in timers.values() for timer in group])
+        with monitor:
+            return measure_latency(timers, settings.timing, settings.seed, progress)
+
+
+def _explain(
+    builds: Builds,
+    first: Mapping[str, TensorRTSession],
+    latency: LatencyReport,
+    sparse: OnnxFile,
+    images: npt.NDArray[Any],
+    gpu: Optional[Mapping[str, Any]],
+    progress: Progress,
 ) -> ArmMeasurements:
-    """Time the open engines of all arms, and explain the first ones of B and C."""
-    latency, gpu = _time(arms, images, settings, progress)
-    engines = {arm: arms.sessions[arm][0] for arm in ("B", "C")}
+    """Explain the first engines of B and C."""
+    engines = {arm: first[arm] for arm in ("B", "C")}
     layers = compare_layer_times(engines, images, progress)
     evidence = {
-        arm: evidence_of_build(arms.builds[arm][0], session.engine, sparse.graph.has_sparse_kernels, layers[arm])
+        arm: evidence_of_build(builds[arm][0], session.engine, sparse.graph.has_sparse_kernels, layers[arm])
         for arm, session in engines.items()
     }
     speedup = {"A_to_C": latency.speedup("A", "C"), "B_to_C": latency.speedup("B", "C")}
     return ArmMeasurements(
-        builds=arms.builds,
+        builds=builds,
         latency=latency,
         speedup=speedup,
         layer_times={arm: found.medians_ms for arm, found in layers.items()},
@@ -149,26 +221,12 @@ def measure_open_arms(
         explanation=explain(sparse.audit, evidence["C"], evidence["B"], speedup["A_to_C"], latency.noise, len(images)),
         gpu=gpu,
         environment=describe_environment(),
-        warnings=tuple(_warnings(arms, latency, gpu)),
+        warnings=tuple(_warnings(builds, latency, gpu)),
     )
 
 
-def _time(
-    arms: Arms, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress
-) -> Tuple[LatencyReport, Optional[Dict[str, Any]]]:
-    with contextlib.ExitStack() as cleanup:
-        timers = {
-            arm: [cleanup.enter_context(EngineTimer(session, images, settings.regime)) for session in group]
-            for arm, group in arms.sessions.items()
-        }
-        agree_on_regime([timer for group in timers.values() for timer in group])
-        with GPUMonitor(pci_bus_id()) as monitor:
-            latency = measure_latency(timers, settings.timing, settings.seed, progress)
-        return latency, monitor.report
-
-
-def _warnings(arms: Arms, latency: LatencyReport, gpu: Optional[Mapping[str, Any]]) -> Iterator[str]:
-    yield from dict.fromkeys(text for group in arms.builds.values() for build in group for text in build.warnings)
+def _warnings(builds: Builds, latency: LatencyReport, gpu: Optional[Mapping[str, Any]]) -> Iterator[str]:
+    yield from dict.fromkeys(text for group in builds.values() for build in group for text in build.warnings)
     if latency.regime.note:
         yield latency.regime.note
     if latency.unsettled:

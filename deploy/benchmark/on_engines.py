@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Union
 import numpy.typing as npt
 
 from deploy.benchmark.comparable import check_pair, check_sparse_kernels
-from deploy.benchmark.measure_arms import EngineSettings, measure_engines, measure_open_arms, open_timed_arms
+from deploy.benchmark.measure_arms import EngineSettings, cost_of_engines, measured_arms
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.builder import BuildResult
@@ -19,7 +19,7 @@ from deploy.graph import DEFAULT_BATCHES, OnnxFile, resolve_shapes
 from deploy.measure import LabelledImages, compare_accuracy
 from deploy.sessions import OnnxSession, Session
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["benchmark_engines"]
 
@@ -30,6 +30,7 @@ def benchmark_engines(
     batches: Iterable[LabelledImages],
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
+    say: Say = lambda _: None,
 ) -> BenchmarkResult:
     """Compare two ONNX files as engines. Accuracy is also measured with ONNX Runtime.
 
@@ -39,6 +40,7 @@ def benchmark_engines(
         batches: Normalised evaluation images (N, C, H, W) with labels (N) or None.
         settings: How to build and time engines.
         progress: Receives the stages ``engines``, ``latency``, ``layers`` and ``accuracy``.
+        say: Called with what the engines cost, before they are built.
 
     Raises:
         InputError: A file, the images or a setting does not fit, the files are FP32 or not the dense and the sparse
@@ -58,19 +60,21 @@ def benchmark_engines(
     check_sparse_kernels(dense, sparse)
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
-    images, *further = _timed_images(references, first, settings)
+    images, *further = portions = _timed_images(references, first, settings)
     for session in references.values():
         session.run(images)  # images that do not fit fail before engines are built
-    with open_timed_arms(dense, sparse, images, input_name, settings, progress) as arms:
-        measured = measure_open_arms(arms, sparse, images, settings, progress)
-        sessions: Dict[str, Session] = {**references, **{arm: group[0] for arm, group in arms.sessions.items()}}
+    cost = cost_of_engines(sparse, portions, input_name, settings)
+    say(str(cost))
+    with measured_arms(dense, sparse, images, input_name, settings, cost, progress) as (measured, engines):
+        sessions: Dict[str, Session] = {**references, **engines}
         runs = {name: session.run for name, session in sessions.items()}
         accuracy = compare_accuracy(runs, batches, progress=progress, total=total)
     timed = [measured]
     for each in further:
         plans = settings.plans and settings.plans / f"batch-{len(each)}"
         own = replace(settings, plans=plans)
-        timed.append(measure_engines(dense, sparse, each, input_name, own, progress))
+        with measured_arms(dense, sparse, each, input_name, own, cost, progress) as (found, _):
+            timed.append(found)
     sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
     return BenchmarkResult(
         runtime=measured.runtime,
@@ -84,6 +88,7 @@ def benchmark_engines(
         layer_noise=measured.layer_noise,
         engines={arm: [_describe(build, settings.plans) for build in group] for arm, group in measured.builds.items()},
         gpu=measured.gpu,
+        cost=cost,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
@@ -18,17 +18,18 @@ import numpy.typing as npt
 
 from deploy.benchmark.arms import ARMS
 from deploy.benchmark.comparable import check_pair, check_sparse_kernels
+from deploy.benchmark.cost import Cost, estimate_cost
 from deploy.benchmark.measure_arms import EngineSettings
 from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
 from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.builder import BuildSettings
 from deploy.explain import Evidence, explain
 from deploy.graph import DEFAULT_BATCHES, Graph, OnnxFile
-from deploy.machine import TENSORRT_PROVIDER, describe_environment, find_gpu, require
-from deploy.measure import HostTimer, LabelledImages, LatencyReport, compare_accuracy, measure_latency
+from deploy.machine import TENSORRT_PROVIDER, describe_environment, find_gpu, free_memory, require
+from deploy.measure import HostTimer, LabelledImages, LatencyReport, compare_accuracy, join_rebuilds, measure_latency
 from deploy.sessions import OnnxSession
-from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
+from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["benchmark_tensorrt_provider", "provider_options"]
 
@@ -47,6 +48,7 @@ def benchmark_tensorrt_provider(
     batches: Iterable[LabelledImages],
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
+    say: Say = lambda _: None,
 ) -> BenchmarkResult:
     """Compare two ONNX files on ONNX Runtime's TensorRT provider, in the three arms A, B and C.
 
@@ -56,6 +58,7 @@ def benchmark_tensorrt_provider(
         batches: Normalised evaluation images (N, C, H, W) with labels (N) or None.
         settings: How to build and time engines. ``plans``, streams and most build settings have no such option here.
         progress: Receives the stages ``engines``, ``latency`` and ``accuracy``.
+        say: Called with what the engines cost, before they are built.
 
     Raises:
         InputError: A file, the images or a setting does not fit, the files are FP32 or not the dense and the sparse
@@ -77,11 +80,14 @@ def benchmark_tensorrt_provider(
     check_sparse_kernels(files["dense"], files["sparse"])
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
-    images, *further = [
+    images, *further = portions = [
         latency_images(references, first, batch, DEFAULT_BATCHES[1]) for batch in settings.batches or (None,)
     ]
-    with _open_arms(files, images.shape, settings, progress) as arms:
-        timed = [_time(arms, files["sparse"], images, settings, progress)]
+    shapes = [{references["dense"].input_name: each.shape} for each in portions]
+    cost = estimate_cost(files["sparse"].graph, shapes, settings.rebuilds, free_bytes=_free_memory())
+    say(str(cost))
+    with _timed_arms(files, images, settings, cost, progress) as (arms, found):
+        timed = [found]
         accuracy = compare_accuracy(
             {**{name: each.run for name, each in references.items()}, **{arm: arms[arm][0].run for arm in arms}},
             batches,
@@ -89,8 +95,8 @@ def benchmark_tensorrt_provider(
             total=total,
         )
     for each in further:
-        with _open_arms(files, each.shape, settings, progress) as arms:
-            timed.append(_time(arms, files["sparse"], each, settings, progress))
+        with _timed_arms(files, each, settings, cost, progress) as (_, found):
+            timed.append(found)
     gpu = find_gpu()
     sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
     return BenchmarkResult(
@@ -100,6 +106,7 @@ def benchmark_tensorrt_provider(
         verdict=f"{sentence} In ONNX Runtime's TensorRT provider: {timed[0].verdict}",
         models=describe_models(files["dense"], files["sparse"]),
         environment=describe_environment(),
+        cost=cost,
     )
 
 
@@ -166,39 +173,74 @@ def _check(settings: EngineSettings) -> None:
         raise InputError(f"cannot build engines {settings.rebuilds} times", "Set `rebuilds` to at least 1.")
 
 
+def _free_memory() -> Optional[int]:
+    """Return the GPU's free memory; None without PyCUDA, which ONNX Runtime does not need."""
+    try:
+        return free_memory()
+    except SparseGPTError:
+        return None
+
+
+@contextlib.contextmanager
+def _timed_arms(
+    files: Mapping[str, OnnxFile], images: npt.NDArray[Any], settings: EngineSettings, cost: Cost, progress: Progress
+) -> Iterator[Tuple[Arms, Timed]]:
+    """Build and time the engines of all arms; leave those of the last part open inside the ``with``."""
+    *before, last = cost.parts
+    reports: List[LatencyReport] = []
+    for part in before:
+        with _open_arms(files, images.shape, settings, part, progress) as arms:
+            reports.append(_time(arms, images, settings, progress))
+    with _open_arms(files, images.shape, settings, last, progress) as arms:
+        reports.append(_time(arms, images, settings, progress))
+        yield arms, _describe(join_rebuilds(reports[::-1]), arms, files["sparse"], len(images))
+
+
 @contextlib.contextmanager
 def _open_arms(
-    files: Mapping[str, OnnxFile], shape: Tuple[int, ...], settings: EngineSettings, progress: Progress
+    files: Mapping[str, OnnxFile],
+    shape: Tuple[int, ...],
+    settings: EngineSettings,
+    rebuilds: Sequence[int],
+    progress: Progress,
 ) -> Iterator[Arms]:
-    """Build the engines of all arms for images of one shape. The arms of one rebuild share a timing cache."""
+    """Build the engines of some rebuilds for images of one shape. The arms of one rebuild share a timing cache.
+
+    Raises:
+        ModelError: TensorRT runs no node of a file.
+    """
     arms: Dict[str, List[OnnxSession]] = {arm: [] for arm in ARMS}
-    count = settings.rebuilds * len(ARMS)
+    count = len(rebuilds) * len(ARMS)
     progress("engines", 0, count)
     with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as scratch:
-        for number in range(1, settings.rebuilds + 1):
-            cache = Path(scratch, str(number))
+        for rebuild in rebuilds:
+            cache = Path(scratch, str(rebuild))
             cache.mkdir()
             for arm, (weights, flag) in ARMS.items():
                 file = files[weights]
                 options = provider_options(file.graph, flag, cache, settings.build)
-                arms[arm].append(OnnxSession(file, None, TENSORRT_PROVIDER, options, shape))
+                session = OnnxSession(file, None, TENSORRT_PROVIDER, options, shape)
+                _check_nodes(session)
+                arms[arm].append(session)
                 progress("engines", sum(map(len, arms.values())), count)
+        del session
         try:
             yield arms
         finally:
             arms.clear()  # frees the engines
 
 
-def _time(
-    arms: Arms, sparse: OnnxFile, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress
-) -> Timed:
-    warnings = [_REGIME_NOTE, *_nodes_elsewhere(arms)]
+def _time(arms: Arms, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress) -> LatencyReport:
     timers = {arm: [_timer(session, images, settings) for session in group] for arm, group in arms.items()}
-    latency = measure_latency(timers, settings.timing, settings.seed, progress)
+    return measure_latency(timers, settings.timing, settings.seed, progress)
+
+
+def _describe(latency: LatencyReport, arms: Arms, sparse: OnnxFile, batch: int) -> Timed:
+    warnings = [_REGIME_NOTE, *_nodes_elsewhere(arms)]
     if latency.unsettled:
         warnings.append(f"not warm when timing began: {', '.join(latency.unsettled)}")
     speedup = {"A_to_C": latency.speedup("A", "C"), "B_to_C": latency.speedup("B", "C")}
-    return Timed(latency, speedup, _verdict(sparse, latency, len(images)), tuple(warnings))
+    return Timed(latency, speedup, _verdict(sparse, latency, batch), tuple(warnings))
 
 
 def _timer(session: OnnxSession, images: npt.NDArray[Any], settings: EngineSettings) -> HostTimer:
@@ -208,27 +250,27 @@ def _timer(session: OnnxSession, images: npt.NDArray[Any], settings: EngineSetti
     return timer
 
 
-def _nodes_elsewhere(arms: Arms) -> Iterator[str]:
-    """Say which nodes TensorRT leaves to other providers.
+def _check_nodes(session: OnnxSession) -> None:
+    nodes = session.nodes_by_provider()
+    if nodes is not None and not nodes.get(TENSORRT_PROVIDER):
+        raise ModelError(
+            f"TensorRT runs no node of {session.name} in ONNX Runtime: the CPU or CUDA provider runs them all",
+            f"Try `sparsegpt-trt build {session.name}`: TensorRT's parser says what it cannot read.",
+        )
 
-    Raises:
-        ModelError: TensorRT runs no node.
-    """
+
+def _nodes_elsewhere(arms: Arms) -> Iterator[str]:
+    """Say which nodes TensorRT leaves to other providers."""
     found: Dict[str, None] = {}  # arms B and C have the same file, and mostly the same nodes
     for group in arms.values():
         nodes = group[0].nodes_by_provider()
         if nodes is None:
             yield _NODES_NOTE
             return
-        name = group[0].name
-        if not nodes.pop(TENSORRT_PROVIDER, None):
-            raise ModelError(
-                f"TensorRT runs no node of {name} in ONNX Runtime: the CPU or CUDA provider runs them all",
-                f"Try `sparsegpt-trt build {name}`: TensorRT's parser says what it cannot read.",
-            )
         for provider, names in nodes.items():
-            shown = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
-            found[f"nodes of {name} outside TensorRT, on {provider}: {len(names)} ({shown})"] = None
+            if provider != TENSORRT_PROVIDER:
+                shown = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
+                found[f"nodes of {group[0].name} outside TensorRT, on {provider}: {len(names)} ({shown})"] = None
     yield from found
 
 

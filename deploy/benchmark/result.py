@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional, Tuple
 
+from deploy.benchmark.cost import Cost
 from deploy.explain import Explanation
 from deploy.graph import OnnxFile
 from deploy.measure import AccuracyReport, ArmAccuracy, Difference, LatencyReport, Ratio
@@ -45,7 +46,10 @@ class Timed:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """A comparison of dense with sparse. The last four fields need engines and describe the first batch."""
+    """A comparison of dense with sparse.
+
+    ``explanation`` and the fields after it need engines. They describe the first batch, except ``cost``.
+    """
 
     runtime: str
     """The runtime, its version and the device."""
@@ -69,6 +73,8 @@ class BenchmarkResult:
     """Facts about each build, by arm."""
     gpu: Optional[Mapping[str, Any]] = None
     """The GPU's clocks, power and temperature during timing."""
+    cost: Optional[Cost] = None
+    """The engines of all batches, and their memory."""
 
     @property
     def speedup(self) -> Mapping[str, Optional[Ratio]]:
@@ -103,6 +109,7 @@ class BenchmarkResult:
             "layer_noise": self.layer_noise,
             "engines": self.engines,
             "gpu": self.gpu,
+            "cost": self.cost.to_json() if self.cost else None,
             "warnings": list(self.warnings),
         }
 

@@ -1,8 +1,9 @@
-"""Reads what a builder needs from an ONNX file: inputs, shapes, and the work of each layer.
+"""Reads what a builder needs from an ONNX file: inputs, shapes, the work of each layer, and an engine's memory.
 
 May import ``machine``, ``export.audit`` and ``sparsegpt_core``'s torch-free modules.
 """
 
+from deploy.graph.memory import EngineMemory, estimate_memory
 from deploy.graph.onnx_file import OnnxFile
 from deploy.graph.onnx_graph import Graph, InputShape, read_graph
 from deploy.graph.shapes import DEFAULT_BATCHES, ShapeRange, Shapes, parse_shapes, resolve_shapes
@@ -11,6 +12,7 @@ from deploy.graph.workload import Workload, read_workloads
 
 __all__ = [
     "DEFAULT_BATCHES",
+    "EngineMemory",
     "Graph",
     "InputShape",
     "OnnxFile",
@@ -18,6 +20,7 @@ __all__ = [
     "Shapes",
     "TensorSignature",
     "Workload",
+    "estimate_memory",
     "graph_signature",
     "parse_shapes",
     "read_graph",

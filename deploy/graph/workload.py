@@ -7,10 +7,9 @@ __all__ = ["BYTES_PER_VALUE", "Workload", "read_workloads"]
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence
 
-from deploy.machine import require
-from sparsegpt_core.errors import ModelError
+from deploy.graph.tensors import Shape, infer_tensors
 
 BYTES_PER_VALUE = 2
 """Bytes of an activation or a weight in FP16, the widest type with sparse kernels."""
@@ -21,9 +20,6 @@ _MOVERS = frozenset(
     {"AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "LayerNormalization", "MaxPool", "ReduceMean"}
     | {"Resize", "Softmax", "Transpose"}
 )
-_MAX_SHAPE_VALUES = 1024  # constants with at most this many values may be shapes, which shape inference reads
-
-Shape = Tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ def read_workloads(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str,
         >>> read_workloads(model, {"x": (4, 2)})  # 4·2·3 multiply-adds; 4·2 + 2·3 + 4·3 values of two bytes
         {'y': Workload(flops=48, bytes=52, weight_bytes=12)}
     """
-    known = _infer_shapes(model, shapes)
+    known = {name: tensor.shape for name, tensor in infer_tensors(model, shapes).items()}
     found = {}
     for node in model.graph.node:
         if node.op_type in _LAYERS | _MOVERS and node.output:
@@ -88,35 +84,3 @@ def _workload(node: Any, shapes: Sequence[Shape]) -> Optional[Workload]:
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         products = sizes[2] * (weight[-1] if transposed or len(weight) == 1 else weight[-2])
     return Workload(2 * products, moved, BYTES_PER_VALUE * sizes[1])
-
-
-def _infer_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Optional[Shape]]:
-    onnx = require("onnx")
-    infer, invalid = onnx.shape_inference, onnx.checker.ValidationError
-    try:
-        inferred = infer.infer_shapes(_light(model, shapes), data_prop=True).graph
-    except (infer.InferenceError, invalid, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"the graph's shapes cannot be inferred: {error}", "Export the model again.") from error
-    return {each.name: _shape(each) for each in (*inferred.input, *inferred.value_info, *inferred.output)}
-
-
-def _light(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
-    """Return the model without its large weights, since inference needs only their shapes."""
-    graph, helper = model.graph, require("onnx").helper
-    kept = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _MAX_SHAPE_VALUES]
-    weights = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
-    inputs = {each.name: (each.type.tensor_type.elem_type, shapes.get(each.name)) for each in graph.input}
-    values = [helper.make_tensor_value_info(name, *typed) for name, typed in {**inputs, **weights}.items()]
-    outputs = [helper.make_tensor_value_info(each.name, each.type.tensor_type.elem_type, None) for each in graph.output]
-    return helper.make_model(
-        helper.make_graph(graph.node, "shapes", values, outputs, kept),
-        ir_version=model.ir_version,
-        opset_imports=model.opset_import,
-        functions=model.functions,
-    )
-
-
-def _shape(value: Any) -> Optional[Shape]:
-    tensor = value.type.tensor_type
-    dims = tuple(int(dim.dim_value) for dim in tensor.shape.dim if dim.HasField("dim_value"))
-    return dims if tensor.HasField("shape") and len(dims) == len(tensor.shape.dim) else None

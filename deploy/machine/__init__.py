@@ -4,7 +4,7 @@ May import ``sparsegpt_core``'s torch-free modules.
 """
 
 from deploy.machine.backends import BACKENDS, Backend, find_backend, known_compute_capabilities
-from deploy.machine.cuda import Buffer, connect, gpu_errors, pci_bus_id
+from deploy.machine.cuda import Buffer, connect, free_memory, gpu_errors, pci_bus_id
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.environment import describe_environment
 from deploy.machine.gpu import GPU, find_gpu
@@ -26,6 +26,7 @@ __all__ = [
     "find_backend",
     "find_gpu",
     "find_runtime",
+    "free_memory",
     "gpu_errors",
     "known_compute_capabilities",
     "pci_bus_id",

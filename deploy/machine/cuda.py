@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Buffer", "connect", "gpu_errors", "pci_bus_id"]
+__all__ = ["Buffer", "connect", "free_memory", "gpu_errors", "pci_bus_id"]
 
 import contextlib
 import importlib
@@ -55,6 +55,22 @@ def pci_bus_id() -> str:
     cuda = connect()
     with gpu_errors(cuda, "reading the GPU's PCI address"):
         return str(cuda.Context.get_device().pci_bus_id())
+
+
+def free_memory() -> int:
+    """Return the bytes of the GPU's memory that no program uses.
+
+    Raises:
+        MissingDependencyError: PyCUDA is not installed.
+        InputError: There is no GPU, or it does not respond.
+
+    Example:
+        >>> free_memory()  # doctest: +SKIP
+        84412727296
+    """
+    cuda = connect()
+    with gpu_errors(cuda, "reading its free memory"):
+        return int(cuda.mem_get_info()[0])
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ May import ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference, LabelledImages, compare_accuracy
 from deploy.measure.engine_timer import EngineTimer, agree_on_regime
 from deploy.measure.gpu_monitor import GPUMonitor
-from deploy.measure.latency import LatencyReport, measure_latency
+from deploy.measure.latency import LatencyReport, join_rebuilds, measure_latency
 from deploy.measure.layer_times import LayerTimes, compare_layer_times, measure_layer_times
 from deploy.measure.output_errors import Outputs, compare_outputs, gives_logits
 from deploy.measure.speedup import Ratio
@@ -32,6 +32,7 @@ __all__ = [
     "compare_layer_times",
     "compare_outputs",
     "gives_logits",
+    "join_rebuilds",
     "measure_latency",
     "measure_layer_times",
 ]

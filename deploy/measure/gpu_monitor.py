@@ -30,7 +30,7 @@ _REASONS = {
 
 
 class GPUMonitor:
-    """Samples a GPU in the background inside a ``with``. There is no report if NVML cannot be read.
+    """Samples a GPU in the background inside a ``with``, or several. There is no report if NVML cannot be read.
 
     Args:
         pci_bus_id: The GPU's PCI address, such as ``0000:65:00.0``; NVML and CUDA number GPUs differently. None for
@@ -51,7 +51,7 @@ class GPUMonitor:
         self._samples: List[Dict[str, Optional[float]]] = []
         self._about: Dict[str, Any] = {}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="nvml", daemon=True)
+        self._thread: Optional[threading.Thread] = None
 
     def __enter__(self) -> GPUMonitor:
         self._nvml = _try(lambda: importlib.import_module("pynvml"))
@@ -60,15 +60,18 @@ class GPUMonitor:
         if self._device is not None:
             self._about = self._describe()
             self._samples.append(self._sample())
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._watch, name="nvml", daemon=True)
             self._thread.start()
         return self
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        if self._device is not None:
+        if self._thread is not None:
             self._stop.set()
             self._thread.join()
+            self._thread = None
             self._samples.append(self._sample())
         _try(lambda: self._nvml.nvmlShutdown())
 

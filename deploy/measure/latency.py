@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["ArmLatency", "LatencyReport", "Rounds", "measure_latency"]
+__all__ = ["ArmLatency", "LatencyReport", "Rounds", "join_rebuilds", "measure_latency"]
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -41,8 +41,7 @@ class ArmLatency:
     @property
     def medians(self) -> npt.NDArray[np.float64]:
         """The median of each engine (rows) in each round (columns), in milliseconds."""
-        medians: npt.NDArray[np.float64] = np.median(np.array(self.engines), axis=-1)
-        return medians
+        return np.array([[np.median(taken) for taken in rounds] for rounds in self.engines])
 
     @property
     def spread(self) -> float:
@@ -169,6 +168,34 @@ def measure_latency(
     repeat = arms.pop("")
     unsettled = tuple(name for name, group in warm.items() if not all(found.settled for found in group))
     return LatencyReport(reference, arms, repeat, seed, regime, unsettled, settings)
+
+
+def join_rebuilds(reports: Sequence[LatencyReport]) -> LatencyReport:
+    """Return the report of all engines, from reports of rebuilds that were timed one after another.
+
+    Args:
+        reports: One report for each part of the rebuilds, of the same versions and settings.
+
+    Example:
+        >>> report = join_rebuilds([of_first, of_second])  # doctest: +SKIP
+        >>> report.speedup("A", "C").rebuilds  # doctest: +SKIP
+        2
+    """
+    first = reports[0]
+    regime = next((each.regime for each in reports if not each.regime.cuda_graph), first.regime)
+    if any(each.regime.cuda_graph != regime.cuda_graph for each in reports):
+        regime = replace(regime, note=f"{regime.note} Other rebuilds were timed with one.")
+    return replace(
+        first,
+        arms={name: _join([each.arms[name] for each in reports]) for name in first.arms},
+        repeat=_join([each.repeat for each in reports]),
+        regime=regime,
+        unsettled=tuple(name for name in first.arms if any(name in each.unsettled for each in reports)),
+    )
+
+
+def _join(arms: Sequence[ArmLatency]) -> ArmLatency:
+    return ArmLatency(tuple(engine for arm in arms for engine in arm.engines))
 
 
 def _common_regime(timers: Mapping[str, Sequence[Timer]]) -> Regime:

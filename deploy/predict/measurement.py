@@ -17,7 +17,7 @@ from deploy.graph import OnnxFile, resolve_shapes
 from deploy.machine import require
 from deploy.predict.pruned_copy import magnitude_copy
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.progress import Progress, Say, silent
 
 _NOTE = "Measured on a temporary copy pruned by magnitude: its outputs are wrong, its speed is that of any 2:4 model."
 
@@ -59,7 +59,10 @@ class MeasuredPrediction:
 
 
 def try_pruning(
-    path: Path, settings: Optional[EngineSettings] = None, progress: Progress = silent
+    path: Path,
+    settings: Optional[EngineSettings] = None,
+    progress: Progress = silent,
+    say: Say = lambda _: None,
 ) -> MeasuredPrediction:
     """Prune a copy by magnitude, and time its engines and the dense model's on random images.
 
@@ -67,6 +70,7 @@ def try_pruning(
         path: A dense ONNX model with one image input, in FP16 or INT8.
         settings: How to build and time engines. Without ``shapes``, a dynamic batch is 8 images.
         progress: Receives the stages ``engines``, ``latency`` and ``layers``.
+        say: Called with what the engines cost, before they are built.
 
     Raises:
         InputError: The file is missing or is not such a model, a setting does not fit it, or the GPU fails.
@@ -89,5 +93,5 @@ def try_pruning(
     with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as folder:
         copy = Path(folder, "sparse.onnx")
         require("onnx").save(magnitude_copy(graph.model), str(copy), save_as_external_data=True)  # of any size
-        measured = measure_engines(file, copy, images, name, settings, progress)
+        measured = measure_engines(file, copy, images, name, settings, progress, say)
     return MeasuredPrediction(str(path), {name: best}, measured)

@@ -72,7 +72,7 @@ def benchmark(
     settings = BenchmarkSettings(chosen, eval_samples, batch_size, latency_batches, long, console.seed)
     on_engines = engines.settings(building.settings())
     with console.progress() as progress:
-        result = benchmark_files(dense, sparse, source, settings, progress, on_engines)
+        result = benchmark_files(dense, sparse, source, settings, progress, on_engines, console.say)
     content = result.to_json()
     if out:
         write_json(out, content)

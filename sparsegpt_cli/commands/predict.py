@@ -49,7 +49,7 @@ def predict(
     if out:
         o.require_free(out, model, force=force)
     with console.progress() as progress:
-        found, how = predict_file(model, wanted, measure, timing.settings(), console.seed, progress)
+        found, how = predict_file(model, wanted, measure, timing.settings(), console.seed, progress, console.say)
     console.say(how)
     content = found.to_json()
     if out:

@@ -18,7 +18,7 @@ from export.audit import read_metadata
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_dataset
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.files import check_model_metadata
-from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["BenchmarkSettings", "benchmark_files"]
 
@@ -48,6 +48,7 @@ def benchmark_files(
     settings: BenchmarkSettings,
     progress: Progress = silent,
     engines: EngineSettings | None = None,
+    say: Say = lambda _: None,
 ) -> BenchmarkResult:
     """Compare two files on the evaluation split, normalised as the dense file's metadata says.
 
@@ -58,6 +59,7 @@ def benchmark_files(
         settings: Where and how much to measure.
         progress: Called for every stage.
         engines: How to build and time engines; None for the defaults.
+        say: Called with what the engines cost, before they are built.
 
     Raises:
         DataError: The data has no evaluation split.
@@ -81,4 +83,4 @@ def benchmark_files(
     own = replace(
         engines or EngineSettings(), batches=settings.latency_batches, timing=settings.timing, seed=settings.seed
     )
-    return compare(*files, batches, own, progress)
+    return compare(*files, batches, own, progress, say)

@@ -27,7 +27,7 @@ from sparsegpt_cli.resume import LAYERS, STAGES, StageStore, staged, write_manif
 from sparsegpt_core.checkpoints import save_checkpoint, save_int8
 from sparsegpt_core.files import write_json
 from sparsegpt_core.network import Int8Weight, plan_layers
-from sparsegpt_core.progress import Progress, silent, timed
+from sparsegpt_core.progress import Progress, Say, silent, timed
 from sparsegpt_core.pruning import LayerChoices, prune_model, run_key
 from sparsegpt_core.settings import PruneSettings
 
@@ -39,8 +39,6 @@ RUN_FILES = (
     *("prune.json", "manifest.json", "report.html"),
 )
 """The names of all files that the job may write."""
-
-Say = Callable[[str], None]
 
 _PARITY_IMAGES = 32
 

@@ -10,7 +10,7 @@ from deploy.graph import Shapes, read_graph
 from deploy.machine import find_runtime
 from deploy.measure import QUICK_TIMING, TimingSettings
 from deploy.predict import EstimatedPrediction, MeasuredPrediction, predict, try_pruning
-from sparsegpt_core.progress import Progress, silent
+from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["predict_file"]
 
@@ -22,6 +22,7 @@ def predict_file(
     timing: TimingSettings = QUICK_TIMING,
     seed: int = 0,
     progress: Progress = silent,
+    say: Say = lambda _: None,
 ) -> tuple[EstimatedPrediction | MeasuredPrediction, str]:
     """Predict the gain of 2:4 for a dense ONNX file.
 
@@ -33,6 +34,7 @@ def predict_file(
         timing: How long to time each engine.
         seed: Seed of the timed images and of the bootstrap.
         progress: Called for every stage.
+        say: Called with what the engines cost, before they are built.
 
     Returns:
         The prediction, and how it was made, for people.
@@ -47,4 +49,4 @@ def predict_file(
     if backend is None:
         return predict(model, shapes), f"estimated, {why}"
     settings = EngineSettings(build=BuildSettings(shapes=shapes), timing=timing, seed=seed)
-    return try_pruning(model, settings, progress), f"measured with {why}"
+    return try_pruning(model, settings, progress, say), f"measured with {why}"

@@ -71,6 +71,8 @@ API cuMemFree(CUdeviceptr address) { START_IN_CONTEXT; return release((void *)ad
 API cuMemHostAlloc(void **address, size_t bytes, unsigned flags)
 { START_IN_CONTEXT; (void)flags; return allocate(address, bytes, 1); }
 API cuMemFreeHost(void *address) { START_IN_CONTEXT; return release(address, 1); }
+API cuMemGetInfo(size_t *left, size_t *total)
+{ START_IN_CONTEXT; *left = (size_t)standin_free_bytes; *total = 1UL << 34; return CUDA_SUCCESS; }
 API cuMemGetAddressRange(CUdeviceptr *start, size_t *bytes, CUdeviceptr address)
 {
   START_IN_CONTEXT;

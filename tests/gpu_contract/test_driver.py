@@ -200,15 +200,15 @@ def test_the_gpu_is_described(driver, monkeypatch) -> None:
     assert connect() is connect()
 
 
-@pytest.mark.parametrize("free_bytes", [1 << 20, 1 << 14])
-def test_a_whole_benchmark(driver, gpu, tmp_path, monkeypatch, free_bytes: int) -> None:
-    """With enough memory and with too little. Times are the stand-in's and mean nothing."""
+@pytest.mark.parametrize(("free_bytes", "together"), [(1 << 20, 3), (1 << 14, 1), (1 << 12, 0)])
+def test_a_whole_benchmark(driver, gpu, tmp_path, monkeypatch, free_bytes: int, together: int) -> None:
+    """With memory for all engines, for those of one rebuild, and for one engine. Times are the stand-in's."""
     weight = np.repeat(np.eye(4), 16, axis=1)
     pair = [classifier(tmp_path / f"{name}.onnx", weight) for name in ("dense", "sparse")]
     serve_engines(gpu, monkeypatch)
     monkeypatch.setattr("deploy.builder.engine_build.compile_engine", Builder(gpu))
     driver["free_bytes"] = free_bytes
-    if free_bytes == 1 << 14:
+    if not together:
         with pytest.raises(InputError, match="memory is full while allocating tensors"):
             benchmark_engines(*pair, batches(), QUICK)
         return
@@ -217,6 +217,8 @@ def test_a_whole_benchmark(driver, gpu, tmp_path, monkeypatch, free_bytes: int) 
         ("dense", "sparse", "A", "B", "C"), 100
     )
     assert result.timed[0].latency.regime.cuda_graph
+    cost = result.cost.to_json()
+    assert (cost["free_bytes"], cost["rebuilds_together"]) == (free_bytes, together)
     assert [len(group) for group in result.engines.values()] == [3, 3, 3]
 
 

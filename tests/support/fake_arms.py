@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,12 @@ CHOSE = [
 
 
 class Context(FakeContext):
-    """An execution context that takes twice as long in arms A and B."""
+    """An execution context that takes twice as long in arms A and B, and counts itself among those of its engine."""
+
+    def __init__(self, engine) -> None:
+        super().__init__(engine)
+        engine.contexts.add(self)
+        self.gpu.most_contexts = max(self.gpu.most_contexts, len(engine.contexts))
 
     def execute_async_v3(self, handle):
         done = super().execute_async_v3(handle)
@@ -35,9 +41,13 @@ class Context(FakeContext):
 
 
 class Engine(FakeEngine):
+    """An engine that counts itself among those of its GPU that are open."""
+
     def __init__(self, gpu, logger, arm: str) -> None:
         super().__init__(gpu, logger)
-        self.arm = arm
+        self.arm, self.contexts = arm, weakref.WeakSet()
+        gpu.open_engines.add(self)
+        gpu.most_open = max(gpu.most_open, len(gpu.open_engines))
 
     def create_execution_context(self):
         return Context(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import weakref
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -34,7 +35,8 @@ class FakeGPU:
     """The modules ``trt``, ``pycuda`` and ``driver``, and the calls to them.
 
     ``capture`` makes stream capture fail at the call of that name. ``memory`` is the number of free bytes. ``idle_ms``
-    is the time that the first work after a wait takes to reach the GPU.
+    is the time that the first work after a wait takes to reach the GPU. ``most_open`` is the most engines that were
+    open at one time, ``most_contexts`` the most execution contexts of one engine; engines count both.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,8 @@ class FakeGPU:
         self.addresses: dict[int, np.ndarray] = {}
         self.streams: dict[int, FakeStream] = {}
         self.now_ms = 0.0
+        self.open_engines: weakref.WeakSet = weakref.WeakSet()
+        self.most_open = self.most_contexts = 0
         self.idle_ms, self.idle = 0.0, True
         self.pycuda, self.trt, self.driver = self._pycuda(), self._trt(), self._driver()
 
@@ -128,6 +132,7 @@ class FakeGPU:
         module.Stream = lambda flags=0: FakeStream(gpu, flags)
         module.Event = Event
         module.pagelocked_empty, module.mem_alloc = pagelocked_empty, mem_alloc
+        module.mem_get_info = lambda: (gpu.memory, 1 << 34)
         module.memcpy_htod_async, module.memcpy_dtoh_async = memcpy_htod_async, memcpy_dtoh_async
         module.Context = SimpleNamespace(get_device=lambda: SimpleNamespace(pci_bus_id=lambda: "0000:65:00.0"))
         return module

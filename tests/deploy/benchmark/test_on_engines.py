@@ -6,14 +6,16 @@ import importlib
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
 from deploy.benchmark import EngineSettings, benchmark_engines, failed_gate
-from deploy.benchmark.arms import open_arms
+from deploy.benchmark.arms import build_arms
 from deploy.builder import BuildSettings, load_plan
+from deploy.builder.compiler import Compiled
 from deploy.graph import OnnxFile
 from deploy.machine import Backend, find_gpu, find_runtime
 from deploy.measure import QUICK_TIMING, Regime, compare_accuracy
@@ -167,6 +169,82 @@ def test_each_engine_is_deserialised_once(gpu, builder: Builder, pair, monkeypat
     assert len(read) == 6  # opening an engine reads its plan and sidecar; explaining it reads neither again
 
 
+def test_the_cost_is_said_before_the_first_build(gpu: FakeGPU, builder: Builder, pair) -> None:
+    said: list[tuple[str, int]] = []
+    settings = EngineSettings(batches=(8, 2), timing=SHORT)
+    result = benchmark_engines(*pair, batches(), settings, say=lambda text: said.append((text, len(builder.asked))))
+    engine = 2 * (4 * 64 + 8 * (64 + 64 + 4))  # weights; images, flat images and logits, in FP16
+    assert said == [
+        (
+            "18 engines to build (3 arms, 3 rebuilds, 2 batches); estimated GPU memory of all rebuilds, without "
+            "workspace: 0 MiB; free: 1,024 MiB",
+            0,
+        )
+    ]
+    assert result.to_json()["cost"] == {
+        **{"engines": 18, "rebuilds": 3, "batches": 2, "rebuilds_together": 3},
+        **{"engine_bytes": engine, "needed_bytes": 9 * engine, "free_bytes": 1 << 30},
+    }
+
+
+def test_the_estimate_is_of_the_largest_shape_and_of_all_streams(gpu: FakeGPU, builder: Builder, pair) -> None:
+    settings = EngineSettings(BuildSettings(shapes=(1, 6, 16)), Regime("host", streams=2), timing=SHORT, rebuilds=1)
+    found = benchmark_engines(*pair, batches(), settings).to_json()["cost"]
+    assert found["engine_bytes"] == 2 * (4 * 64 + 2 * 16 * (64 + 64 + 4))
+
+
+def test_each_batch_has_its_engines_alone_and_each_engine_one_context(gpu: FakeGPU, builder: Builder, pair) -> None:
+    benchmark_engines(*pair, batches(), EngineSettings(batches=(8, 2, 4), timing=SHORT))
+    assert len(builder.asked) == 27
+    assert (gpu.most_open, len(gpu.open_engines)) == (9, 0)
+    assert gpu.most_contexts == 1
+
+
+def test_rebuilds_are_timed_one_after_another_where_memory_is_short(gpu: FakeGPU, builder: Builder, pair) -> None:
+    said: list[str] = []
+    together = benchmark_engines(*pair, batches(), QUICK).to_json()
+    gpu.memory, gpu.most_open = 30_000, 0  # nine engines need about 24 kB, and twice as much must be free
+    gpu.calls.clear()
+    result = benchmark_engines(*pair, batches(), QUICK, say=said.append)
+    assert gpu.memory == 30_000
+    assert (gpu.most_open, gpu.most_contexts) == (3, 1)
+    assert gpu.names().count("deserialize") == 9
+    assert said[0].endswith("; so rebuilds are timed one after another")
+    found = result.to_json()
+    assert found["cost"]["rebuilds_together"] == 1
+    for key in ("speedup", "noise", "latency_regime", "layer_times", "verdict", "accuracy", "latency_repeat"):
+        assert found[key] == together[key], key
+    assert {name: arm["engines_p50_ms"] for name, arm in found["latency"].items()} == {
+        "A": [4.0] * 3,
+        "B": [4.0] * 3,
+        "C": [2.0] * 3,
+    }
+
+
+def test_later_rebuilds_take_over_the_regime_of_the_first(gpu: FakeGPU, builder: Builder, pair) -> None:
+    gpu.memory, gpu.capture = 30_000, "cuStreamEndCapture"
+    regime = benchmark_engines(*pair, batches(), QUICK).timed[0].latency.regime
+    assert not regime.cuda_graph
+    assert regime.note.count("Without a CUDA graph the host launches every kernel") == 1
+
+
+def test_plans_are_freed_once_they_are_on_disk(gpu: FakeGPU, builder: Builder, pair, monkeypatch) -> None:
+    freed: list[str] = []
+
+    class Plan(bytes):
+        def __del__(self) -> None:
+            freed.append(self.decode())
+
+    def build(*arguments: object) -> Compiled:
+        assert len(freed) == len(builder.asked)
+        compiled = builder(*arguments)
+        return replace(compiled, plan=Plan(compiled.plan))
+
+    monkeypatch.setattr("deploy.builder.engine_build.compile_engine", build)
+    with build_arms(*map(OnnxFile, pair), BuildSettings(), rebuilds=2):
+        assert freed == ["plan A", "plan B", "plan C"] * 2
+
+
 def count_calls(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[str]) -> None:
     module, _, function = name.rpartition(".")
     original = getattr(importlib.import_module(module), function)
@@ -193,10 +271,10 @@ def test_a_build_that_fails_leaves_whole_plans_only(gpu: FakeGPU, builder: Build
 
 
 def test_a_session_that_fails_frees_the_others(gpu: FakeGPU, builder: Builder, pair) -> None:
-    before, gpu.memory = gpu.memory, 9000  # enough for a few engines
+    before, gpu.memory = gpu.memory, 5000  # enough for two engines
     with pytest.raises(InputError, match="memory is full"):
         benchmark_engines(*pair, batches(), QUICK)
-    assert gpu.memory == 9000 < before
+    assert gpu.memory == 5000 < before
 
 
 def test_rtx_is_given_no_timing_cache(builder: Builder, pair, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +282,9 @@ def test_rtx_is_given_no_timing_cache(builder: Builder, pair, gpu: FakeGPU, monk
     for module in ("benchmark.arms", "builder.engine_build", "sessions.engine"):
         monkeypatch.setattr(f"deploy.{module}.find_backend", lambda name="auto": backend)
     monkeypatch.setattr("deploy.builder.engine_build.known_compute_capabilities", lambda _: ["8.0"])
-    with open_arms(*map(OnnxFile, pair), BuildSettings()) as arms:
+    with build_arms(*map(OnnxFile, pair), BuildSettings()) as builds:
         assert {asked[2] for asked in builder.asked} == {None}
-        assert not any(build.warnings for group in arms.builds.values() for build in group)
+        assert not any(build.warnings for group in builds.values() for build in group)
 
 
 def test_runtimes(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +321,7 @@ def test_benchmark_then_explain(builder: Builder, pair, data, cli, tmp_path) -> 
     outcome = cli("benchmark", *pair, *data, "--plans", plans, "--out", out, "--min-speedup", 1.5, "--json")
     assert outcome.code == 0, outcome.err
     assert "runtime: tensorrt 10.9.0 on Fake A100" in outcome.err
+    assert "9 engines to build (3 arms, 3 rebuilds); estimated GPU memory" in outcome.err
     measured = json.loads(out.read_text())
     assert measured == outcome.json
     plan = ["--plan-b", plans / "B1.plan", "--plan-c", plans / "C1.plan"]
@@ -289,6 +368,7 @@ def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pai
     outcome = cli("predict", pair[0], *AT_ONCE, "--shapes", "1/4/8", "--out", out, "--json")
     assert outcome.code == 0, outcome.err
     assert "measured with tensorrt" in outcome.err
+    assert "9 engines to build" in outcome.err
     content = outcome.json
     assert content == json.loads(out.read_text())
     assert content["estimate"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from deploy.graph import OnnxFile
 from deploy.machine import GPU, TENSORRT_PROVIDER, find_runtime
 from deploy.measure import Regime
 from deploy.sessions import OnnxSession
-from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
 from tests.support.engines import SHORT
 from tests.support.graphs import NOTHING, model
 
@@ -41,6 +42,12 @@ KNOWN_OPTIONS = {
 }
 """Some of the names in libonnxruntime_providers_tensorrt.so of onnxruntime-gpu 1.31.1."""
 QUICK = EngineSettings(timing=SHORT, rebuilds=2, regime=Regime("gpu", transfers=False))
+
+
+class Opened(list):
+    """What sessions of the TensorRT provider were asked for, and those that are open."""
+
+    sessions: weakref.WeakSet
 
 
 def write(path: Path, weight: np.ndarray, fp16: bool = False) -> Path:
@@ -72,13 +79,15 @@ def batches() -> list:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list:
     """What sessions of the TensorRT provider were asked for. They run on the CPU and say that TensorRT runs them."""
-    asked: list = []
+    asked = Opened()
+    asked.sessions = weakref.WeakSet()
 
     class OnCPU(OnnxSession):
         def __init__(self, path, threads=None, provider=CPU, options=None, shape=None):
             super().__init__(path, threads, CPU, options, shape)
             if provider != CPU:
                 assert Path(options["trt_timing_cache_path"]).is_dir()
+                asked.sessions.add(self)
                 asked.append((OnnxFile.of(path).path.name, provider, options, shape))
 
         def nodes_by_provider(self):
@@ -130,6 +139,29 @@ def test_each_file_is_read_once(pair, batches, opened, monkeypatch) -> None:
     benchmark_tensorrt_provider(*pair, batches, replace(QUICK, batches=(8, 2)))
     assert len(opened) == 12
     assert sorted(calls) == [str(path) for path in pair]
+
+
+@pytest.mark.parametrize(("free", "together"), [(None, 2), (1 << 30, 2), (20_000, 1)])
+def test_rebuilds_are_built_one_after_another_where_memory_is_short(
+    pair, batches, opened, monkeypatch, free, together
+) -> None:
+    def free_memory() -> int:
+        if free is None:
+            raise MissingDependencyError("pycuda is not installed")
+        return free
+
+    monkeypatch.setattr("deploy.benchmark.on_tensorrt_provider.free_memory", free_memory)
+    said, alive = [], []
+    settings = replace(QUICK, batches=(8, 2))
+    result = benchmark_tensorrt_provider(
+        *pair, batches, settings, lambda stage, *_: alive.append(len(opened.sessions)), said.append
+    )
+    found = result.to_json()
+    assert said[0].startswith("12 engines to build (3 arms, 2 rebuilds, 2 batches); estimated GPU memory")
+    assert (found["cost"]["free_bytes"], found["cost"]["rebuilds_together"]) == (free, together)
+    assert max(alive) == 3 * together
+    assert len(found["latency"]["C"]["engines_p50_ms"]) == 2
+    assert not opened.sessions
 
 
 def test_batches_and_transfers(pair, batches, opened) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from types import ModuleType
 
@@ -21,6 +22,19 @@ def measured(**settings: object) -> dict | None:
     with GPUMonitor(interval=0.005, **settings) as monitor:
         time.sleep(0.05)
     return monitor.report
+
+
+def test_a_monitor_joins_the_samples_of_several_measurements(nvml: ModuleType) -> None:
+    monitor, samples = GPUMonitor(interval=60), []
+    for _ in range(3):
+        with monitor:
+            pass
+        samples.append(monitor.report["samples"])
+    assert samples == [2, 4, 6]
+    assert [name for name, *_ in nvml.calls].count("nvmlInit") == [name for name, *_ in nvml.calls].count(
+        "nvmlShutdown"
+    )
+    assert not any(thread.name == "nvml" for thread in threading.enumerate())
 
 
 def test_the_report_of_the_monitor(nvml: ModuleType) -> None:

@@ -26,6 +26,7 @@ from deploy.measure import (
     Regime,
     TimingSettings,
     compare_accuracy,
+    join_rebuilds,
     measure_latency,
 )
 from deploy.measure.accuracy import paired_difference
@@ -297,6 +298,30 @@ def test_versions_with_different_regimes_are_not_compared() -> None:
     for wrong in ({"clock": "sun"}, {"batch": 0}, {"streams": 0}, {"inferences": 0}):
         with pytest.raises(InputError, match="cannot time"):
             Regime(**wrong)
+
+
+def test_rebuilds_that_were_timed_one_after_another_are_pairs_at_any_clock() -> None:
+    """The second rebuild is timed when the GPU is a third slower, with other numbers of calls."""
+
+    def timed(slower: float, calls: int, **differing: object) -> LatencyReport:
+        def arm(mean: float) -> ArmLatency:
+            return ArmLatency((((mean * slower,) * calls, (mean * slower * 1.01,) * calls),))
+
+        return LatencyReport("A", {"A": arm(2.0), "C": arm(1.6)}, arm(2.0), **differing)
+
+    first = timed(1.0, 3, regime=Regime("gpu", cuda_graph=True, inferences=4))
+    joined = join_rebuilds([first, timed(1.5, 2, regime=first.regime, unsettled=("C",))])
+    found = joined.speedup("A", "C")
+    assert (found.ratio, found.low, found.high) == pytest.approx((1.25,) * 3)
+    assert found.rebuilds == 2
+    assert joined.regime == first.regime
+    assert joined.unsettled == ("C",)
+    assert joined.arms["C"].samples == joined.repeat.samples == 10
+    assert joined.arms["A"].spread == pytest.approx(0.5)
+    without = Regime("gpu", inferences=4, note="No CUDA graph of B2.plan: capture fails.")
+    mixed = join_rebuilds([first, timed(1.0, 3, regime=without)]).regime
+    assert not mixed.cuda_graph
+    assert mixed.note == "No CUDA graph of B2.plan: capture fails. Other rebuilds were timed with one."
 
 
 def test_the_hosts_clock() -> None:
