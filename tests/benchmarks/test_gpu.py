@@ -59,7 +59,7 @@ def measured(tmp_path, builder, monkeypatch):  # noqa: F811
     models.mkdir()
     weight = np.repeat(np.eye(4), 16, axis=1)
     for arm, own in (("dense", weight), ("sparse", weight * (np.arange(64) % 2))):
-        classifier(models / f"fashion-mnist.{arm}.fp16.onnx", own, dtype=np.float32)
+        classifier(models / f"fashion-mnist.{arm}.fp16.onnx", own)
     images = np.random.default_rng(0).integers(0, 9, (250, 1, 8, 8)).astype(np.float16)
     labels = images.reshape(250, 4, 16).sum(axis=2, dtype=np.float32).argmax(axis=1)
     np.savez(models / "fashion-mnist.npz", images=images, labels=labels)
