@@ -23,6 +23,8 @@ __all__ = ["TOLERANCE", "ExportSettings", "ExportedFile", "Exporter", "Quantise"
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.3}
 """The largest relative difference of a file's outputs from PyTorch's, by precision."""
 
+_MANY_UNDERFLOWS = 0.01  # of a weight's values: a warning; fewer hardly change an output
+
 
 @dataclass(frozen=True)
 class ExportSettings:
@@ -66,6 +68,8 @@ class ExportedFile:
     """The comparison of its outputs with PyTorch's."""
     warnings: tuple[str, ...] = ()
     """What a user should know about the file."""
+    notes: tuple[str, ...] = ()
+    """Details that hardly matter."""
 
 
 class Exporter:
@@ -132,9 +136,9 @@ class Exporter:
             NumericsError: A weight is NaN or infinite.
             InputError: The precision is INT8, and the exporter has no ``quantise``.
         """
-        model, audit, warnings = self._fp32, self._fp32_audit, list[str]()
+        model, audit, warnings, notes = self._fp32, self._fp32_audit, list[str](), list[str]()
         if precision == "fp16":
-            model = self._fp16(path.name, warnings)
+            model = self._fp16(path.name, warnings, notes)
         elif precision == "int8":
             model = self._int8()
         if precision != "fp32":
@@ -147,7 +151,7 @@ class Exporter:
                 f"{path.name}: PyTorch's outputs do not depend on the images, so the comparison proves nothing: "
                 "load trained weights"
             )
-        return ExportedFile(path, audit, parity, tuple(warnings))
+        return ExportedFile(path, audit, parity, tuple(warnings), tuple(notes))
 
     def _audit(self, model: onnx.ModelProto, stage: str, before: AuditResult | None = None) -> AuditResult | None:
         if not isinstance(self._pattern, NM):
@@ -156,7 +160,7 @@ class Exporter:
         audit.require_sparse(self._pruned, stage, before)
         return audit
 
-    def _fp16(self, name: str, warnings: list[str]) -> onnx.ModelProto:
+    def _fp16(self, name: str, warnings: list[str], notes: list[str]) -> onnx.ModelProto:
         overflows = fp16_overflows(self._fp32, [self._images])
         if overflows:
             first, largest = next(iter(overflows.items()))
@@ -165,8 +169,13 @@ class Exporter:
                 f"{first} reads or computes {largest:.3g}"
             )
         if underflows := fp16_underflows(self._fp32):
-            count = sum(underflows.values())
-            warnings.append(f"{name}: {count} weights are too small for FP16 and became its smallest number, 6e-8")
+            count = sum(underflow.count for underflow in underflows.values())
+            text = f"{name}: {count} weights underflow FP16; they were set to ±6e-8 so that they stay non-zero"
+            layer, worst = max(underflows.items(), key=lambda item: item[1].share)
+            if worst.share < _MANY_UNDERFLOWS:
+                notes.append(text)
+            else:
+                warnings.append(f"{text}. They are {100 * worst.share:.0f} % of {layer}: compare the FP16 accuracy")
         return to_fp16(self._fp32, self._settings.io_dtype, overflows)
 
     def _int8(self) -> onnx.ModelProto:

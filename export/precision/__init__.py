@@ -3,8 +3,8 @@
 May import ``execution``, ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
-from export.precision.fp16 import fp16_overflows, fp16_underflows, to_fp16
+from export.precision.fp16 import Underflow, fp16_overflows, fp16_underflows, to_fp16
 from export.precision.int8 import to_int8
 from export.precision.qdq_placement import plan_int8
 
-__all__ = ["fp16_overflows", "fp16_underflows", "plan_int8", "to_fp16", "to_int8"]
+__all__ = ["Underflow", "fp16_overflows", "fp16_underflows", "plan_int8", "to_fp16", "to_int8"]

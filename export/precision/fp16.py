@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from export.precision.fp16_casts import replace_items, tidy_casts
 from export.writing import fits_in_protobuf
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 
-__all__ = ["FP32_OPERATORS", "fp16_overflows", "fp16_underflows", "to_fp16"]
+__all__ = ["FP32_OPERATORS", "Underflow", "fp16_overflows", "fp16_underflows", "to_fp16"]
 
 FP32_OPERATORS = (
     # Sums over many elements: a sum of squares or exponentials exceeds FP16's range or its 11 bits of precision.
@@ -111,7 +112,16 @@ def fp16_overflows(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str
     return _users(model.graph, {**_overflowing_weights(model), **_overflowing_activations(model, inputs)})
 
 
-def fp16_underflows(model: onnx.ModelProto) -> dict[str, int]:
+class Underflow(NamedTuple):
+    """The non-zeros of a weight that are too small for FP16."""
+
+    count: int
+    """Their number."""
+    share: float
+    """Their share of all non-zeros, 0 to 1."""
+
+
+def fp16_underflows(model: onnx.ModelProto) -> dict[str, Underflow]:
     """Count the non-zeros that are too small for FP16 and become ±6e-8, for each weight that has any.
 
     Example:
@@ -121,13 +131,13 @@ def fp16_underflows(model: onnx.ModelProto) -> dict[str, int]:
         >>> layer = nn.Conv2d(1, 2, 1).eval()
         >>> _ = torch.nn.init.constant_(layer.weight, 1e-9)
         >>> fp16_underflows(export_model(layer, (1, 4, 4)))
-        {'weight': 2}
+        {'weight': Underflow(count=2, share=1.0)}
     """
     counts = {}
     for name, tensor in _weights(model):
         value = np.abs(numpy_helper.to_array(tensor))
         if count := int(np.count_nonzero((value > 0) & (value < _MIN_FP16))):
-            counts[name] = count
+            counts[name] = Underflow(count, count / int(np.count_nonzero(value)))
     return counts
 
 

@@ -52,6 +52,8 @@ def export(
     )
     for warning in file.warnings:
         console.warn(warning)
+    for note in file.notes:
+        console.say(note)
     sparse = file.audit.sparse_layers if file.audit else None
     content = {"out": str(out), "precision": precision, "parity": file.parity.to_json(), "sparse_layers": sparse}
     difference = f"differs from PyTorch by {file.parity.relative:.1e} of its logits"

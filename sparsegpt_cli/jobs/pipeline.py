@@ -214,7 +214,7 @@ def _export(
             file = exporter.write(run.folder / f"{arm_name(name, precision)}.onnx", precision)
             warnings += file.warnings
             audit = file.audit.to_json() if file.audit else None
-            files[precision] = {"audit": audit, "parity": file.parity.to_json()}
+            files[precision] = {"audit": audit, "parity": file.parity.to_json(), "notes": list(file.notes)}
             run.progress(f"export {name}", len(files), len(precisions))
     return StageOutcome({"files": files}, seconds, warnings)
 

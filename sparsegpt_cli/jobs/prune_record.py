@@ -43,8 +43,8 @@ def describe_run(job: Job, stages: Mapping[str, StageOutcome], total_seconds: fl
         total_seconds: Wall-clock time of the whole run; less than the sum where finished stages were found.
     """
     sparse = stages["sparse"].content
-    parity = {
-        arm_name(arm, precision): file["parity"]
+    files = {
+        arm_name(arm, precision): file
         for arm in _ARMS
         if arm in stages
         for precision, file in stages[arm].content["files"].items()
@@ -80,11 +80,12 @@ def describe_run(job: Job, stages: Mapping[str, StageOutcome], total_seconds: fl
         **sparse["done"],
         "accuracy": {**runtime, **compared["accuracy"]} if "accuracy" in compared else None,
         "outputs": {**runtime, **compared["outputs"]} if "outputs" in compared else None,
-        "parity": parity,
+        "parity": {name: file["parity"] for name, file in files.items()},
         "audit": {"sparse": audit} if audit else None,
         "seconds": {step: round(value, 3) for step, value in {**seconds, "total": total_seconds}.items()},
         "peak_memory_bytes": peak_memory(job.device),
         "spilled_bytes": sparse["spilled_bytes"],
         "warnings": [with_flags(warning) for outcome in stages.values() for warning in outcome.warnings],
+        "notes": [note for file in files.values() for note in file["notes"]],
         "environment": describe_environment(),
     }

@@ -70,7 +70,13 @@ class View:
     @property
     def arms(self) -> list[Arm]:
         """The accuracy that prune-export measured."""
-        names = {"dense": "Dense", "magnitude": "Magnitude", "sparse": self.method}
+        names = {
+            "dense": "Dense",
+            "dense.int8": "Dense, INT8",
+            "magnitude": "Magnitude",
+            "sparse": self.method,
+            "sparse.int8": f"{self.method}, INT8",
+        }
         return read_arms(self.prune.child("accuracy"), names)
 
     @property

@@ -18,8 +18,10 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from export.audit import audit_model
+from export.exporter import Exporter
 from export.writing import export_model
 from sparsegpt_core.errors import ModelError
+from sparsegpt_core.patterns import NM
 from tests.support.exports import Shared, Undecided, exported_with_weights_beside, prepared
 from tests.support.paths import ROOT
 
@@ -142,3 +144,19 @@ def test_another_process_writes_the_same_bytes(tmp_path):
         assert Path(f"{theirs}{suffix}").read_bytes() == content
         assert str(tmp_path).encode() not in content
         assert str(ROOT).encode() not in content
+
+
+@pytest.mark.parametrize(("tiny", "warned"), [(3, False), (360, True)])
+def test_weights_that_underflow_are_a_warning_only_where_they_are_many(
+    tmp_path: Path, tiny: int, warned: bool
+) -> None:
+    network = nn.Conv2d(4, 100, 1, bias=False).eval()
+    with torch.no_grad():
+        network.weight.view(-1)[:tiny] = 1e-9
+    file = Exporter(network, torch.randn(2, 4, 8, 8), {}, NM(2, 4), []).write(tmp_path / "conv.fp16.onnx", "fp16")
+    (line,) = file.warnings if warned else file.notes
+    assert line.startswith(
+        f"conv.fp16.onnx: {tiny} weights underflow FP16; they were set to ±6e-8 so that they stay non-zero"
+    )
+    assert line.endswith(". They are 90 % of weight: compare the FP16 accuracy") is warned
+    assert not (file.notes if warned else file.warnings)

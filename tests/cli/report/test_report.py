@@ -54,6 +54,17 @@ def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
     assert "script" not in page.tags
 
 
+def test_the_accuracy_of_int8_files_is_shown(tmp_path: Path, no_charts: None) -> None:
+    files = sample_run(4)
+    accuracy = files["prune.json"]["accuracy"]
+    accuracy["dense.int8"] = {**accuracy["sparse"], "top1": 98.01}
+    accuracy["sparse.int8"] = {**accuracy["sparse"], "top1": 97.99}
+    view = read_run(write_run(tmp_path, files))
+    assert [arm.name for arm in view.arms] == ["Dense", "Dense, INT8", "Magnitude", "SparseGPT", "SparseGPT, INT8"]
+    assert [name for name, *_ in view.differences] == ["Dense, INT8", "Magnitude", "SparseGPT", "SparseGPT, INT8"]
+    assert "SparseGPT, INT8 97.99" in read_page(tmp_path).text
+
+
 def test_the_page_loads_nothing(tmp_path: Path) -> None:
     html = render_report(write_run(tmp_path, sample_run(5))).read_text()
     assert "@import" not in html

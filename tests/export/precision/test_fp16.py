@@ -15,7 +15,7 @@ from onnx.helper import make_node as node
 
 from export.audit import audit_model, read_metadata
 from export.execution import CpuSession
-from export.precision import fp16_overflows, fp16_underflows, to_fp16
+from export.precision import Underflow, fp16_overflows, fp16_underflows, to_fp16
 from export.writing import export_model
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 from tests.support.exports import IMAGES, METADATA, prepared
@@ -150,7 +150,7 @@ def test_the_smallest_numbers(proto):
     changed = edited(proto, "mlp.2.bias", tiny)
     half = weights(to_fp16(changed))["mlp.2.bias"]
     np.testing.assert_array_equal(half, np.float16([0, LEAST, -LEAST, LEAST, 65504, -65504, 0, 1]))
-    assert fp16_underflows(changed) == {"mlp.2.bias": 3}
+    assert fp16_underflows(changed) == {"mlp.2.bias": Underflow(3, 3 / 6)}
     assert fp16_underflows(proto) == {}
 
 
