@@ -169,7 +169,7 @@ class Exporter:
                 f"{first} reads or computes {largest:.3g}"
             )
         if underflows := fp16_underflows(self._fp32):
-            count = sum(underflow.count for underflow in underflows.values())
+            count = sum(underflow.values for underflow in underflows.values())
             text = f"{name}: {count} weights underflow FP16; they were set to ±6e-8 so that they stay non-zero"
             layer, worst = max(underflows.items(), key=lambda item: item[1].share)
             if worst.share < _MANY_UNDERFLOWS:

@@ -128,7 +128,7 @@ def accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
             f"{sparse.disagreement:.2f} % of {sparse.samples} images."
         )
     gap = sparse.difference
-    judgement = "lower" if gap.high < 0 else "higher" if gap.low > 0 else "no different beyond chance"
+    judgement = "lower" if gap.high < 0 else "higher" if gap.low > 0 else "no statistically significant difference"
     return (
         f"Top-1 accuracy {dense.top1:.2f} % dense, {sparse.top1:.2f} % sparse "
         f"({gap.value:+.2f} points, 95 % interval {gap.low:+.2f} to {gap.high:+.2f}, "

@@ -115,7 +115,7 @@ def fp16_overflows(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str
 class Underflow(NamedTuple):
     """The non-zeros of a weight that are too small for FP16."""
 
-    count: int
+    values: int
     """Their number."""
     share: float
     """Their share of all non-zeros, 0 to 1."""
@@ -131,7 +131,7 @@ def fp16_underflows(model: onnx.ModelProto) -> dict[str, Underflow]:
         >>> layer = nn.Conv2d(1, 2, 1).eval()
         >>> _ = torch.nn.init.constant_(layer.weight, 1e-9)
         >>> fp16_underflows(export_model(layer, (1, 4, 4)))
-        {'weight': Underflow(count=2, share=1.0)}
+        {'weight': Underflow(values=2, share=1.0)}
     """
     counts = {}
     for name, tensor in _weights(model):

@@ -79,7 +79,12 @@ def export_checkpoint(
         raise InputError("the checkpoint does not record the image shape", "Give `image`, for example 3x224x224.")
     loaded = load_model(ModelSource(model, weights, num_classes), checkpoint, shape, messages, seed=seed)
     pattern = parse_pattern(metadata.get("pattern", "2:4"))
-    metadata |= {"model": loaded.spec, "image": list(shape)}
+    metadata |= {
+        "model": loaded.spec,
+        "image": list(shape),
+        "weights_sha256": checkpoint.sha256,
+        "precision": precision,
+    }
     with messages.progress() as progress:
         progress(f"export {precision}", 0, 1)
         pruned = metadata.get("pruned", ())

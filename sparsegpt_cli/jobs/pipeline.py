@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from calibration.sampling import calibration_batches
+from deploy.graph import DEFAULT_BATCHES, read_graph
 from deploy.measure import Outputs, compare_accuracy, compare_outputs, gives_logits
+from deploy.predict import predict
 from deploy.sessions import OnnxSession
 from export.execution import CpuSession
 from export.exporter import Exporter, arm_name
@@ -113,7 +115,8 @@ def _run_stages(run: _Run, say: Say) -> dict[str, Any]:
         outcomes["magnitude"] = stage("magnitude", lambda: _magnitude(run, dense, choices))
     arms = [arm for arm in ("dense", "magnitude", "sparse") if arm in outcomes]
     outcomes["compare"] = stage("compare", lambda: _compare(run, arms))
-    return describe_run(job, outcomes, time.perf_counter() - start)
+    content = describe_run(job, outcomes, time.perf_counter() - start)
+    return {**content, "prediction": _predict(run)}
 
 
 def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
@@ -138,6 +141,15 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     if split is not None:
         calibrated.append(torch.from_numpy(next(iter(EvaluationBatches(split, 1, 1, job.seed)))[0]))
     return {**keys, "compare": run_key(model, calibrated, compare)}
+
+
+def _predict(run: _Run) -> dict[str, Any]:
+    """Return the largest gain that the layers' shapes allow."""
+    path, wanted = run.folder / "sparse.onnx", (DEFAULT_BATCHES[1], *run.job.model.image)
+    ((name, dims),) = read_graph(path).inputs.items()
+    shape = tuple(fixed or size for fixed, size in zip(dims, wanted, strict=True))
+    predicted = predict(path, {name: (shape, shape, shape)}).to_json()
+    return {key: predicted[key] for key in ("bound", "ceiling", "eligible_share", "verdict")}
 
 
 def _parity_images(job: Job) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from itertools import chain
+from pathlib import Path
 
 from sparsegpt_cli.report.accuracy import Arm, read_arms
 from sparsegpt_cli.report.engine_charts import ArmTimes, Gain
@@ -112,9 +113,14 @@ class Benchmark:
         return [(f" at batch {count(each.number('latency_batch'))}" if several else "", each) for each in timed]
 
     @property
+    def gain(self) -> Fields:
+        """The speed-up of arm C over arm A on engines; empty if it was not measured."""
+        return self.fields.child("speedup").child("A_to_C") if self.on_engines else Fields({}, Path())
+
+    @property
     def of_build(self) -> str:
         """What an interval is limited to: one build, or nothing."""
-        return " of this build" if self.fields.child("speedup").child("A_to_C").number("rebuilds") == 1 else ""
+        return " of this build" if self.gain.number("rebuilds") == 1 else ""
 
     @property
     def noise(self) -> float | None:

@@ -11,6 +11,7 @@ from sparsegpt_cli.report.charts import accuracy_chart, layer_charts, tradeoff_c
 from sparsegpt_cli.report.engine_charts import arms_chart, distribution_chart
 from sparsegpt_cli.report.formats import FILTERS
 from sparsegpt_cli.report.reasons import advice
+from sparsegpt_cli.report.summary import Summary
 from sparsegpt_cli.report.view import read_run
 from sparsegpt_core.files import write_text
 
@@ -46,6 +47,7 @@ def render_report(run: Path) -> Path:
         .get_template("report.html.j2")
         .render(
             view=view,
+            summary=Summary(view),
             layer_charts=layer_charts(view.points, view.method),
             tradeoff_chart=tradeoff_chart(*view.tradeoff) if view.tradeoff else None,
             accuracy_chart=accuracy_chart(view.differences) if view.differences else None,

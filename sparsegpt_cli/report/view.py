@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsegpt_cli.report.accuracy import Arm, accuracy_sentence, read_arms
+from sparsegpt_cli.report.accuracy import Arm, read_arms
 from sparsegpt_cli.report.benchmark import Benchmark
 from sparsegpt_cli.report.charts import LayerPoint
 from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import duration, size
 from sparsegpt_cli.report.reasons import ReasonGroup, group_by_reason
+from sparsegpt_cli.report.run_files import RunFiles, read_run_files
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.text import printable
 
@@ -29,8 +29,10 @@ class View:
     """``prune.json``."""
     benchmark: Benchmark
     """``benchmark.json``; empty if there is none of this run."""
-    files: Fields
-    """``files`` of ``manifest.json``."""
+    prediction: Fields
+    """The predicted gain: ``predict.json``, else what ``prune-export`` estimated."""
+    files: RunFiles
+    """The files of the run."""
     engines: list[tuple[str, Fields]]
     """The plans of this run by name, with their sidecars."""
     stale: list[str]
@@ -69,7 +71,7 @@ class View:
 
     @property
     def arms(self) -> list[Arm]:
-        """The accuracy that prune-export measured."""
+        """The accuracy that prune-export measured, and that of the fine-tuned network."""
         names = {
             "dense": "Dense",
             "dense.int8": "Dense, INT8",
@@ -77,7 +79,30 @@ class View:
             "sparse": self.method,
             "sparse.int8": f"{self.method}, INT8",
         }
-        return read_arms(self.prune.child("accuracy"), names)
+        return read_arms(self.prune.child("accuracy"), names) + self._finetuned
+
+    @property
+    def _finetuned(self) -> list[Arm]:
+        """The accuracy of the fine-tuned network: of its file if that was benchmarked, else in PyTorch."""
+        measured = self.benchmark.fields.child("models").child("sparse").text("sha256")
+        if any(file.finetuned and file.sha256 == measured for file in self.files.pruned):
+            (arm,) = read_arms(self.benchmark.fields.child("accuracy"), {"sparse": "Fine-tuned"})
+            return [arm]
+        evaluation = self.files.evaluation
+        return (
+            [Arm("finetuned", "Fine-tuned, in PyTorch", evaluation, evaluation.child("difference"))]
+            if evaluation
+            else []
+        )
+
+    @property
+    def result(self) -> Arm | None:
+        """The accuracy of the network to deploy; None if it was not measured."""
+        arms = {arm.key: arm for arm in self.arms}
+        file = self.files.deployed
+        if self.files.finetuned:
+            return self._finetuned[0] if self._finetuned else None
+        return arms.get("sparse.int8" if file and file.precision == "int8" else "sparse")
 
     @property
     def engine_notes(self) -> list[str]:
@@ -114,13 +139,6 @@ class View:
         return statistics.median(ratios) if ratios else None
 
     @property
-    def zeros(self) -> float | None:
-        """The fraction of zeros among all weights of the listed layers."""
-        sizes = [(math.prod(layer.integers("shape")), layer.number("sparsity") or 0.0) for layer in self.layers]
-        total = sum(size for size, _ in sizes)
-        return sum(size * sparsity for size, sparsity in sizes) / total if total else None
-
-    @property
     def points(self) -> list[LayerPoint]:
         """The rows of the layer chart."""
         return [
@@ -143,18 +161,6 @@ class View:
                 rows.append((arm.name, value, low, high))
         return rows
 
-    @property
-    def verdict(self) -> list[str]:
-        """The run in a few sentences. Engines that were timed come first."""
-        pattern = self.prune.child("settings").text("pattern")
-        state = pattern if ":" in pattern else "pruned"
-        total = len(self.layers)
-        verb = "layer is" if total == 1 else "layers are"
-        pruning = [f"{len(self.pruned)} of {total} {verb} {state}.", accuracy_sentence(self.prune.child("accuracy"))]
-        if self.benchmark.on_engines:
-            return [self.benchmark.verdict, *pruning]
-        return [*pruning, "Speed on a GPU has not been measured."]
-
 
 def read_run(run: Path) -> View:
     """Read a run folder.
@@ -164,23 +170,20 @@ def read_run(run: Path) -> View:
     """
     if not (run / "prune.json").is_file():
         raise InputError(f"there is no {run / 'prune.json'}", "Give the folder that sparsegpt-trt prune-export wrote.")
-    files = _read_optional(run / "manifest.json").child("files")
-    hashes = {files.child(name).text("sha256") for name in files}
+    files = read_run_files(run, _read_optional(run / "manifest.json").child("files"))
+    prune = Fields.read(run / "prune.json")
     benchmark = _read_optional(run / "benchmark.json")
     engines = [(printable(path.stem), Fields.read(path)) for path in sorted(run.glob("*.plan.json"))]
-    foreign = [name for name, engine in engines if not _is_of(hashes, engine.child("onnx"))]
+    foreign = [name for name, engine in engines if not files.owns(engine.child("onnx"))]
     stale = [f"{name} was built from a file of another run: build it again" for name in foreign]
-    if not all(_is_of(hashes, benchmark.child("models").child(name)) for name in ("dense", "sparse")):
+    if not all(files.owns(benchmark.child("models").child(name)) for name in ("dense", "sparse")):
         stale.append("benchmark.json measured files of another run: run the benchmark again")
         benchmark = Fields({}, run / "benchmark.json")
     current = [(name, engine) for name, engine in engines if name not in foreign]
-    return View(Fields.read(run / "prune.json"), Benchmark(benchmark), files, current, stale)
-
-
-def _is_of(hashes: set[str], model: Fields) -> bool:
-    """Return whether a model is a file of this run; True if either side has no digest."""
-    recorded = model.text("sha256")
-    return not recorded or not hashes or recorded in hashes
+    prediction = _read_optional(run / "predict.json")
+    if Path(prediction.text("model")).name not in files.manifest:
+        prediction = prune.child("prediction")
+    return View(prune, Benchmark(benchmark), prediction, files, current, stale)
 
 
 def _read_optional(path: Path) -> Fields:

@@ -15,21 +15,20 @@ import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.files import check_model_metadata, write_bytes
+from sparsegpt_core.files import METADATA_KEY, check_model_metadata, write_bytes
 
-_KEY = "sparsegpt_trt"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    write_bytes(path, safetensors.torch.save(tensors, {_KEY: json.dumps(dict(metadata), allow_nan=False)}))
+    write_bytes(path, safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(dict(metadata), allow_nan=False)}))
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} is truncated or not a safetensors file: {error}") from error

@@ -7,11 +7,12 @@ from sparsegpt_core.files.atomic import atomic_path, read_json, write_bytes, wri
 from sparsegpt_core.files.digests import MANIFEST, file_record, read_verified, sha256, sidecar_path, verified_digest
 from sparsegpt_core.files.keyed_store import Entry, KeyedStore, changed_names, json_digest
 from sparsegpt_core.files.lock import take_lock
-from sparsegpt_core.files.model_metadata import check_model_metadata
+from sparsegpt_core.files.model_metadata import METADATA_KEY, check_model_metadata, read_checkpoint_metadata
 from sparsegpt_core.files.staging import remove_abandoned, staged_file, staged_folder, writing
 
 __all__ = [
     "MANIFEST",
+    "METADATA_KEY",
     "Entry",
     "KeyedStore",
     "atomic_path",
@@ -19,6 +20,7 @@ __all__ = [
     "check_model_metadata",
     "file_record",
     "json_digest",
+    "read_checkpoint_metadata",
     "read_json",
     "read_verified",
     "remove_abandoned",

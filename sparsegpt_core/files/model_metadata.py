@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import safetensors
 
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["check_model_metadata"]
+__all__ = ["METADATA_KEY", "check_model_metadata", "read_checkpoint_metadata"]
+
+METADATA_KEY = "sparsegpt_trt"
+"""The key of the metadata in a ``.safetensors`` file, whose value is JSON."""
 
 # Larger values are damage, and such a model may not fit into memory.
 _MAX_CLASSES, _MAX_IMAGE_SIDE_PIXELS, _MAX_NORMALISATION = 100_000, 1 << 16, 1e6
@@ -35,6 +42,27 @@ def check_model_metadata(metadata: Any, source: object) -> dict[str, Any]:
     if wrong:
         raise ModelError(f"the metadata of {source} has an invalid {wrong}: {str(given[wrong])[:60]!r}", hint)
     return given
+
+
+def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a ``.safetensors`` file without its tensors; empty for files of other programs.
+
+    Raises:
+        ModelError: The file is damaged or cannot be read.
+
+    Example:
+        >>> import safetensors.numpy
+        >>> import numpy as np
+        >>> safetensors.numpy.save_file({"w": np.ones(4)}, "net.safetensors", {METADATA_KEY: '{"pattern": "2:4"}'})
+        >>> read_checkpoint_metadata(Path("net.safetensors"))
+        {'pattern': '2:4'}
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
+        raise ModelError(f"{path} is truncated or not a safetensors file: {error}") from error
+    return check_model_metadata(metadata, path)
 
 
 def _is_number(value: Any) -> bool:

@@ -147,9 +147,7 @@ def test_another_process_writes_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(("tiny", "warned"), [(3, False), (360, True)])
-def test_weights_that_underflow_are_a_warning_only_where_they_are_many(
-    tmp_path: Path, tiny: int, warned: bool
-) -> None:
+def test_weights_that_underflow_are_a_warning_only_where_they_are_many(tmp_path: Path, tiny: int, warned: bool) -> None:
     network = nn.Conv2d(4, 100, 1, bias=False).eval()
     with torch.no_grad():
         network.weight.view(-1)[:tiny] = 1e-9

@@ -21,7 +21,7 @@ from sparsegpt_cli.report.view import read_run
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.reasons import Reason
 from sparsegpt_core.text import printable
-from tests.support.reports import hostile_run, key_paths, read_page, sample_run, write_run
+from tests.support.reports import Page, engine_run, hostile_run, key_paths, read_page, sample_run, write_run
 
 
 def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
@@ -29,9 +29,9 @@ def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
     assert not page.problems
     assert (
         "35 of 38 layers are 2:4. Top-1 accuracy went from 98.33 to 98.16 % "
-        "(−0.17 points, 95 % interval −0.91 … +0.58) on 599 held-out images, too few to distinguish this change from "
-        "none. "
-        "Speed on a GPU has not been measured."
+        "(−0.17 points, 95 % interval −0.91 … +0.58), no statistically significant difference. "
+        "0.83 % of 599 held-out images change class. "
+        "Speed on a GPU has not been measured; the layer shapes allow at most 1.18×."
     ) in page.text.replace("\xa0", " ")
     for reason in (Reason.FIRST_LAYER, Reason.GROUPED, Reason.HEAD):
         assert reason.advice in page.text
@@ -63,6 +63,68 @@ def test_the_accuracy_of_int8_files_is_shown(tmp_path: Path, no_charts: None) ->
     assert [arm.name for arm in view.arms] == ["Dense", "Dense, INT8", "Magnitude", "SparseGPT", "SparseGPT, INT8"]
     assert [name for name, *_ in view.differences] == ["Dense, INT8", "Magnitude", "SparseGPT", "SparseGPT, INT8"]
     assert "SparseGPT, INT8 97.99" in read_page(tmp_path).text
+
+
+def first_screen(page: Page) -> str:
+    return page.text[: page.text.index("Layers Audit")].replace("\xa0", " ")
+
+
+def test_the_first_screen_says_what_matters_and_what_to_do(tmp_path: Path, no_charts: None) -> None:
+    files = sample_run(4)
+    files["prune.json"]["settings"]["max_disagreement"] = 0.5
+    files["prune.json"]["notes"] = ["sparse.fp16.onnx: 22 weights underflow FP16"]
+    text = first_screen(read_page(write_run(tmp_path, files)))
+    for phrase in (
+        "resnet18_cifar, weights dense.safetensors",
+        "The target was that at most 0.50 % of held-out images change class; on the evaluation images it is missed.",
+        "of the images change class 0.83 %",
+        "as fast at most, predicted from layer shapes 1.18×",
+        "is the file to deploy, in FP16 sparse.fp16.onnx",
+        "damping raised",
+        "sparsegpt-trt benchmark dense.fp16.onnx sparse.fp16.onnx --data digits --out benchmark.json",
+    ):
+        assert phrase in text, phrase
+    assert "whole run" not in text
+    assert "underflow" not in text
+    assert "sparse.fp16.onnx: 22 weights underflow FP16" in read_page(tmp_path).text
+    assert "Audit of sparse.onnx (FP32): 1 layers satisfy 2:4, all 1 eligible" in read_page(tmp_path).text
+
+
+def test_random_weights_are_in_the_title(tmp_path: Path, no_charts: None) -> None:
+    files = sample_run(4)
+    files["prune.json"]["model"]["weights"] = None
+    assert "resnet18_cifar, random weights" in first_screen(read_page(write_run(tmp_path, files)))
+
+
+def test_a_lost_accuracy_is_followed_by_the_way_to_recover_it(tmp_path: Path, no_charts: None) -> None:
+    files = sample_run(4)
+    assert "finetune" not in first_screen(read_page(write_run(tmp_path, files)))
+    files["prune.json"]["accuracy"]["sparse"]["difference"] = {"value": -2.0, "low": -3.0, "high": -1.0}
+    text = first_screen(read_page(write_run(tmp_path, files)))
+    assert "sparsegpt-trt finetune --weights sparse.safetensors --out finetuned.safetensors" in text
+    assert "significant" not in text
+
+
+def test_networks_without_classes_show_the_error_of_each_output(tmp_path: Path, no_charts: None) -> None:
+    files = sample_run(4)
+    files["prune.json"]["accuracy"] = None
+    errors = {"boxes": 0.031, "scores": 0.12}
+    files["prune.json"]["outputs"] = {"samples": 80, "relative_errors": {"magnitude": errors, "sparse": errors}}
+    text = first_screen(read_page(write_run(tmp_path, files)))
+    assert "Relative error of each output against the dense network, on 80 images: boxes 0.031, scores 0.12." in text
+    assert "relative error of scores, the largest 0.12" in text
+    assert "Accuracy has not been measured" not in text
+
+
+def test_a_built_and_measured_engine_is_deployed_next(tmp_path: Path, no_charts: None) -> None:
+    files = engine_run()
+    digest = files["manifest.json"]["files"]["sparse.fp16.onnx"]["sha256"]
+    assert "Build the engine: sparsegpt-trt build sparse.fp16.onnx" in first_screen(
+        read_page(write_run(tmp_path / "measured", files))
+    )
+    files["sparse.plan.json"]["onnx"] = {"path": "sparse.fp16.onnx", "sha256": digest}
+    text = first_screen(read_page(write_run(tmp_path / "built", files)))
+    assert "sparsegpt-trt triton-export sparse.fp16.onnx --out triton" in text
 
 
 def test_the_page_loads_nothing(tmp_path: Path) -> None:
@@ -103,7 +165,7 @@ def test_missing_pieces_name_the_command_that_adds_them(tmp_path: Path, content:
     for command in (
         "verify",
         "prune-export",
-        "build sparse.fp16.onnx --sparse",
+        "build sparse.fp16.onnx",
         "benchmark dense.fp16.onnx sparse.fp16.onnx",
     ):
         assert f"sparsegpt-trt {command}" in page.text
