@@ -41,6 +41,7 @@ def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SE
         "layer_noise": found.layer_noise,
         "builds": {arm: [_brief(build) for build in group] for arm, group in found.builds.items()},
         "gpu": found.gpu,
+        "cost": found.cost.to_json(),
         "environment": found.environment,
         "warnings": list(found.warnings),
     }

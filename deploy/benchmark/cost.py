@@ -57,7 +57,12 @@ class Cost:
             f"{self.engines} engines to build ({len(ARMS)} arms, {self.rebuilds} rebuilds{batches}); estimated GPU "
             f"memory of all rebuilds, without workspace: {_mib(self.needed_bytes)}; free: {free}"
         )
-        return text if self.fits else f"{text}; so rebuilds are timed one after another"
+        if self.free_bytes is None or self.fits:
+            return text
+        if self.rebuilds > 1:
+            text += "; so rebuilds are timed one after another"
+        is_short = len(ARMS) * self.engine_bytes > self.free_bytes
+        return f"{text}; one rebuild may not fit: use a smaller batch" if is_short else text
 
     def to_json(self) -> Dict[str, Any]:
         """Return the fields and the properties as ``benchmark --json`` prints them."""

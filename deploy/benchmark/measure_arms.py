@@ -77,6 +77,8 @@ class ArmMeasurements:
     """The machine, as ``describe_environment`` returns it."""
     warnings: Tuple[str, ...]
     """Sentences about causes for doubt in the numbers."""
+    cost: Cost
+    """The engines and their estimated memory."""
 
     @property
     def runtime(self) -> str:
@@ -167,7 +169,7 @@ def measured_arms(
             reports.append(_time(engines, images, settings, reports, monitor, progress))
             latency = join_rebuilds(reports[::-1])
             first = {arm: group[0] for arm, group in engines.items()}
-            yield _explain(builds, first, latency, sparse, images, monitor.report, progress), first
+            yield _explain(builds, first, latency, sparse, images, monitor.report, cost, progress), first
 
 
 def _shapes(images: npt.NDArray[Any], input_name: str, settings: EngineSettings) -> Shapes:
@@ -202,6 +204,7 @@ def _explain(
     sparse: OnnxFile,
     images: npt.NDArray[Any],
     gpu: Optional[Mapping[str, Any]],
+    cost: Cost,
     progress: Progress,
 ) -> ArmMeasurements:
     """Explain the first engines of B and C."""
@@ -222,6 +225,7 @@ def _explain(
         gpu=gpu,
         environment=describe_environment(),
         warnings=tuple(_warnings(builds, latency, gpu)),
+        cost=cost,
     )
 
 

@@ -52,6 +52,7 @@ class MeasuredPrediction:
             "latency_regime": latency["regime"],
             "speedup": {name: asdict(ratio) for name, ratio in measured.speedup.items()},
             "gpu": measured.gpu,
+            "cost": measured.cost.to_json(),
             "environment": measured.environment,
             "warnings": list(measured.warnings),
             "verdict": self.verdict,

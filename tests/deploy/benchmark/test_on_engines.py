@@ -272,8 +272,10 @@ def test_a_build_that_fails_leaves_whole_plans_only(gpu: FakeGPU, builder: Build
 
 def test_a_session_that_fails_frees_the_others(gpu: FakeGPU, builder: Builder, pair) -> None:
     before, gpu.memory = gpu.memory, 5000  # enough for two engines
+    said: list[str] = []
     with pytest.raises(InputError, match="memory is full"):
-        benchmark_engines(*pair, batches(), QUICK)
+        benchmark_engines(*pair, batches(), QUICK, say=said.append)
+    assert said[0].endswith("one after another; one rebuild may not fit: use a smaller batch")
     assert gpu.memory == 5000 < before
 
 
@@ -373,6 +375,7 @@ def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pai
     assert content == json.loads(out.read_text())
     assert content["estimate"] is False
     assert content["shapes"] == {"image": [4, 1, 8, 8]}
+    assert content["cost"]["engines"] == 9
     assert content["layers"][0]["is_sparse"]  # the copy's; the file itself is as it was
     assert layers_without_gain(out) == ("conv",)
     assert "temporary copy" in cli("predict", pair[0], *AT_ONCE).out
