@@ -4,12 +4,12 @@ from __future__ import annotations
 
 __all__ = ["Buffer", "connect", "free_memory", "gpu_errors", "pci_bus_id"]
 
+import atexit
 import contextlib
-import importlib
 import math
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, Tuple
+from typing import Any, Dict, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,14 @@ import numpy.typing as npt
 from deploy.machine.libraries import require
 from sparsegpt_core.errors import InputError, first_line
 
+_contexts: Dict[ModuleType, Any] = {}  # the primary context, by ``pycuda.driver``
+
 
 def connect() -> ModuleType:
-    """Make the GPU's primary context current on this thread until the process ends; return ``pycuda.driver``.
+    """Make the primary context of CUDA's first GPU current until the process ends; return ``pycuda.driver``.
 
-    Use sessions and timers on the thread that called this first.
+    Use sessions and timers on the thread that called this first. ``pycuda.autoprimaryctx`` is not used: it does not
+    load on Python 3.9.
 
     Raises:
         MissingDependencyError: PyCUDA is not installed.
@@ -31,14 +34,25 @@ def connect() -> ModuleType:
         >>> cuda = connect()  # doctest: +SKIP
     """
     cuda = require("pycuda.driver")
+    if cuda in _contexts:
+        return cuda
     try:
-        importlib.import_module("pycuda.autoprimaryctx")
-    except Exception as error:  # PyCUDA's own errors, and RuntimeError where it finds no device
+        cuda.init()
+        context = cuda.Device(0).retain_primary_context()
+        context.push()
+    except cuda.Error as error:
         raise InputError(
             f"PyCUDA finds no usable GPU: {first_line(error)}",
             "Use a machine with an NVIDIA GPU and its driver (see nvidia-smi), or `docker run --gpus all`.",
         ) from error
+    _contexts[cuda] = context
     return cuda
+
+
+@atexit.register
+def _release_contexts() -> None:
+    while _contexts:
+        _contexts.popitem()[1].pop()
 
 
 def pci_bus_id() -> str:

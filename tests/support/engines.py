@@ -25,7 +25,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path) -> FakeGPU:
     for name, module in (
         ("pycuda", ModuleType("pycuda")),
         ("pycuda.driver", fake.pycuda),
-        ("pycuda.autoprimaryctx", fake.pycuda),
         ("cuda.bindings.driver", fake.driver),
     ):
         monkeypatch.setitem(sys.modules, name, module)

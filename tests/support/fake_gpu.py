@@ -129,6 +129,9 @@ class FakeGPU:
                     raise module.LogicError("cuEventElapsedTime failed: invalid value")
                 return self.at - other.at
 
+        context = SimpleNamespace(push=lambda: gpu.record_call("push"), pop=lambda: gpu.record_call("pop"))
+        module.init = lambda: gpu.record_call("init")
+        module.Device = lambda number: SimpleNamespace(retain_primary_context=lambda: context)
         module.Stream = lambda flags=0: FakeStream(gpu, flags)
         module.Event = Event
         module.pagelocked_empty, module.mem_alloc = pagelocked_empty, mem_alloc

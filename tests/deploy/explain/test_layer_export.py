@@ -53,8 +53,7 @@ INFORMATION = {
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGPU:
     """A GPU whose engines have the layers ``conv`` and ``fused``. TensorRT does not escape its separators in JSON."""
     fake = FakeGPU()
-    for name in ("pycuda.driver", "pycuda.autoprimaryctx"):
-        monkeypatch.setitem(sys.modules, name, fake.pycuda)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", fake.pycuda)
     monkeypatch.setitem(sys.modules, "pycuda", type(sys)("pycuda"))
     fake.trt.LayerInformationFormat = SimpleNamespace(JSON="json")
     fake.information = json.dumps(INFORMATION).replace("\\u001e", "\x1e")

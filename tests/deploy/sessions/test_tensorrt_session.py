@@ -33,7 +33,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGPU:
     fake = FakeGPU()
     for name, module in (
         ("pycuda.driver", fake.pycuda),
-        ("pycuda.autoprimaryctx", fake.pycuda),
         ("cuda.bindings.driver", fake.driver),
     ):
         monkeypatch.setitem(sys.modules, name, module)
@@ -214,8 +213,12 @@ def test_a_failing_gpu_is_named(gpu: FakeGPU, session: TensorRTSession, monkeypa
 
 def test_without_pycuda_or_gpu(tmp_path, monkeypatch: pytest.MonkeyPatch, gpu: FakeGPU) -> None:
     plan = write_plan(tmp_path / "m.plan")
-    monkeypatch.setitem(sys.modules, "pycuda.autoprimaryctx", None)
-    with pytest.raises(InputError, match="no usable GPU"):
+
+    def fail() -> None:
+        raise gpu.pycuda.LogicError("cuInit failed: no CUDA-capable device is detected")
+
+    monkeypatch.setattr(gpu.pycuda, "init", fail)
+    with pytest.raises(InputError, match="no usable GPU: cuInit failed: no CUDA-capable device"):
         TensorRTSession(plan)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(MissingDependencyError) as caught:
