@@ -9,9 +9,10 @@ from typing import Iterator, List, Tuple
 
 import numpy as np
 
-from benchmarks.gpu.engines import SETTINGS
+from benchmarks.gpu.engines import SETTINGS, sparse_of
+from benchmarks.gpu.machine import end_with_errors, errors_in_one_line, is_measured, require_engines
 from deploy.benchmark import benchmark_engines
-from deploy.measure import QUICK_TIMING, LabelledImages
+from deploy.measure import LabelledImages
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.files import read_json, write_json
 
@@ -31,8 +32,7 @@ def pairs(models: Path) -> List[Tuple[str, Path, Path]]:
     found = []
     for images in sorted(models.glob("*.npz")):
         for dense in sorted(models.glob(f"{images.stem}.dense.*.onnx")):
-            precision = dense.name.split(".")[2]
-            found.append((precision, dense, dense.with_name(f"{images.stem}.sparse.{precision}.onnx")))
+            found.append((dense.name.split(".")[2], dense, sparse_of(dense)))
     return found
 
 
@@ -43,12 +43,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    for precision, dense, sparse in pairs(options.models):
+    with errors_in_one_line():
+        require_engines()
+    found_pairs = pairs(options.models)
+    if not found_pairs:
+        print(f"not measured, because {options.models} has no trained network")
+    for precision, dense, sparse in found_pairs:
         name = dense.name.split(".")[0]
         path = options.out / f"accuracy-{name}-{precision}.json"
-        if path.exists():
+        if is_measured(path):
             continue
-        settings = replace(SETTINGS, batches=(BATCH,), rebuilds=1, timing=QUICK_TIMING)
+        settings = replace(SETTINGS, batches=(BATCH,))
         about = read_json(options.models / f"{name}.json")
         try:
             found = benchmark_engines(dense, sparse, list(batches(options.models / f"{name}.npz")), settings).to_json()
@@ -56,6 +61,7 @@ def main() -> None:
             found = {"error": str(error)}
         write_json(path, {"precision": precision, **about, **found})
         print(path.name, found.get("error") or found["verdict"], flush=True)
+    end_with_errors(options.out, "accuracy")
 
 
 if __name__ == "__main__":

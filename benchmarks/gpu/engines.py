@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
+from benchmarks.gpu.machine import end_with_errors, errors_in_one_line, is_measured, require_engines
 from deploy.benchmark import EngineSettings, measure_engines
 from deploy.builder import BuildSettings
 from sparsegpt_core.errors import SparseGPTError
@@ -21,13 +23,9 @@ SETTINGS = EngineSettings(build=BuildSettings(backend="tensorrt"))
 
 def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SETTINGS) -> Dict[str, Any]:
     """Build, time and explain one pair of files at one batch; an error becomes part of the result."""
-    graph = onnx.load(str(dense), load_external_data=False).graph
-    (entry,) = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
-    kind, sizes = entry.type.tensor_type, [each.dim_value for each in entry.type.tensor_type.shape.dim][1:]
-    images = np.random.default_rng(0).standard_normal((batch, *sizes))
-    images = images.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    input_name, images = random_images(dense, batch)
     try:
-        found = measure_engines(dense, sparse, images, entry.name, settings)
+        found = measure_engines(dense, sparse, images, input_name, settings)
     except SparseGPTError as error:
         return {"dense": dense.name, "sparse": sparse.name, "batch": batch, "error": str(error)}
     return {
@@ -47,6 +45,20 @@ def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SE
     }
 
 
+def random_images(model: Path, batch: int) -> Tuple[str, npt.NDArray[Any]]:
+    """Return the name of a file's input, and random images (N, C, H, W) for it."""
+    graph = onnx.load(str(model), load_external_data=False).graph
+    (entry,) = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
+    kind, sizes = entry.type.tensor_type, [each.dim_value for each in entry.type.tensor_type.shape.dim][1:]
+    images = np.random.default_rng(0).standard_normal((batch, *sizes))
+    return entry.name, images.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def sparse_of(dense: Path) -> Path:
+    """Return the sparse file of a dense one, such as ``wide.sparse.int8.onnx``."""
+    return dense.with_name(dense.name.replace(".dense.", ".sparse."))
+
+
 def measure_all(models: Path, out: Path, names: List[str]) -> None:
     """Measure every pair at every batch, except those with a result in ``out``."""
     for dense in sorted(models.glob("*.dense.*.onnx")):
@@ -55,8 +67,8 @@ def measure_all(models: Path, out: Path, names: List[str]) -> None:
             continue
         for batch in BATCHES:
             path = out / f"engines-{name}-{precision}-{batch}.json"
-            if not path.exists():
-                result = measure(dense, dense.with_name(f"{name}.sparse.{precision}.onnx"), batch)
+            if not is_measured(path):
+                result = measure(dense, sparse_of(dense), batch)
                 write_json(path, result)
                 print(path.name, result.get("error") or result["explanation"]["verdict"], flush=True)
 
@@ -74,7 +86,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    with errors_in_one_line():
+        require_engines()
     measure_all(options.models, options.out, options.names)
+    end_with_errors(options.out, "engines")
 
 
 if __name__ == "__main__":

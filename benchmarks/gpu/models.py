@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.gpu.machine import errors_in_one_line
 from benchmarks.trained import DATA_ROOT, load_trained
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import calibration_batches
@@ -98,7 +99,7 @@ def main() -> None:
     """Write the missing files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.models", description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 trained on Fashion-MNIST")
+    parser.add_argument("--checkpoint", type=Path, help="a network trained on Fashion-MNIST")
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
     options = parser.parse_args()
@@ -108,7 +109,8 @@ def main() -> None:
             write_untrained(name, options.out)
             print(name, flush=True)
     if options.checkpoint and not (options.out / f"{TRAINED}.npz").exists():
-        write_trained(options.checkpoint, options.data_root, options.out)
+        with errors_in_one_line():
+            write_trained(options.checkpoint, options.data_root, options.out)
         print(TRAINED, flush=True)
 
 

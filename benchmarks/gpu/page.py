@@ -19,12 +19,12 @@ Record = dict[str, Any]
 
 def page(results: Path) -> str:
     """Return the page, in Markdown. It says which parts have no results."""
-    engines, questions = _all(results, "engines"), _all(results, "question")
+    engines, questions, providers = (_all(results, part) for part in ("engines", "question", "provider"))
     accuracy, pruning = (
         _all(results, "accuracy"),
         {path.stem: read_json(path) for path in results.glob("pruning-*.json")},
     )
-    machine = _machine([*engines, *questions, *accuracy, *pruning.values()])
+    machine = _machine([*engines, *questions, *providers, *accuracy, *pruning.values()])
     baselines = [(name, read_json(path)) for name in MIN_TOP1 if (path := results / f"baseline-{name}.json").exists()]
     sections = [
         f"# On a GPU\nMade by `benchmarks/gpu/run.sh` on {machine}.",
@@ -39,6 +39,8 @@ def page(results: Path) -> str:
             ("stack of 3×3, 512 channels", "expected", "eligible", "chosen", "A/C", "verdict"),
             map(_question, questions),
         ),
+        "## ONNX Runtime's TensorRT provider\nThe same arms, built by ONNX Runtime.\n\n"
+        + _table(("network", "precision", "batch", "A, ms", "A/C", "B/C", "verdict"), map(_provider, providers)),
         "## Accuracy through the engines\nResNet-18, Fashion-MNIST, all 10,000 test images.\n\n"
         + _table(("precision", "arm", "top-1, %", "PyTorch, %"), [row for each in accuracy for row in _accuracy(each)]),
         "## Baselines\nTrained on Fashion-MNIST by their configurations, for longer; all 10,000 test images.\n\n"
@@ -87,6 +89,15 @@ def _question(record: Record) -> tuple[str, ...]:
     explanation = record["explanation"]
     counts = map(_known, (explanation["eligible_layers"], explanation["chosen_layers"]))
     return (*own, *counts, _ratio(record["speedup"]["A_to_C"]), explanation["verdict"])
+
+
+def _provider(record: Record) -> tuple[str, ...]:
+    name, _, precision, _ = record["dense"].split(".")
+    own = (name, precision, str(record["batch"]))
+    if "error" in record:
+        return (*own, "", "", "", record["error"])
+    ratios = (_ratio(record["speedup"][name]) for name in ("A_to_C", "B_to_C"))
+    return (*own, f"{record['latency']['A']['p50_ms']:.3f}", *ratios, record["verdict"])
 
 
 def _accuracy(record: Record) -> list[tuple[str, ...]]:

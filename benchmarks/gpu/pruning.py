@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.gpu.machine import errors_in_one_line
 from deploy.machine import describe_environment
 from export.cusparselt import to_semi_structured
 from sparsegpt_core.errors import SparseGPTError
@@ -153,9 +154,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.nccl and world_size() == 1:
         sys.exit("error: NCCL needs two GPUs or more. Start it with torchrun --nproc-per-node 2.")
-    if options.device == "cuda" and torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", 1)):
-        sys.exit(f"error: there are {torch.cuda.device_count()} CUDA GPUs, fewer than processes")
-    device, work = find_device(options.device), WORK[options.device]
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if options.device == "cuda" and 0 < gpus < processes:
+        sys.exit(f"error: {processes} processes need a CUDA GPU each, and there are {gpus}")
+    with errors_in_one_line():
+        device, work = find_device(options.device), WORK[options.device]
     parts: dict[str, Callable[[], Any]] = {
         "resnet50": lambda: prune(work, work.images, device)[1],
         "agreement": lambda: agreement(work, device),

@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu.engines import measure
+from benchmarks.gpu.machine import end_with_errors, errors_in_one_line, is_measured, require_engines
 from sparsegpt_core.files import write_json
 
 CHANNELS, SIDE, BATCH, LAYERS = 512, 28, 32, 4
@@ -126,12 +127,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
+    with errors_in_one_line():
+        require_engines()
     for name, question in QUESTIONS.items():
         path = out / f"question-{name}.json"
-        if not path.exists():
+        if not is_measured(path):
             result = answer(question)
             write_json(path, result)
             print(path.name, result.get("error") or result["explanation"]["verdict"], flush=True)
+    end_with_errors(out, "question")
 
 
 if __name__ == "__main__":

@@ -1,83 +1,78 @@
 #!/bin/sh
 # Measures everything that needs a GPU with sparse tensor cores: benchmarks/gpu/run.sh OUT [CHECKPOINT]
-#
-# Each part writes a JSON file to OUT; commit OUT as benchmarks/gpu/results. ONNX files and checkpoints go to OUT/models, which is
-# not committed. A part whose file exists is not measured again. CHECKPOINT is a ResNet-18 trained on Fashion-MNIST. By default it
-# is the one of the baselines, whose images are in DATA_ROOT.
-#
-# PYTHON runs the parts that need torch. TRT_PYTHON runs the parts that need TensorRT, PyCUDA, Polygraphy, onnx and onnxruntime. By
-# default both are the same. On a host without network, TRT_PYTHON can be Python 3.9 with TensorRT 8.6. PARTS names the parts to run.
-# DEVICE=cpu rehearses pruning and nccl on the CPU with a small network; the page is then OUT/gpu.md.
+# benchmarks/gpu/README.md describes the parts, what they need and how to rehearse them.
 set -eu
 out=$1 checkpoint=${2:-}
 python=${PYTHON:-python3}
 trt=${TRT_PYTHON:-$python}
-parts=${PARTS:-baselines models questions engines accuracy provider pruning nccl page}
+parts=${PARTS:-machine baselines models questions accuracy engines provider pruning nccl page}
 device=${DEVICE:-cuda}
-status=0
-mkdir -p "$out"
+if [ "$device" = cuda ]; then # otherwise a rehearsal
+    networks="simple_cnn cifar_cnn resnet18 vgg16" trained=resnet18 epochs=20
+else
+    networks=simple_cnn trained=simple_cnn epochs=1
+fi
+mkdir -p "$out/logs"
+: >"$out/logs/failed"
 
 part() { # NAME COMMAND...: a failed part does not keep the others from running
     case " $parts " in *" $1 "*) ;; *) return 0 ;; esac
     name=$1
     shift
     echo "== $name" >&2
-    "$@" || { echo "$name failed" >&2; status=1; }
+    { "$@" 2>&1 || echo "$name" >>"$out/logs/failed"; } | tee "$out/logs/$name.log" >&2
+}
+
+machine() { # what the results were measured on
+    "$python" -m benchmarks.gpu.machine "$out/machine-python.json" &&
+        "$trt" -m benchmarks.gpu.machine "$out/machine-trt-python.json"
 }
 
 baselines() { # on a GPU for longer than the configurations, which are for two cores, have it
     mkdir -p "$out/models"
-    for network in simple_cnn cifar_cnn resnet18 vgg16; do
-        trained=$out/models/$network.safetensors told=$out/baseline-$network.json
+    for network in $networks; do
+        weights=$out/models/$network.safetensors told=$out/baseline-$network.json
         [ ! -e "$told" ] || continue
-        "$python" -m sparsegpt_cli train --config "configs/$network-fashion-mnist.yaml" --augment crop-flip --epochs 20 \
-            --data-root "${DATA_ROOT:-/usr/share/datasets}" --json --out "$trained" --force >"$trained.json" || return 1
-        mv "$trained.json" "$told"
+        "$python" -m sparsegpt_cli train --config "configs/$network-fashion-mnist.yaml" --augment crop-flip --epochs "$epochs" \
+            --data-root "${DATA_ROOT:-/usr/share/datasets}" --device "$device" --json --out "$weights" --force >"$weights.json" || return 1
+        mv "$weights.json" "$told"
     done
-}
-
-provider() { # the same arms on ONNX Runtime's TensorRT provider, for files that "models" wrote
-    available=$("$python" -c 'import onnxruntime; print(*onnxruntime.get_available_providers())') || return 1
-    case " $available " in *" TensorrtExecutionProvider "*) ;; *)
-        echo "provider: not measured, because onnxruntime has no TensorRT provider; install onnxruntime-gpu" >&2
-        return 0
-        ;;
-    esac
-    failed=0
-    for dense in "$out"/models/*.dense.*.onnx; do
-        name=$(basename "$dense" .onnx)
-        network=${name%%.*} precision=${name##*.}
-        told=$out/provider-$network-$precision.json
-        [ ! -e "$told" ] || continue
-        "$python" -m sparsegpt_cli benchmark "$dense" "$out/models/$network.sparse.$precision.onnx" \
-            --runtime onnxruntime-tensorrt --batch 32 --out "$told" || failed=1
-    done
-    return "$failed"
 }
 
 nccl() { # between two GPUs; in a rehearsal between two processes, with gloo
     gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())') || return 1
     [ "$device" = cuda ] || gpus=2
     if [ "$gpus" -lt 2 ]; then
-        echo "nccl: not measured, because it needs two GPUs and there are $gpus" >&2
+        echo "not measured, because it needs two GPUs and there are $gpus"
         return 0
     fi
     "$python" -m torch.distributed.run --nproc-per-node "$gpus" -m benchmarks.gpu.pruning "$out" --device "$device" --nccl
 }
 
+summary() { # one line for each part
+    for name in $parts; do
+        last=$(tail -n 1 "$out/logs/$name.log")
+        if grep -qx "$name" "$out/logs/failed"; then
+            echo "$name: failed: $last"
+        else
+            case $last in "not measured"*) echo "$name: $last" ;; *) echo "$name: done" ;; esac
+        fi
+    done
+}
+
+part machine machine
 part baselines baselines
-trained=$out/models/resnet18.safetensors
-[ -n "$checkpoint" ] || [ ! -e "$trained" ] || checkpoint=$trained
-part models "$python" -m benchmarks.gpu.models "$out/models" ${checkpoint:+--checkpoint "$checkpoint"}
+weights=$out/models/$trained.safetensors
+[ -n "$checkpoint" ] || [ ! -e "$weights" ] || checkpoint=$weights
+part models "$python" -m benchmarks.gpu.models "$out/models" ${checkpoint:+--checkpoint "$checkpoint"} ${NETWORKS:+--networks $NETWORKS}
 part questions "$trt" -m benchmarks.gpu.questions "$out"
 part accuracy "$trt" -m benchmarks.gpu.accuracy "$out/models" "$out"
 part engines "$trt" -m benchmarks.gpu.engines "$out/models" "$out"
-part provider provider
+part provider "$python" -m benchmarks.gpu.provider "$out/models" "$out"
 part pruning "$python" -m benchmarks.gpu.pruning "$out" --device "$device"
 part nccl nccl
-if [ "$device" = cuda ]; then
-    part page "$python" -m benchmarks.gpu.page "$out"
-else
-    part page "$python" -m benchmarks.gpu.page "$out" "$out/gpu.md"
-fi
-exit $status
+[ "$device" = cuda ] && page=docs/gpu.md || page=$out/gpu.md
+part page "$python" -m benchmarks.gpu.page "$out" "$page"
+echo "== summary" >&2
+summary | tee "$out/logs/summary" >&2
+[ ! -s "$out/logs/failed" ]

@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 
-from benchmarks.gpu import accuracy, engines, pruning, questions
+from benchmarks.gpu import accuracy, engines, provider, pruning, questions
+from benchmarks.gpu.machine import end_with_errors, is_measured
 from benchmarks.gpu.page import MIN_TOP1, page
-from deploy.benchmark import EngineSettings
+from deploy.benchmark import EngineSettings, benchmark_onnx
 from deploy.builder import BuildSettings, build_engine
+from deploy.machine import TENSORRT_PROVIDER as TENSORRT
 from deploy.machine import find_gpu
 from deploy.sessions import OnnxSession
 from export.audit import audit_model
@@ -67,7 +70,7 @@ def measured(tmp_path, builder, monkeypatch):  # noqa: F811
     quick = EngineSettings(build=BuildSettings(backend="tensorrt"), rebuilds=1, timing=SHORT)
     monkeypatch.setattr(engines.measure, "__defaults__", (quick,))
     monkeypatch.setattr(accuracy, "SETTINGS", quick)
-    monkeypatch.setattr(accuracy, "QUICK_TIMING", SHORT)
+    monkeypatch.setattr(accuracy, "require_engines", lambda: None)
     monkeypatch.setattr(engines, "BATCHES", (1, 8))
     engines.measure_all(models, out, [])
     monkeypatch.setattr("sys.argv", ["accuracy", str(models), str(out)])
@@ -81,7 +84,7 @@ def test_a_run_ends_in_a_page(measured):
     assert "| fashion-mnist | fp16 | 8 |" in text
     assert "| fp16 | C |" in text
     assert "| 93.00 |" in text
-    assert text.count("*Not measured yet.*") == 4  # questions, baselines, pruning, cuSPARSELt
+    assert text.count("*Not measured yet.*") == 5  # questions, provider, baselines, pruning, cuSPARSELt
 
 
 def test_what_is_measured_is_not_measured_again(measured, tmp_path, monkeypatch):
@@ -98,6 +101,9 @@ def test_an_error_becomes_part_of_the_result(tmp_path):
     assert found["error"]
     write_json(tmp_path / "engines-net-fp16-1.json", found)
     assert found["error"] in page(tmp_path)
+    assert not is_measured(tmp_path / "engines-net-fp16-1.json")  # another run measures it
+    with pytest.raises(SystemExit, match=r"these results are errors: engines-net-fp16-1\.json"):
+        end_with_errors(tmp_path, "engines")
 
 
 def test_baselines_are_trained_once_each_and_serve_what_follows(tmp_path):
@@ -114,6 +120,7 @@ def test_baselines_are_trained_once_each_and_serve_what_follows(tmp_path):
     lines = asked.read_text().splitlines()
     assert ["sparsegpt_cli" in line for line in lines] == [True] * 4 + [False] * 2
     assert all(f"configs/{name}-fashion-mnist.yaml" in line for name, line in zip(MIN_TOP1, lines, strict=False))
+    assert all("--device cuda" in line for line in lines[:4])
     assert all(line.endswith(f"--checkpoint {out}/models/resnet18.safetensors") for line in lines[4:])
     assert "| resnet18 | 20 | 61 | 93.90 | 94.0 ✗ |" in page(out)
 
@@ -139,27 +146,50 @@ def test_nccl_needs_two_processes(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("providers", ["CPUExecutionProvider", "TensorrtExecutionProvider CPUExecutionProvider"])
-def test_the_provider_measures_every_pair_where_it_is_installed(tmp_path, providers):
-    """The script's own Python is a stand-in that records its command lines."""
-    models, asked, python = tmp_path / "out" / "models", tmp_path / "asked", tmp_path / "python"
-    models.mkdir(parents=True)
-    (models / "wide.dense.fp16.onnx").touch()
-    python.write_text(f'#!/bin/sh\nif [ "$1" = -c ]; then echo {providers}; else echo "$@" >>{asked}; fi\n')
-    python.chmod(0o755)
-    environment = {**os.environ, "PYTHON": str(python), "PARTS": "provider"}
+@pytest.fixture
+def pair(tmp_path):
+    """A folder with the files of one network."""
+    weight = np.random.default_rng(0).standard_normal((4, 64))
+    for arm, own in (("dense", weight), ("sparse", weight * (np.arange(64) % 4 < 2))):
+        classifier(tmp_path / f"net.{arm}.fp16.onnx", own)
+    return tmp_path
+
+
+def test_the_provider_measures_every_pair_on_images_that_fit(pair, tmp_path, monkeypatch):
+    """ONNX Runtime's CPU provider in place of TensorRT's."""
+    monkeypatch.setattr(provider, "require", lambda name: SimpleNamespace(get_available_providers=lambda: [TENSORRT]))
+    monkeypatch.setattr(provider, "find_runtime", lambda name: None)
+
+    def on_the_cpu(dense, sparse, batches, settings):
+        assert settings.rebuilds == EngineSettings().rebuilds
+        return benchmark_onnx(dense, sparse, batches, latency_batches=settings.batches)
+
+    monkeypatch.setattr(provider, "benchmark_tensorrt_provider", on_the_cpu)
+    monkeypatch.setattr(sys, "argv", ["provider", str(pair), str(tmp_path / "out")])
+    provider.main()
+    found = json.loads((tmp_path / "out" / "provider-net-fp16.json").read_text())
+    assert (found["dense"], found["latency_batch"]) == ("net.dense.fp16.onnx", 32)
+    write_json(tmp_path / "out" / "provider-net-fp16.json", {"dense": found["dense"], "batch": 32, "error": "odd"})
+    assert "| net | fp16 | 32 |  |  |  | odd |" in page(tmp_path / "out")
+
+
+@pytest.mark.skipif(find_gpu() is not None, reason="a GPU is here")
+def test_without_a_gpu_each_part_ends_in_one_line(tmp_path):
+    out = tmp_path / "out"
+    parts = ["machine", "baselines", "engines", "provider", "nccl"]
+    environment = {**os.environ, "PYTHON": sys.executable, "PARTS": " ".join(parts), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["sh", "benchmarks/gpu/run.sh", tmp_path / "out"],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
+        ["sh", "benchmarks/gpu/run.sh", out], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    if "Tensorrt" not in providers:
-        assert "has no TensorRT provider" in done.stderr
-        assert not asked.exists()
-    else:
-        dense, sparse = (models / f"wide.{arm}.fp16.onnx" for arm in ("dense", "sparse"))
-        line = f"-m sparsegpt_cli benchmark {dense} {sparse} --runtime onnxruntime-tensorrt --batch 32"
-        assert asked.read_text() == f"{line} --out {tmp_path}/out/provider-wide-fp16.json\n"
+    assert done.returncode == 1
+    assert (done.stdout, "Traceback" in done.stderr) == ("", False)
+    summary = dict(line.split(": ", 1) for line in (out / "logs" / "summary").read_text().splitlines())
+    assert list(summary) == parts
+    assert summary["machine"] == "done"
+    assert summary["nccl"] == "not measured, because it needs two GPUs and there are 0"
+    for part in ("baselines", "engines"):
+        assert summary[part].startswith("failed: error: "), summary[part]
+        assert (out / "logs" / f"{part}.log").read_text().count("\n") == 1
+    machine = json.loads((out / "machine-python.json").read_text())
+    assert machine["environment"]["gpu"] is None
+    assert not list(out.glob("engines-*"))
