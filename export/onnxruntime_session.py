@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, Union
 
@@ -68,14 +66,13 @@ def open_session(
     if provider != CPU:
         onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # 1.22 ignores enable_fallback, and prints
-            session = onnxruntime.InferenceSession(
-                model,
-                options,
-                providers=[(provider, dict(provider_options or {}))],
-                enable_fallback=0,
-                disabled_optimizers=[_CRASHES_ON_FP16] if _uses_fp16(model, proto) else None,
-            )
+        session = onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=[(provider, dict(provider_options or {}))],
+            enable_fallback=0,
+            disabled_optimizers=[_CRASHES_ON_FP16] if _uses_fp16(model, proto) else None,
+        )
     except Exception as error:  # ONNX Runtime's error classes share no public base
         if provider == CPU:
             hint = "Export the model again."
@@ -83,7 +80,6 @@ def open_session(
         raise InputError(f"{provider} cannot run {name}: {first_line(error)}", _GPU_HINT) from error
     if provider not in session.get_providers():
         raise InputError(f"{provider} does not start, so ONNX Runtime would run {name} on the CPU", _GPU_HINT)
-    session.disable_fallback()
     return session
 
 
