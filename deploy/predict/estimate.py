@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Set, Tuple, Union
 
 from deploy.explain import ceiling, is_small
 from deploy.graph import OnnxFile, Shapes, Workload, read_workloads, resolve_shapes
@@ -99,11 +99,11 @@ class EstimatedPrediction:
         return {"estimate": True, "note": _NOTE, **asdict(self), "verdict": self.verdict}
 
 
-def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
+def predict(model: Union[Path, OnnxFile], shapes: Optional[Shapes] = None) -> EstimatedPrediction:
     """Estimate the speed-up of 2:4.
 
     Args:
-        path: A dense ONNX model. A pruned model has the same estimate.
+        model: A dense ONNX model. A pruned model has the same estimate.
         shapes: Shapes as for a build; the estimate is for the opt shape. None for 8 images where the batch is dynamic.
 
     Raises:
@@ -123,7 +123,7 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
         >>> round(prediction.bound, 2), prediction.layers[0].eligible
         (1.77, True)
     """
-    file = OnnxFile(path)
+    file = OnnxFile.of(model)
     graph = file.graph
     best = {name: shape for name, (_, shape, _) in resolve_shapes(graph.inputs, shapes).items()}
     workloads = read_workloads(graph.model, best)
@@ -136,10 +136,10 @@ def predict(path: Path, shapes: Optional[Shapes] = None) -> EstimatedPrediction:
     )
     known = [(layer, times[layer.name]) for layer in layers if layer.share is not None]
     if not known:
-        return EstimatedPrediction(str(path), best, layers, None, None, None)
+        return EstimatedPrediction(str(file.path), best, layers, None, None, None)
     share = sum(time for layer, time in known if layer.eligible) / total
     saved = sum(time * (1 - 1 / layer.gain) for layer, time in known if layer.gain)
-    return EstimatedPrediction(str(path), best, layers, share, ceiling(share), total / (total - saved))
+    return EstimatedPrediction(str(file.path), best, layers, share, ceiling(share), total / (total - saved))
 
 
 def _int8_nodes(model: Any) -> Set[str]:

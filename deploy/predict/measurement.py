@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class MeasuredPrediction:
 
 
 def try_pruning(
-    path: Path,
+    model: Union[Path, OnnxFile],
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
     say: Say = lambda _: None,
@@ -68,7 +68,7 @@ def try_pruning(
     """Prune a copy by magnitude, and time its engines and the dense model's on random images.
 
     Args:
-        path: A dense ONNX model with one image input, in FP16 or INT8.
+        model: A dense ONNX model with one image input, in FP16 or INT8.
         settings: How to build and time engines. Without ``shapes``, a dynamic batch is 8 images.
         progress: Receives the stages ``engines``, ``latency`` and ``layers``.
         say: Called with what the engines cost, before they are built.
@@ -81,18 +81,20 @@ def try_pruning(
         >>> try_pruning(Path("dense.onnx")).measured.speedup["A_to_C"].ratio  # doctest: +SKIP
         1.12
     """
-    settings, file = settings or EngineSettings(), OnnxFile(path)
+    settings, file = settings or EngineSettings(), OnnxFile.of(model)
     graph = file.graph
     if not graph.has_sparse_kernels:
         raise InputError(
-            f"{path} is FP32, which has no sparse kernels", "Give the FP16 or INT8 file, or use `estimate`."
+            f"{file.path} is FP32, which has no sparse kernels", "Give the FP16 or INT8 file, or use `estimate`."
         )
     if len(graph.inputs) != 1:
-        raise InputError(f"{path} has {len(graph.inputs)} inputs", "Give a model with one input, or use `estimate`.")
+        raise InputError(
+            f"{file.path} has {len(graph.inputs)} inputs", "Give a model with one input, or use `estimate`."
+        )
     ((name, (_, best, _)),) = resolve_shapes(graph.inputs, settings.build.shapes).items()
     images = np.random.default_rng(settings.seed).standard_normal(best, np.float32)
     with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as folder:
         copy = Path(folder, "sparse.onnx")
         require("onnx").save(magnitude_copy(graph.model), str(copy), save_as_external_data=True)  # of any size
         measured = measure_engines(file, copy, images, name, settings, progress, say)
-    return MeasuredPrediction(str(path), {name: best}, measured)
+    return MeasuredPrediction(str(file.path), {name: best}, measured)

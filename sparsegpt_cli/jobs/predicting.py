@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy.benchmark import EngineSettings
 from deploy.builder import BuildSettings
-from deploy.graph import Shapes, read_graph
+from deploy.graph import OnnxFile, Shapes
 from deploy.machine import find_runtime
 from deploy.measure import QUICK_TIMING, TimingSettings
 from deploy.predict import EstimatedPrediction, MeasuredPrediction, predict, try_pruning
@@ -43,10 +43,11 @@ def predict_file(
         InputError: The file or the shapes are wrong; or ``measure`` is true without a GPU or for an FP32 file.
         MissingDependencyError: ``measure`` is true, and TensorRT or PyCUDA is not installed.
     """
-    if measure is None and not read_graph(model).has_sparse_kernels:
-        return predict(model, shapes), "estimated, since FP32 has no sparse kernels that could be timed"
+    file = OnnxFile(model)
+    if measure is None and not file.graph.has_sparse_kernels:
+        return predict(file, shapes), "estimated, since FP32 has no sparse kernels that could be timed"
     backend, why = find_runtime({None: "auto", True: "tensorrt", False: "onnxruntime"}[measure])
     if backend is None:
-        return predict(model, shapes), f"estimated, {why}"
+        return predict(file, shapes), f"estimated, {why}"
     settings = EngineSettings(build=BuildSettings(shapes=shapes), timing=timing, seed=seed)
-    return try_pruning(model, settings, progress, say), f"measured with {why}"
+    return try_pruning(file, settings, progress, say), f"measured with {why}"

@@ -390,6 +390,16 @@ def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pai
     assert not list((tmp_path / "scratch").iterdir())
 
 
+@pytest.mark.parametrize("way", ["--measure", "--estimate"])
+def test_predict_reads_the_file_once(builder: Builder, pair, cli, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    read, load = [], onnx.load
+    monkeypatch.setattr("onnx.load", lambda path, **options: read.append(path) or load(path, **options))
+    for flags in ([], [way]):
+        read.clear()
+        assert cli("predict", pair[0], *AT_ONCE, *flags).code == 0
+        assert read.count(str(pair[0])) == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(find_gpu() is None, reason="there is no GPU")
 def test_on_a_real_gpu(tmp_path, cli) -> None:
