@@ -5,30 +5,31 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from collections import Counter
+from collections.abc import Sequence
 from typing import cast
 
 import onnx
 from onnxscript import ir
 from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import MappingKey, keystr, tree_flatten_with_path, tree_unflatten
 
-__all__ = ["INPUT", "OUTPUT", "name_nodes", "name_values"]
+__all__ = ["INPUT", "LOGITS", "OUTPUT", "name_nodes", "name_values"]
 
-INPUT, OUTPUT = "input", "logits"
+INPUT, LOGITS, OUTPUT = "input", "logits", "output"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def name_values(program: ONNXProgram) -> None:
     """Name the inputs and outputs of a traced program.
 
-    A single input is ``input``; several inputs have the names of ``forward``'s arguments. A single output is
-    ``logits``; several outputs have the names of their keys, joined where they are nested: ``{"out": …, "aux": …}``
-    gives ``out`` and ``aux``, a tuple gives ``output_0`` and ``output_1``.
+    A single input is ``input``; several inputs have the names of ``forward``'s arguments. A single tensor is
+    ``logits`` if it is (N, classes), else ``output``. Other outputs have the names of their keys, joined where they are
+    nested: ``{"out": …, "aux": …}`` gives ``out`` and ``aux``, a tuple gives ``output_0`` and ``output_1``.
     """
     graph = program.model.graph
     exported = cast(ExportedProgram, program.exported_program)  # None only in a program that was read from a file
-    names = [*_input_names(exported), *_output_names(exported)]
+    names = [*_input_names(exported), *_output_names(exported, graph.outputs)]
     for value, name in zip((*graph.inputs, *graph.outputs), names):
         value.name = name
     ir.passes.common.NameFixPass()(program.model)  # renames other values that have one of these names
@@ -61,10 +62,11 @@ def _input_names(exported: ExportedProgram) -> list[str]:
     return [INPUT] if len(arguments) == 1 else [str(name) for name in arguments]
 
 
-def _output_names(exported: ExportedProgram) -> list[str]:
+def _output_names(exported: ExportedProgram, outputs: Sequence[ir.Value]) -> list[str]:
     spec = exported.call_spec.out_spec
-    leaves, _ = tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))
-    if len(leaves) == 1:
-        return [OUTPUT]
-    names = ["_".join(re.findall(r"\w+", keystr(path))) for path, _ in leaves]
+    leaves, _ = tree_flatten_with_path(tree_unflatten(exported.graph_signature.user_outputs, spec))
+    paths = [path for path, value in leaves if value is not None]  # the graph has no output for a None
+    if len(paths) == 1 and not any(isinstance(key, MappingKey) for key in paths[0]):
+        return [LOGITS if outputs[0].shape is not None and len(outputs[0].shape) == 2 else OUTPUT]
+    names = ["_".join(re.findall(r"\w+", keystr(path))) for path in paths]
     return [name if name.isidentifier() else f"output_{name}" for name in names]

@@ -16,21 +16,21 @@ from torch.export import Dim
 from torch.onnx import ONNXProgram
 
 from export.audit import write_metadata
-from export.writing.naming import INPUT, OUTPUT, name_nodes, name_values
+from export.writing.naming import name_nodes, name_values
 from export.writing.opset import to_opset_17
 from export.writing.saving import save_model
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.execution import device_of, full_precision
 from sparsegpt_core.network import eval_mode
 
-__all__ = ["INPUT", "OPSET", "OUTPUT", "export_model", "save_model"]
+__all__ = ["OPSET", "export_model", "save_model"]
 
 OPSET = 20
 """The default version of ONNX's operators."""
 
 _MIN_OPSET = 17
 _MIN_TRACED_OPSET = 18  # torch.onnx writes no older one
-_BACKBONE = "Export its backbone alone: use `model=package.module:factory` with a factory that returns model.backbone."
+_DETECTOR = "Give `model` a factory that returns its raw scores and boxes, or its backbone: see docs/detectors.md."
 
 
 def export_model(
@@ -44,9 +44,9 @@ def export_model(
 ) -> onnx.ModelProto:
     """Trace a network to an FP32 ONNX graph with a dynamic batch.
 
-    A single input is named ``input``; several inputs have the names of ``forward``'s arguments. A single output is
-    named ``logits``; several outputs have the names of their keys. Every node with a weight has the name of its module,
-    such as ``layer1.0.conv1``, which audits and TensorRT's logs show.
+    A single input is named ``input``; several inputs have the names of ``forward``'s arguments. A single tensor is
+    named ``logits`` if it is (N, classes), else ``output``; other outputs have the names of their keys. Every node with
+    a weight has the name of its module, such as ``layer1.0.conv1``, which audits and TensorRT's logs show.
 
     Args:
         network: The network, in float32. It is traced in eval mode, on its own device.
@@ -74,16 +74,18 @@ def export_model(
             if dynamic_size:  # the tracer would accept a network that works at one size only
                 network(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
             _refuse_detector(network(*examples))
+            dynamic_shapes = _dynamic_shapes(examples, dynamic_size)
             program = torch.onnx.export(
                 network,
                 examples,
                 dynamo=True,
-                dynamic_shapes=_dynamic_shapes(examples, dynamic_size),
+                dynamic_shapes=dynamic_shapes,
                 opset_version=max(opset, _MIN_TRACED_OPSET),
                 optimize=False,
                 verbose=False,
             )
             program = cast(ONNXProgram, program)  # torch.onnx's old tracer returned None
+            _check_batch(program, dynamic_shapes)
             _optimize(program, fold_batch_norm)
             name_values(program)
     except ModelError:
@@ -131,8 +133,19 @@ def _dynamic_shapes(examples: tuple[Tensor, ...], dynamic_size: bool) -> tuple[d
 
 def _refuse_detector(outputs: Any) -> None:
     """Raise ModelError for a network that returns a list of detections for each image, which no graph can express."""
-    if isinstance(outputs, (list, tuple)) and any(isinstance(each, dict) for each in outputs):
-        raise ModelError("the model is a detector: it returns a list of detections for each image", _BACKBONE)
+    if isinstance(outputs, (list, tuple)) and outputs and all(isinstance(each, dict) for each in outputs):
+        raise ModelError("the model is a detector: it returns a list of detections for each image", _DETECTOR)
+
+
+def _check_batch(program: ONNXProgram, dynamic_shapes: tuple[dict[int, Any], ...]) -> None:
+    """Raise ModelError if the tracer has replaced the dynamic batch by the examples' size, which it does silently."""
+    for value, dynamic in zip(program.model.graph.inputs, dynamic_shapes):
+        if 0 in dynamic and value.shape is not None and isinstance(value.shape[0], int):
+            raise ModelError(
+                f"the model works only with the batch size of its first call: {value.name} has shape {value.shape}",
+                "Compute tensors of the batch's shape in every call. An Ultralytics head does so with dynamic = True: see "
+                "docs/detectors.md.",
+            )
 
 
 def _optimize(program: ONNXProgram, fold_batch_norm: bool) -> None:
@@ -150,7 +163,7 @@ def _hint(network: nn.Module, dynamic_size: bool) -> str:
     if dynamic_size:
         return "Leave `dynamic_size` out: this network needs a fixed height and width."
     if hasattr(network, "backbone"):
-        return _BACKBONE
+        return _DETECTOR
     return "Check that torch.export.export(model, ...) works with a dynamic batch."
 
 

@@ -240,7 +240,7 @@ class Detector(nn.Module):
 def test_a_detector_is_refused_with_a_hint() -> None:
     with pytest.raises(ModelError, match="is a detector: it returns a list of detections for each image") as caught:
         export_model(seeded(Detector), (3, 8, 8))
-    assert "a factory that returns model.backbone" in caught.value.hint
+    assert "docs/detectors.md" in caught.value.hint
 
 
 def both(x: Array) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from torch import backends, nn
 
 from export.audit import audit_model, load_model, read_metadata
 from export.writing import export_model, save_model
-from export.writing.writer import INPUT, OUTPUT
+from export.writing.naming import INPUT, LOGITS
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.exports import METADATA, Echo, Undecided, prepared
@@ -50,7 +50,7 @@ def test_graph_is_valid_and_records_its_metadata(exported, tmp_path):
     proto = load_model(path)
     assert ([each.name for each in proto.graph.input], [each.name for each in proto.graph.output]) == (
         [INPUT],
-        [OUTPUT],
+        [LOGITS],
     )
     dimensions = proto.graph.input[0].type.tensor_type.shape.dim
     assert dimensions[0].dim_param
@@ -63,6 +63,50 @@ def test_layers_have_the_names_of_their_modules(exported):
     model, _, proto = exported
     names = [layer.name for layer in audit_model(proto).layers]
     assert sorted(names) == sorted(layer_names(model) + ["shared#2"] * isinstance(model, Mixer))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"),
+    [
+        (lambda maps: maps.mean((2, 3)), ["logits"]),
+        (lambda maps: (maps.mean((2, 3)),), ["logits"]),
+        (lambda maps: maps, ["output"]),
+        (lambda maps: {"scores": maps}, ["scores"]),
+        (lambda maps: {"aux": None, "out": maps}, ["out"]),
+        (lambda maps: (None, maps), ["output"]),
+        (lambda maps: (maps, {"p3": maps + 1}), ["output_0", "output_1_p3"]),
+    ],
+)
+def test_outputs_have_their_own_names(outputs, names):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, images):
+            return outputs(self.conv(images))
+
+    assert [value.name for value in export_model(Network(), (3, 8, 8)).graph.output] == names
+
+
+def test_a_network_that_keeps_its_first_batch_size_is_refused():
+    """As a head of Ultralytics that keeps its grid of anchors: the tracer fixes the batch without a word."""
+
+    class Grid(nn.Module):
+        shape = None
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, images):
+            if self.shape != images.shape:
+                self.grid, self.shape = torch.ones_like(images[:, :1]), images.shape
+            return self.conv(images) + self.grid
+
+    with pytest.raises(ModelError, match=r"batch size of its first call: images has shape \[2,3,8,8\]") as caught:
+        export_model(Grid(), (3, 8, 8))
+    assert "docs/detectors.md" in caught.value.hint
 
 
 @pytest.mark.parametrize("batch", [1, 5])
