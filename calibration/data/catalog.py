@@ -16,6 +16,7 @@ from calibration.data.file_formats import (
     read_cifar,
     read_folder,
     read_idx,
+    read_letterboxed,
     read_npz,
     read_pickle,
 )
@@ -59,11 +60,11 @@ def open_set(
     """Find and read the data set that ``spec`` names.
 
     Args:
-        spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``
-            or ``npz:PATH``.
+        spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``,
+            ``letterbox:PATH`` or ``npz:PATH``.
         root: The folder with the named data sets. None searches /usr/share/datasets, ./data and ~/data.
-        image_size: Height and width in pixels. Images of an ``imagefolder`` are cropped to it (224 by default); those
-            of named sets get a black border.
+        image_size: Height and width in pixels. Images of an ``imagefolder`` are cropped to it (224 by default),
+            those of a ``letterbox`` get a grey border (640 by default), those of named sets a black one.
         channels: 3 repeats the grey images of named sets.
         like: The shape (C, H, W) of a model's images. It replaces ``image_size`` and ``channels`` if the data fits.
 
@@ -74,7 +75,7 @@ def open_set(
     if spec in _NAMED:
         return _padded(_NAMED[spec](root), image_size, channels, like)
     kind, colon, path = spec.partition(":")
-    if kind not in ("imagefolder", "npz") or (colon and not path):
+    if kind not in ("imagefolder", "letterbox", "npz") or (colon and not path):
         nearest = difflib.get_close_matches(spec, _SPECS, n=1, cutoff=0.5)
         guess = f"Did you mean {nearest[0]}? " if nearest else ""
         raise DataError(f"unknown data '{spec}'", f"{guess}Known: {', '.join(_SPECS)}.")
@@ -82,8 +83,9 @@ def open_set(
         raise DataError(f"data '{spec}' needs a path", f"Write {kind}:PATH.")
     if kind == "npz":
         return _of_shape(_npz(Path(path).expanduser()), image_size, channels)
-    side = image_size or (like[1] if like and like[1] == like[2] else 224)
-    return _of_shape(_image_folder(Path(path).expanduser(), side), side, channels)
+    read, usual_size = (_image_folder, 224) if kind == "imagefolder" else (_letterbox, 640)
+    side = image_size or (like[1] if like and like[1] == like[2] else usual_size)
+    return _of_shape(read(Path(path).expanduser(), side), side, channels)
 
 
 def _padded(data: DataSet, size: Optional[int], channels: Optional[int], like: Optional[Sequence[int]]) -> DataSet:
@@ -216,6 +218,19 @@ def _image_folder(folder: Path, size: int) -> DataSet:
     )
 
 
+def _letterbox(folder: Path, size: int) -> DataSet:
+    """Images without classes, in PATH or PATH/images: all of them, or ``train`` with ``val``, ``valid`` or ``test``."""
+    folder = folder / "images" if "images" in class_folders(folder) else folder
+    inside = class_folders(folder)
+    if "train" not in inside:
+        return DataSet(read_letterboxed(folder, size))
+    held_out = [name for name in ("val", "valid", "test") if name in inside]
+    return DataSet(
+        training=read_letterboxed(folder / "train", size),
+        evaluation=read_letterboxed(folder / held_out[0], size) if held_out else None,
+    )
+
+
 def _find_idx(spec: str, root: Optional[Path], folders: Sequence[str], hint: str) -> Path:
     # MNIST and Fashion-MNIST have the same file names: only an explicit root may contain them directly.
     places = (*folders, ".") if root else folders
@@ -241,4 +256,4 @@ _NAMED = {
     "cifar10": _cifar10,
     "cifar100": _cifar100,
 }
-_SPECS = (*_NAMED, "imagefolder:PATH", "npz:PATH")
+_SPECS = (*_NAMED, "imagefolder:PATH", "letterbox:PATH", "npz:PATH")

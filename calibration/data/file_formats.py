@@ -19,7 +19,16 @@ import numpy.typing as npt
 from calibration.data.image_sources import ArrayImages, FileImages, Samples
 from sparsegpt_core.errors import DataError
 
-__all__ = ["class_folders", "idx_path", "read_cifar", "read_folder", "read_idx", "read_npz", "read_pickle"]
+__all__ = [
+    "class_folders",
+    "idx_path",
+    "read_cifar",
+    "read_folder",
+    "read_idx",
+    "read_letterboxed",
+    "read_npz",
+    "read_pickle",
+]
 
 _IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -119,6 +128,16 @@ def read_folder(folder: Path, classes: Sequence[str], size: int) -> Samples:
     labels = np.repeat(np.arange(len(files)), [len(found) for found in files])
     with _reading(folder):
         return Samples(FileImages(list(itertools.chain(*files)), size), labels if classes else None)
+
+
+def read_letterboxed(folder: Path, size: int) -> Samples:
+    """Find the images in ``folder`` and below, without classes; they are letterboxed.
+
+    Raises:
+        DataError: There are no images.
+    """
+    with _reading(folder):
+        return Samples(FileImages(_image_files(folder), size, letterbox=True))
 
 
 def _image_files(folder: Path) -> list[str]:

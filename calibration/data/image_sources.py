@@ -11,6 +11,7 @@ from typing import Any, Optional, Protocol, Union
 import numpy as np
 import numpy.typing as npt
 
+from calibration.data.resizing import crop, letterbox
 from calibration.data.stratified_draw import Indices, Labels
 from sparsegpt_core.errors import DataError, MissingDependencyError
 
@@ -96,15 +97,14 @@ class PaddedImages:
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Image files as RGB: the shorter side is resized to 256/224 of ``size``, then the centre is cropped.
-
-    The pixels equal those of torchvision's ``Resize`` and ``CenterCrop``, the usual evaluation transform.
-    """
+    """Image files as RGB squares: by default as torchvision's ``Resize`` and ``CenterCrop`` make them."""
 
     paths: Sequence[str]
     """The image files."""
     size: int
-    """Height and width of the crop, in pixels."""
+    """Height and width, in pixels."""
+    letterbox: bool = False
+    """Whether images are shown whole, with a grey border, as YOLO detectors see them."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -136,17 +136,11 @@ class FileImages:
         except Exception as error:  # Pillow raises many types on a damaged file
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"cannot read {path}: {reason}", "Fix the image, or remove it from the folder.") from error
-        # Resize the shorter side.
-        short = 256 * self.size // 224
-        width, height = image.size
-        scaled = (short, int(short * height / width)) if width < height else (int(short * width / height), short)
-        if max(scaled) > _MAX_ASPECT_RATIO * short:
-            raise DataError(f"cannot use {path}: {width} × {height} is too elongated", "Remove it from the folder.")
-        image = image.resize(scaled, Image.Resampling.BILINEAR)
-        # Crop the centre: (H, W, 3) -> (3, size, size)
-        left, top = (round((side - self.size) / 2) for side in scaled)
-        pixels = np.asarray(image, dtype=np.uint8)[top : top + self.size, left : left + self.size]
-        return np.moveaxis(pixels, 2, 0)
+        if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
+            size = " × ".join(map(str, image.size))
+            raise DataError(f"cannot use {path}: {size} is too elongated", "Remove it from the folder.")
+        resized = (letterbox if self.letterbox else crop)(image, self.size)
+        return np.moveaxis(np.asarray(resized, dtype=np.uint8), 2, 0)  # (H, W, 3) -> (3, H, W)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.data.catalog import DataSet, open_set
-from calibration.data.image_sources import Samples, overlap
+from calibration.data.image_sources import FileImages, Samples, overlap
 from calibration.data.stratified_draw import Indices, Labels, draw_indices
 from sparsegpt_core.errors import DataError
 
@@ -106,13 +106,13 @@ def open_data(
     """Open a data set.
 
     Args:
-        spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH`` or
-            ``npz:PATH``.
+        spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``,
+            ``letterbox:PATH`` or ``npz:PATH``.
         data_root: The folder with the named data sets. None searches /usr/share/datasets, ./data and ~/data.
         eval_data: Another spec. Its evaluation split, or all of it if it has none, replaces that of ``spec``.
         mean: Replaces the data set's mean: one value or one for each channel, on the scale 0..1.
         std: Replaces the data set's standard deviation: one value or one for each channel, on the scale 0..1.
-        image_size: Height and width in pixels. Images of folders are cropped; those of named sets get a black border.
+        image_size: Height and width in pixels. Images of an imagefolder are cropped; others get a border.
         channels: 3 repeats the grey images of named sets.
         like: The shape (C, H, W) of a model's images. It replaces ``image_size`` and ``channels`` if the data fits.
 
@@ -193,6 +193,8 @@ def _check_splits(data: DataSet) -> None:
             f"training images are {ours.shape}, evaluation images {theirs.shape}",
             "Both need the same shape. `image_size` sets the shape of imagefolder: data.",
         )
+    if isinstance(ours, FileImages) and isinstance(theirs, FileImages) and ours.letterbox != theirs.letterbox:
+        raise DataError("only one of the two splits is letterboxed", "Name both imagefolder: or both letterbox:.")
     if overlap(ours, theirs):
         raise DataError("the training and evaluation images are the same", "Give other images as `eval_data`.")
 

@@ -143,8 +143,8 @@ def _check_batch(program: ONNXProgram, dynamic_shapes: tuple[dict[int, Any], ...
         if 0 in dynamic and value.shape is not None and isinstance(value.shape[0], int):
             raise ModelError(
                 f"the model works only with the batch size of its first call: {value.name} has shape {value.shape}",
-                "Compute tensors of the batch's shape in every call. An Ultralytics head does so with dynamic = True: see "
-                "docs/detectors.md.",
+                "Compute tensors of the batch's shape in every call. An Ultralytics head does so with dynamic = True: "
+                "see docs/detectors.md.",
             )
 
 

@@ -17,7 +17,7 @@ class DataSource:
     """A data set, and how its images are prepared. None stands for the model's value, else the data set's."""
 
     spec: str
-    """``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH`` or ``npz:PATH``."""
+    """The name of a data set, ``imagefolder:PATH``, ``letterbox:PATH`` or ``npz:PATH``."""
     root: Path | None = None
     """The folder that contains the data set's files."""
     evaluation: str | None = None

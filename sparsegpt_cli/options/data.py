@@ -28,7 +28,10 @@ class DataOptions:
     """
 
     data: Annotated[
-        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH or npz:PATH.")
+        str,
+        typer.Option(
+            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH or npz:PATH."
+        ),
     ] = "digits"
     data_root: Annotated[Path | None, typer.Option(help="The folder that contains the data set's files.")] = None
     mean: Annotated[str | None, typer.Option(help=f"Subtracted from the images: {_NORMALISATION}")] = None
@@ -36,7 +39,9 @@ class DataOptions:
     image_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Height and width in pixels: imagefolder: images are cropped, named sets get a black border."
+            min=1,
+            help="Height and width in pixels. imagefolder: images are cropped, letterbox: images get a grey border, "
+            "those of named sets a black one.",
         ),
     ] = None
     channels: Annotated[int | None, typer.Option(min=1, help="3 repeats the grey images of a named set.")] = None

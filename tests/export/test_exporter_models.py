@@ -123,7 +123,7 @@ def test_unsupported_networks_are_refused():
     assert "a fixed height and width" in caught.value.hint
     with pytest.raises(ModelError) as caught:
         export_model(Detector().eval(), (1, 8, 8))
-    assert "model.backbone" in caught.value.hint
+    assert "docs/detectors.md" in caught.value.hint
 
 
 SCRIPT = """
