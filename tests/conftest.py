@@ -77,12 +77,13 @@ def digits_checkpoint(tmp_path_factory) -> Path:
     """``simple_cnn`` trained on the digits for a few epochs."""
     from calibration.training import TrainSettings
     from sparsegpt_cli.jobs.datasets import DataSource
+    from sparsegpt_cli.jobs.models import ModelSource
     from sparsegpt_cli.jobs.training import train_model
     from sparsegpt_cli.terminal import Console
 
     path = tmp_path_factory.mktemp("checkpoint") / "simple_cnn.safetensors"
     settings = TrainSettings(epochs=6, batch_size=64, learning_rate=0.03, precision="fp32", augment="none")
-    train_model("simple_cnn", DataSource("digits"), settings, path, Console(quiet=True))
+    train_model(ModelSource("simple_cnn"), DataSource("digits"), settings, path, Console(quiet=True))
     return path
 
 

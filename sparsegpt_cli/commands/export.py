@@ -22,6 +22,8 @@ def export(
     weights: Annotated[Path, typer.Option(help="A .safetensors file, or a .pt file that contains tensors only.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     model: o.Model = "",
+    model_args: o.ModelArgs = None,
+    weights_key: o.WeightsKey = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     options: o.ExportOptions,
     data: o.ExportDataOptions,
@@ -35,16 +37,15 @@ def export(
     The pruned layers of a pruned checkpoint must still obey its pattern in the file.
     """
     from sparsegpt_cli.jobs.exporting import export_checkpoint
+    from sparsegpt_cli.jobs.models import ModelSource
 
     o.require_suffix(out, ".onnx", weights, data.data, force=force)
     file, pattern = export_checkpoint(
-        weights,
+        ModelSource(model, weights, num_classes, tuple(model_args or ()), weights_key),
         out,
         precision,
         options.settings(),
         console,
-        model=model,
-        num_classes=num_classes,
         data=data.source() if data.data else None,
         image=_image(image) if image else None,
         samples=samples,

@@ -29,6 +29,7 @@ def finetune(
     weights: Annotated[Path, typer.Option(help="A pruned checkpoint, as prune writes it.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     model: o.Model = "",
+    model_args: o.ModelArgs = None,
     dense: Annotated[
         Path | None, typer.Option(help="The dense checkpoint that was pruned, to learn from; blocks needs it.")
     ] = None,
@@ -75,7 +76,7 @@ def finetune(
     else:
         _refuse(method, given.keys() - set(_OF_BOTH))
         how = _blocks(given, samples, training.device, console.seed)
-    source = ModelSource(model, weights, num_classes)
+    source = ModelSource(model, weights, num_classes, tuple(model_args or ()))
     content = finetune_model(source, dense, data.source(eval_data), how, out, console)
     console.result(content, _lines(content))
 

@@ -26,7 +26,10 @@ def sweep(
     config: ConfigFile = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="package.module:factory that a checkpoint may name, which runs that code; may be repeated."),
+        typer.Option(
+            help="package.module:factory or FILE.py:factory that a checkpoint may name, which runs that code with the "
+            "arguments in the checkpoint; may be repeated."
+        ),
     ] = None,
     data: o.DataOptions,
     eval_data: o.EvalData = None,

@@ -32,10 +32,15 @@ def train(
     console: Console,
     *,
     model: Annotated[
-        str, typer.Option(help="A reference network, torchvision:NAME, timm:NAME or package.module:factory.")
+        str,
+        typer.Option(
+            help="A reference network, torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory."
+        ),
     ],
+    model_args: o.ModelArgs = None,
     out: Annotated[Path, typer.Option(help="The .safetensors file for the weights of the best epoch.")],
     weights: Annotated[Path | None, typer.Option(help="Weights to start from. Default: random ones.")] = None,
+    weights_key: o.WeightsKey = None,
     data: o.DataOptions,
     eval_data: o.EvalData = None,
     training: o.TrainingOptions = _DEFAULTS,
@@ -46,12 +51,14 @@ def train(
     One tenth of the training images is held out. The weights of the epoch with the best top-1 on them are written.
     """
     from calibration.training import TrainSettings
+    from sparsegpt_cli.jobs.models import ModelSource
     from sparsegpt_cli.jobs.training import train_model
     from sparsegpt_core.execution import find_device
 
     o.require_suffix(out, ".safetensors", weights, data.data, eval_data, force=o.may_replace(out, force))
     settings = TrainSettings(**training.given(), seed=console.seed, device=str(find_device(training.device)))
-    content = train_model(model, data.source(eval_data), settings, out, console, weights)
+    source = ModelSource(model, weights, None, tuple(model_args or ()), weights_key)
+    content = train_model(source, data.source(eval_data), settings, out, console)
     best = f"best of {settings.epochs} epochs is {content['best_epoch']}"
     lines = [f"{out}: {best}, validation {content['validation_top1']:.2f} %"]
     if content["evaluation"]:

@@ -41,7 +41,7 @@ def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[
     """
     checkpoint = out / "simple_cnn.safetensors"
     settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=0.03, seed=seed)
-    train_model("simple_cnn", _DATA, settings, checkpoint, messages)
+    train_model(ModelSource("simple_cnn"), _DATA, settings, checkpoint, messages)
     loaded, opened = load(ModelSource(weights=checkpoint), _DATA, messages, seed)
     device = find_device("cpu")
     job = Job(loaded, opened, PruneSettings(), device, eval_samples=0, seed=seed, command="sparsegpt-trt demo")

@@ -11,9 +11,9 @@ from calibration.sampling import calibration_batches
 from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
-from sparsegpt_cli.jobs.models import ModelSource, load_model
+from sparsegpt_cli.jobs.models import ModelSource, load_model, read_weights
 from sparsegpt_cli.messages import Messages
-from sparsegpt_core.checkpoints import load_checkpoint, load_int8
+from sparsegpt_core.checkpoints import load_int8
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import Pattern, parse_pattern
 
@@ -23,14 +23,12 @@ _DEFAULT_SAMPLES, _BATCH, _NOISE_IMAGES = 256, 32, 8
 
 
 def export_checkpoint(
-    weights: Path,
+    model: ModelSource,
     out: Path,
     precision: str,
     settings: ExportSettings,
     messages: Messages,
     *,
-    model: str = "",
-    num_classes: int | None = None,
     data: DataSource | None = None,
     image: Sequence[int] | None = None,
     samples: int | None = None,
@@ -39,13 +37,11 @@ def export_checkpoint(
     """Export a checkpoint; a pruned one must still obey its pattern in the file.
 
     Args:
-        weights: The checkpoint.
+        model: The model, with its checkpoint.
         out: The .onnx file to write.
         precision: ``fp32``, ``fp16`` or ``int8``.
         settings: How to write it.
         messages: Takes messages and progress.
-        model: The name of the model; empty: that of the checkpoint's metadata.
-        num_classes: Classes of the model; None: those of the checkpoint's metadata.
         data: Images for the comparison with PyTorch and for INT8 ranges; None: noise, and no INT8.
         image: The shape (C, H, W) of the model's images; None: that of the checkpoint's metadata.
         samples: Images for INT8 ranges; None: 256, or all if there are fewer.
@@ -60,7 +56,9 @@ def export_checkpoint(
     """
     if precision not in TOLERANCE:
         raise InputError(f"unknown precision '{precision}'", f"Use {', '.join(TOLERANCE)}.")
-    checkpoint = load_checkpoint(weights)
+    if model.weights is None:
+        raise InputError("there is nothing to export", "Give `weights`.")
+    checkpoint = read_weights(model.weights, messages, model.weights_key)
     metadata = dict(checkpoint.metadata) | ({"image": list(image)} if image else {})
     quantiser = None
     if data:
@@ -70,20 +68,21 @@ def export_checkpoint(
         shape = opened.image_shape
         count = samples or min(_DEFAULT_SAMPLES, len(opened.training))
         batches = calibration_batches(opened.training, count, _BATCH, seed)
-        images, quantiser = batches[0], Int8Quantiser(batches, load_int8(weights))
+        images, quantiser = batches[0], Int8Quantiser(batches, load_int8(model.weights))
     elif "image" in metadata:
         channels, height, width = metadata["image"]
         shape = (channels, height, width)
         images = torch.randn(_NOISE_IMAGES, *shape, generator=torch.Generator().manual_seed(seed))
     else:
         raise InputError("the checkpoint does not record the image shape", "Give `image`, for example 3x224x224.")
-    loaded = load_model(ModelSource(model, weights, num_classes), checkpoint, shape, messages, seed=seed)
+    loaded = load_model(model, checkpoint, shape, messages, seed=seed)
     pattern = parse_pattern(metadata.get("pattern", "2:4"))
     metadata |= {
         "model": loaded.spec,
         "image": list(shape),
         "weights_sha256": checkpoint.sha256,
         "precision": precision,
+        **loaded.build_metadata(),
     }
     with messages.progress() as progress:
         progress(f"export {precision}", 0, 1)

@@ -15,13 +15,14 @@ from calibration.sampling import calibration_batches, held_out_batches
 from calibration.training import Distillation, FrozenZeros, TrainSettings, Unfinished, parse_pruning_metadata
 from sparsegpt_cli.figures import curve_path, draw_blocks, draw_epochs
 from sparsegpt_cli.jobs.datasets import DataSource
-from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load, load_model
+from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load, load_model, read_weights
 from sparsegpt_cli.jobs.training import data_key, evaluate_where_possible, require_labels, resume
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
+from sparsegpt_core.checkpoints import save_checkpoint
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import find_device
+from sparsegpt_core.files import sha256
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import Progress
 
@@ -231,8 +232,9 @@ def _load(model: ModelSource, dense: Path | None, data: DataSource, messages: Me
     networks.audit()
     if dense is None:
         return networks
-    checkpoint = load_checkpoint(dense)
-    if sparse.metadata.get("source_sha256") not in (None, checkpoint.sha256):
+    is_source = dense.is_file() and sha256(dense) == sparse.metadata.get("source_sha256")
+    checkpoint = read_weights(dense, messages, sparse.metadata.get("source_key") if is_source else None)
+    if not is_source and "source_sha256" in sparse.metadata:
         messages.warn(f"{model.weights} was pruned from another network than {dense}")
-    options = ModelSource(sparse.spec, dense, model.num_classes or sparse.metadata.get("num_classes"))
+    options = ModelSource(sparse.spec, dense, sparse.metadata.get("num_classes"), model.arguments)
     return replace(networks, dense=load_model(options, checkpoint, sparse.image, messages, opened.num_classes))

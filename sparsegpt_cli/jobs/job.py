@@ -89,7 +89,7 @@ def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
 
 def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
     """Return the metadata of every file with the model, without paths and dates: equal runs give equal bytes."""
-    known = {key: model.metadata[key] for key in ("num_classes",) if key in model.metadata}
+    source = {"source_key": model.weights_key} if model.weights_key else {}
     return {
         "tool_version": __version__,
         "model": model.spec,
@@ -97,7 +97,8 @@ def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "source_sha256": model.weights_sha256,
-        **known,
+        **source,
+        **model.build_metadata(),
     }
 
 

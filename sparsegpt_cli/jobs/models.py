@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from torch import nn
 from calibration.data import Data
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
-from sparsegpt_core.checkpoints import Checkpoint, check_fit, load_checkpoint, load_into
+from sparsegpt_core.checkpoints import Checkpoint, check_fit, count_classes, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.zoo import ModelShape, build_model
+from sparsegpt_core.network import remove_parametrizations
+from sparsegpt_core.zoo import ModelShape, build_model, parse_arguments, runs_code
 
-__all__ = ["LoadedModel", "ModelSource", "load", "load_model"]
+__all__ = ["LoadedModel", "ModelSource", "load", "load_and_say", "load_model", "read_weights"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -27,11 +30,16 @@ class ModelSource:
     """A model that can be loaded."""
 
     spec: str = ""
-    """A reference network, ``torchvision:NAME``, ``timm:NAME`` or ``module:factory``; empty: the checkpoint's model."""
+    """A reference network, ``torchvision:NAME``, ``timm:NAME``, ``module:factory`` or ``file.py:factory``; empty: the
+    checkpoint's model."""
     weights: Path | None = None
     """The checkpoint; None: random weights."""
     num_classes: int | None = None
     """The number of classes; None: the checkpoint's, the factory's or the data set's."""
+    arguments: tuple[str, ...] = ()
+    """``KEY=VALUE`` arguments of the factory."""
+    weights_key: str | None = None
+    """The entry of the checkpoint that holds the weights; None: the usual one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,12 @@ class LoadedModel:
     weights: Path | None
     weights_sha256: str | None
     metadata: dict[str, Any] = field(default_factory=dict)
+    weights_key: str = ""
+    """The entry of the file that holds the weights; empty if it holds nothing else."""
+
+    def build_metadata(self) -> dict[str, Any]:
+        """Return the metadata that is needed to build the model again, next to its name and images."""
+        return {key: self.metadata[key] for key in ("num_classes", "model_args") if key in self.metadata}
 
     def to_json(self) -> dict[str, Any]:
         """Describe the model for a report, without folders of this machine."""
@@ -65,9 +79,33 @@ def load(model: ModelSource, data: DataSource, messages: Messages, seed: int = 0
         DataError: The data cannot be read.
         ModelError: The model or its weights cannot be loaded, or do not fit each other.
     """
-    checkpoint = load_checkpoint(model.weights) if model.weights else None
+    checkpoint = read_weights(model.weights, messages, model.weights_key) if model.weights else None
     opened = open_dataset(data, checkpoint.metadata if checkpoint else {})
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes, seed), opened
+
+
+def read_weights(path: Path, messages: Messages, key: str | None = None) -> Checkpoint:
+    """Read a checkpoint. A message says which weights are taken of a file with several, such as averaged ones.
+
+    Raises:
+        ModelError: The file cannot be read, or has no such entry.
+    """
+    checkpoint = load_checkpoint(path, key)
+    if checkpoint.other_keys and key is None:
+        others = " or ".join(checkpoint.other_keys)
+        messages.say(f"{path.name}: using the weights in {checkpoint.key}; --weights-key chooses {others}")
+    return checkpoint
+
+
+def load_and_say(module: nn.Module, checkpoint: Checkpoint, messages: Messages) -> None:
+    """Load weights into a network. A message names the prefixes that their names do not need.
+
+    Raises:
+        ModelError: The weights do not fit.
+        NumericsError: A number is too large for the network's precision.
+    """
+    if prefixes := load_into(module, checkpoint.state):
+        messages.say(f"the weights' names fit without {' and '.join(prefixes)}")
 
 
 def load_model(
@@ -80,38 +118,63 @@ def load_model(
 ) -> LoadedModel:
     """Build a model and load its weights. Without a checkpoint they are random, and a warning says so.
 
-    The number of classes is that of ``options``, else of the checkpoint's metadata, else the factory's own
-    (torchvision, timm) or the data set's (reference networks).
+    The number of classes is that of ``options``, else of the checkpoint's metadata, else of its weights, else the
+    factory's own (torchvision, timm) or the data set's (reference networks). Tensors that parametrizations compute are
+    replaced by their values.
 
     Raises:
         ModelError: There is no such model, the weights do not fit, or the model takes more than images.
         InputError: Neither ``options`` nor the checkpoint names a model, or only the checkpoint names code to run.
     """
-    metadata = checkpoint.metadata if checkpoint else {}
-    spec = options.spec or metadata.get("model") or ""
-    if not spec:
-        raise InputError("no model is named", "Give --model, or weights that record their model.")
-    runs_code = spec.rpartition(":")[0] not in ("", "torchvision", "timm")
-    if runs_code and not options.spec:
-        raise InputError(
-            f"the checkpoint names {spec}, which is code, and a file must not make code run",
-            f"Give --model {spec} if you know that code.",
-        )
-    classes = options.num_classes or metadata.get("num_classes") or (None if ":" in spec else data_classes)
-    if runs_code:
+    metadata = dict(checkpoint.metadata) if checkpoint else {}
+    spec = _model_to_build(options, metadata)
+    arguments = parse_arguments(options.arguments)
+    if runs_code(spec):
         messages.say(f"importing and running {spec}")
+    classes = options.num_classes or metadata.get("num_classes")
+    if checkpoint and classes is None:
+        classes = count_classes(spec, image, checkpoint.state, arguments)
+        if classes:
+            messages.say(f"the weights have {classes} classes")
+    if classes is None and ":" not in spec:
+        classes = data_classes
     shape = ModelShape(image, classes)
     if checkpoint and ":" not in spec:
         with torch.device("meta"):  # the sizes in a file's metadata may exceed the memory
             check_fit(build_model(spec, shape), checkpoint.state)
     torch.manual_seed(seed)
-    module = build_model(spec, shape).float().eval()
+    module = build_model(spec, shape, arguments).float().eval()
     _check_inputs(spec, module)
     if checkpoint:
-        load_into(module, checkpoint.state)
+        load_and_say(module, checkpoint, messages)
     else:
-        messages.warn(f"no --weights: {spec} has random weights")
-    return LoadedModel(module, spec, image, options.weights, checkpoint.sha256 if checkpoint else None, metadata)
+        messages.warn(f"no --weights: {spec} has {'its own' if runs_code(spec) else 'random'} weights")
+    if computed := remove_parametrizations(module):
+        messages.say(f"parametrizations are replaced by their values: {', '.join(computed)}")
+    if classes:
+        metadata["num_classes"] = classes
+    if options.arguments:
+        metadata["model_args"] = list(options.arguments)
+    sha256, key = (checkpoint.sha256, checkpoint.key) if checkpoint else (None, "")
+    return LoadedModel(module, spec, image, options.weights, sha256, metadata, key)
+
+
+def _model_to_build(options: ModelSource, metadata: Mapping[str, Any]) -> str:
+    """Return the model that is named, with its arguments. A file must not make code run, nor choose its arguments."""
+    recorded, arguments = metadata.get("model") or "", metadata.get("model_args", [])
+    spec = options.spec or recorded
+    if not spec:
+        raise InputError("no model is named", "Give --model, or weights that record their model.")
+    flags = shlex.join(["--model", spec, *(part for each in arguments for part in ("--model-args", each))])
+    if not options.spec and (runs_code(spec) or arguments):
+        what = "is code" if runs_code(spec) else "takes arguments"
+        raise InputError(
+            f"the checkpoint names {spec}, which {what}, and a file must not make code run",
+            f"Give {flags} if you know that code.",
+        )
+    if spec == recorded and arguments and not options.arguments:
+        raise InputError(f"the checkpoint was made with arguments of {spec}", f"Give {flags}.")
+    return spec
 
 
 def _check_inputs(spec: str, module: nn.Module) -> None:

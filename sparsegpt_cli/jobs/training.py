@@ -18,24 +18,24 @@ from calibration.training import TrainSettings, Unfinished
 from calibration.training import train as run
 from sparsegpt_cli.figures import curve_path, draw_epochs
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
+from sparsegpt_cli.jobs.models import ModelSource, load_and_say, read_weights
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked_file
 from sparsegpt_core import __version__
-from sparsegpt_core.checkpoints import load_checkpoint, load_into, save_checkpoint
+from sparsegpt_core.checkpoints import save_checkpoint
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.progress import Progress
-from sparsegpt_core.zoo import ModelShape, build_model
+from sparsegpt_core.zoo import ModelShape, build_model, parse_arguments
 
 __all__ = ["data_key", "evaluate_where_possible", "require_labels", "resume", "train_model"]
 
 
 def train_model(
-    spec: str,
+    model: ModelSource,
     data: DataSource,
     settings: TrainSettings,
     out: Path,
     messages: Messages,
-    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate on the evaluation split if there is one, and write the weights of the best epoch.
 
@@ -43,12 +43,11 @@ def train_model(
     next to ``out`` after every epoch.
 
     Args:
-        spec: The model's name.
+        model: The model, and the checkpoint to start from, with its normalisation. Its classes are those of the data.
         data: The images to train and evaluate on.
         settings: How to train.
         out: The .safetensors file to write.
         messages: Takes messages and progress.
-        weights: The checkpoint to start from, with its normalisation; None: random weights.
 
     Returns:
         What ``train --json`` prints.
@@ -59,21 +58,28 @@ def train_model(
         NumericsError: The loss diverged.
     """
     started = time.perf_counter()
-    checkpoint = load_checkpoint(weights) if weights else None
+    checkpoint = read_weights(model.weights, messages, model.weights_key) if model.weights else None
     opened = open_dataset(data, checkpoint.metadata if checkpoint else {})
     require_labels(opened)
     torch.manual_seed(settings.seed)
-    module = build_model(spec, ModelShape(opened.image_shape, opened.num_classes))
+    shape = ModelShape(opened.image_shape, opened.num_classes)
+    module = build_model(model.spec, shape, parse_arguments(model.arguments))
     if checkpoint:
-        load_into(module, checkpoint.state)
-    key = {"model": spec, "weights": checkpoint.sha256 if checkpoint else None, **data_key(opened), **asdict(settings)}
+        load_and_say(module, checkpoint, messages)
+    key = {
+        "model": [model.spec, *model.arguments],
+        "weights": [checkpoint.sha256, checkpoint.key] if checkpoint else None,
+        **data_key(opened),
+        **asdict(settings),
+    }
     curve = curve_path(out)
     with resume(out, key, messages) as unfinished, messages.progress() as progress:
         result = run(module, opened, settings, progress, unfinished, lambda history: draw_epochs(curve, history))
         evaluation = evaluate_where_possible(module, opened, settings.device, progress)
     metadata = {
         "tool_version": __version__,
-        "model": spec,
+        "model": model.spec,
+        **({"model_args": list(model.arguments)} if model.arguments else {}),
         "num_classes": opened.num_classes,
         "image": list(opened.image_shape),
         "mean": list(opened.mean),

@@ -17,10 +17,12 @@ from sparsegpt_cli.options.shared import (
     EvalSamples,
     MemoryLimit,
     Model,
+    ModelArgs,
     NumClasses,
     Pattern,
     Samples,
     Weights,
+    WeightsKey,
 )
 from sparsegpt_cli.options.sizes import parse_size
 from sparsegpt_cli.options.training import TrainingOptions
@@ -40,6 +42,7 @@ __all__ = [
     "JobOptions",
     "MemoryLimit",
     "Model",
+    "ModelArgs",
     "NumClasses",
     "OutFolder",
     "Pattern",
@@ -48,6 +51,7 @@ __all__ = [
     "TimingOptions",
     "TrainingOptions",
     "Weights",
+    "WeightsKey",
     "may_replace",
     "parse_size",
     "require_free",

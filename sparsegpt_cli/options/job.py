@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from sparsegpt_cli.options.data import DataOptions
 from sparsegpt_cli.options.pruning import PruneOptions
-from sparsegpt_cli.options.shared import TF32, Device, MemoryLimit, Model, NumClasses, Samples, Weights
+from sparsegpt_cli.options.shared import (
+    TF32,
+    Device,
+    MemoryLimit,
+    Model,
+    ModelArgs,
+    NumClasses,
+    Samples,
+    Weights,
+    WeightsKey,
+)
 
 if TYPE_CHECKING:
     from sparsegpt_cli.jobs.job import Job
@@ -21,7 +31,9 @@ class JobOptions:
     """The model, its calibration data and the machine."""
 
     model: Model = ""
+    model_args: ModelArgs = None
     weights: Weights = None
+    weights_key: WeightsKey = None
     data: DataOptions = field(default_factory=DataOptions)
     num_classes: NumClasses = None
     samples: Samples = None
@@ -52,7 +64,7 @@ class JobOptions:
         settings = quality.settings
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(
-            ModelSource(self.model, self.weights, self.num_classes),
+            ModelSource(self.model, self.weights, self.num_classes, tuple(self.model_args or ()), self.weights_key),
             self.data.source(eval_data),
             console,
             console.seed,

@@ -15,23 +15,45 @@ __all__ = [
     "EvalSamples",
     "MemoryLimit",
     "Model",
+    "ModelArgs",
     "NumClasses",
     "Pattern",
     "Samples",
     "Weights",
+    "WeightsKey",
 ]
 
 Model = Annotated[
     str,
     typer.Option(
-        help="simple_cnn, cifar_cnn, resnet18_cifar, vgg16_cifar, torchvision:NAME, timm:NAME or "
-        "package.module:factory (which runs that code). Default: what the checkpoint names.",
+        help="simple_cnn, cifar_cnn, resnet18_cifar, vgg16_cifar, torchvision:NAME, timm:NAME, or "
+        "package.module:NAME or FILE.py:NAME (which run that code): a function, a class or a network. Default: what "
+        "the checkpoint names.",
+        show_default=False,
+    ),
+]
+
+
+ModelArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="KEY=VALUE for the function that --model names, may be repeated. A value is a Python literal or a text.",
         show_default=False,
     ),
 ]
 
 
 Weights = Annotated[Path | None, typer.Option(help="A .safetensors file, or a .pt file that contains tensors only.")]
+
+
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        help="The entry of a .pt file with the weights, such as model_ema. Default: state_dict, model_state_dict or "
+        "model, else the only one.",
+        show_default=False,
+    ),
+]
 
 
 EvalData = Annotated[

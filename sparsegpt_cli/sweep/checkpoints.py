@@ -130,7 +130,9 @@ def load_network(
     if named is None:
         raise ModelError(f"{weights} does not name its model", "Use checkpoints of train or finetune.")
     opened = open_dataset(data, checkpoint.metadata)
-    model = ModelSource(named if named in factories else "", weights)
+    is_known = named in factories
+    arguments = tuple(checkpoint.metadata.get("model_args", ())) if is_known else ()
+    model = ModelSource(named if is_known else "", weights, arguments=arguments)
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
 
 

@@ -6,14 +6,24 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
+from sparsegpt_core.checkpoints.names import match_names
 from sparsegpt_core.errors import ModelError
-from sparsegpt_core.network import check_finite
+from sparsegpt_core.network import check_finite, parametrized_tensors, remove_parametrization
 
 __all__ = ["check_fit", "load_into"]
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load weights into a network that they fit exactly.
+def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Load weights into a network, whose names they may bear with a prefix.
+
+    A parametrization of the network is removed where the weights contain its result.
+
+    Args:
+        model: The network.
+        state: The weights, by name.
+
+    Returns:
+        The prefixes that were removed from the names, as :func:`match_names` finds them.
 
     Raises:
         ModelError: The weights do not fit, as in :func:`check_fit`.
@@ -22,13 +32,19 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Example:
         >>> import torch
         >>> layer = nn.Linear(4, 2, bias=False)
-        >>> load_into(layer, {"weight": torch.ones(2, 4)})
+        >>> load_into(layer, {"module.weight": torch.ones(2, 4)})
+        ('module.',)
         >>> layer.weight.sum().item()
         8.0
     """
-    check_fit(model, state)
-    model.load_state_dict(dict(state))
+    computed = parametrized_tensors(model)
+    matched, removed = match_names(state, {*model.state_dict(), *computed})
+    for name in computed.keys() & matched.keys():
+        remove_parametrization(*computed[name])
+    _check(model, matched)
+    model.load_state_dict(matched)
     check_finite(model.state_dict())
+    return removed
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -41,6 +57,10 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         >>> import torch
         >>> check_fit(nn.Linear(4, 2, bias=False), {"weight": torch.ones(2, 4)})
     """
+    _check(model, match_names(state, model.state_dict())[0])
+
+
+def _check(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     problem = next(_misfits(state, model.state_dict()), None)
     if problem:
         raise ModelError(

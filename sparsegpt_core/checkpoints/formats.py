@@ -17,8 +17,6 @@ from torch import Tensor
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.files import METADATA_KEY, check_model_metadata, write_bytes
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-
 
 def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
@@ -35,31 +33,34 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, check_model_metadata(metadata, path)
 
 
-def _load_pickle(path: Path) -> dict[str, Tensor]:
+def _load_pickle(path: Path) -> Any:
+    """Read a .pt file, of any content but code."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old pickle protocols; errors are raised
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} contains more than tensors, or is damaged; it was not loaded",
             "Save model.state_dict() alone: torch.save(model.state_dict(), FILE).",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if "TorchScript" in str(error):
+            raise ModelError(
+                f"{path} is a TorchScript archive, not a checkpoint",
+                "Save its state dict: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE).",
+            ) from error
         raise ModelError(f"{path} is truncated or not a PyTorch checkpoint", "Copy it or save it again.") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    tensors = isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())
-    if not tensors:
-        raise ModelError(f"{path} does not contain a state dict", "Save model.state_dict() alone.")
-    unusable = next((name for name, value in content.items() if not _is_in_memory(value)), None)
+
+
+def _check_in_memory(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ModelError if a tensor is sparse or quantised, or its numbers are not in memory."""
+    unusable = next((name for name, value in state.items() if not _is_in_memory(value)), None)
     if unusable is not None:
         raise ModelError(
             f"{path}: {unusable} is sparse, quantised, or claims more numbers than the file contains",
             "Save dense tensors: value.dequantize(), value.to_dense() or value.contiguous().",
         )
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def _is_in_memory(value: Tensor) -> bool:

@@ -90,6 +90,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "pattern": _is_text,
     "pruned": _is_list_of(_is_text),
     "image": _is_image,
+    "model_args": _is_list_of(_is_text),
+    "source_key": _is_text,
     "num_classes": _is_size(_MAX_CLASSES),
     "mean": _is_list_of(_is_number),
     "std": _is_list_of(_is_number),

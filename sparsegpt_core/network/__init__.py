@@ -9,6 +9,11 @@ from sparsegpt_core.network.int8_weight import Int8Weight
 from sparsegpt_core.network.layer_plan import plan_layers
 from sparsegpt_core.network.layers import Layer
 from sparsegpt_core.network.modules import check_finite, eval_mode
+from sparsegpt_core.network.parametrizations import (
+    parametrized_tensors,
+    remove_parametrization,
+    remove_parametrizations,
+)
 from sparsegpt_core.network.tracing import Program, export_graph, inputs_and_constants, trace
 from sparsegpt_core.network.weight_layout import (
     ConvLayer,
@@ -38,8 +43,11 @@ __all__ = [
     "matrix_to_weight",
     "output_rows",
     "pad_input",
+    "parametrized_tensors",
     "plan_layers",
     "record_calls",
+    "remove_parametrization",
+    "remove_parametrizations",
     "sampled_columns",
     "split_batches",
     "tensors_of",

@@ -4,6 +4,7 @@ May import ``errors`` and below.
 """
 
 import sparsegpt_core.zoo.reference  # noqa: F401  registers the reference networks
-from sparsegpt_core.zoo.registry import ModelShape, build_model, registered
+from sparsegpt_core.zoo.arguments import parse_arguments
+from sparsegpt_core.zoo.registry import ModelShape, build_model, registered, runs_code, takes_num_classes
 
-__all__ = ["ModelShape", "build_model", "registered"]
+__all__ = ["ModelShape", "build_model", "parse_arguments", "registered", "runs_code", "takes_num_classes"]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import importlib.util
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from torch import nn
 
 from sparsegpt_core.errors import MissingDependencyError, ModelError, first_line
 from sparsegpt_core.user_code import import_object
+from sparsegpt_core.zoo.arguments import check_arguments, parameters_of
 
-__all__ = ["ModelShape", "build_model", "register", "registered"]
+__all__ = ["ModelShape", "build_model", "register", "registered", "runs_code", "takes_num_classes"]
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,45 @@ def registered() -> list[str]:
     return sorted(_FACTORIES)
 
 
-def build_model(spec: str, shape: ModelShape) -> nn.Module:
+def runs_code(spec: str) -> bool:
+    """Return whether a model is code of the user, and not of this program, torchvision or timm.
+
+    Example:
+        >>> runs_code("mynet.py:net"), runs_code("torchvision:resnet18"), runs_code("simple_cnn")
+        (True, False, False)
+    """
+    return spec.rpartition(":")[0] not in ("", "torchvision", "timm")
+
+
+def takes_num_classes(spec: str) -> bool:
+    """Return whether a model can be built for any number of classes. The user's code is imported.
+
+    Raises:
+        InputError: The code cannot be imported.
+
+    Example:
+        >>> takes_num_classes("torchvision:resnet18")
+        True
+    """
+    if not runs_code(spec):
+        return True
+    named = import_object(spec)
+    return not isinstance(named, nn.Module) and "num_classes" in parameters_of(named)
+
+
+def build_model(spec: str, shape: ModelShape, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """Build an untrained network.
 
     Args:
         spec: A registered name, ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or
-            ``path/to/file.py:factory``. The last two import and run that code, and call the factory without arguments.
-        shape: The image shape (C, H, W) and number of classes, for networks that take them.
+            ``path/to/file.py:factory``. The last two import and run that code. They may also name a class, or a
+            network, which is copied.
+        shape: The image shape (C, H, W) and number of classes, for networks that take them. A factory gets
+            ``num_classes`` if it has a parameter of this name.
+        arguments: Keyword arguments for the factory, or for the function of torchvision or timm.
 
     Raises:
-        ModelError: There is no such network, or it cannot be built.
+        ModelError: There is no such network, it cannot be built, or an argument is missing or unknown.
         InputError: The code that the spec names cannot be imported.
         MissingDependencyError: timm is not installed.
 
@@ -71,40 +104,66 @@ def build_model(spec: str, shape: ModelShape) -> nn.Module:
         10
     """
     source, _, name = spec.rpartition(":")
+    given = dict(arguments or {})
     if source == "torchvision":
-        return _torchvision(name, shape)
+        return _torchvision(name, shape, given)
     if source == "timm":
-        return _timm(name, shape)
+        return _timm(name, shape, given)
     if source:
-        return _built(import_object(spec), spec)
+        return _imported(spec, shape, given)
     if name not in registered():
-        raise ModelError(f"unknown model '{spec}'", _nearest(spec, registered()))
+        raise ModelError(f"unknown model '{spec}'", _suggestion(spec))
+    if given:
+        raise ModelError(f"{spec} takes no arguments", "Leave `model_args` out.")
     return _built(lambda: _FACTORIES[name](shape), spec)
+
+
+def _suggestion(name: str) -> str:
+    """Return what may be meant by a model without a source."""
+    from torchvision import models
+
+    suffix = PurePath(name).suffix
+    if suffix == ".py":
+        return f"Name the factory in it: {name}:FACTORY."
+    if suffix in (".pt", ".pth", ".safetensors"):
+        return "Give `weights` the file, and `model` the network."
+    if suffix == ".onnx":
+        return "Pruning needs the PyTorch network: give `model` and `weights`."
+    if name in models.list_models():
+        return f"Did you mean torchvision:{name}?"
+    if not difflib.get_close_matches(name, registered()) and importlib.util.find_spec("timm"):
+        import timm
+
+        if timm.is_model(name):
+            return f"Did you mean timm:{name}?"
+    return _nearest(name, registered())
 
 
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(near)}?"
-    return f"Use {', '.join(registered())}, torchvision:NAME, timm:NAME or package.module:factory."
+    return f"Use {', '.join(registered())}, torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory."
 
 
-def _torchvision(name: str, shape: ModelShape) -> nn.Module:
+def _torchvision(name: str, shape: ModelShape, arguments: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
     names = models.list_models()
     if name not in names:
         raise ModelError(f"torchvision has no model '{name}'", _nearest(name, names))
-    options: dict[str, Any] = {} if shape.num_classes is None else {"num_classes": shape.num_classes}
+    options: dict[str, Any] = {"weights": None}
+    if shape.num_classes is not None:
+        options["num_classes"] = shape.num_classes
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         options["weights_backbone"] = None  # segmentation networks and detectors download weights by default
     with warnings.catch_warnings():
         # GoogLeNet and Inception announce a change of their initialisation.
         warnings.filterwarnings("ignore", message=".*weight initialization", category=FutureWarning)
-        return _built(lambda: models.get_model(name, weights=None, **options), f"torchvision:{name}")
+        return _built(lambda: models.get_model(name, **options | arguments), f"torchvision:{name}")
 
 
-def _timm(name: str, shape: ModelShape) -> nn.Module:
+def _timm(name: str, shape: ModelShape, arguments: dict[str, Any]) -> nn.Module:
     try:
         import timm
     except ImportError as error:
@@ -113,10 +172,23 @@ def _timm(name: str, shape: ModelShape) -> nn.Module:
         ) from error
     if not timm.is_model(name):
         raise ModelError(f"timm has no model '{name}'", _nearest(name, timm.list_models()))
-    options: dict[str, Any] = {"in_chans": shape.image[0]}
+    options: dict[str, Any] = {"pretrained": False, "in_chans": shape.image[0]}
     if shape.num_classes is not None:
         options["num_classes"] = shape.num_classes
-    return _built(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}")
+    return _built(lambda: timm.create_model(name, **options | arguments), f"timm:{name}")
+
+
+def _imported(spec: str, shape: ModelShape, arguments: dict[str, Any]) -> nn.Module:
+    """Call the user's factory or class, or copy the user's network."""
+    named = import_object(spec)
+    if isinstance(named, nn.Module):
+        if arguments:
+            raise ModelError(
+                f"{spec} is a network, which takes no arguments", "Name its class, or leave `model_args` out."
+            )
+        return copy.deepcopy(named)
+    given = check_arguments(spec, named, arguments, shape.num_classes)
+    return _built(lambda: named(**given), spec)
 
 
 def _built(factory: Callable[[], Any], spec: str) -> nn.Module:

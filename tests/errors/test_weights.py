@@ -2,6 +2,7 @@
 
 import json
 import struct
+import warnings
 import zipfile
 
 import pytest
@@ -20,6 +21,7 @@ def leave(): raise SystemExit(7)
 def number(): return 5
 def greedy(a): return 1
 def linear(): return torch.nn.Linear(3, 4)
+network = torch.nn.Linear(3, 4)
 """
 
 
@@ -55,9 +57,14 @@ def folder(tmp_path_factory):
         "meta": {**state, "conv1.weight": state["conv1.weight"].to("meta")},
         "bomb": {**state, "conv1.weight": torch.zeros(1).expand(1 << 40)},
         "numbers": {"a": 1},
+        "averaged": {"model": state, "model_ema": state, "epoch": 3},
+        "several": {"params": state, "params_ema": state},
     }.items():
         torch.save(content, folder / f"{name}.pt")
     zipfile.ZipFile(folder / "zip.pt", "w").close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), folder / "script.pt")
     (folder / "factories_of_test.py").write_text(FACTORIES)
     (folder / "syntax_of_test.py").write_text("def (")
     (folder / "leaves_of_test.py").write_text("raise SystemExit(3)")
