@@ -196,7 +196,7 @@ def _cifar_names(path: Path, key: str) -> tuple[str, ...]:
 def _npz(path: Path) -> DataSet:
     samples = read_npz(path)
     # The file does not name its classes; the largest label gives their number.
-    return DataSet(samples, num_classes=None if samples.labels is None else int(samples.labels.max()) + 1)
+    return DataSet(samples, num_classes=None if samples.classes is None else int(samples.classes.max()) + 1)
 
 
 def _image_folder(folder: Path, size: int) -> DataSet:

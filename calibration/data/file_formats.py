@@ -52,7 +52,7 @@ def read_idx(folder: Path, name: str) -> Samples:
 
 
 def read_npz(path: Path) -> Samples:
-    """Read the array ``images`` (N, C, H, W) and, if it exists, ``labels`` (N,).
+    """Read the array ``images`` (N, C, H, W) and, if it exists, ``labels``: classes (N,) or numbers (N, ...).
 
     Raises:
         DataError: The file is missing, damaged, pickled, or its arrays have the wrong shape or type.

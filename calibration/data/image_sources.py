@@ -145,32 +145,41 @@ class FileImages:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images and their classes.
+    """Images and their labels.
 
     Raises:
-        DataError: There are no images, or not exactly one class number for each image.
+        DataError: There are no images, or not exactly one label for each image.
     """
 
     images: Images
     """At least one image."""
-    labels: Optional[Labels] = None
-    """Class numbers (N,), from 0; None if unknown."""
+    labels: Optional[npt.NDArray[Any]] = None
+    """Class numbers (N,), from 0, or what a metric takes, (N, ...): maps, images or boxes; None if unknown."""
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:
             raise DataError("there are no images")
         if self.labels is None:
             return
-        if self.labels.dtype.kind not in "iu" or self.labels.ndim != 1:
+        is_class = self.labels.ndim == 1
+        is_column = self.labels.dtype.kind in "iu" and self.labels.shape[1:] == (1,)
+        if self.labels.ndim == 0 or is_column or self.labels.dtype.kind not in ("iu" if is_class else "iufb"):
             raise DataError(
                 f"labels have shape {self.labels.shape} and dtype {self.labels.dtype}",
-                "Give one integer class number for each image.",
+                "Give one integer class number for each image, or numbers (N, ...) for a metric.",
             )
         if len(self.labels) != len(self.images):
             raise DataError(f"there are {len(self.labels)} labels for {len(self.images)} images")
+        if not is_class:
+            return
         if self.labels.min() < 0:
             raise DataError(f"label {self.labels.min()} is negative", "Class numbers start at 0.")
         object.__setattr__(self, "labels", self.labels.astype(np.int64))
+
+    @property
+    def classes(self) -> Optional[Labels]:
+        """The class numbers (N,); None if the labels are unknown or something else."""
+        return self.labels if self.labels is not None and self.labels.ndim == 1 else None
 
 
 def overlap(first: Images, second: Images) -> bool:

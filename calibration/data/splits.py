@@ -17,8 +17,8 @@ from sparsegpt_core.errors import DataError
 
 __all__ = ["Batch", "Data", "EvaluationSplit", "TrainingSplit", "open_data", "subset_indices"]
 
-Batch = tuple[npt.NDArray[np.float32], Optional[Labels]]
-"""Normalised images (N, C, H, W) and their classes (N,); None if unknown."""
+Batch = tuple[npt.NDArray[np.float32], Optional[npt.NDArray[Any]]]
+"""Normalised images (N, C, H, W) and their labels: classes (N,), or what a metric takes, (N, ...); None if unknown."""
 
 _MIN_STD, _MAX_ABS_MEAN = 1e-6, 1e6  # beyond them, normalised float32 images lose most of their digits
 
@@ -39,8 +39,8 @@ class _Split:
 
     @property
     def labels(self) -> Optional[Labels]:
-        """The class of each sample (N,); None if unknown."""
-        return self.samples.labels
+        """The class of each sample (N,); None if unknown, or if the labels are no classes."""
+        return self.samples.classes
 
     def batches(self, batch_size: int, indices: Optional[Indices] = None) -> Iterator[Batch]:
         """Yield normalised batches of the samples at ``indices``, or of all samples.
@@ -181,8 +181,8 @@ def _with_evaluation_of(data: DataSet, other: DataSet) -> DataSet:
 def _check_splits(data: DataSet) -> None:
     """Raise DataError if a label exceeds the classes, or the splits differ in shape or are the same."""
     for samples in (data.training, data.evaluation):
-        if samples is not None and samples.labels is not None and data.num_classes is not None:
-            largest = int(samples.labels.max())
+        if samples is not None and samples.classes is not None and data.num_classes is not None:
+            largest = int(samples.classes.max())
             if largest >= data.num_classes:
                 raise DataError(f"label {largest} in data of {data.num_classes} classes", "Labels start at 0.")
     if data.evaluation is None:

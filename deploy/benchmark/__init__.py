@@ -3,7 +3,7 @@
 May import ``explain``, ``measure`` and below.
 """
 
-from deploy.benchmark.gate import failed_gate
+from deploy.benchmark.gate import Limits
 from deploy.benchmark.measure_arms import ArmMeasurements, EngineSettings, measure_engines
 from deploy.benchmark.on_engines import benchmark_engines
 from deploy.benchmark.on_onnxruntime import benchmark_onnx
@@ -14,9 +14,9 @@ __all__ = [
     "ArmMeasurements",
     "BenchmarkResult",
     "EngineSettings",
+    "Limits",
     "benchmark_engines",
     "benchmark_onnx",
     "benchmark_tensorrt_provider",
-    "failed_gate",
     "measure_engines",
 ]

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from deploy.benchmark.comparable import check_pair, check_sparse_kernels
 from deploy.benchmark.measure_arms import EngineSettings, cost_of_engines, measured_arms
-from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
+from deploy.benchmark.result import BenchmarkResult, Timed, describe_models, quality_sentence
 from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.builder import BuildResult
 from deploy.graph import DEFAULT_BATCHES, OnnxFile, resolve_shapes
-from deploy.measure import LabelledImages, compare_accuracy
+from deploy.measure import LabelledImages, Metric, compare_versions
 from deploy.sessions import OnnxSession, Session
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, Say, silent
@@ -31,6 +31,7 @@ def benchmark_engines(
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
     say: Say = lambda _: None,
+    metric: Optional[Metric] = None,
 ) -> BenchmarkResult:
     """Compare two ONNX files as engines. Accuracy is also measured with ONNX Runtime.
 
@@ -41,6 +42,7 @@ def benchmark_engines(
         settings: How to build and time engines.
         progress: Receives the stages ``engines``, ``latency``, ``layers`` and ``accuracy``.
         say: Called with what the engines cost, before they are built.
+        metric: Compared beside accuracy, or beside output errors where the outputs are no logits.
 
     Raises:
         InputError: A file, the images or a setting does not fit, the files are FP32 or not the dense and the sparse
@@ -62,23 +64,23 @@ def benchmark_engines(
     first, batches = first_images(batches)
     images, *further = portions = _timed_images(references, first, settings)
     for session in references.values():
-        session.run(images)  # images that do not fit fail before engines are built
+        session.outputs(images)  # images that do not fit fail before engines are built
     cost = cost_of_engines(sparse, portions, input_name, settings)
     say(str(cost))
     with measured_arms(dense, sparse, images, input_name, settings, cost, progress) as (measured, engines):
         sessions: Dict[str, Session] = {**references, **engines}
-        runs = {name: session.run for name, session in sessions.items()}
-        accuracy = compare_accuracy(runs, batches, progress=progress, total=total)
+        runs = {name: session.outputs for name, session in sessions.items()}
+        compared = compare_versions(runs, batches, metric, seed=settings.seed, progress=progress, total=total)
     timed = [measured]
     for each in further:
         plans = settings.plans and settings.plans / f"batch-{len(each)}"
         own = replace(settings, plans=plans)
         with measured_arms(dense, sparse, each, input_name, own, cost, progress) as (found, _):
             timed.append(found)
-    sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
+    sentence = quality_sentence(compared, "C")
     return BenchmarkResult(
         runtime=measured.runtime,
-        accuracy=accuracy,
+        compared=compared,
         timed=[Timed(found.latency, found.speedup, found.explanation.verdict, found.warnings) for found in timed],
         verdict=f"{sentence} On engines: {measured.explanation.verdict}",
         models=describe_models(dense, sparse),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from deploy.benchmark.comparable import check_pair
-from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
+from deploy.benchmark.result import BenchmarkResult, Timed, describe_models, quality_sentence
 from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.graph import OnnxFile
 from deploy.machine import describe_environment, require
@@ -18,8 +18,9 @@ from deploy.measure import (
     QUICK_TIMING,
     HostTimer,
     LabelledImages,
+    Metric,
     TimingSettings,
-    compare_accuracy,
+    compare_versions,
     measure_latency,
 )
 from deploy.sessions import OnnxSession
@@ -43,6 +44,7 @@ def benchmark_onnx(
     threads: Optional[int] = None,
     seed: int = 0,
     progress: Progress = silent,
+    metric: Optional[Metric] = None,
 ) -> BenchmarkResult:
     """Compare two ONNX files on ONNX Runtime's CPU provider.
 
@@ -53,8 +55,9 @@ def benchmark_onnx(
         latency_batches: Images per timed call; each number is timed. Empty for the models' fixed batch, or 1.
         timing: How long to time each version.
         threads: ONNX Runtime's threads; None for its choice.
-        seed: Seed of the bootstrap.
-        progress: Receives the stages ``accuracy`` and ``latency``.
+        seed: Seed of the bootstrap, and of the groups of images behind a metric's interval.
+        progress: Receives the stages ``accuracy`` (``outputs`` without logits) and ``latency``.
+        metric: Compared beside accuracy, or beside output errors where the outputs are no logits.
 
     Raises:
         InputError: A file or the images do not fit, or the files are not the dense and the sparse version of one
@@ -80,13 +83,12 @@ def benchmark_onnx(
     total = operator.length_hint(batches)
     first, batches = first_images(batches)
     portions = [latency_images(sessions, first, batch) for batch in latency_batches or (None,)]
-    accuracy = compare_accuracy(
-        {name: session.run for name, session in sessions.items()}, batches, progress=progress, total=total
-    )
+    runs = {name: session.outputs for name, session in sessions.items()}
+    compared = compare_versions(runs, batches, metric, seed=seed, progress=progress, total=total)
     timed = []
     for images in portions:
         latency = measure_latency(
-            {name: [HostTimer(partial(session.run, images), len(images))] for name, session in sessions.items()},
+            {name: [HostTimer(partial(run, images), len(images))] for name, run in runs.items()},
             timing,
             seed,
             progress,
@@ -96,9 +98,9 @@ def benchmark_onnx(
         timed.append(Timed(latency, speedup))
     return BenchmarkResult(
         runtime=f"onnxruntime {require('onnxruntime').__version__} CPU",
-        accuracy=accuracy,
+        compared=compared,
         timed=timed,
-        verdict=f"{accuracy_sentence(accuracy.arms['dense'], accuracy.arms['sparse'])} {_CPU_NOTE}",
+        verdict=f"{quality_sentence(compared, 'sparse')} {_CPU_NOTE}",
         models=describe_models(dense, sparse),
         environment=describe_environment(),
     )

@@ -20,13 +20,21 @@ from deploy.benchmark.arms import ARMS
 from deploy.benchmark.comparable import check_pair, check_sparse_kernels
 from deploy.benchmark.cost import Cost, estimate_cost
 from deploy.benchmark.measure_arms import EngineSettings
-from deploy.benchmark.result import BenchmarkResult, Timed, accuracy_sentence, describe_models
+from deploy.benchmark.result import BenchmarkResult, Timed, describe_models, quality_sentence
 from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.builder import BuildSettings
 from deploy.explain import Evidence, explain
 from deploy.graph import DEFAULT_BATCHES, Graph, OnnxFile
 from deploy.machine import TENSORRT_PROVIDER, describe_environment, find_gpu, free_memory, require
-from deploy.measure import HostTimer, LabelledImages, LatencyReport, compare_accuracy, join_rebuilds, measure_latency
+from deploy.measure import (
+    HostTimer,
+    LabelledImages,
+    LatencyReport,
+    Metric,
+    compare_versions,
+    join_rebuilds,
+    measure_latency,
+)
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
 from sparsegpt_core.progress import Progress, Say, silent
@@ -49,6 +57,7 @@ def benchmark_tensorrt_provider(
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
     say: Say = lambda _: None,
+    metric: Optional[Metric] = None,
 ) -> BenchmarkResult:
     """Compare two ONNX files on ONNX Runtime's TensorRT provider, in the three arms A, B and C.
 
@@ -59,6 +68,7 @@ def benchmark_tensorrt_provider(
         settings: How to build and time engines. ``plans``, streams and most build settings have no such option here.
         progress: Receives the stages ``engines``, ``latency`` and ``accuracy``.
         say: Called with what the engines cost, before they are built.
+        metric: Compared beside accuracy, or beside output errors where the outputs are no logits.
 
     Raises:
         InputError: A file, the images or a setting does not fit, the files are FP32 or not the dense and the sparse
@@ -88,9 +98,14 @@ def benchmark_tensorrt_provider(
     say(str(cost))
     with _timed_arms(files, images, settings, cost, progress) as (arms, found):
         timed = [found]
-        accuracy = compare_accuracy(
-            {**{name: each.run for name, each in references.items()}, **{arm: arms[arm][0].run for arm in arms}},
+        compared = compare_versions(  # names no session of an engine, which lives as long as its name
+            {
+                **{name: session.outputs for name, session in references.items()},
+                **{arm: arms[arm][0].outputs for arm in arms},
+            },
             batches,
+            metric,
+            seed=settings.seed,
             progress=progress,
             total=total,
         )
@@ -98,10 +113,10 @@ def benchmark_tensorrt_provider(
         with _timed_arms(files, each, settings, cost, progress) as (_, found):
             timed.append(found)
     gpu = find_gpu()
-    sentence = accuracy_sentence(accuracy.arms["dense"], accuracy.arms["C"])
+    sentence = quality_sentence(compared, "C")
     return BenchmarkResult(
         runtime=f"onnxruntime {require('onnxruntime').__version__} TensorRT on {gpu.name if gpu else 'an unknown GPU'}",
-        accuracy=accuracy,
+        compared=compared,
         timed=timed,
         verdict=f"{sentence} In ONNX Runtime's TensorRT provider: {timed[0].verdict}",
         models=describe_models(files["dense"], files["sparse"]),
@@ -245,7 +260,7 @@ def _describe(latency: LatencyReport, arms: Arms, sparse: OnnxFile, batch: int) 
 
 def _timer(session: OnnxSession, images: npt.NDArray[Any], settings: EngineSettings) -> HostTimer:
     transfers = settings.regime.transfers
-    timer = HostTimer((lambda: session.run(images)) if transfers else session.bind(images), len(images))
+    timer = HostTimer((lambda: session.outputs(images)) if transfers else session.bind(images), len(images))
     timer.regime = replace(timer.regime, transfers=transfers, note=_REGIME_NOTE)
     return timer
 

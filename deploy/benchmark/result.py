@@ -9,9 +9,9 @@ from typing import Any, Optional, Tuple
 from deploy.benchmark.cost import Cost
 from deploy.explain import Explanation
 from deploy.graph import OnnxFile
-from deploy.measure import AccuracyReport, ArmAccuracy, Difference, LatencyReport, Ratio
+from deploy.measure import AccuracyReport, ArmAccuracy, Comparison, Difference, Figure, LatencyReport, Ratio
 
-__all__ = ["BenchmarkResult", "Timed", "accuracy_sentence", "describe_models"]
+__all__ = ["BenchmarkResult", "Timed", "describe_models", "quality_sentence"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class BenchmarkResult:
 
     runtime: str
     """The runtime, its version and the device."""
-    accuracy: AccuracyReport
-    """Accuracy of ``dense`` and ``sparse`` on ONNX Runtime, and of the engines of arms ``A``, ``B`` and ``C``."""
+    compared: Comparison
+    """``dense`` and ``sparse`` on ONNX Runtime, and the engines of arms ``A``, ``B`` and ``C``."""
     timed: Sequence[Timed]
     """Latency and speed-up at each requested batch."""
     verdict: str
@@ -82,24 +82,35 @@ class BenchmarkResult:
         return self.timed[0].speedup
 
     @property
+    def accuracy(self) -> Optional[AccuracyReport]:
+        """The accuracy of all versions; None if the outputs are no logits."""
+        return self.compared.accuracy
+
+    @property
+    def judged(self) -> str:
+        """The version that limits apply to: ``C``, or ``sparse`` without engines."""
+        return "C" if "C" in self.compared.versions else "sparse"
+
+    @property
     def warnings(self) -> Tuple[str, ...]:
         """Sentences about causes for doubt in the numbers, of all batches."""
-        texts = (*self.accuracy.warnings, *(text for timed in self.timed for text in timed.warnings))
+        texts = (*self.compared.warnings, *(text for timed in self.timed for text in timed.warnings))
         return tuple(dict.fromkeys(texts))
 
     @property
     def difference(self) -> Optional[Difference]:
         """Top-1 accuracy of the sparse engine (without engines: of the sparse file) minus the dense file's."""
-        arms = self.accuracy.arms
-        return arms.get("C", arms["sparse"]).difference
+        return self.accuracy.arms[self.judged].difference if self.accuracy else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as ``benchmark --json`` prints them."""
-        difference = self.difference
+        difference, compared = self.difference, self.compared.to_json()
+        if compared["accuracy"]:
+            compared["accuracy"]["difference"] = asdict(difference) if difference else None
         return {
             **self.timed[0].to_json(),
             "runtime": self.runtime,
-            "accuracy": {**self.accuracy.to_json(), "difference": asdict(difference) if difference else None},
+            **compared,
             "further_batches": [timed.to_json() for timed in self.timed[1:]],
             "verdict": self.verdict,
             "models": self.models,
@@ -120,7 +131,37 @@ def describe_models(dense: OnnxFile, sparse: OnnxFile) -> dict[str, dict[str, st
     return {name: {"path": str(file.path), "sha256": file.sha256} for name, file in files.items()}
 
 
-def accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
+def quality_sentence(compared: Comparison, version: str) -> str:
+    """Return sentences with the accuracy or else the output errors of a sparse version, and with a metric's figures."""
+    sentences = []
+    if compared.accuracy:
+        sentences.append(_accuracy_sentence(compared.accuracy.arms["dense"], compared.accuracy.arms[version]))
+    elif compared.outputs:
+        errors = compared.outputs.relative_errors[version]
+        shown = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        sentences.append(f"Relative errors of the outputs on {compared.outputs.samples} images: {shown}.")
+    for name, figure in (compared.metrics or {}).items():
+        sentences.append(_figure_sentence(name, figure, version))
+    return " ".join(sentences)
+
+
+def _figure_sentence(name: str, figure: Figure, version: str) -> str:
+    gap = figure.differences[version]
+    text = f"{name} {figure.values['dense']:.4g} dense, {figure.values[version]:.4g} sparse"
+    if gap is None:
+        return f"{text}, {figure.samples} images."
+    return f"{text} ({_interval(gap, '.3g')}, {figure.samples} images): {_judgement(gap)}."
+
+
+def _interval(gap: Difference, form: str, unit: str = "") -> str:
+    return f"{gap.value:+{form}}{unit}, 95 % interval {gap.low:+{form}} to {gap.high:+{form}}"
+
+
+def _judgement(gap: Difference) -> str:
+    return "lower" if gap.high < 0 else "higher" if gap.low > 0 else "no statistically significant difference"
+
+
+def _accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
     """Return a sentence with both accuracies and their difference."""
     if dense.top1 is None or sparse.top1 is None or sparse.difference is None:
         return (
@@ -128,9 +169,7 @@ def accuracy_sentence(dense: ArmAccuracy, sparse: ArmAccuracy) -> str:
             f"{sparse.disagreement:.2f} % of {sparse.samples} images."
         )
     gap = sparse.difference
-    judgement = "lower" if gap.high < 0 else "higher" if gap.low > 0 else "no statistically significant difference"
     return (
         f"Top-1 accuracy {dense.top1:.2f} % dense, {sparse.top1:.2f} % sparse "
-        f"({gap.value:+.2f} points, 95 % interval {gap.low:+.2f} to {gap.high:+.2f}, "
-        f"{sparse.samples} images): {judgement}."
+        f"({_interval(gap, '.2f', ' points')}, {sparse.samples} images): {_judgement(gap)}."
     )

@@ -4,11 +4,14 @@ May import ``sessions``, ``builder``, ``graph``, ``machine`` and below.
 """
 
 from deploy.measure.accuracy import AccuracyReport, ArmAccuracy, Difference, LabelledImages, compare_accuracy
+from deploy.measure.builtin_metrics import load_metric
+from deploy.measure.comparison import Comparison, compare_versions
 from deploy.measure.engine_timer import EngineTimer, agree_on_regime
 from deploy.measure.gpu_monitor import GPUMonitor
 from deploy.measure.latency import LatencyReport, join_rebuilds, measure_latency
 from deploy.measure.layer_times import LayerTimes, compare_layer_times, measure_layer_times
-from deploy.measure.output_errors import Outputs, compare_outputs, gives_logits
+from deploy.measure.metrics import Figure, Metric
+from deploy.measure.output_errors import Outputs
 from deploy.measure.speedup import Ratio
 from deploy.measure.timing import QUICK_TIMING, HostTimer, Regime, TimingSettings
 
@@ -16,13 +19,16 @@ __all__ = [
     "QUICK_TIMING",
     "AccuracyReport",
     "ArmAccuracy",
+    "Comparison",
     "Difference",
     "EngineTimer",
+    "Figure",
     "GPUMonitor",
     "HostTimer",
     "LabelledImages",
     "LatencyReport",
     "LayerTimes",
+    "Metric",
     "Outputs",
     "Ratio",
     "Regime",
@@ -30,9 +36,9 @@ __all__ = [
     "agree_on_regime",
     "compare_accuracy",
     "compare_layer_times",
-    "compare_outputs",
-    "gives_logits",
+    "compare_versions",
     "join_rebuilds",
+    "load_metric",
     "measure_latency",
     "measure_layer_times",
 ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 __all__ = [
+    "AccuracyComparison",
     "AccuracyReport",
     "ArmAccuracy",
     "Difference",
     "LabelledImages",
     "Predict",
+    "check_reference",
+    "check_samples",
     "compare_accuracy",
     "paired_difference",
 ]
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -34,7 +37,7 @@ LabelledImages = Tuple[npt.NDArray[Any], Optional[npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in percentage points."""
+    """A difference: in percentage points, or in a metric's own unit."""
 
     value: float
     """The difference."""
@@ -119,28 +122,76 @@ def compare_accuracy(
         >>> report.arms["dense"].top1, report.arms["sparse"].top1, report.arms["sparse"].disagreement
         (100.0, 50.0, 50.0)
     """
-    if reference not in sessions:
-        raise InputError(f"'{reference}' is not among {', '.join(sessions)}", "Name the reference to compare with.")
-    scores: Dict[str, List[_Scores]] = {name: [] for name in sessions}
-    ranges = {name: (np.asarray(np.inf), np.asarray(-np.inf)) for name in sessions}
+    comparison = AccuracyComparison(tuple(sessions), reference)
     progress("accuracy", 0, total)
     for done, (images, labels) in enumerate(batches, start=1):
-        logs = {name: _log_probabilities(name, predict(images), len(images)) for name, predict in sessions.items()}
-        _check_batch(logs, labels, reference)
-        for name, log in logs.items():
-            scores[name].append(_score(log, logs[reference], labels))
-            low, high = ranges[name]
-            ranges[name] = (np.minimum(low, log.min(0, initial=np.inf)), np.maximum(high, log.max(0, initial=-np.inf)))
+        comparison.update({name: predict(images) for name, predict in sessions.items()}, labels, len(images))
         progress("accuracy", done, total)
-    if not any(len(part.predicted) for part in scores[reference]):
+    return comparison.report()
+
+
+class AccuracyComparison:
+    """Collects the logits of all versions, batch by batch.
+
+    Args:
+        names: The names of the versions, including the reference.
+        reference: The name of the version to compare with.
+
+    Raises:
+        InputError: The reference is not among the names.
+    """
+
+    def __init__(self, names: Sequence[str], reference: str) -> None:
+        check_reference(names, reference)
+        self._reference = reference
+        self._scores: Dict[str, List[_Scores]] = {name: [] for name in names}
+        self._ranges = {name: (np.asarray(np.inf), np.asarray(-np.inf)) for name in names}
+
+    def update(self, logits: Mapping[str, npt.NDArray[Any]], labels: Optional[npt.NDArray[Any]], count: int) -> None:
+        """Take the logits (N, classes) of every version for ``count`` images, and their labels (N) or None.
+
+        Raises:
+            InputError: Shapes do not fit.
+            DataError: Labels do not fit the images or the classes.
+            NumericsError: Logits contain NaN or infinity.
+        """
+        logs = {name: _log_probabilities(name, values, count) for name, values in logits.items()}
+        _check_batch(logs, labels, self._reference)
+        for name, log in logs.items():
+            self._scores[name].append(_score(log, logs[self._reference], labels))
+            low, high = self._ranges[name]
+            self._ranges[name] = (
+                np.minimum(low, log.min(0, initial=np.inf)),
+                np.maximum(high, log.max(0, initial=-np.inf)),
+            )
+
+    def report(self) -> AccuracyReport:
+        """Return the accuracy of all versions.
+
+        Raises:
+            InputError: There are no samples.
+        """
+        check_samples(sum(len(part.predicted) for part in self._scores[self._reference]))
+        joined = {name: _Scores(*map(np.concatenate, zip(*parts))) for name, parts in self._scores.items()}
+        reference, ranges = joined[self._reference], self._ranges.items()
+        several = len(reference.predicted) > 1
+        return AccuracyReport(
+            self._reference,
+            {name: _summarise(arm, None if arm is reference else reference) for name, arm in joined.items()},
+            tuple(name for name, (low, high) in ranges if several and float((high - low).max()) < _ROUNDING),
+        )
+
+
+def check_reference(names: Sequence[str], reference: str) -> None:
+    """Raise InputError if the reference is not among the names."""
+    if reference not in names:
+        raise InputError(f"'{reference}' is not among {', '.join(names)}", "Name the reference to compare with.")
+
+
+def check_samples(samples: int) -> None:
+    """Raise InputError if there are no samples."""
+    if not samples:
         raise InputError("there are no samples to compare on", "Give evaluation data.")
-    joined = {name: _Scores(*map(np.concatenate, zip(*parts))) for name, parts in scores.items()}
-    several = len(joined[reference].predicted) > 1
-    return AccuracyReport(
-        reference,
-        {name: _summarise(arm, None if name == reference else joined[reference]) for name, arm in joined.items()},
-        tuple(name for name, (low, high) in ranges.items() if several and float((high - low).max()) < _ROUNDING),
-    )
 
 
 def paired_difference(reference: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Difference:

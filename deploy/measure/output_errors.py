@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["Outputs", "OutputsReport", "compare_outputs", "gives_logits"]
+__all__ = ["Outputs", "OutputsComparison", "OutputsReport"]
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Callable, Dict
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.measure.accuracy import LabelledImages
+from deploy.measure.accuracy import check_reference, check_samples
 from sparsegpt_core.errors import InputError, NumericsError
-from sparsegpt_core.progress import Progress, silent
 
 Outputs = Callable[[npt.NDArray[Any]], Mapping[str, npt.NDArray[Any]]]
 """A function from images (N, C, H, W) to all outputs by name, each of any shape."""
@@ -35,76 +33,55 @@ class OutputsReport:
         return asdict(self)
 
 
-def compare_outputs(
-    sessions: Mapping[str, Outputs],
-    batches: Iterable[LabelledImages],
-    reference: str = "dense",
-    progress: Progress = silent,
-    total: int = 0,
-) -> OutputsReport:
-    """Run all versions on the same batches. Labels are ignored.
+class OutputsComparison:
+    """Collects the outputs of all versions, batch by batch.
 
     Args:
-        sessions: The versions by name, including the reference.
-        batches: Images with labels or None.
+        names: The names of the versions, including the reference.
         reference: The name of the version to compare with.
-        progress: Receives the stage ``outputs``, once per batch.
-        total: The number of batches, for progress; 0 if unknown.
 
     Raises:
-        InputError: The reference is not among the sessions, there are no samples, or outputs do not match.
-        NumericsError: Outputs contain NaN or infinity.
-
-    Example:
-        >>> sessions = {"dense": lambda x: {"map": x}, "sparse": lambda x: {"map": 0.75 * x}}
-        >>> compare_outputs(sessions, [(np.ones((2, 3, 4, 4)), None)]).relative_errors
-        {'sparse': {'map': 0.25}}
+        InputError: The reference is not among the names.
     """
-    if reference not in sessions:
-        raise InputError(f"'{reference}' is not among {', '.join(sessions)}", "Name the reference to compare with.")
-    energies: Dict[str, float] = {}
-    errors: Dict[str, Dict[str, float]] = {name: {} for name in sessions if name != reference}
-    samples = 0
-    progress("outputs", 0, total)
-    for done, (images, _) in enumerate(batches, start=1):
-        expected = _checked(reference, sessions[reference](images))
+
+    def __init__(self, names: Sequence[str], reference: str) -> None:
+        check_reference(names, reference)
+        self._reference, self._samples = reference, 0
+        self._energies: Dict[str, float] = {}
+        self._errors: Dict[str, Dict[str, float]] = {name: {} for name in names if name != reference}
+
+    def update(self, outputs: Mapping[str, Mapping[str, npt.NDArray[Any]]], count: int) -> None:
+        """Take the outputs of every version for ``count`` images.
+
+        Raises:
+            InputError: Outputs do not match.
+            NumericsError: Outputs contain NaN or infinity.
+        """
+        expected = _checked(self._reference, outputs[self._reference])
         for output, value in expected.items():
-            energies[output] = energies.get(output, 0.0) + _energy(value)
-        for name, sums in errors.items():
-            found = _checked(name, sessions[name](images))
+            self._energies[output] = self._energies.get(output, 0.0) + _energy(value)
+        for name, sums in self._errors.items():
+            found = _checked(name, outputs[name])
             if {key: value.shape for key, value in found.items()} != {k: v.shape for k, v in expected.items()}:
-                raise InputError(f"'{name}' and '{reference}' have different outputs", "Give versions of one model.")
+                raise InputError(
+                    f"'{name}' and '{self._reference}' have different outputs", "Give versions of one model."
+                )
             for output, value in found.items():
                 sums[output] = sums.get(output, 0.0) + _energy(value - expected[output])
-        samples += len(images)
-        progress("outputs", done, total)
-    if not samples:
-        raise InputError("there are no samples to compare on", "Give evaluation data.")
-    relative = {
-        name: {output: math.sqrt(error / (energies[output] or 1.0)) for output, error in sums.items()}
-        for name, sums in errors.items()
-    }
-    return OutputsReport(relative, samples)
+        self._samples += count
 
+    def report(self) -> OutputsReport:
+        """Return the errors of all versions except the reference.
 
-def gives_logits(path: Path) -> bool:
-    """Return whether the first output of an ONNX file is (N, classes).
-
-    Raises:
-        InputError: The file cannot be read.
-
-    Example:
-        >>> import onnx
-        >>> onnx.save(onnx.parser.parse_model('''
-        ...     <ir_version: 8, opset_import: ["": 17]> g (float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }'''),
-        ...     "relu.onnx")
-        >>> gives_logits(Path("relu.onnx"))
-        True
-    """
-    from export.audit import load_model
-
-    first = load_model(path).graph.output[0]
-    return len(first.type.tensor_type.shape.dim) == 2
+        Raises:
+            InputError: There are no samples.
+        """
+        check_samples(self._samples)
+        relative = {
+            name: {output: math.sqrt(error / (self._energies[output] or 1.0)) for output, error in sums.items()}
+            for name, sums in self._errors.items()
+        }
+        return OutputsReport(relative, self._samples)
 
 
 def _checked(name: str, outputs: Mapping[str, npt.NDArray[Any]]) -> Dict[str, npt.NDArray[np.float64]]:

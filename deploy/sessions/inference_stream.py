@@ -37,7 +37,7 @@ class InferenceStream:
         >>> stream.fill(images)  # doctest: +SKIP
         >>> for step in (stream.upload, stream.execute, stream.download, stream.synchronize):  # doctest: +SKIP
         ...     step()
-        >>> logits = stream.output()  # doctest: +SKIP
+        >>> logits = stream.outputs()["logits"]  # doctest: +SKIP
     """
 
     def __init__(self, cuda: ModuleType, engine: Engine) -> None:
@@ -114,10 +114,10 @@ class InferenceStream:
         with gpu_errors(self._cuda, f"running {self._engine.name}"):
             self.cuda_stream.synchronize()
 
-    def output(self) -> npt.NDArray[Any]:
-        """Return a copy of the first output of the last download."""
-        name = self._engine.outputs[0].name
-        return np.array(self._buffers[name].view(self._shapes[name]))
+    def outputs(self) -> Dict[str, npt.NDArray[Any]]:
+        """Return copies of the outputs of the last download, by name in the engine's order."""
+        names = [output.name for output in self._engine.outputs]
+        return {name: np.array(self._buffers[name].view(self._shapes[name])) for name in names}
 
     def attach(self, profiler: Any) -> None:
         """Report each layer's time to an ``IProfiler``. From now on ``execute`` waits for the GPU."""

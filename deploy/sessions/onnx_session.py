@@ -1,4 +1,4 @@
-"""An ONNX classifier as a session on ONNX Runtime."""
+"""An ONNX file as a session on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deploy.graph import InputShape, OnnxFile
 from deploy.machine import require
-from deploy.sessions.session import check_images
+from deploy.sessions.session import check_images, join_portions, logits_of, rows_of
 from sparsegpt_core.errors import InputError, ModelError, first_line
 
 __all__ = ["OnnxSession"]
@@ -32,7 +32,7 @@ class OnnxSession:
     Raises:
         InputError: The file is missing, this ONNX Runtime lacks the provider or cannot start it, or ``shape`` does not
             fit the input.
-        ModelError: The file cannot be loaded, or is not an image classifier.
+        ModelError: The file cannot be loaded, or does not take one image.
         MissingDependencyError: onnxruntime is not installed.
 
     Example:
@@ -70,13 +70,13 @@ class OnnxSession:
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             found = ", ".join(f"{value.name} {value.type}" for value in inputs)
             raise ModelError(
-                f"{path} needs exactly one FP32 or FP16 input, it has: {found or 'none'}", "Give an image classifier."
+                f"{path} needs exactly one FP32 or FP16 input, it has: {found or 'none'}", "Give a network of images."
             )
         self.name = path.name
         self.input_name: str = inputs[0].name
         self.input_shape: InputShape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
         self._dtype = _DTYPES[inputs[0].type]
-        self._output: str = self._session.get_outputs()[0].name
+        self._outputs: List[str] = [output.name for output in self._session.get_outputs()]
         self._device = "cpu" if provider == "CPUExecutionProvider" else "cuda"
         if shape and self.input_shape != shape:
             raise InputError(
@@ -105,7 +105,8 @@ class OnnxSession:
         try:
             values = np.ascontiguousarray(images, self._dtype)
             binding.bind_ortvalue_input(self.input_name, runtime.OrtValue.ortvalue_from_numpy(values, self._device, 0))
-            binding.bind_output(self._output, self._device)
+            for name in self._outputs:
+                binding.bind_output(name, self._device)
         except Exception as error:
             raise InputError(f"{self.name} cannot take images of shape {images.shape}: {first_line(error)}") from error
 
@@ -118,30 +119,38 @@ class OnnxSession:
 
         return run
 
-    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Turn images (N, C, H, W) with any N above 0 into logits (N, classes).
+    def outputs(self, images: npt.NDArray[Any]) -> Dict[str, npt.NDArray[Any]]:
+        """Turn images (N, C, H, W) with any N above 0 into all outputs (N, ...) by name, in the graph's order.
 
         A model with a fixed batch runs the images in portions. Zeros fill the last one.
 
         Raises:
-            InputError: The images' shape does not fit the model, or its output is not (N, classes).
+            InputError: The images' shape does not fit the model, or an output does not have one row for each image.
         """
         check_images(self.name, self.input_shape, images)
         batch = (self.input_shape[0] if self.input_shape else None) or len(images)
-        portions = [self._run_one(images[start : start + batch], batch) for start in range(0, len(images), batch)]
-        return portions[0] if len(portions) == 1 else np.concatenate(portions)
+        return join_portions(
+            [self._run_one(images[start : start + batch], batch) for start in range(0, len(images), batch)]
+        )
 
-    def _run_one(self, images: npt.NDArray[Any], batch: int) -> npt.NDArray[np.float32]:
+    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Turn images (N, C, H, W) with any N above 0 into logits (N, classes), the first output.
+
+        Raises:
+            InputError: As for ``outputs``.
+            ModelError: The first output is not (N, classes).
+        """
+        return logits_of(self.name, self.outputs(images))
+
+    def _run_one(self, images: npt.NDArray[Any], batch: int) -> Dict[str, npt.NDArray[Any]]:
         count = len(images)
         if count < batch:
             images = np.concatenate([images, np.zeros((batch - count, *images.shape[1:]), images.dtype)])
         try:
-            (logits,) = self._session.run([self._output], {self.input_name: images.astype(self._dtype, copy=False)})
+            found = self._session.run(self._outputs, {self.input_name: images.astype(self._dtype, copy=False)})
         except Exception as error:
             raise InputError(f"{self.name} cannot run images of shape {images.shape}: {first_line(error)}") from error
-        if logits.ndim != 2 or len(logits) != batch:
-            raise InputError(f"{self.name} returns {logits.shape}, not ({batch}, classes)", "Give an image classifier.")
-        return np.asarray(logits[:count], dtype=np.float32)
+        return {name: rows_of(self.name, name, value, batch)[:count] for name, value in zip(self._outputs, found)}
 
 
 def _sizes(model: Any, shape: Tuple[int, ...]) -> Dict[str, int]:

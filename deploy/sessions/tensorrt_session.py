@@ -1,4 +1,4 @@
-"""A TensorRT plan as a session: it turns images into logits on the GPU."""
+"""A TensorRT plan as a session: it turns images into outputs on the GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["TensorRTSession"]
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional, Type
+from typing import Any, Dict, Optional, Type
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +15,17 @@ from deploy.graph import InputShape
 from deploy.machine import Backend, connect, gpu_errors
 from deploy.sessions.engine import Engine
 from deploy.sessions.inference_stream import InferenceStream
-from deploy.sessions.session import check_images
+from deploy.sessions.session import check_images, join_portions, logits_of, rows_of
 from sparsegpt_core.errors import InputError, ModelError
 
 
 class TensorRTSession:
-    """A classifier from a plan. Close it, or use it in a ``with``.
+    """A network from a plan. Close it, or use it in a ``with``.
 
     ``engine`` is the open engine. ``batches`` are the min, opt and max batch of its profile.
 
     Args:
-        plan_path: The plan, with its sidecar next to it. It has one image input (FP32, FP16 or INT8), and its first
-            output is the logits.
+        plan_path: The plan, with its sidecar next to it. It has one image input (FP32, FP16 or INT8).
         backend: The backend that runs it; None for the one that built it.
 
     Raises:
@@ -45,7 +44,7 @@ class TensorRTSession:
         self.name, self.backend = self.engine.name, self.engine.backend
         if len(self.engine.inputs) != 1 or not self.engine.outputs:
             names = ", ".join(tensor.name for tensor in self.engine.inputs)
-            raise ModelError(f"{self.name} needs exactly one input, it has: {names}", "Give an image classifier.")
+            raise ModelError(f"{self.name} needs exactly one input, it has: {names}", "Give a network of images.")
         self._input = self.engine.inputs[0]
         low, best, high = self.engine.profile(self._input.name)
         self.batches = low[0], best[0], high[0]
@@ -69,19 +68,30 @@ class TensorRTSession:
         """(N, C, H, W); None for a dynamic dimension."""
         return self._input.shape
 
-    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Turn images (N, C, H, W) with any N above 0 into logits (N, classes).
+    def outputs(self, images: npt.NDArray[Any]) -> Dict[str, npt.NDArray[Any]]:
+        """Turn images (N, C, H, W) with any N above 0 into all outputs (N, ...) by name, in the engine's order.
 
         The images run in portions of the profile's max batch. Zeros fill a portion up to the min batch.
 
         Raises:
-            InputError: The images' shape or type does not fit the engine, or the GPU fails.
-            ModelError: TensorRT cannot run the engine, or its output is not (N, classes).
+            InputError: The images' shape or type does not fit the engine, an output does not have one row for each
+                image, or the GPU fails.
+            ModelError: TensorRT cannot run the engine.
         """
         images = self.cast(images)
         max_batch = self.batches[2]
-        portions = [self._run_one(images[start : start + max_batch]) for start in range(0, len(images), max_batch)]
-        return portions[0] if len(portions) == 1 else np.concatenate(portions)
+        return join_portions(
+            [self._run_one(images[start : start + max_batch]) for start in range(0, len(images), max_batch)]
+        )
+
+    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Turn images (N, C, H, W) with any N above 0 into logits (N, classes), the first output.
+
+        Raises:
+            InputError: As for ``outputs``.
+            ModelError: As for ``outputs``. The first output is not (N, classes).
+        """
+        return logits_of(self.name, self.outputs(images))
 
     def cast(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Check images and convert them to the engine's type.
@@ -110,7 +120,7 @@ class TensorRTSession:
             self._stream.close()
         self.engine.close()
 
-    def _run_one(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def _run_one(self, images: npt.NDArray[Any]) -> Dict[str, npt.NDArray[Any]]:
         if self._stream is None:
             self._stream = self.new_stream()
         stream, batch = self._stream, max(len(images), self.batches[0])
@@ -121,7 +131,5 @@ class TensorRTSession:
             stream.execute()
             stream.download()
         stream.synchronize()
-        logits = stream.output()
-        if logits.ndim != 2 or len(logits) != batch:
-            raise ModelError(f"{self.name} returns {logits.shape}, not ({batch}, classes)", "Give an image classifier.")
-        return np.asarray(logits[: len(images)], dtype=np.float32)
+        found = stream.outputs()
+        return {name: rows_of(self.name, name, value, batch)[: len(images)] for name, value in found.items()}

@@ -9,7 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.terminal import Console, accuracy_table, advice_lines, explanation_table, latency_table
+from sparsegpt_cli.terminal import Console, advice_lines, explanation_table, latency_table, quality_tables
 
 __all__ = ["benchmark"]
 
@@ -44,9 +44,7 @@ def benchmark(
     timing: o.TimingOptions,
     engines: o.EngineOptions,
     building: o.BuildOptions,
-    max_drop: Annotated[
-        float | None, typer.Option(help="Exit with 1 if top-1 falls by more than this many percentage points.")
-    ] = None,
+    quality: o.QualityOptions,
     min_speedup: Annotated[float | None, typer.Option(help="Exit with 1 if the speed-up is below this.")] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
     force: o.Force = False,
@@ -56,11 +54,11 @@ def benchmark(
     The models run as TensorRT engines, whose layers are explained, or on ONNX Runtime: on the CPU, or on the engines
     that its TensorRT provider builds.
     """
-    from deploy.benchmark import failed_gate
     from deploy.machine import find_runtime
     from sparsegpt_cli.jobs.benchmarking import BenchmarkSettings, benchmark_files
     from sparsegpt_core.files import write_json
 
+    limits = quality.limits(min_speedup)
     if out:
         o.require_free(out, dense, sparse, data.data, eval_data, force=force)
     source = data.source(eval_data)
@@ -70,22 +68,23 @@ def benchmark(
     latency_batches = tuple(dict.fromkeys(batch or ()))
     long = timing.settings(quick=chosen == "onnxruntime")
     settings = BenchmarkSettings(chosen, eval_samples, batch_size, latency_batches, long, console.seed)
-    on_engines = engines.settings(building.settings())
+    on_engines, metric = engines.settings(building.settings()), quality.load_metric(console)
     with console.progress() as progress:
-        result = benchmark_files(dense, sparse, source, settings, progress, on_engines, console.say)
-    content = result.to_json()
+        result = benchmark_files(dense, sparse, source, settings, progress, on_engines, console.say, metric)
+    failures = limits.quality_failures(result.compared.to_json(), result.judged)
+    failures += limits.speedup_failures(result.speedup["A_to_C"], result.runtime)
+    content = {**result.to_json(), **limits.verdict(failures)}
     if out:
         write_json(out, content)
     for warning in result.warnings:
         console.warn(warning)
     timings = [content, *content["further_batches"]]
     latencies = [latency_table(each, content["runtime"]) for each in timings]
-    lines: list[Any] = [accuracy_table(content["accuracy"]), *latencies]
+    lines: list[Any] = [*quality_tables(content), *latencies]
     if result.explanation:
         lines += [explanation_table(result.explanation), *advice_lines(result.explanation.layers)]
     further = [timed.verdict for timed in result.timed[1:] if timed.verdict]
     console.result(content, [*lines, result.verdict, *further])
-    reason = failed_gate(result, max_drop, min_speedup)
-    if reason:
-        console.error(reason)
+    if failures:
+        console.error("; ".join(failures))
         raise typer.Exit(1)

@@ -12,7 +12,8 @@ import typer
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
 from sparsegpt_cli.messages import with_flags
-from sparsegpt_cli.terminal import Console, accuracy_table, layer_table, outputs_table
+from sparsegpt_cli.terminal import Console, layer_table, quality_tables
+from sparsegpt_core.errors import DataError
 from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
@@ -33,12 +34,14 @@ def prune_export(
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, for comparison: magnitude.onnx.")] = True,
+    quality: o.QualityOptions,
     force: o.Force = False,
 ) -> None:
     """Prune a model, export it to ONNX, compare and report.
 
     Writes the dense and the sparse model as FP32 and FP16 ONNX files, audits the pattern of the sparse one, compares
-    both on the evaluation images, and writes an HTML report.
+    both on the evaluation images, and writes an HTML report. Limits, such as --max-drop, apply to the sparse model in
+    every precision that was compared.
     """
     from sparsegpt_cli.jobs.job import run_identity
     from sparsegpt_cli.jobs.pipeline import RUN_FILES
@@ -46,6 +49,7 @@ def prune_export(
     from sparsegpt_cli.jobs.pruning import prune as run_prune
     from sparsegpt_cli.resume import open_unfinished_run
 
+    limits = quality.limits()
     for name in RUN_FILES:
         o.require_free(out / name, of.weights, force=o.may_replace(out, force))
     job = of.job(
@@ -57,8 +61,11 @@ def prune_export(
         baseline=baseline,
         export=export.settings(),
         int8=int8,
+        metric=quality.load_metric(console),
         command=shlex.join(["sparsegpt-trt", *sys.argv[1:]]),
     )
+    if (limits or job.metric) and job.data.evaluation is None:
+        raise DataError(f"{job.data.spec} has no evaluation split, which --metric and limits need", "Give --eval-data.")
     if rank():  # under torchrun all processes prune together; the first one exports and reports
         run_prune(job)
         return
@@ -67,14 +74,15 @@ def prune_export(
     for warning in content["warnings"]:
         console.warn(warning)
     lines: list[Any] = [layer_table(content["layers"])]
-    if content["accuracy"]:
-        lines.append(accuracy_table(content["accuracy"]))
-    if content["outputs"]:
-        lines.append(outputs_table(content["outputs"]))
+    lines += quality_tables(content)
     pruned = sum(layer["status"] == "pruned" for layer in content["layers"])
     lines.append(f"{pruned} of {len(content['layers'])} layers pruned to {job.settings.pattern}: {out / 'sparse.onnx'}")
     lines.append(f"report: {out / 'report.html'}")
-    console.result(content, lines)
+    failures = [text for version in _sparse_versions(content) for text in limits.quality_failures(content, version)]
+    console.result({**content, **limits.verdict(failures)}, lines)
+    if failures:
+        console.error("; ".join(failures))
+        raise typer.Exit(1)
 
 
 @command
@@ -123,3 +131,9 @@ def prune(
         "warnings": [with_flags(warning) for warning in pruned.warnings],
     }
     console.result(content, [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}"])
+
+
+def _sparse_versions(content: dict[str, Any]) -> list[str]:
+    """Return the compared versions that limits apply to: the pruned network in each precision."""
+    compared = content["accuracy"] or (content["outputs"] or {}).get("relative_errors", {})
+    return [name for name in compared if name.partition(".")[0] == "sparse"]

@@ -13,7 +13,7 @@ from deploy.benchmark import (
     benchmark_tensorrt_provider,
 )
 from deploy.graph import OnnxFile
-from deploy.measure import QUICK_TIMING, TimingSettings
+from deploy.measure import QUICK_TIMING, Metric, TimingSettings
 from export.audit import read_metadata
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_dataset
 from sparsegpt_core.errors import DataError
@@ -49,6 +49,7 @@ def benchmark_files(
     progress: Progress = silent,
     engines: EngineSettings | None = None,
     say: Say = lambda _: None,
+    metric: Metric | None = None,
 ) -> BenchmarkResult:
     """Compare two files on the evaluation split, normalised as the dense file's metadata says.
 
@@ -60,6 +61,7 @@ def benchmark_files(
         progress: Called for every stage.
         engines: How to build and time engines; None for the defaults.
         say: Called with what the engines cost, before they are built.
+        metric: Compared beside accuracy, or beside output errors where the outputs are no logits.
 
     Raises:
         DataError: The data has no evaluation split.
@@ -78,9 +80,10 @@ def benchmark_files(
             timing=settings.timing,
             seed=settings.seed,
             progress=progress,
+            metric=metric,
         )
     compare = benchmark_engines if settings.runtime == "tensorrt" else benchmark_tensorrt_provider
     own = replace(
         engines or EngineSettings(), batches=settings.latency_batches, timing=settings.timing, seed=settings.seed
     )
-    return compare(*files, batches, own, progress, say)
+    return compare(*files, batches, own, progress, say, metric)

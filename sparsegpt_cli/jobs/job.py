@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from calibration.data import Data
+from deploy.measure import Metric
 from export.exporter import ExportSettings
 from sparsegpt_cli.jobs.models import LoadedModel
 from sparsegpt_core import __version__
@@ -54,6 +55,8 @@ class Job:
     """How ONNX files are written."""
     int8: bool = False
     """Whether to export INT8 too."""
+    metric: Metric | None = None
+    """Compared beside accuracy, or beside output errors where the outputs are no logits."""
 
     @property
     def calibration_samples(self) -> int:
@@ -104,5 +107,12 @@ def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
 
 def run_identity(job: Job) -> dict[str, Any]:
     """Return everything that a run's files depend on, as JSON. A resumed run reports what changed in it."""
-    comparison = {"eval_samples": job.eval_samples, "batch_size": job.batch_size, "baseline": job.baseline}
-    return {**pruning_identity(job), **asdict(job.export), **comparison}
+    comparison: dict[str, Any] = {
+        "eval_samples": job.eval_samples,
+        "batch_size": job.batch_size,
+        "baseline": job.baseline,
+    }
+    if job.metric:
+        comparison["metric"] = job.metric.name
+    metric = {"metric": job.metric.name} if job.metric else {}
+    return {**pruning_identity(job), **asdict(job.export), **comparison, **metric}

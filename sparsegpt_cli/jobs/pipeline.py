@@ -14,10 +14,9 @@ from torch import Tensor
 
 from calibration.sampling import calibration_batches
 from deploy.graph import DEFAULT_BATCHES, read_graph
-from deploy.measure import Outputs, compare_accuracy, compare_outputs, gives_logits
+from deploy.measure import compare_versions
 from deploy.predict import predict
 from deploy.sessions import OnnxSession
-from export.execution import CpuSession
 from export.exporter import Exporter, arm_name
 from sparsegpt_cli.jobs.datasets import EvaluationBatches
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
@@ -76,7 +75,17 @@ def prune_export(
     files = {"dense": "dense.onnx", "sparse": "sparse.onnx", "checkpoint": "sparse.safetensors"}
     files |= {"report": "report.html", "manifest": "manifest.json"}
     paths = {name: str(out / file) for name, file in files.items()}
-    shown = ("layers", "accuracy", "outputs", "parity", "seconds", "peak_memory_bytes", "spilled_bytes", "warnings")
+    shown = (
+        "layers",
+        "accuracy",
+        "outputs",
+        "metrics",
+        "parity",
+        "seconds",
+        "peak_memory_bytes",
+        "spilled_bytes",
+        "warnings",
+    )
     return {"out": str(out), "files": paths, **{key: content[key] for key in shown}}
 
 
@@ -138,6 +147,8 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
             magnitude["choices"] = keys["sparse"]
         keys["magnitude"] = run_key(model, [images], magnitude)
     compare = {**sparse, "eval_samples": job.eval_samples, "batch_size": job.batch_size, "arms": list(keys)}
+    if job.metric:
+        compare["metric"] = job.metric.name
     if split is not None:
         calibrated.append(torch.from_numpy(next(iter(EvaluationBatches(split, 1, 1, job.seed)))[0]))
     return {**keys, "compare": run_key(model, calibrated, compare)}
@@ -235,31 +246,23 @@ def _compare(run: _Run, arms: Sequence[str]) -> StageOutcome:
     """Compare the files on the evaluation split, in ONNX Runtime, whose CPU kernels compute FP16 in FP32.
 
     Returns:
-        ``accuracy`` or ``outputs``; neither without an evaluation split.
+        ``accuracy`` or ``outputs``, and ``metrics``; nothing without an evaluation split.
     """
     job, split = run.job, run.job.data.evaluation
     if split is None:
         missing = f"accuracy is left out: {job.data.spec} has no evaluation split; --eval-data names one"
         return StageOutcome({}, {}, [missing])
     batches = EvaluationBatches(split, job.eval_samples, job.batch_size, job.seed)
-    names = [arm_name(arm, precision) for arm in arms for precision in ("fp32", "int8")]
+    precisions = ("fp32", "fp16", "int8") if job.metric else ("fp32", "int8")
+    names = [arm_name(arm, precision) for arm in arms for precision in precisions]
     paths = {name: path for name in names if (path := run.folder / f"{name}.onnx").exists()}
-    logits, seconds, warnings = gives_logits(paths["dense"]), dict[str, float](), list[str]()
+    seconds, warnings = dict[str, float](), list[str]()
     with timed(seconds, "evaluate"):
-        if logits:
-            sessions = {name: OnnxSession(path).run for name, path in paths.items()}
-            accuracy = compare_accuracy(sessions, batches, progress=run.progress, total=len(batches))
-            content = {"accuracy": accuracy.to_json()}
-            warnings += accuracy.warnings
-        else:
-            runs = {name: _outputs(path) for name, path in paths.items()}
-            outputs = compare_outputs(runs, batches, progress=run.progress, total=len(batches))
-            content = {"outputs": outputs.to_json()}
-            warnings.append("accuracy is left out: the outputs are not logits; their relative errors are compared")
-    return StageOutcome(content, seconds, warnings)
-
-
-def _outputs(path: Path) -> Outputs:
-    """Return a function from images to all outputs of a file by name."""
-    session = CpuSession(path, path.name)
-    return lambda images: dict(zip(session.outputs, session.run([images]), strict=True))
+        sessions = {name: OnnxSession(path).outputs for name, path in paths.items()}
+        compared = compare_versions(
+            sessions, batches, job.metric, seed=job.seed, progress=run.progress, total=len(batches)
+        )
+    warnings += compared.warnings
+    if compared.outputs:
+        warnings.append("accuracy is left out: the outputs are not logits; their relative errors are compared")
+    return StageOutcome(compared.to_json(), seconds, warnings)

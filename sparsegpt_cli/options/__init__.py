@@ -9,6 +9,7 @@ from sparsegpt_cli.options.export import ExportOptions
 from sparsegpt_cli.options.job import JobOptions
 from sparsegpt_cli.options.paths import Force, OutFolder, may_replace, require_free, require_suffix
 from sparsegpt_cli.options.pruning import PruneOptions
+from sparsegpt_cli.options.quality import QualityOptions
 from sparsegpt_cli.options.shared import (
     TF32,
     BatchSize,
@@ -47,6 +48,7 @@ __all__ = [
     "OutFolder",
     "Pattern",
     "PruneOptions",
+    "QualityOptions",
     "Samples",
     "TimingOptions",
     "TrainingOptions",

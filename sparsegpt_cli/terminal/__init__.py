@@ -7,7 +7,6 @@ from sparsegpt_cli.terminal.console import Console, logged_warnings, report_erro
 from sparsegpt_cli.terminal.streams import robust_streams
 from sparsegpt_cli.terminal.sweep_summary import summary_table
 from sparsegpt_cli.terminal.tables import (
-    accuracy_table,
     advice_lines,
     audit_table,
     doctor_table,
@@ -15,14 +14,13 @@ from sparsegpt_cli.terminal.tables import (
     interval,
     latency_table,
     layer_table,
-    outputs_table,
     prediction_table,
+    quality_tables,
     table,
 )
 
 __all__ = [
     "Console",
-    "accuracy_table",
     "advice_lines",
     "audit_table",
     "doctor_table",
@@ -31,8 +29,8 @@ __all__ = [
     "latency_table",
     "layer_table",
     "logged_warnings",
-    "outputs_table",
     "prediction_table",
+    "quality_tables",
     "report_error",
     "robust_streams",
     "summary_table",

@@ -26,8 +26,10 @@ __all__ = [
     "interval",
     "latency_table",
     "layer_table",
+    "metrics_table",
     "outputs_table",
     "prediction_table",
+    "quality_tables",
     "table",
 ]
 
@@ -82,6 +84,29 @@ def outputs_table(outputs: dict[str, Any]) -> Table:
         for output, error in errors.items()
     ]
     return table(["", "output"], ["relative error", "images"], rows)
+
+
+def quality_tables(content: dict[str, Any]) -> list[Table]:
+    """Make the tables of a comparison: of accuracy or output errors, and of a metric's figures."""
+    tables = {"accuracy": accuracy_table, "outputs": outputs_table, "metrics": metrics_table}
+    return [make(content[key]) for key, make in tables.items() if content[key]]
+
+
+def metrics_table(metrics: dict[str, Any]) -> Table:
+    """Make a table of the metric's figures of each version, with their differences from the dense one."""
+    rows = [
+        [
+            name,
+            figure,
+            f"{found['value']:.4g}",
+            interval(found.get("difference"), ".3g"),
+            "higher" if of["higher_is_better"] else "lower",
+            str(of["samples"]),
+        ]
+        for figure, of in metrics.items()
+        for name, found in of["versions"].items()
+    ]
+    return table(["", "metric"], ["value", "difference (95 %)", "better", "images"], rows)
 
 
 def accuracy_table(accuracy: dict[str, Any]) -> Table:
@@ -201,8 +226,8 @@ def _scientific(value: float | None) -> str:
     return _number(value, ".1e")
 
 
-def interval(difference: dict[str, float] | None) -> str:
-    """Format a difference in percentage points with its 95 % confidence interval.
+def interval(difference: dict[str, float] | None, form: str = ".2f") -> str:
+    """Format a difference with its 95 % confidence interval.
 
     Example:
         >>> interval({"value": -0.25, "low": -0.5, "high": 0.0})
@@ -210,4 +235,5 @@ def interval(difference: dict[str, float] | None) -> str:
     """
     if difference is None:
         return "-"
-    return f"{difference['value']:+.2f} ({difference['low']:+.2f} … {difference['high']:+.2f})"
+    value, low, high = (f"{difference[key]:+{form}}" for key in ("value", "low", "high"))
+    return f"{value} ({low} … {high})"

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from sparsegpt_core.files import write_text
-from tests.support.error_rows import Row, data, files, numbers, onnx, weights
+from tests.support.error_rows import Row, data, files, metrics, numbers, onnx, weights
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "errors.md"
-MODULES = (weights, data, onnx, files, numbers)
+MODULES = (weights, data, onnx, files, numbers, metrics)
 HEAD = """# Errors
 What each wrong input does. `python -m tests.errors.test_table` writes this page; every row is a test. Standard error
 holds one line: `error:` (`warning:` where the exit status is 0) and then the text below. … stands for a name, or for a

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from deploy.benchmark import EngineSettings, benchmark_engines, failed_gate
+from deploy.benchmark import EngineSettings, Limits, benchmark_engines
 from deploy.benchmark.arms import build_arms
 from deploy.builder import BuildSettings, load_plan
 from deploy.builder.compiler import Compiled
@@ -97,8 +97,10 @@ def test_the_result_of_a_benchmark(gpu: FakeGPU, builder: Builder, pair, monkeyp
     assert found["models"].keys() == {"dense", "sparse"}
     assert list(dict.fromkeys(stage for stage, _, _ in stages)) == ["engines", "latency", "layers", "accuracy"]
     assert ("engines", 9, 9) in stages
-    assert failed_gate(result, max_drop=0, min_speedup=1.9) is None
-    assert failed_gate(result, min_speedup=2.1) == "the speed-up is 2.00, 2.1 is required"
+    assert Limits({"top1": 0}).quality_failures(result.compared.to_json(), result.judged) == []
+    assert Limits(min_speedup=1.9).speedup_failures(result.speedup["A_to_C"], result.runtime) == []
+    (failure,) = Limits(min_speedup=2.1).speedup_failures(result.speedup["A_to_C"], result.runtime)
+    assert failure == "the speed-up is 2.00, 2.1 is required"
 
 
 def test_the_regime_is_the_one_asked_for(gpu: FakeGPU, builder: Builder, pair) -> None:

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 
-from deploy.benchmark import benchmark_onnx, failed_gate
+from deploy.benchmark import BenchmarkResult, Limits, benchmark_onnx
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError, ModelError
 from tests.support.engines import SHORT
@@ -103,6 +103,10 @@ def test_onnxruntime_may_be_missing(models: tuple[Path, Path], monkeypatch: pyte
     assert caught.value.hint == "pip install onnxruntime"
 
 
+def failures(result: BenchmarkResult, drop: float) -> list[str]:
+    return Limits({"top1": drop}).quality_failures(result.compared.to_json(), result.judged)
+
+
 def test_benchmark(models: tuple[Path, Path], digits: tuple) -> None:
     images, labels, weight, bias = digits
     batches = [(images[i : i + 200], labels[i : i + 200]) for i in range(0, len(images), 200)]
@@ -129,11 +133,10 @@ def test_benchmark(models: tuple[Path, Path], digits: tuple) -> None:
     assert ("accuracy", 3, 3) in stages
     assert ("latency", 4, 4) in stages
     drop = -found["accuracy"]["difference"]["value"]
-    assert failed_gate(result) is None
-    assert failed_gate(result, max_drop=drop + 0.01) is None
-    assert "fell by" in str(failed_gate(result, max_drop=drop - 0.01))
-    assert "fell by" in str(failed_gate(result, max_drop=float("nan")))
-    assert "cannot be judged here" in str(failed_gate(result, max_drop=100, min_speedup=1.0))
+    assert failures(result, drop + 0.01) == []
+    assert "fell by" in failures(result, drop - 0.01)[0]
+    (failure,) = Limits(min_speedup=1.0).speedup_failures(result.speedup["A_to_C"], result.runtime)
+    assert "cannot be judged here" in failure
 
 
 def test_benchmark_without_labels(models: tuple[Path, Path], digits: tuple) -> None:
@@ -143,14 +146,14 @@ def test_benchmark_without_labels(models: tuple[Path, Path], digits: tuple) -> N
     assert found["accuracy"]["sparse"]["kl"] > 0
     assert found["latency_batch"] == 8
     assert "unknown without labels" in found["verdict"]
-    assert "cannot be judged" in str(failed_gate(result, max_drop=1.0))
+    assert "cannot be judged" in failures(result, 1.0)[0]
 
 
 def test_identical_models_do_not_differ(models: tuple[Path, Path], digits: tuple) -> None:
     images, labels = digits[:2]
     result = benchmark_onnx(models[0], models[0], [(images, labels)], timing=SHORT)
     assert "no statistically significant difference" in result.verdict
-    assert failed_gate(result, max_drop=0) is None
+    assert failures(result, 0) == []
 
 
 def test_a_fixed_batch_is_what_latency_is_measured_with(tmp_path: Path, digits: tuple) -> None:
