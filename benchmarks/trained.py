@@ -33,8 +33,8 @@ class Trained:
     outputs: Tensor
 
 
-def load_trained(path: Path, data_root: Path, judged: int) -> Trained:
-    """Read a checkpoint, and ``judged`` evaluation images that do not depend on the checkpoint."""
+def load_trained(path: Path, data_root: Path, judged: int | None) -> Trained:
+    """Read a checkpoint, and ``judged`` evaluation images (None: all) that do not depend on the checkpoint."""
     checkpoint = load_checkpoint(path)
     noted = checkpoint.metadata
     data = open_data("fashion-mnist", data_root, mean=noted["mean"], std=noted["std"], like=noted["image"])

@@ -62,7 +62,7 @@ def write_untrained(name: str, out: Path) -> None:
 
 def write_trained(checkpoint: Path, data_root: Path, out: Path) -> None:
     """Write the trained network's files, all test images and PyTorch's outputs of both networks."""
-    trained = load_trained(checkpoint, data_root, 0)
+    trained = load_trained(checkpoint, data_root, None)
     batches = calibration_batches(trained.training, SAMPLES, 32, 0)
     sparse = copy.deepcopy(trained.model)
     result = prune_model(sparse, batches, PruneSettings(), int8_weights=True)

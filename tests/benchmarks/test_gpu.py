@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 
 from benchmarks.gpu import accuracy, engines, provider, pruning, questions
 from benchmarks.gpu.machine import end_with_errors, is_measured
+from benchmarks.gpu.models import main as write_models
 from benchmarks.gpu.page import MIN_TOP1, page
 from deploy.benchmark import EngineSettings, benchmark_onnx
 from deploy.builder import BuildSettings, build_engine
@@ -21,8 +23,10 @@ from deploy.machine import TENSORRT_PROVIDER as TENSORRT
 from deploy.machine import find_gpu
 from deploy.sessions import OnnxSession
 from export.audit import audit_model
+from sparsegpt_core.checkpoints import save_checkpoint
 from sparsegpt_core.files import write_json
 from sparsegpt_core.patterns import NM, find_violations
+from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.engines import SHORT, builder, gpu  # noqa: F401 - fixtures
 from tests.support.fake_arms import classifier
 from tests.support.paths import ROOT
@@ -193,3 +197,27 @@ def test_without_a_gpu_each_part_ends_in_one_line(tmp_path):
     machine = json.loads((out / "machine-python.json").read_text())
     assert machine["environment"]["gpu"] is None
     assert not list(out.glob("engines-*"))
+
+
+def test_a_trained_network_is_written_with_all_test_images(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("t10k", 10)):
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        for name, values in (("images-idx3", images), ("labels-idx1", np.arange(count, dtype=np.uint8) % 10)):
+            head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+            (tmp_path / f"{split}-{name}-ubyte").write_bytes(head + values.tobytes())
+    notes = {"model": "simple_cnn", "image": [1, 28, 28], "num_classes": 10, "mean": [0.5], "std": [0.25]}
+    weights = build_model("simple_cnn", ModelShape((1, 28, 28), 10)).state_dict()
+    save_checkpoint(tmp_path / "net.safetensors", weights, notes)
+    monkeypatch.setattr("benchmarks.gpu.models.SAMPLES", 20)
+    command = ["models", str(tmp_path), "--networks", "--checkpoint", str(tmp_path / "net.safetensors")]
+    monkeypatch.setattr(sys, "argv", [*command, "--data-root", str(tmp_path)])
+    write_models()
+    images, labels = next(accuracy.batches(tmp_path / "fashion-mnist.npz"))
+    assert (len(images), len(labels)) == (10, 10)
+    about = json.loads((tmp_path / "fashion-mnist.json").read_text())
+    for precision, dense, sparse in accuracy.pairs(tmp_path):
+        for arm, path in (("dense", dense), ("sparse", sparse)):
+            found = OnnxSession(path).run(images).argmax(axis=1)
+            assert abs(100 * (found == labels).mean() - about["pytorch_top1"][arm]) <= 20, (precision, arm)
+    assert [precision for precision, _, _ in accuracy.pairs(tmp_path)] == ["fp16", "int8"]
