@@ -106,6 +106,7 @@ class Summary:
         if errors := [(error, name) for name, error in self._output_errors if error is not None]:
             worst, name = max(errors)
             found.append((f"relative error of {name}, the largest", significant(worst, 2)))
+        found += self._figures
         gain, bound = self._benchmark.gain, self._view.prediction.number("bound")
         if gain:
             low, high = fixed(gain.number("low")), fixed(gain.number("high"))
@@ -115,6 +116,21 @@ class Summary:
             found.append(("as fast at most, predicted from layer shapes", f"{fixed(bound)}×"))
         if file := self._files.deployed:
             found.append((f"is the file to deploy, in {_PRECISIONS[file.precision]}", file.name))
+        return found
+
+    @property
+    def _figures(self) -> list[tuple[str, str]]:
+        """A tile for each figure of ``--metric``: dense, and the file to deploy; none if that is fine-tuned."""
+        file, metrics = self._files.deployed, self._prune.child("metrics")
+        if file is None or file.finetuned:
+            return []
+        version = {"fp32": "sparse"}.get(file.precision, f"sparse.{file.precision}")
+        found = []
+        for name in metrics:
+            versions = metrics.child(name).child("versions")
+            before, after = (versions.child(key).number("value") for key in ("dense", version))
+            if before is not None and after is not None:
+                found.append((name, f"{significant(before, 4)} → {significant(after, 4)}"))
         return found
 
     @property

@@ -22,7 +22,7 @@ from deploy.benchmark import BenchmarkResult
 from deploy.benchmark.result import Timed
 from deploy.builder import EngineLayer, SparsityLog
 from deploy.explain import Evidence, explain
-from deploy.measure import AccuracyReport, ArmAccuracy, Difference, LatencyReport, Regime
+from deploy.measure import AccuracyReport, ArmAccuracy, Comparison, Difference, LatencyReport, Regime
 from deploy.measure.latency import ArmLatency
 from export.audit import AuditResult
 from sparsegpt_cli.report import render, render_report
@@ -264,7 +264,7 @@ def engine_benchmark(layers: int = 20, rounds: int = 20) -> dict[str, Any]:
     build = {"plan": None, "sha256": "9f86d081" * 8, "bytes": 23_767_764, "seconds": 41.2, "eligible_layers": None}
     result = BenchmarkResult(
         runtime="tensorrt 10.9.0 on NVIDIA A10",
-        accuracy=AccuracyReport("dense", accuracy),
+        compared=Comparison(AccuracyReport("dense", accuracy), None, None),
         timed=[
             Timed(latency, ratios, "", ("the GPU's clocks were held back: sw_power_cap",)),
             Timed(replace(latency, regime=replace(latency.regime, batch=32)), ratios),

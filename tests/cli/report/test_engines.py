@@ -98,7 +98,7 @@ def test_a_benchmark_on_onnx_runtime_does_not_mention_engines(tmp_path: Path, no
     assert page.tags["input"] == 0
     assert "On engines" not in page.text
     assert "CUDA graph" not in page.text
-    assert "Speed on a GPU has not been measured." in page.text
+    assert "Speed on a GPU has not been measured" in page.text
     assert "say nothing about sparse tensor cores" in page.text
 
 

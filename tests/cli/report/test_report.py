@@ -116,6 +116,18 @@ def test_networks_without_classes_show_the_error_of_each_output(tmp_path: Path, 
     assert "Accuracy has not been measured" not in text
 
 
+def test_a_metric_is_shown_for_every_version(tmp_path: Path, no_charts: None) -> None:
+    files = sample_run(4)
+    lost = {"value": -0.31, "low": -0.52, "high": -0.1}
+    versions = {"dense": {"value": 71.23}, "sparse": {"value": 70.92, "difference": lost}}
+    versions["sparse.fp16"] = {"value": 70.91, "difference": lost}
+    figure = {"higher_is_better": True, "interval": "jackknife", "samples": 500, "versions": versions}
+    files["prune.json"]["metrics"] = files["benchmark.json"]["metrics"] = {"miou": figure}
+    page = read_page(write_run(tmp_path, files))
+    assert "miou 71.23 → 70.91" in first_screen(page)
+    assert page.text.count("miou higher sparse.fp16 70.91 −0.31 −0.52 … −0.1 500") == 2
+
+
 def test_a_built_and_measured_engine_is_deployed_next(tmp_path: Path, no_charts: None) -> None:
     files = engine_run()
     digest = files["manifest.json"]["files"]["sparse.fp16.onnx"]["sha256"]
