@@ -1,8 +1,9 @@
-"""The messages and the progress of a job, and settings spelled as flags."""
+"""The messages and the progress of a job, settings spelled as flags, and command lines."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.progress import silent as ignore_progress
 
-__all__ = ["SILENT", "Messages", "with_flags"]
+__all__ = ["SILENT", "Messages", "command_line", "with_flags"]
 
 _SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
@@ -54,6 +55,17 @@ def with_flags(text: str) -> str:
         'Raise --memory-limit, or use --no-permute or --mask admm.'
     """
     return _SETTING.sub(lambda found: _flag(found[1], found[2]), text)
+
+
+def command_line(*arguments: object) -> str:
+    """Return a command of this program as a line of shell.
+
+    Example:
+        >>> from pathlib import Path
+        >>> command_line("verify", Path("my net.onnx"))
+        "sparsegpt-trt verify 'my net.onnx'"
+    """
+    return shlex.join(["sparsegpt-trt", *map(str, arguments)])
 
 
 def _flag(name: str, value: str | None) -> str:

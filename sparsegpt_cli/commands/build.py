@@ -9,6 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import command_line
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["build"]
@@ -47,6 +48,11 @@ def build(
     for warning in result.warnings:
         console.warn(warning)
     chosen = "unknown" if result.chosen_layers is None else result.chosen_layers
+    following = []
+    if result.backend == "tensorrt" and sparse:
+        following.append(f"next: {command_line('explain', model, '--plan-c', plan)}")
+    elif (plan.parent / "prune.json").is_file():
+        following.append(f"next: {command_line('report', plan.parent)}")
     console.result(
         result.to_json(),
         [
@@ -54,5 +60,6 @@ def build(
             f"in {result.seconds:.1f} s, SPARSE_WEIGHTS {'on' if result.sparse_flag else 'off'}",
             f"layers eligible for sparse kernels: {result.eligible_layers}, chosen: {chosen}",
             result.note,
+            *following,
         ],
     )

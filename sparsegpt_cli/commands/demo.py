@@ -18,7 +18,7 @@ __all__ = ["demo"]
 def demo(
     console: Console,
     out: OutFolder = Path("demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 8,
     force: Force = False,
 ) -> None:
     """Run the whole workflow on handwritten digits.

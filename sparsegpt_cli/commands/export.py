@@ -9,6 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import command_line
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
 
@@ -61,6 +62,11 @@ def export(
     lines = [f"{out}: {precision}, {difference if file.parity.outputs_vary else 'not compared: constant outputs'}"]
     if sparse is not None:
         lines.append(f"{sparse} layers are {pattern}; sparsegpt-trt verify {out} lists them")
+    if precision != "fp32":
+        lines.append(f"next: {command_line('build', out)}")
+    elif sparse:  # there are no sparse kernels for FP32
+        half = out.with_suffix(".fp16.onnx")
+        lines.append(f"next: {command_line('export', '--weights', weights, '--precision', 'fp16', '--out', half)}")
     console.result(content, lines)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.messages import with_flags
+from sparsegpt_cli.messages import command_line, with_flags
 from sparsegpt_cli.terminal import Console, layer_table, quality_tables
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.torchrun import rank
@@ -78,6 +78,9 @@ def prune_export(
     pruned = sum(layer["status"] == "pruned" for layer in content["layers"])
     lines.append(f"{pruned} of {len(content['layers'])} layers pruned to {job.settings.pattern}: {out / 'sparse.onnx'}")
     lines.append(f"report: {out / 'report.html'}")
+    ending = "int8.onnx" if int8 else "fp16.onnx"
+    files = (out / f"{arm}.{ending}" for arm in ("dense", "sparse"))
+    lines.append(f"next: {command_line('benchmark', *files, *of.data.flags(), '--out', out / 'benchmark.json')}")
     failures = [text for version in _sparse_versions(content) for text in limits.quality_failures(content, version)]
     console.result({**content, **limits.verdict(failures)}, lines)
     if failures:
@@ -130,7 +133,11 @@ def prune(
         "spilled_bytes": result.spilled_bytes,
         "warnings": [with_flags(warning) for warning in pruned.warnings],
     }
-    console.result(content, [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}"])
+    following = command_line("export", "--weights", out, "--precision", "fp16", "--out", out.with_suffix(".fp16.onnx"))
+    console.result(
+        content,
+        [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}", f"next: {following}"],
+    )
 
 
 def _sparse_versions(content: dict[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ _DATA = DataSource("digits")
 
 
 def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[str, Any]:
-    """Train ``simple_cnn``, prune it by SparseGPT and by magnitude, export, audit, build engines, compare and report.
+    """Train ``cifar_cnn``, prune it by SparseGPT and by magnitude, export, audit, build engines, compare and report.
 
     Args:
         out: The folder to write to.
@@ -39,9 +39,9 @@ def run_demo(out: Path, epochs: int, messages: Messages, seed: int = 0) -> dict[
         ``rows``: one for each of dense, magnitude and sparse, with the difference to dense in percentage points;
         ``files``: their paths; and more.
     """
-    checkpoint = out / "simple_cnn.safetensors"
+    checkpoint = out / "cifar_cnn.safetensors"
     settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=0.03, seed=seed)
-    train_model(ModelSource("simple_cnn"), _DATA, settings, checkpoint, messages)
+    train_model(ModelSource("cifar_cnn"), _DATA, settings, checkpoint, messages)
     loaded, opened = load(ModelSource(weights=checkpoint), _DATA, messages, seed)
     device = find_device("cpu")
     job = Job(loaded, opened, PruneSettings(), device, eval_samples=0, seed=seed, command="sparsegpt-trt demo")

@@ -46,6 +46,16 @@ class DataOptions:
     ] = None
     channels: Annotated[int | None, typer.Option(min=1, help="3 repeats the grey images of a named set.")] = None
 
+    def flags(self) -> list[str]:
+        """Return the flags that name the data, for another command. How images are prepared is in a model's metadata.
+
+        Example:
+            >>> DataOptions("mnist", Path("sets")).flags()
+            ['--data', 'mnist', '--data-root', 'sets']
+        """
+        given = {"--data": self.data, "--data-root": self.data_root}
+        return [text for flag, value in given.items() if value for text in (flag, str(value))]
+
     def source(self, eval_data: str | None = None) -> DataSource:
         """Return the data set that the options name, with ``eval_data`` for its evaluation split.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 
+from sparsegpt_cli.messages import command_line
 from sparsegpt_cli.report.accuracy import NOT_MEASURED, accuracy_sentence
 from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import count, fixed, percent, significant
@@ -136,14 +136,14 @@ class Summary:
     @property
     def build_line(self) -> str:
         """The command that builds the engine of the file to deploy."""
-        return _line("build", self._file.name)
+        return command_line("build", self._file.name)
 
     @property
     def benchmark_line(self) -> str:
         """The command that compares the file to deploy with the dense one."""
         data = self._prune.child("data").text("spec")
         given = ["--data", data] if data else []
-        return _line("benchmark", self._file.dense, self._file.name, *given, "--out", "benchmark.json")
+        return command_line("benchmark", self._file.dense, self._file.name, *given, "--out", "benchmark.json")
 
     @property
     def _file(self) -> PrunedFile:
@@ -164,21 +164,19 @@ class Summary:
         if not self._benchmark.on_engines:
             steps.append(Step("Measure the gain, on a machine with a GPU and TensorRT:", self.benchmark_line))
         elif any(engine.child("onnx").text("sha256") == file.sha256 for _, engine in self._view.engines):
-            steps.append(Step("Deploy, for example in Triton:", _line("triton-export", file.name, "--out", "triton")))
+            steps.append(
+                Step("Deploy, for example in Triton:", command_line("triton-export", file.name, "--out", "triton"))
+            )
         else:
             steps.append(Step("Build the engine:", self.build_line))
         if (self._result.difference.number("high") or 0.0) < 0 and not file.finetuned:
-            line = _line("finetune", "--weights", "sparse.safetensors", "--out", "finetuned.safetensors")
+            line = command_line("finetune", "--weights", "sparse.safetensors", "--out", "finetuned.safetensors")
             steps.append(Step("Recover the lost accuracy:", line))
         return steps
 
 
 def _export_line(weights: str, out: str) -> str:
-    return _line("export", "--weights", weights, "--precision", "fp16", "--out", out)
-
-
-def _line(*arguments: str) -> str:
-    return shlex.join(["sparsegpt-trt", *arguments])
+    return command_line("export", "--weights", weights, "--precision", "fp16", "--out", out)
 
 
 def _zeros(layers: list[Fields]) -> float | None:

@@ -18,6 +18,7 @@ __all__ = ["RunRecord", "Stamps", "stamps"]
 
 _NAME = "run.json"
 _FIELDS = {"tool_version": str, "options": dict, "reads": dict, "writes": dict, "result": dict}
+_REPORTED = (".json", ".safetensors", ".onnx")
 _COMPANIONS = (".data", ".json")  # an ONNX file's large weights, a plan's sidecar
 
 Stamps = Mapping[Path, tuple[int, int, int]]
@@ -108,8 +109,8 @@ class RunRecord:
                 yield from self._files(each)
         elif isinstance(value, str) and value:
             path = self._place(value.removeprefix("npz:"))
-            if path == self._out:  # report reads the JSON files of the folder
-                yield from (each for each in path.glob("*.json") if each.name != _NAME)
+            if path == self._out:  # report reads the results in the folder, and the metadata of networks
+                yield from (each for each in path.iterdir() if each.suffix in _REPORTED and each.name != _NAME)
             else:
                 yield from (path, *(path.parent / f"{path.name}{end}" for end in _COMPANIONS))
                 yield path.parent / f"{path.stem}.int8.safetensors"
