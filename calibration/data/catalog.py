@@ -72,6 +72,8 @@ def open_set(
         DataError: The spec is unknown, or the data is missing, damaged or does not fit the size.
         MissingDependencyError: scikit-learn is not installed (``digits``).
     """
+    if not spec:
+        raise DataError("no data is named", f"Give `data`: {', '.join(_SPECS)}.")
     if spec in _NAMED:
         return _padded(_NAMED[spec](root), image_size, channels, like)
     kind, colon, path = spec.partition(":")

@@ -47,7 +47,7 @@ def export(
         precision,
         options.settings(),
         console,
-        data=data.source() if data.data else None,
+        data=data.source() if data.data or precision == "int8" else None,
         image=_image(image) if image else None,
         samples=samples,
         seed=console.seed,

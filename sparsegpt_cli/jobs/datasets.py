@@ -16,8 +16,9 @@ __all__ = ["DataSource", "EvaluationBatches", "open_dataset"]
 class DataSource:
     """A data set, and how its images are prepared. None stands for the model's value, else the data set's."""
 
-    spec: str
-    """The name of a data set, ``imagefolder:PATH``, ``letterbox:PATH`` or ``npz:PATH``."""
+    spec: str = ""
+    """The name of a data set, ``imagefolder:PATH``, ``letterbox:PATH`` or ``npz:PATH``; empty: the data that the
+    model's metadata records."""
     root: Path | None = None
     """The folder that contains the data set's files."""
     evaluation: str | None = None
@@ -35,17 +36,17 @@ class DataSource:
 def open_dataset(source: DataSource, metadata: Mapping[str, Any]) -> Data:
     """Open a data set.
 
-    Normalisation, size and channels are those of the source, else of the model's metadata, else of the data set.
+    Name, normalisation, size and channels are those of the source, else of the model's metadata, else of the data set.
 
     Args:
         source: The data set.
         metadata: The metadata of a checkpoint or an ONNX file; empty if there is no model.
 
     Raises:
-        DataError: The data cannot be read.
+        DataError: Neither the source nor the metadata names data, or it cannot be read.
     """
     return open_data(
-        source.spec,
+        source.spec or metadata.get("data", ""),
         data_root=source.root,
         eval_data=source.evaluation,
         mean=source.mean or metadata.get("mean"),

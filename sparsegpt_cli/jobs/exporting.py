@@ -51,7 +51,7 @@ def export_checkpoint(
         The file, and the pattern of its pruned layers.
 
     Raises:
-        InputError: The precision is unknown, INT8 has no data, or the image shape is not known.
+        InputError: The precision is unknown, or the image shape is not known.
         SparseGPTError: The checkpoint or the data cannot be read, or the file differs from PyTorch.
     """
     if precision not in TOLERANCE:

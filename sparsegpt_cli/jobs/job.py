@@ -69,7 +69,6 @@ def pruning_identity(job: Job) -> dict[str, Any]:
     settings = {**asdict(job.settings), **asdict(job.workflow), "pattern": str(job.settings.pattern)}
     return {
         **model_metadata(job.model, job.data),
-        "data": job.data.spec,
         "samples": job.calibration_samples,
         "seed": job.seed,
         "device": str(job.device),
@@ -91,7 +90,7 @@ def pruning_metadata(job: Job, result: PruneResult) -> dict[str, Any]:
 
 
 def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
-    """Return the metadata of every file with the model, without paths and dates: equal runs give equal bytes."""
+    """Return the metadata of every file with the model, without dates: equal runs give equal bytes."""
     source = {"source_key": model.weights_key} if model.weights_key else {}
     return {
         "tool_version": __version__,
@@ -99,6 +98,7 @@ def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
         "image": list(model.image),
         "mean": list(data.mean),
         "std": list(data.std),
+        "data": data.spec,
         "source_sha256": model.weights_sha256,
         **source,
         **model.build_metadata(),

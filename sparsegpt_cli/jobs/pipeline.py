@@ -133,7 +133,6 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     model, split = job.model.module, job.data.evaluation
     dense = {
         **model_metadata(job.model, job.data),
-        "data": job.data.spec,
         "seed": job.seed,
         **asdict(job.export),
         "int8": job.int8 and job.calibration_samples,

@@ -30,9 +30,11 @@ class DataOptions:
     data: Annotated[
         str,
         typer.Option(
-            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH or npz:PATH."
+            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH or npz:PATH. "
+            "Default: the data that the model's file records.",
+            show_default=False,
         ),
-    ] = "digits"
+    ] = ""
     data_root: Annotated[Path | None, typer.Option(help="The folder that contains the data set's files.")] = None
     mean: Annotated[str | None, typer.Option(help=f"Subtracted from the images: {_NORMALISATION}")] = None
     std: Annotated[str | None, typer.Option(help=f"Divides the images after that: {_NORMALISATION}")] = None
@@ -82,8 +84,8 @@ class ExportDataOptions(DataOptions):
     data: Annotated[
         str,
         typer.Option(
-            help="Compare with PyTorch on images of this data set; INT8 is calibrated on them. Default: noise; INT8 "
-            "needs a data set.",
+            help="Compare with PyTorch on images of this data set; INT8 is calibrated on them. Default: noise; with INT8 "
+            "the data that the checkpoint records.",
             show_default=False,
         ),
     ] = ""

@@ -87,6 +87,7 @@ def _is_image(value: Any) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "model": _is_text,
+    "data": _is_text,
     "pattern": _is_text,
     "pruned": _is_list_of(_is_text),
     "image": _is_image,

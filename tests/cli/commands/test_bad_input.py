@@ -52,9 +52,9 @@ CASES = [
     (["--weights", "{folder}"], "no checkpoint at"),
     (["--weights", "{half}"], "truncated"),
     (["--weights", "{empty}"], "truncated"),
-    (["--weights", "{text}", "--model", "simple_cnn"], "text.pt"),
-    (["--weights", "{evil}", "--model", "simple_cnn"], "more than tensors"),
-    (["--weights", "{other}", "--model", "simple_cnn"], "does not fit the model"),
+    (["--weights", "{text}", "--model", "simple_cnn", "--data", "digits"], "text.pt"),
+    (["--weights", "{evil}", "--model", "simple_cnn", "--data", "digits"], "more than tensors"),
+    (["--weights", "{other}", "--model", "simple_cnn", "--data", "digits"], "does not fit the model"),
     (["--weights", "{nan}"], "conv2.weight contains NaN or infinity"),
     (["--weights", "{good}", "--data", "npz:{rgb}"], "does not fit the model"),
     (["--weights", "{good}", "--data", "npz:{missing}"], "missing.safetensors"),
@@ -74,7 +74,7 @@ CASES = [
     (["--weights", "{good}", "--exclude", "no_such_layer*"], "matches no layer"),
     (["--weights", "{good}", "--exclude", "*"], "nothing to prune"),
     (["--weights", "{good}", "--memory-limit", "lots"], "not a memory size"),
-    (["--model", "no_such_model"], "unknown model"),
+    (["--model", "no_such_model", "--data", "digits"], "unknown model"),
     (["--data", "digits"], "no model is named"),
 ]
 
@@ -163,7 +163,7 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
     [
         (["export", "--weights", "{good}", "--out", "{folder}/x.txt"], ".onnx"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--precision", "fp64"], "fp64"),
-        (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--precision", "int8"], "--data"),
+        (["export", "--weights", "{other}", "--out", "{folder}/x.onnx", "--precision", "int8"], "--data"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--opset", "9"], "opset 9"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--io-dtype", "int8"], "io-dtype"),
         (["export", "--weights", "{other}", "--out", "{folder}/x.onnx"], "--image"),
@@ -171,6 +171,7 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
         (["prune", "--weights", "{good}", "--out", "{folder}/x.onnx"], ".safetensors"),
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.pt"], ".safetensors"),
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.safetensors", "--schedule", "none"], "schedule"),
+        (["train", "--model", "simple_cnn", "--out", "{folder}/x.safetensors"], "no data is named"),
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.safetensors", "--data", "npz:{rgb}"], "no labels"),
         (["verify", "{half}"], "not an ONNX file"),
         (["verify", "{folder}"], "directory"),

@@ -9,7 +9,7 @@ TITLE = "Weights and models"
 
 # fmt: off
 PRUNE, PT = "prune --out x.safetensors --weights", "prune --out x.safetensors --model simple_cnn --weights"
-MODEL = "prune --out x.safetensors --model"
+MODEL = "prune --out x.safetensors --data digits --model"
 ROWS = [
     Row("missing", f"{PRUNE} missing.safetensors", "no checkpoint at missing.safetensors. Give a .safetensors or .pt file to --weights."),
     Row("missing", "export --out x.onnx --weights missing.safetensors", "no checkpoint at missing.safetensors. Give a .safetensors or .pt file to --weights."),
@@ -36,7 +36,7 @@ ROWS = [
     Row("an entry of a file without entries", f"{PRUNE} good.safetensors --weights-key model", "good.safetensors has no entry 'model': it is one state dict. Leave --weights-key out."),
     Row("sparse tensors", f"{PT} sparse.pt", "sparse.pt: conv1.weight is sparse, quantised, or claims more numbers than the file contains. Save dense tensors: value.dequantize(), value.to_dense() or value.contiguous()."),
     Row("tensors without numbers", f"{PT} meta.pt", "meta.pt: conv1.weight is sparse, quantised, or claims more numbers than the file contains. Save dense tensors: value.dequantize(), value.to_dense() or value.contiguous()."),
-    Row("another network's", f"{PT} other.pt", "the checkpoint does not fit the model: it has no conv1.weight. Check --model, --data and --num-classes."),
+    Row("another network's", f"{PT} other.pt --data digits", "the checkpoint does not fit the model: it has no conv1.weight. Check --model, --data and --num-classes."),
     Row("no tensors", f"{PRUNE} none.safetensors", "none.safetensors does not contain a state dict. Save model.state_dict() alone."),
     Row("wrong shape", f"{PRUNE} narrow.safetensors", "the checkpoint does not fit the model: its conv1.weight has shape (63, 1, 3, 3), the model's (64, 1, 3, 3). Check --model, --data and --num-classes."),
     Row("wrong dtype: integers", f"{PRUNE} int8.safetensors", "the checkpoint does not fit the model: its conv1.weight has dtype torch.int8, the model's torch.float32. Check --model, --data and --num-classes."),
@@ -69,7 +69,7 @@ ROWS = [
     Row("a factory of something else", f"{MODEL} factories_of_test:number", "factories_of_test:number made a int, not a torch.nn.Module."),
     Row("a network for other images", f"{MODEL} factories_of_test:linear", "the model does not take images of shape (1, 8, 8): …. Check that --model and --data belong together: channels, height and width."),
     Row("too large", f"{MODEL} simple_cnn --num-classes 100000000000", "building simple_cnn failed: RuntimeError: …."),
-    Row("no model", "prune --out x.safetensors", "no model is named. Give --model, or weights that record their model."),
+    Row("no model", "prune --out x.safetensors --data digits", "no model is named. Give --model, or weights that record their model."),
     Row("notes a model that is code", "prune --weights …", "the checkpoint names …, which is code, and a file must not make code run. Give --model … if you know that code.", test="trust/test_files.py::test_no_checkpoint_has_code_run"),
     Row("notes arguments of a model", "export --model NET --weights …", "the checkpoint was made with arguments of …. Give --model … --model-args width=8.", test="cli/commands/test_own_models.py::test_a_checkpoint_of_a_wrapped_network_with_averaged_weights"),
     Row("is not what the manifest next to it records", "prune --weights …", "… is not the file that manifest.json next to it records. Run prune-export again; …", test="trust/test_files.py::test_checkpoints_are_what_their_manifest_records"),
