@@ -107,7 +107,7 @@ PYTHON
   run sparsegpt-trt verify sparse.onnx
   run sparsegpt-trt predict dense.onnx --shapes 1/8/8 --quiet
   run sparsegpt-trt explain sparse.onnx --quiet
-  run sparsegpt-trt benchmark dense.onnx sparse.onnx --eval-samples 100 --quick --quiet --out benchmark.json
+  run sparsegpt-trt benchmark dense.onnx sparse.onnx --data digits --eval-samples 100 --quick --quiet --out benchmark.json
 }
 
 [[ $(id -u) == 0 ]] || fail "this needs root, to make and enter a root file system"

@@ -4,13 +4,14 @@ May import ``sparsegpt_core``'s torch-free modules, and never torch.
 """
 
 from calibration.data.splits import Batch, Data, EvaluationSplit, TrainingSplit, open_data, subset_indices
-from calibration.data.stratified_draw import Indices, draw_indices
+from calibration.data.stratified_draw import Indices, Labels, draw_indices
 
 __all__ = [
     "Batch",
     "Data",
     "EvaluationSplit",
     "Indices",
+    "Labels",
     "TrainingSplit",
     "draw_indices",
     "open_data",

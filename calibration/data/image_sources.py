@@ -15,8 +15,9 @@ from calibration.data.resizing import crop, letterbox
 from calibration.data.stratified_draw import Indices, Labels
 from sparsegpt_core.errors import DataError, MissingDependencyError
 
-__all__ = ["ArrayImages", "FileImages", "Images", "PaddedImages", "Samples", "overlap"]
+__all__ = ["ArrayImages", "FileImages", "Images", "PaddedImages", "Samples", "largest_value", "overlap"]
 
+_SAMPLED_IMAGES = 64
 _MAX_ASPECT_RATIO = 100  # above it, resizing the shorter side could turn a small file into gigabytes
 
 
@@ -191,6 +192,19 @@ def overlap(first: Images, second: Images) -> bool:
     if isinstance(first, FileImages) and isinstance(second, FileImages):
         return not _identities(first.paths).isdisjoint(_identities(second.paths))
     return False
+
+
+def largest_value(images: Images) -> float:
+    """Return the largest value that some of the images have, on the scale on which they are normalised.
+
+    Bytes are scaled to 0..1, so that theirs is 1. Of floats at most 64 images are read.
+    """
+    if isinstance(images, PaddedImages):
+        return largest_value(images.source)
+    if isinstance(images, FileImages) or (isinstance(images, ArrayImages) and images.array.dtype == np.uint8):
+        return 1.0
+    some = images.read(np.linspace(0, len(images) - 1, min(_SAMPLED_IMAGES, len(images))).astype(np.int64))
+    return float(np.nan_to_num(some, nan=0.0, posinf=0.0, neginf=0.0).max())
 
 
 def _identities(paths: Sequence[str]) -> set[tuple[int, int]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from calibration.data.catalog import DataSet, open_set
-from calibration.data.image_sources import FileImages, Samples, overlap
+from calibration.data.image_sources import FileImages, Images, Samples, largest_value, overlap
 from calibration.data.stratified_draw import Indices, Labels, draw_indices
 from sparsegpt_core.errors import DataError
 
@@ -21,6 +21,8 @@ Batch = tuple[npt.NDArray[np.float32], Optional[npt.NDArray[Any]]]
 """Normalised images (N, C, H, W) and their labels: classes (N,), or what a metric takes, (N, ...); None if unknown."""
 
 _MIN_STD, _MAX_ABS_MEAN = 1e-6, 1e6  # beyond them, normalised float32 images lose most of their digits
+_MAX_UNIT_MEAN, _MAX_UNIT_STD = 1.0, 8.0  # of images on the scale 0..1; larger ones are meant for 0..255
+_MIN_BYTE_VALUE = 50.0  # images on the scale 0..255 have larger values, normalised ones do not
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,7 @@ def open_data(
     stds = _per_channel("std", found.std if std is None else std, shape[0])
     if min(stds) < _MIN_STD:
         raise DataError(f"std {min(stds):g} is too small", f"Give `std` numbers of {_MIN_STD:g} or more.")
+    _check_scale(found.training.images, means, stds)
     return Data(
         spec=spec,
         training=TrainingSplit(found.training, means, stds),
@@ -207,6 +210,31 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
             f"Give {counts}, at most {_MAX_ABS_MEAN:g} in size.",
         )
     return tuple(float(value) for value in values) * (channels // len(values))
+
+
+def _check_scale(images: Images, means: Sequence[float], stds: Sequence[float]) -> None:
+    """Raise DataError if the images are on the scale 0..1 and the normalisation on 0..255, or the reverse."""
+    largest = largest_value(images)
+    if largest <= 1 and (max(map(abs, means)) > _MAX_UNIT_MEAN or max(stds) > _MAX_UNIT_STD):
+        raise DataError(
+            "`mean` or `std` is on the scale 0..255, the images are on 0..1",
+            f"Give {_normalisation(means, stds, lambda value, limit: value / 255 if value >= limit else value)}.",
+        )
+    if largest > _MIN_BYTE_VALUE and 0 < max(means) <= _MAX_UNIT_MEAN and max(stds) <= _MAX_UNIT_MEAN:
+        raise DataError(
+            f"the images are floats up to {largest:g}, `mean` and `std` are on the scale 0..1",
+            f"Save the images as uint8, or give {_normalisation(means, stds, lambda value, _: 255 * value)}.",
+        )
+
+
+def _normalisation(means: Sequence[float], stds: Sequence[float], scaled: Callable[[float, float], float]) -> str:
+    """Return the settings of a normalisation on another scale."""
+    limits = {"mean": (means, _MAX_UNIT_MEAN), "std": (stds, _MAX_UNIT_STD)}
+    texts = (
+        f"`{name}={','.join(f'{scaled(value, limit):.4g}' for value in values)}`"
+        for name, (values, limit) in limits.items()
+    )
+    return " and ".join(texts)
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""Measures the accuracy of a network, and the distance between the outputs of two networks.
+"""Measures the accuracy of a network, the distance between the outputs of two, and the limits of counted shares.
 
 May import ``data`` and ``sparsegpt_core``.
 """
@@ -6,6 +6,7 @@ May import ``data`` and ``sparsegpt_core``.
 from calibration.evaluation.accuracy import Evaluation, evaluate, logits_and_labels, score
 from calibration.evaluation.detection_map import DetectionMap
 from calibration.evaluation.output_distance import Distance, distance, outputs_of
+from calibration.evaluation.proportions import images_needed, lower_limit, upper_limit
 
 __all__ = [
     "DetectionMap",
@@ -13,7 +14,10 @@ __all__ = [
     "Evaluation",
     "distance",
     "evaluate",
+    "images_needed",
     "logits_and_labels",
+    "lower_limit",
     "outputs_of",
     "score",
+    "upper_limit",
 ]

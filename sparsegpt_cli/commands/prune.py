@@ -56,6 +56,7 @@ def prune_export(
         pruning,
         console,
         eval_data,
+        evaluates=True,
         eval_samples=eval_samples,
         batch_size=batch_size,
         baseline=baseline,
@@ -71,7 +72,7 @@ def prune_export(
         return
     with open_unfinished_run(out, run_identity(job), console) as unfinished, console.progress() as progress:
         content = run(job, out, progress, unfinished, console.say)
-    for warning in content["warnings"]:
+    for warning in content["warnings"][len(job.warnings) :]:  # the first ones were shown before pruning
         console.warn(warning)
     lines: list[Any] = [layer_table(content["layers"])]
     lines += quality_tables(content)
@@ -131,7 +132,7 @@ def prune(
         "seconds": pruned.seconds,
         "peak_memory_bytes": peak_memory(job.device),
         "spilled_bytes": result.spilled_bytes,
-        "warnings": [with_flags(warning) for warning in pruned.warnings],
+        "warnings": [with_flags(warning) for warning in (*job.warnings, *pruned.warnings)],
     }
     following = command_line("export", "--weights", out, "--precision", "fp16", "--out", out.with_suffix(".fp16.onnx"))
     console.result(

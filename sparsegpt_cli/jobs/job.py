@@ -57,6 +57,8 @@ class Job:
     """Whether to export INT8 too."""
     metric: Metric | None = None
     """Compared beside accuracy, or beside output errors where the outputs are no logits."""
+    warnings: tuple[str, ...] = ()
+    """What :func:`~sparsegpt_cli.jobs.preflight.check_job` found; settings are named in backticks."""
 
     @property
     def calibration_samples(self) -> int:

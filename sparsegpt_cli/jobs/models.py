@@ -20,7 +20,7 @@ from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network import remove_parametrizations
 from sparsegpt_core.zoo import ModelShape, build_model, parse_arguments, runs_code
 
-__all__ = ["LoadedModel", "ModelSource", "load", "load_and_say", "load_model", "read_weights"]
+__all__ = ["LoadedModel", "ModelSource", "load", "load_and_say", "load_model", "missing_weights", "read_weights"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -148,7 +148,7 @@ def load_model(
     if checkpoint:
         load_and_say(module, checkpoint, messages)
     else:
-        messages.warn(f"no --weights: {spec} has {'its own' if runs_code(spec) else 'random'} weights")
+        messages.warn(missing_weights(spec))
     if computed := remove_parametrizations(module):
         messages.say(f"parametrizations are replaced by their values: {', '.join(computed)}")
     if classes:
@@ -175,6 +175,11 @@ def _model_to_build(options: ModelSource, metadata: Mapping[str, Any]) -> str:
     if spec == recorded and arguments and not options.arguments:
         raise InputError(f"the checkpoint was made with arguments of {spec}", f"Give {flags}.")
     return spec
+
+
+def missing_weights(spec: str) -> str:
+    """Return the warning for a model without a checkpoint."""
+    return f"no `weights`: {spec} has {'its own' if runs_code(spec) else 'random'} weights"
 
 
 def _check_inputs(spec: str, module: nn.Module) -> None:

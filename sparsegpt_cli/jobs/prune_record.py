@@ -86,7 +86,10 @@ def describe_run(job: Job, stages: Mapping[str, StageOutcome], total_seconds: fl
         "seconds": {step: round(value, 3) for step, value in {**seconds, "total": total_seconds}.items()},
         "peak_memory_bytes": peak_memory(job.device),
         "spilled_bytes": sparse["spilled_bytes"],
-        "warnings": [with_flags(warning) for outcome in stages.values() for warning in outcome.warnings],
+        "warnings": [
+            with_flags(warning)
+            for warning in (*job.warnings, *(each for outcome in stages.values() for each in outcome.warnings))
+        ],
         "notes": [note for file in files.values() for note in file["notes"]],
         "environment": describe_environment(),
     }

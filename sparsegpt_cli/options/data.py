@@ -84,8 +84,8 @@ class ExportDataOptions(DataOptions):
     data: Annotated[
         str,
         typer.Option(
-            help="Compare with PyTorch on images of this data set; INT8 is calibrated on them. Default: noise; with INT8 "
-            "the data that the checkpoint records.",
+            help="Compare with PyTorch on images of this data set; INT8 is calibrated on them. Default: noise; with "
+            "INT8 the data that the checkpoint records.",
             show_default=False,
         ),
     ] = ""

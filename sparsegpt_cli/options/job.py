@@ -41,13 +41,22 @@ class JobOptions:
     memory_limit: MemoryLimit = None
     tf32: TF32 = False
 
-    def job(self, pruning: PruneOptions, console: Console, eval_data: str | None = None, **more: Any) -> Job:
-        """Load the model and its data.
+    def job(
+        self,
+        pruning: PruneOptions,
+        console: Console,
+        eval_data: str | None = None,
+        *,
+        evaluates: bool = False,
+        **more: Any,
+    ) -> Job:
+        """Load the model and its data, and check that they fit each other.
 
         Args:
             pruning: How to prune.
             console: Takes messages. Its seed is that of the job.
             eval_data: The data set of the evaluation split; None: that of the calibration data.
+            evaluates: Whether the job measures accuracy on the evaluation split.
             more: Further fields of the job.
 
         Raises:
@@ -55,6 +64,7 @@ class JobOptions:
         """
         from sparsegpt_cli.jobs.job import Job
         from sparsegpt_cli.jobs.models import ModelSource, load
+        from sparsegpt_cli.jobs.preflight import check_job
         from sparsegpt_cli.jobs.profile import idle_layers
         from sparsegpt_cli.options.sizes import parse_size
         from sparsegpt_core.execution import find_device
@@ -72,7 +82,7 @@ class JobOptions:
         if pruning.profile:
             idle = idle_layers(pruning.profile, model.module, console)
             settings = replace(settings, exclude=(*settings.exclude, *idle))
-        return Job(
+        job = Job(
             model=model,
             data=data,
             settings=settings,
@@ -84,3 +94,4 @@ class JobOptions:
             tf32=self.tf32,
             **more,
         )
+        return check_job(job, console, evaluates)

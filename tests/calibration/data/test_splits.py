@@ -231,7 +231,7 @@ def test_damaged_npz_files_are_refused(tmp_path: Path) -> None:
         ("Digits", "Did you mean digits?"),
         ("imagefoldr:x", "Did you mean imagefolder:PATH?"),
         ("cifar10:x", "Did you mean cifar10?"),
-        ("", "Known: digits, mnist"),
+        ("", "Give `data`: digits, mnist"),
         ("npz:", "npz:PATH"),
         ("imagefolder", "Write imagefolder:PATH."),
     ],

@@ -76,7 +76,14 @@ def matches(line: str, text: str) -> bool:
 def save_good(path: Path) -> None:
     """Write a checkpoint of ``simple_cnn`` for digits, with random weights."""
     torch.manual_seed(0)
-    notes = {"model": "simple_cnn", "data": "digits", "image": [1, 8, 8], "num_classes": 10, "mean": [0.5], "std": [0.25]}
+    notes = {
+        "model": "simple_cnn",
+        "data": "digits",
+        "image": [1, 8, 8],
+        "num_classes": 10,
+        "mean": [0.5],
+        "std": [0.25],
+    }
     save_checkpoint(path, build_model("simple_cnn", ModelShape((1, 8, 8), 10)).state_dict(), notes)
 
 

@@ -1,0 +1,145 @@
+"""What is said before pruning, and stands in the report: data that does not fit the network."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calibration.data import open_data
+
+
+def save_digits(path, labels=lambda labels: labels, count=120):
+    """Write evaluation digits with changed labels."""
+    images, truth = next(iter(open_data("digits", mean=[0], std=[1]).evaluation.batches(count)))
+    np.savez(path, images=images, labels=labels(truth))
+    return f"npz:{path}"
+
+
+@pytest.fixture
+def prune_export(cli, digits_checkpoint, tmp_path):
+    """Prune, and return the outcome and ``prune.json``."""
+
+    def run(*options, weights=("--weights", digits_checkpoint)):
+        out = tmp_path / "out"
+        outcome = cli("prune-export", *weights, "--quality", "fast", "--no-baseline", "--quiet", "--out", out, *options)
+        kept = out / "prune.json"
+        return outcome, json.loads(kept.read_text()) if kept.exists() else None
+
+    return run
+
+
+def test_a_network_that_fits_has_no_warning(prune_export):
+    outcome, content = prune_export("--data", "digits")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert content["warnings"] == []
+
+
+def test_a_network_at_chance_is_said_before_pruning_and_in_the_report(prune_export, tmp_path):
+    wrong = save_digits(tmp_path / "wrong.npz", lambda labels: (labels + 1) % 10)
+    outcome, content = prune_export("--data", "digits", "--eval-data", wrong)
+    assert outcome.code == 0
+    (warning,) = content["warnings"]
+    assert (
+        "the dense network is no better than chance: top-1 is 0.00 % on 120 evaluation images of 10 classes" in warning
+    )
+    assert outcome.err.splitlines() == [f"warning: {warning}"]
+    assert "no better than chance" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_random_weights_are_in_the_report(prune_export):
+    outcome, content = prune_export("--data", "digits", weights=("--model", "simple_cnn"))
+    assert content["warnings"][0] == "no --weights: simple_cnn has random weights"
+    assert outcome.err.splitlines()[0] == "warning: no --weights: simple_cnn has random weights"
+    assert outcome.err.count("random weights") == 1
+
+
+def test_a_folder_of_few_classes_and_a_network_of_many(cli, tmp_path):
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                pixels = np.random.default_rng([number, len(split)]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    data = ("--data", f"imagefolder:{tmp_path / 'photos'}", "--image-size", 16)
+    model = ("--model", "simple_cnn", "--num-classes", 50)
+    outcome = cli("prune", *model, *data, "--quality", "fast", "--out", tmp_path / "x.safetensors", "--json")
+    assert outcome.code == 0, outcome.err
+    warning = outcome.json["warnings"][1]
+    assert warning.startswith("the model has 50 outputs, imagefolder:")
+    assert "2 classes: accuracy is right only if output 0 is cat" in warning
+    assert "--num-classes 2 builds a model for these classes" in warning
+
+
+def test_evaluation_labels_are_checked_before_pruning(prune_export, tmp_path, monkeypatch):
+    from sparsegpt_cli.jobs import pipeline
+
+    monkeypatch.setattr(pipeline, "_run_stages", lambda *_: pytest.fail("a stage ran"))
+    large = save_digits(tmp_path / "large.npz", lambda labels: labels * 100)
+    outcome, _ = prune_export("--data", "digits", "--eval-data", large)
+    assert outcome.code == 1
+    assert outcome.err == (
+        "error: evaluation labels 0 to 900 do not fit a model of 10 outputs. Give the model's own data as --data or "
+        "--eval-data.\n"
+    )
+
+
+def test_a_failure_after_pruning_keeps_the_finished_stages(prune_export, tmp_path, monkeypatch):
+    images = np.load(save_digits(tmp_path / "nan.npz", count=400).removeprefix("npz:"))
+    content = dict(images)
+    content["images"][17] = np.nan
+    np.savez(tmp_path / "nan.npz", **content)
+    from sparsegpt_cli.jobs import preflight
+
+    monkeypatch.setattr(preflight, "_IMAGES", 1)  # the damaged image is seen by the evaluation only
+    outcome, _ = prune_export("--data", "digits", "--eval-data", f"npz:{tmp_path / 'nan.npz'}")
+    assert outcome.code == 1
+    assert "error: image 17 contains NaN or infinity" in outcome.err
+    assert (tmp_path / "out.unfinished").is_dir()
+    outcome, content = prune_export("--data", "digits", "--eval-data", save_digits(tmp_path / "good.npz"))
+    assert outcome.code == 0, outcome.err
+    assert content["accuracy"]["dense"]["samples"] == 120
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_mean_on_the_scale_of_bytes_is_refused_for_other_images(cli, digits_checkpoint, tmp_path, scale):
+    images = np.random.default_rng(0).random((12, 3, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "x.npz", images=(scale * images).astype(np.uint8) if scale == 255 else images)
+    options = ("--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375")
+    outcome = cli(
+        "prune", "--model", "simple_cnn", "--data", f"npz:{tmp_path / 'x.npz'}", *options, "--out", "x.safetensors"
+    )
+    assert outcome.code == 1
+    assert outcome.err == (
+        "error: --mean or --std is on the scale 0..255, the images are on 0..1. "
+        "Give --mean 0.485,0.456,0.406 and --std 0.229,0.224,0.225.\n"
+    )
+
+
+def test_float_images_up_to_255_with_the_mean_of_imagenet_are_refused(cli, tmp_path):
+    images = 255 * np.random.default_rng(0).random((12, 3, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "x.npz", images=images)
+    data = ("--data", f"npz:{tmp_path / 'x.npz'}")
+    options = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--out", tmp_path / "x.safetensors")
+    outcome = cli("prune", "--model", "simple_cnn", *data, *options)
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"error: the images are floats up to {images.max():g}, --mean and --std are on the scale 0..1. Save the images "
+        "as uint8, or give --mean 123.7,116.3,103.5 and --std 58.4,57.12,57.38.\n"
+    )
+
+
+def test_networks_that_scale_their_images_themselves_are_taken(tmp_path):
+    """A mean and a standard deviation that are meant: of bytes, of raw floats, and of normalised floats."""
+    generator = np.random.default_rng(0)
+    bytes_ = generator.integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "bytes.npz", images=bytes_)
+    np.savez(tmp_path / "raw.npz", images=bytes_.astype(np.float32))
+    np.savez(tmp_path / "normal.npz", images=generator.normal(size=(4, 3, 8, 8)))
+    open_data(f"npz:{tmp_path / 'bytes.npz'}", mean=[0.0], std=[1 / 255])
+    open_data(f"npz:{tmp_path / 'raw.npz'}")
+    open_data(f"npz:{tmp_path / 'raw.npz'}", mean=[123.675], std=[58.395])
+    open_data(f"npz:{tmp_path / 'normal.npz'}", mean=[0.1], std=[0.9])
