@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from calibration.evaluation import Distance
+from sparsegpt_cli.jobs.disagreement import DisagreementTarget
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest
 from sparsegpt_core.quality import Workflow
@@ -56,13 +57,16 @@ class LayerChoice:
     """All trials, the chosen one last."""
 
 
-def choose_dense_layers(prune_except: PruneExcept, workflow: Workflow) -> LayerChoice:
-    """Leave as few layers dense as the workflow's target allows.
+def choose_dense_layers(
+    prune_except: PruneExcept, workflow: Workflow, target: DisagreementTarget | None = None
+) -> LayerChoice:
+    """Leave as few layers dense as the target allows.
 
     Args:
         prune_except: Prunes the dense network except for the named layers. It is called once for every trial, and
             last for the layers that are chosen.
-        workflow: With ``sparsity_budget`` or ``max_disagreement``.
+        workflow: With ``sparsity_budget`` if there is no ``target``.
+        target: The largest disagreement on held-out images.
 
     Raises:
         InputError: The target cannot be met, or the method measures no sensitivities.
@@ -71,34 +75,38 @@ def choose_dense_layers(prune_except: PruneExcept, workflow: Workflow) -> LayerC
     tradeoff = Tradeoff.of(first.result.layers)
     if not tradeoff.names:
         raise InputError("the method does not measure how sensitive layers are", "Use --method sparsegpt.")
-    if workflow.sparsity_budget is not None:
-        count = tradeoff.for_sparsity(workflow.sparsity_budget)
-        trials = {0: first} | ({count: prune_except(tradeoff.names[:count])} if count else {})
+    if target:
+        trials = _meet_disagreement(first, tradeoff.names, prune_except, target)
     else:
-        trials = _meet_disagreement(first, tradeoff.names, prune_except, workflow.max_disagreement or 0.0)
+        count = tradeoff.for_sparsity(workflow.sparsity_budget or 0.0)
+        trials = {0: first} | ({count: prune_except(tradeoff.names[:count])} if count else {})
     chosen = [*trials][-1]
     steps = [SelectionStep(count, tradeoff.sparsity[count], trial.distance) for count, trial in trials.items()]
     return LayerChoice(trials[chosen].result, tradeoff.names[:chosen], tradeoff, tuple(steps))
 
 
 def _meet_disagreement(
-    first: Trial, names: tuple[str, ...], prune_except: PruneExcept, limit: float
+    first: Trial, names: tuple[str, ...], prune_except: PruneExcept, target: DisagreementTarget
 ) -> dict[int, Trial]:
-    """Return the trials by the number of layers left dense, the fewest that meet the limit (percent) last."""
+    """Return the trials by the number of layers left dense, the fewest that meet the target last."""
     trials = {0: first}
-    if first.distance.disagreement <= limit:
+    if target.meets(first.distance.disagreement):
         return trials
 
     def meets(count: int) -> bool:
         trials[count] = prune_except(names[:count])
-        return trials[count].distance.disagreement <= limit
+        return target.meets(trials[count].distance.disagreement)
 
     count = fewest(len(names), meets)
     last = [*trials][-1]
     if count == len(names):
+        disagreement = trials[last].distance.disagreement
+        upper = (
+            f", at most {target.upper_limit(disagreement):.2f} % with 95 % confidence" if target.has_interval else ""
+        )
         raise InputError(
-            f"a disagreement of {limit:g} % cannot be met: with one layer pruned it is "
-            f"{trials[last].distance.disagreement:.2f} %",
+            f"a disagreement of {target.limit:g} % cannot be met: with one layer pruned it is {disagreement:.2f} % on "
+            f"{target.images} held-out images{upper}",
             "Raise --max-disagreement, or use more --samples or --quality best.",
         )
     if last != count:  # the model has the weights of a later trial

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from calibration.sampling import calibration_batches
 from deploy.graph import DEFAULT_BATCHES, read_graph
-from deploy.measure import compare_versions
+from deploy.measure import ArmAccuracy, compare_versions
 from deploy.predict import predict
 from deploy.sessions import OnnxSession
 from export.exporter import Exporter, arm_name
@@ -262,6 +262,19 @@ def _compare(run: _Run, arms: Sequence[str]) -> StageOutcome:
             sessions, batches, job.metric, seed=job.seed, progress=run.progress, total=len(batches)
         )
     warnings += compared.warnings
+    if compared.accuracy:
+        warnings += _missed_target(job, compared.accuracy.arms["sparse"])
     if compared.outputs:
         warnings.append("accuracy is left out: the outputs are not logits; their relative errors are compared")
     return StageOutcome(compared.to_json(), seconds, warnings)
+
+
+def _missed_target(job: Job, sparse: ArmAccuracy) -> list[str]:
+    """Return a warning if more evaluation images change class than the job allows."""
+    limit, measured = job.workflow.max_disagreement, sparse.disagreement or 0.0
+    if limit is None or measured <= limit:
+        return []
+    return [
+        f"the target `max_disagreement={limit:g}%` is missed: {measured:.2f} % of {sparse.samples} evaluation images "
+        "change class. Images that the network was trained on, which judge the target, change less. Give a lower target"
+    ]

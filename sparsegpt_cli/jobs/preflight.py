@@ -75,19 +75,19 @@ def _check_labels(labels: Labels, outputs: int) -> None:
 
 def _unused_outputs(data: Data, outputs: int) -> list[str]:
     """Return a warning if named classes have numbers that the model may use for others."""
-    classes = len(data.class_names or ())
-    if not 0 < classes < outputs:
+    names = data.class_names or ()
+    if not 0 < len(names) < outputs:
         return []
     return [
-        f"the model has {outputs} outputs, {data.spec} has {classes} classes: accuracy is right only if output 0 is "
-        f"{data.class_names[0]}, and so on. `num_classes={classes}` builds a model for these classes"
+        f"the model has {outputs} outputs, {data.spec} has {len(names)} classes: accuracy is right only if output 0 is "
+        f"{names[0]}, and so on. `num_classes={len(names)}` builds a model for these classes"
     ]
 
 
 def _chance(job: Job, split: EvaluationSplit | TrainingSplit) -> list[str]:
     """Return a warning if the dense network is right no more often than chance."""
     labels, module = split.labels, job.model.module
-    classes = len(np.unique(labels))
+    classes = 0 if labels is None else len(np.unique(labels))
     if labels is None or classes < 2:
         return []
     indices = subset_indices(split, min(job.eval_samples or _IMAGES, _IMAGES), job.seed)

@@ -52,6 +52,10 @@ def describe_run(job: Job, stages: Mapping[str, StageOutcome], total_seconds: fl
     runtime = {"runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU"}
     compared = stages["compare"].content
     audit = sparse["files"]["fp32"]["audit"]
+    done = dict(sparse["done"])
+    if done.get("target") and compared.get("accuracy"):
+        measured = {key: compared["accuracy"]["sparse"][key] for key in ("disagreement", "samples")}
+        done["target"] = {**done["target"], "evaluation": measured}
     seconds: dict[str, float] = {}
     for outcome in stages.values():
         for step, value in outcome.seconds.items():
@@ -77,7 +81,7 @@ def describe_run(job: Job, stages: Mapping[str, StageOutcome], total_seconds: fl
             "device": str(job.device),
         },
         "layers": sparse["layers"],
-        **sparse["done"],
+        **done,
         "accuracy": {**runtime, **compared["accuracy"]} if compared.get("accuracy") else None,
         "outputs": {**runtime, **compared["outputs"]} if compared.get("outputs") else None,
         "metrics": compared.get("metrics"),

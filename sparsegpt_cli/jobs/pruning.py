@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from calibration.evaluation import Distance, distance, outputs_of
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import augmentation_for, calibration_batches, held_out_batches, normalised_black, with_views
+from sparsegpt_cli.jobs.disagreement import DisagreementTarget, held_out_images
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.layer_choice import SelectionStep, Trial, choose_dense_layers
 from sparsegpt_core.errors import DataError
@@ -25,7 +26,6 @@ from sparsegpt_core.pruning import LayerChoices, PruneResult, Tradeoff, global_q
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
 _CALIBRATION_BATCH_IMAGES = 32
-_HELD_OUT_IMAGES = 512  # training images on which whole networks are compared
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Pruned:
     """Sparsity against error for every number of layers left dense."""
     measured: tuple[SelectionStep, ...] = ()
     """The networks that were measured to meet a target, the chosen one last."""
+    target: DisagreementTarget | None = None
+    """The largest disagreement."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the steps around pruning; None for a step that the job does not ask for."""
@@ -74,10 +76,12 @@ class Pruned:
             rows = zip(("", *self.tradeoff.names), self.tradeoff.sparsity, self.tradeoff.error, strict=True)
             points = [{"left_dense": name, "sparsity": sparsity, "error": error} for name, sparsity, error in rows]
             curve = {"points": points, "measured": [point.to_json() for point in self.measured]}
+        target = self.target.to_json(self.measured[-1].distance.disagreement) if self.target else None
         return {
             "permutation": permutation,
             "batch_norm": None if self.batch_norm is None else self.batch_norm.to_json(),
             "tradeoff": curve,
+            "target": target,
         }
 
 
@@ -148,7 +152,7 @@ def _prune(job: Job, resources: Resources, progress: Progress) -> Pruned:
             seconds[stage] = seconds.get(stage, 0.0) + value
         return result
 
-    choice = None
+    choice = target = None
     if workflow.selects and held_out:
         state = copy.deepcopy(model.state_dict())
 
@@ -159,7 +163,10 @@ def _prune(job: Job, resources: Resources, progress: Progress) -> Pruned:
                 distance_to_dense = held_out.distance(model)
             return Trial(result, distance_to_dense)
 
-        choice = choose_dense_layers(prune_except, workflow)
+        if workflow.max_disagreement is not None:
+            target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
+            warnings += [target.warning] if target.warning else []
+        choice = choose_dense_layers(prune_except, workflow, target)
         choices, result = replace(choices, sensitive=choice.sensitive), choice.result
     else:
         result = prune_network(choices)
@@ -174,6 +181,7 @@ def _prune(job: Job, resources: Resources, progress: Progress) -> Pruned:
         batch_norm=batch_norm,
         tradeoff=choice.tradeoff if choice else None,
         measured=choice.steps if choice else (),
+        target=target,
     )
 
 
@@ -196,7 +204,8 @@ def _draw(job: Job, share: slice = slice(None)) -> list[Tensor]:
 
 def _hold_out(job: Job, world: World) -> _HeldOut | None:
     """Draw held-out images and run the dense network on them; None where calibration takes all images."""
-    batches = held_out_batches(job.data.training, job.calibration_samples, _HELD_OUT_IMAGES, job.batch_size, job.seed)
+    count = held_out_images(job.workflow.max_disagreement, job.data.image_shape)
+    batches = held_out_batches(job.data.training, job.calibration_samples, count, job.batch_size, job.seed)
     if batches:
         return _HeldOut(batches, outputs_of(job.model.module, batches), world)
     if job.workflow.selects:

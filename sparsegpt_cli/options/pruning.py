@@ -105,7 +105,8 @@ class PruneOptions:
     max_disagreement: Annotated[
         str | None,
         typer.Option(
-            help="Leave the worst layers dense until at most this percentage of held-out images changes class."
+            help="Leave the worst layers dense until, with 95 % confidence, at most this percentage of held-out images "
+            "changes class."
         ),
     ] = None
     sparsity_budget: Annotated[

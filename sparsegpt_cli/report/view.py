@@ -64,6 +64,25 @@ class View:
         return (predicted, measured) if predicted and measured else None
 
     @property
+    def target(self) -> str | None:
+        """The largest disagreement, and what held-out and evaluation images show; None without a target."""
+        target = self.prune.child("target")
+        held_out, evaluation = target.child("held_out"), target.child("evaluation")
+        limit = target.number("max_disagreement")
+        images, changed, upper = map(held_out.number, ("images", "disagreement", "upper_limit"))
+        if limit is None or images is None or changed is None or upper is None:
+            return None
+        text = (
+            f"Target: at most {limit:g} % of images change class. On {images:g} held-out training images {changed:.2f} "
+            f"% do, at most {upper:.2f} % with 95 % confidence."
+        )
+        samples, measured = map(evaluation.number, ("samples", "disagreement"))
+        if samples is None or measured is None:
+            return text
+        outcome = "met" if measured <= limit else "missed"
+        return f"{text} On {samples:g} evaluation images {measured:.2f} % do: the target is {outcome}."
+
+    @property
     def method(self) -> str:
         """The display name of the method."""
         method = self.prune.child("settings").text("method")

@@ -98,7 +98,7 @@ def test_interrupted_training_leaves_nothing(cli, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "run", interrupted)
-    outcome = cli("train", "--model", "simple_cnn", "--out", tmp_path / "x.safetensors")
+    outcome = cli("train", "--model", "simple_cnn", "--data", "digits", "--out", tmp_path / "x.safetensors")
     assert outcome.code == 130
     assert "interrupted" in outcome.err
     assert list(tmp_path.iterdir()) == []
@@ -146,7 +146,7 @@ def test_a_warning_that_is_logged_is_shown(cli, tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    outcome = cli("train", "--model", "greedy:make", "--epochs", 1, "--out", "x.safetensors")
+    outcome = cli("train", "--model", "greedy:make", "--data", "digits", "--epochs", 1, "--out", "x.safetensors")
     assert outcome.code == 0, outcome.err
     assert "warning: the GPU's memory is full with batches of" in outcome.err
 

@@ -176,7 +176,19 @@ def test_a_manifest_that_is_damaged(weights, manifest):
 
 def test_what_a_run_wrote_is_recorded(tmp_path, cli):
     out = tmp_path / "out"
-    options = ["--model", "simple_cnn", "--samples", 32, "--quality", "fast", "--eval-samples", 32, "--json"]
+    options = [
+        "--model",
+        "simple_cnn",
+        "--data",
+        "digits",
+        "--samples",
+        32,
+        "--quality",
+        "fast",
+        "--eval-samples",
+        32,
+        "--json",
+    ]
     outcome = cli("prune-export", *options, "--out", out)
     assert outcome.code == 0, outcome.err
     manifest = read_json(out / "manifest.json")

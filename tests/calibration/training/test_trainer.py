@@ -276,7 +276,8 @@ def test_the_same_history_makes_the_same_picture(tmp_path: Path) -> None:
 
 
 def test_training_leaves_its_curve_beside_the_checkpoint(cli: Any, tmp_path: Path) -> None:
-    arguments = ["--model", "simple_cnn", "--epochs", 2, "--ema", 0.9, "--out", tmp_path / "net.safetensors"]
+    arguments = ["--model", "simple_cnn", "--data", "digits", "--epochs", 2, "--ema", 0.9]
+    arguments += ["--out", tmp_path / "net.safetensors"]
     content = cli("train", *arguments, "--json").json
     assert content["curve"] == str(tmp_path / "net.curve.svg")
     assert "epoch 2<" in (tmp_path / "net.curve.svg").read_text()

@@ -268,7 +268,7 @@ def test_other_patterns(digits_checkpoint, cli, tmp_path):
 
 def test_training_prints_and_records_its_results(cli, tmp_path):
     out = tmp_path / "trained.safetensors"
-    outcome = cli("train", "--model", "simple_cnn", "--epochs", 2, "--out", out, "--json")
+    outcome = cli("train", "--model", "simple_cnn", "--data", "digits", "--epochs", 2, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
     assert len(outcome.json["history"]) == 2
     metadata = load_checkpoint(out).metadata

@@ -46,7 +46,7 @@ def checkpoints(tmp_path_factory) -> tuple[Path, Path]:
     """A trained and an untrained network."""
     folder, data = tmp_path_factory.mktemp("checkpoints"), open_data("digits")
     paths = folder / "trained.safetensors", folder / "untrained.safetensors"
-    metadata = {"model": MODEL, "num_classes": 10, "mean": data.mean, "std": data.std}
+    metadata = {"model": MODEL, "data": "digits", "num_classes": 10, "mean": data.mean, "std": data.std}
     torch.manual_seed(0)
     model = tiny()
     save_checkpoint(paths[1], model.state_dict(), metadata)

@@ -1,0 +1,88 @@
+"""The target of ``max_disagreement``: how many images judge it, and whether a network meets it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from calibration.evaluation import images_needed, upper_limit
+
+__all__ = ["DisagreementTarget", "held_out_images"]
+
+_FEWEST_IMAGES = 512
+_EXPECTED_CHANGES = 8  # of a network that just meets the target; three of them are allowed
+_MAX_BYTES = 2**30  # of held-out images
+
+
+def held_out_images(limit: float | None, image: Sequence[int]) -> int:
+    """Return how many images to hold out.
+
+    Args:
+        limit: The largest disagreement, in percent; None without a target.
+        image: The shape (C, H, W) of an image.
+
+    Example:
+        >>> held_out_images(None, (3, 32, 32)), held_out_images(0.5, (3, 32, 32)), held_out_images(0.1, (3, 224, 224))
+        (512, 1600, 1783)
+    """
+    if not limit:
+        return _FEWEST_IMAGES
+    return max(_FEWEST_IMAGES, min(math.ceil(100 * _EXPECTED_CHANGES / limit), _MAX_BYTES // (4 * math.prod(image))))
+
+
+@dataclass(frozen=True)
+class DisagreementTarget:
+    """The largest share of images that may change class.
+
+    Example:
+        >>> target = DisagreementTarget(limit=0.5, images=1600)
+        >>> target.meets(100 * 3 / 1600), target.meets(100 * 4 / 1600)
+        (True, False)
+        >>> print(DisagreementTarget(limit=0.5, images=500).warning)  # doctest: +ELLIPSIS
+        a disagreement of 0.5 % cannot be shown on 500 held-out images, 598 are needed: the share itself is judged, ...
+    """
+
+    limit: float
+    """In percent."""
+    images: int
+    """Held-out images that judge it."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the images suffice to judge the upper 95 % limit of a share."""
+        needed = images_needed(self.limit / 100)
+        return needed is not None and self.images >= needed
+
+    @property
+    def warning(self) -> str | None:
+        """Why the share itself is judged; None if its upper limit is."""
+        if self.has_interval:
+            return None
+        needed = images_needed(self.limit / 100)
+        more = "no number of images is enough" if needed is None else f"{needed} are needed"
+        return (
+            f"a disagreement of {self.limit:g} % cannot be shown on {self.images} held-out images, {more}: the share "
+            "itself is judged, not its upper limit"
+        )
+
+    def upper_limit(self, disagreement: float) -> float:
+        """Return the upper 95 % limit of a disagreement on the held-out images, both in percent."""
+        return 100 * upper_limit(disagreement / 100 * self.images, self.images)
+
+    def meets(self, disagreement: float) -> bool:
+        """Return whether a network with this disagreement, in percent, meets the target."""
+        return (self.upper_limit(disagreement) if self.has_interval else disagreement) <= self.limit
+
+    def to_json(self, disagreement: float) -> dict[str, Any]:
+        """Return the target and the chosen network's figures, in percent."""
+        return {
+            "max_disagreement": self.limit,
+            "held_out": {
+                "disagreement": disagreement,
+                "upper_limit": self.upper_limit(disagreement),
+                "images": self.images,
+            },
+            "judged_by": "upper_limit" if self.has_interval else "disagreement",
+        }
