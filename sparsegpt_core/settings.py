@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.patterns import NM, Pattern
+from sparsegpt_core.patterns import NM, Pattern, parse_pattern
 
 __all__ = ["MASKS", "METHODS", "PruneSettings"]
 
@@ -23,7 +23,7 @@ class PruneSettings:
     """How to prune a network.
 
     Raises:
-        InputError: A value is out of range.
+        InputError: A value is out of range, or the text of a pattern is none.
 
     Example:
         >>> settings = PruneSettings(NM(2, 4), mask="auto", exclude=("head",))
@@ -32,7 +32,7 @@ class PruneSettings:
     """
 
     pattern: Pattern = field(default_factory=lambda: NM(2, 4))
-    """N:M, or a fraction of zeros."""
+    """N:M, or a fraction of zeros; also as text, such as ``"2:4"`` or ``"0.5"``."""
     method: str = "sparsegpt"
     """``sparsegpt``, or ``magnitude``: the baseline, which reads no image."""
     damping: float | None = None
@@ -60,6 +60,8 @@ class PruneSettings:
     """Globs of layers to leave dense."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.pattern, str):
+            object.__setattr__(self, "pattern", parse_pattern(self.pattern))
         if self.method not in METHODS:
             raise InputError(f"unknown method '{self.method}'", f"Use {' or '.join(METHODS)}.")
         if self.damping is not None and not self.damping >= _MIN_DAMPING:

@@ -3,6 +3,7 @@
 May import ``linalg``, ``settings``, ``execution`` and below.
 """
 
+from sparsegpt_core.network.batches import network_inputs
 from sparsegpt_core.network.functional_calls import Call, record_calls
 from sparsegpt_core.network.inputs import Batch, as_tensors, split_batches, tensors_of
 from sparsegpt_core.network.int8_weight import Int8Weight
@@ -41,6 +42,7 @@ __all__ = [
     "input_columns",
     "inputs_and_constants",
     "matrix_to_weight",
+    "network_inputs",
     "output_rows",
     "pad_input",
     "parametrized_tensors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,9 +17,9 @@ from sparsegpt_core.network import (
     Batch,
     Int8Weight,
     Layer,
-    as_tensors,
     check_finite,
     eval_mode,
+    network_inputs,
     plan_layers,
     split_batches,
 )
@@ -38,7 +38,7 @@ _NO_CHOICES = LayerChoices()
 
 def prune_model(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Tensor | Iterable[Batch | Mapping[str, Tensor]],
     settings: PruneSettings,
     progress: Progress = silent,
     resources: Resources = DEFAULT,
@@ -53,7 +53,9 @@ def prune_model(
     Args:
         model: In float32. It runs in eval mode. Pruned weights, and the biases or batch norms that absorb their
             shifts, change; everything else stays.
-        batches: Inputs (N, C, H, W), or tuples of several, on any device. With several processes, this one's share.
+        batches: Calibration inputs: one tensor (N, C, H, W), or batches such as a ``DataLoader`` gives: tensors, tuples
+            that start with the network's inputs, such as (images, labels), or dicts that name them as ``forward`` does.
+            All batches are used. With several processes, this one's share.
         settings: Pattern, method and layers.
         progress: Called after every layer.
         resources: Memory, scratch folder and processes.
@@ -66,7 +68,8 @@ def prune_model(
     Raises:
         ModelError: There is nothing to prune, or the model does not take the images.
         NumericsError: NaN or infinity in weights or activations, or a Hessian that cannot be damped.
-        InputError: There are no images, the memory limit is too small, or ``choices`` do not suit the pattern.
+        InputError: There are no images, a batch lacks an input, the memory is too small, or ``choices`` do not suit the
+            pattern.
 
     Example:
         >>> import torch
@@ -78,11 +81,11 @@ def prune_model(
         >>> [(layer.name, layer.status, layer.sparsity) for layer in result.layers]
         [('0', 'dense', 0.0), ('1', 'pruned', 0.5), ('3', 'dense', 0.0)]
     """
-    if not batches:
+    tensors = network_inputs(model, batches)
+    if not tensors:
         raise InputError("pruning needs calibration images")
     choices.check(settings.pattern)
     check_finite(model.state_dict())
-    tensors = as_tensors(batches)
     with eval_mode(model), torch.no_grad(), full_precision(resources.tf32):
         layers = plan_layers(model, tensors[0][:2], settings, choices.sensitive)
         folder = resources.finished if resources.world.size == 1 else None
