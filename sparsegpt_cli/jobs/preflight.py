@@ -23,6 +23,7 @@ from sparsegpt_core.zoo import runs_code
 __all__ = ["check_job"]
 
 _IMAGES = 256  # on which the dense network is compared with chance
+_FEWEST_IMAGES = 50  # with which a network that is right by luck is told apart
 _BATCH_IMAGES = 32
 
 
@@ -94,10 +95,11 @@ def _chance(job: Job, split: EvaluationSplit | TrainingSplit) -> list[str]:
     batches = [torch.from_numpy(images) for images, _ in split.batches(_BATCH_IMAGES, indices)]
     right = int((outputs_of(module.to(job.device), batches).argmax(1).numpy() == labels[indices]).sum())
     module.cpu()  # as it was loaded
-    if lower_limit(right, len(indices)) > 1 / classes:
+    chance, count = 1 / classes, len(indices)
+    if right > chance * count and (count < _FEWEST_IMAGES or lower_limit(right, count) > chance):
         return []
     kind = "evaluation" if isinstance(split, EvaluationSplit) else "training"
     return [
-        f"the dense network is no better than chance: top-1 is {100 * right / len(indices):.2f} % on {len(indices)} "
+        f"the dense network is no better than chance: top-1 is {100 * right / count:.2f} % on {count} "
         f"{kind} images of {classes} classes. Check the weights, the order of the classes, `mean` and `std`"
     ]

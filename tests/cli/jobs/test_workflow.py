@@ -15,7 +15,8 @@ from tests.support.paths import ROOT
 
 def run(cli, checkpoint, folder, *options):
     outcome = cli(
-        "prune", "--weights", checkpoint, "--samples", 64, "--json", "--out", folder / "sparse.safetensors", *options
+        *("prune", "--weights", checkpoint, "--samples", 64, "--json", "--force"),
+        *("--out", folder / "sparse.safetensors", *options),
     )
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)
