@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from calibration.evaluation import Distance
-from sparsegpt_cli.jobs.disagreement import DisagreementTarget
+from calibration.evaluation import DisagreementTarget, Distance
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest
 from sparsegpt_core.quality import Workflow

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.evaluation import Distance, distance, outputs_of
+from calibration.evaluation import DisagreementTarget, Distance, distance, held_out_images, outputs_of
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import augmentation_for, calibration_batches, held_out_batches, normalised_black, with_views
-from sparsegpt_cli.jobs.disagreement import DisagreementTarget, held_out_images
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.layer_choice import SelectionStep, Trial, choose_dense_layers
 from sparsegpt_core.errors import DataError

@@ -62,9 +62,8 @@ class JobOptions:
         Raises:
             SparseGPTError: An option is wrong, or a file cannot be loaded.
         """
-        from sparsegpt_cli.jobs.job import Job
+        from sparsegpt_cli.jobs.job import Job, check_job
         from sparsegpt_cli.jobs.models import ModelSource, load
-        from sparsegpt_cli.jobs.preflight import check_job
         from sparsegpt_cli.jobs.profile import idle_layers
         from sparsegpt_cli.options.sizes import parse_size
         from sparsegpt_core.execution import find_device

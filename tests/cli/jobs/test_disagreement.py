@@ -9,8 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from calibration.data import open_data
-from calibration.evaluation import images_needed, lower_limit, upper_limit
-from sparsegpt_cli.jobs.disagreement import DisagreementTarget, held_out_images
+from calibration.evaluation import DisagreementTarget, held_out_images, images_needed, lower_limit, upper_limit
 
 
 @pytest.mark.parametrize(("found", "count"), [(0, 512), (3, 1600), (40, 100), (99, 100)])

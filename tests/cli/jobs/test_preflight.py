@@ -92,9 +92,9 @@ def test_a_failure_after_pruning_keeps_the_finished_stages(prune_export, tmp_pat
     content = dict(images)
     content["images"][17] = np.nan
     np.savez(tmp_path / "nan.npz", **content)
-    from sparsegpt_cli.jobs import preflight
+    from sparsegpt_cli.jobs import job
 
-    monkeypatch.setattr(preflight, "_IMAGES", 1)  # the damaged image is seen by the evaluation only
+    monkeypatch.setattr(job, "_IMAGES", 1)  # the damaged image is seen by the evaluation only
     outcome, _ = prune_export("--data", "digits", "--eval-data", f"npz:{tmp_path / 'nan.npz'}")
     assert outcome.code == 1
     assert "error: image 17 contains NaN or infinity" in outcome.err

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibration.evaluation import images_needed, upper_limit
+from calibration.evaluation.proportions import images_needed, upper_limit
 
 __all__ = ["DisagreementTarget", "held_out_images"]
 
