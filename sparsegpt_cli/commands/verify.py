@@ -47,13 +47,16 @@ def verify(
         f"{result.sparse_layers} of {len(result.layers)} weights are {result.pattern}; "
         f"{result.eligible_layers} layers are eligible for sparse kernels",
     ]
-    console.result(result.to_json(), lines)
-    failures = result.failures(fail_on) if fail_on else []
-    if failures:
+    missed = []
+    if failures := result.failures(fail_on) if fail_on else []:
         first = failures[0]
         code = first.reason.value if first.reason else ""
         where = f", its first group at {first.first_violation}" if first.first_violation else ""
-        console.error(
+        missed = [
             f"--fail-on {fail_on}: {len(failures)} of {len(result.layers)} layers, first {first.name} ({code}{where})"
-        )
+        ]
+    passed = None if fail_on is None else not missed
+    console.result({**result.to_json(), "passed": passed, "failures": missed}, lines)
+    if missed:
+        console.error(missed[0])
         raise typer.Exit(1)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 
 from tests.support.error_rows import check
 from tests.support.error_rows.metrics import ROWS
+from tests.support.graphs import save_maps
 
 METRICS = """
 import numpy as np
@@ -35,17 +34,6 @@ def error(outputs, labels):
 failing.higher_is_better = total.higher_is_better = undefined.higher_is_better = True
 error.higher_is_better = False
 """
-
-
-def save_maps(path: Path, weight: np.ndarray) -> None:
-    """Write a network of maps: one 1×1 convolution."""
-    images, maps = (
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", channels, 4, 4])
-        for name, channels in (("image", 4), ("maps", 4))
-    )
-    node = helper.make_node("Conv", ["image", "weight"], ["maps"], name="conv")
-    graph = helper.make_graph([node], "maps", [images], [maps], [numpy_helper.from_array(weight, "weight")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import GraphProto, TensorProto, helper, numpy_helper
@@ -46,3 +48,14 @@ def model(weight=NOTHING["w"], dtype=onnx.TensorProto.FLOAT):
     tensors = [weight, numpy_helper.from_array(np.array([0, -1]), "s")]
     opsets = [helper.make_opsetid("", 17)]
     return helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors), opset_imports=opsets, ir_version=9)
+
+
+def save_maps(path: Path, weight: np.ndarray) -> None:
+    """Write a network of maps: one 1×1 convolution."""
+    images, maps = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", channels, 4, 4])
+        for name, channels in (("image", 4), ("maps", 4))
+    )
+    node = helper.make_node("Conv", ["image", "weight"], ["maps"], name="conv")
+    graph = helper.make_graph([node], "maps", [images], [maps], [numpy_helper.from_array(weight, "weight")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Outcome
+from tests.support.graphs import save_maps
 from tests.support.paths import ROOT
 
 NETWORK = """
@@ -125,3 +126,11 @@ def test_a_metric_needs_evaluation_images(cli, folder, monkeypatch) -> None:
     outcome = cli("prune-export", "--model", "mapnet.py:net", *DATA[:2], "--metric", "miou", "--out", "none")
     assert outcome.code == 1
     assert "npz:train.npz has no evaluation split" in outcome.err
+
+
+@pytest.mark.parametrize(("fail_on", "passed"), [((), None), (("--fail-on", "dense"), False)])
+def test_verify_says_whether_it_passed(cli, tmp_path, fail_on, passed) -> None:
+    save_maps(tmp_path / "dense.onnx", np.ones((4, 4, 1, 1), np.float32))
+    outcome = cli("verify", tmp_path / "dense.onnx", *fail_on, "--json")
+    assert outcome.json["passed"] is passed
+    assert bool(outcome.json["failures"]) == (outcome.code == 1) == (passed is False)
