@@ -9,9 +9,9 @@ import torch
 
 from calibration.sampling import calibration_batches
 from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
-from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
+from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
-from sparsegpt_cli.jobs.models import ModelSource, load_model, read_weights
+from sparsegpt_cli.jobs.models import ModelSource, load_model, open_images, read_weights
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import load_int8
 from sparsegpt_core.errors import InputError
@@ -62,8 +62,8 @@ def export_checkpoint(
     metadata = dict(checkpoint.metadata) | ({"image": list(image)} if image else {})
     quantiser = None
     if data:
-        opened = open_dataset(data, metadata)
-        if data.mean or data.std:
+        opened = open_images(model.spec, data, metadata, messages)
+        if data.mean or data.std or "mean" not in metadata:
             metadata |= {"mean": list(opened.mean), "std": list(opened.std)}
         shape = opened.image_shape
         count = samples or min(_DEFAULT_SAMPLES, len(opened.training))

@@ -18,9 +18,18 @@ from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, count_classes, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network import remove_parametrizations
-from sparsegpt_core.zoo import ModelShape, build_model, parse_arguments, runs_code
+from sparsegpt_core.zoo import ModelShape, build_model, data_config, parse_arguments, runs_code
 
-__all__ = ["LoadedModel", "ModelSource", "load", "load_and_say", "load_model", "missing_weights", "read_weights"]
+__all__ = [
+    "LoadedModel",
+    "ModelSource",
+    "load",
+    "load_and_say",
+    "load_model",
+    "missing_weights",
+    "open_images",
+    "read_weights",
+]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -73,15 +82,42 @@ class LoadedModel:
 def load(model: ModelSource, data: DataSource, messages: Messages, seed: int = 0) -> tuple[LoadedModel, Data]:
     """Load a model and open its data.
 
-    Normalisation is that of the data source, else of the checkpoint's metadata, else of the data set.
-
     Raises:
         DataError: The data cannot be read.
         ModelError: The model or its weights cannot be loaded, or do not fit each other.
     """
     checkpoint = read_weights(model.weights, messages, model.weights_key) if model.weights else None
-    opened = open_dataset(data, checkpoint.metadata if checkpoint else {})
+    opened = open_images(model.spec, data, checkpoint.metadata if checkpoint else {}, messages)
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes, seed), opened
+
+
+def open_images(spec: str, data: DataSource, metadata: Mapping[str, Any], messages: Messages) -> Data:
+    """Open the data of a model.
+
+    Normalisation and size are those of the data source, else of the checkpoint's metadata, else of the data set.
+    Folders of images have none of their own: theirs are what torchvision or timm use for the model, else ImageNet's,
+    and a message says so.
+
+    Args:
+        spec: The model's name; empty: the one in ``metadata``.
+        data: The data set.
+        metadata: The checkpoint's metadata; empty without a checkpoint.
+        messages: Takes the message.
+
+    Raises:
+        DataError: The data cannot be read.
+    """
+    if not (data.spec or metadata.get("data", "")).startswith("imagefolder:"):
+        return open_dataset(data, metadata)
+    spec = spec or metadata.get("model", "")
+    own = data_config(spec)
+    opened = open_dataset(data, {**own, **metadata})
+    if not {"mean", "std", "image"} <= metadata.keys() and not (data.mean and data.std and data.image_size):
+        size = "×".join(map(str, opened.image_shape[1:]))
+        mean, std = (",".join(f"{value:g}" for value in values) for values in (opened.mean, opened.std))
+        whose = f"{spec}'s" if own else "ImageNet's"
+        messages.say(f"images of {size}, mean {mean}, std {std} (default: {whose}): --image-size, --mean, --std")
+    return opened
 
 
 def read_weights(path: Path, messages: Messages, key: str | None = None) -> Checkpoint:

@@ -17,8 +17,8 @@ from calibration.evaluation import evaluate
 from calibration.training import TrainSettings, Unfinished
 from calibration.training import train as run
 from sparsegpt_cli.figures import curve_path, draw_epochs
-from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
-from sparsegpt_cli.jobs.models import ModelSource, load_and_say, read_weights
+from sparsegpt_cli.jobs.datasets import DataSource
+from sparsegpt_cli.jobs.models import ModelSource, load_and_say, open_images, read_weights
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked_file
 from sparsegpt_core import __version__
@@ -59,7 +59,7 @@ def train_model(
     """
     started = time.perf_counter()
     checkpoint = read_weights(model.weights, messages, model.weights_key) if model.weights else None
-    opened = open_dataset(data, checkpoint.metadata if checkpoint else {})
+    opened = open_images(model.spec, data, checkpoint.metadata if checkpoint else {}, messages)
     require_labels(opened)
     torch.manual_seed(settings.seed)
     shape = ModelShape(opened.image_shape, opened.num_classes)

@@ -3,12 +3,15 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sparsegpt_cli.jobs.datasets import DataSource
+from sparsegpt_cli.jobs.models import open_images
 from sparsegpt_cli.sweep.checkpoints import load_network
 from sparsegpt_core.checkpoints import load_checkpoint
 from sparsegpt_core.user_code import import_object
@@ -122,3 +125,34 @@ def test_a_run_passes_lists_of_arguments_on(cli, net, tmp_path):
     outcome = cli("run", "run.yaml", "--out", "out")
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "out" / "sparse.onnx").is_file()
+
+
+def test_images_are_prepared_as_torchvision_does_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        Image.new("RGB", (40, 30), (number, 9, 9)).save(tmp_path / "photos" / f"{number}.png")
+    said = Recorder()
+    data = DataSource(f"imagefolder:{tmp_path / 'photos'}")
+    opened = open_images("torchvision:inception_v3", data, {}, said)
+    assert (opened.image_shape, opened.mean) == ((3, 299, 299), (0.485, 0.456, 0.406))
+    assert said.texts == [
+        "images of 299×299, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 (default: torchvision:inception_v3's): "
+        "--image-size, --mean, --std"
+    ]
+    open_images("mynet.py:net", data, {}, said)
+    assert "(default: ImageNet's)" in said.texts[1]
+    recorded = {"mean": [0.5] * 3, "std": [0.25] * 3, "image": [3, 32, 32]}
+    opened = open_images("torchvision:inception_v3", data, recorded, said)
+    assert (opened.image_shape, opened.mean) == ((3, 32, 32), (0.5, 0.5, 0.5))
+    opened = open_images("torchvision:inception_v3", replace(data, mean=(0.1,), image_size=64), {}, said)
+    assert (opened.image_shape, opened.mean, opened.std) == ((3, 64, 64), (0.1, 0.1, 0.1), (0.229, 0.224, 0.225))
+    assert len(said.texts) == 3
+
+
+class Recorder:
+    def __init__(self):
+        self.texts = []
+
+    def say(self, message):
+        self.texts.append(message)
