@@ -77,13 +77,20 @@ def layer_table(layers: Sequence[dict[str, Any]]) -> Table:
 
 
 def outputs_table(outputs: dict[str, Any]) -> Table:
-    """Make a table of the distance of each output of each version from the dense one."""
+    """Make a table of the distance of each output of each version from the dense one, and of its channels."""
     rows = [
-        [name, output, _scientific(error), str(outputs["samples"])]
+        [
+            name,
+            output,
+            _scientific(error),
+            *(_scientific(channels.get(output, {}).get(key)) for key in ("median", "worst")),
+            str(outputs["samples"]),
+        ]
         for name, errors in outputs["relative_errors"].items()
+        for channels in [outputs.get("channel_errors", {}).get(name, {})]
         for output, error in errors.items()
     ]
-    return table(["", "output"], ["relative error", "images"], rows)
+    return table(["", "output"], ["relative error", "median channel", "worst channel", "images"], rows)
 
 
 def quality_tables(content: dict[str, Any]) -> list[Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import ANY
 
 import numpy as np
 import numpy.typing as npt
@@ -259,7 +260,25 @@ def test_outputs_are_compared_one_by_one_over_all_batches() -> None:
     assert report.to_json() == {
         "samples": 7,
         "relative_errors": {"sparse": {"map": pytest.approx(expected, rel=1e-6), "mean": 0.0}},
+        "channel_errors": {"sparse": {"map": {"median": ANY, "worst": ANY, "worst_channel": ANY, "channels": 3}}},
     }
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_coordinates_in_pixels_hide_no_wrong_scores(transposed: bool) -> None:
+    """A decoded detector's output: four coordinates up to 640, and two scores, one of which is entirely wrong."""
+
+    def decoded(images: Array, score: float = 0.1) -> dict[str, Array]:
+        made = np.concatenate([np.full((len(images), 4, 9), 640.0), np.full((len(images), 2, 9), 0.1)], axis=1)
+        made[:, 4] = score
+        return {"output": made.transpose(0, 2, 1) if transposed else made}
+
+    sessions = {"dense": decoded, "sparse": lambda x: decoded(x, 0.2)}
+    report = compare_versions(sessions, batches_of(2, 5)).outputs
+    assert report is not None
+    assert report.relative_errors["sparse"]["output"] < 1e-4
+    found = report.channel_errors["sparse"]["output"]
+    assert (found.worst, found.worst_channel, found.median, found.channels) == (pytest.approx(1.0), 4, 0.0, 6)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +317,7 @@ def test_a_file_that_returns_maps_is_distinguished_from_a_classifier(
         assert found["accuracy"]["sparse"]["disagreement"] == 0
     else:
         assert found["accuracy"] is None
-        assert found["outputs"] == {"samples": 3, "relative_errors": {"sparse": {"logits": 0.0}}}
+        assert found["outputs"] == {"samples": 3, "relative_errors": {"sparse": {"logits": 0.0}}, "channel_errors": ANY}
 
 
 FACTORY = """
