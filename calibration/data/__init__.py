@@ -3,6 +3,7 @@
 May import ``sparsegpt_core``'s torch-free modules, and never torch.
 """
 
+from calibration.data.loaders import names_code
 from calibration.data.splits import Batch, Data, EvaluationSplit, TrainingSplit, open_data, subset_indices
 from calibration.data.stratified_draw import Indices, Labels, draw_indices
 
@@ -14,6 +15,7 @@ __all__ = [
     "Labels",
     "TrainingSplit",
     "draw_indices",
+    "names_code",
     "open_data",
     "subset_indices",
 ]

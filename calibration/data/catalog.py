@@ -21,12 +21,14 @@ from calibration.data.file_formats import (
     read_pickle,
 )
 from calibration.data.image_sources import ArrayImages, PaddedImages, Samples
+from calibration.data.loaders import names_code, read_loader
 from calibration.data.stratified_draw import draw_indices
 from sparsegpt_core.errors import DataError, MissingDependencyError
 
 __all__ = ["DataSet", "open_set"]
 
 _DEFAULT_ROOTS = (Path("/usr/share/datasets"), Path("data"), Path("~/data"))
+_TRAINING_FOLDERS, _EVALUATION_FOLDERS = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 _FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -48,6 +50,8 @@ class DataSet:
     """The usual mean on the scale 0..1: one value, or one for each channel."""
     std: tuple[float, ...] = (1.0,)
     """The usual standard deviation on the scale 0..1: one value, or one for each channel."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the images."""
 
 
 def open_set(
@@ -61,7 +65,7 @@ def open_set(
 
     Args:
         spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``,
-            ``letterbox:PATH`` or ``npz:PATH``.
+            ``letterbox:PATH``, ``npz:PATH`` or ``package.module:loader``. The last imports and runs that code.
         root: The folder with the named data sets. None searches /usr/share/datasets, ./data and ~/data.
         image_size: Height and width in pixels. Images of an ``imagefolder`` are cropped to it (224 by default),
             those of a ``letterbox`` get a grey border (640 by default), those of named sets a black one.
@@ -77,8 +81,11 @@ def open_set(
     if spec in _NAMED:
         return _padded(_NAMED[spec](root), image_size, channels, like)
     kind, colon, path = spec.partition(":")
-    if kind not in ("imagefolder", "letterbox", "npz") or (colon and not path):
-        nearest = difflib.get_close_matches(spec, _SPECS, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(spec, _SPECS, n=1, cutoff=0.5)
+    is_mistyped = kind in _NAMED or difflib.get_close_matches(kind, _WITH_PATH, cutoff=0.8)
+    if names_code(spec) and path and not is_mistyped:
+        return _of_shape(_loader(spec), image_size, channels)
+    if kind not in _WITH_PATH or (colon and not path):
         guess = f"Did you mean {nearest[0]}? " if nearest else ""
         raise DataError(f"unknown data '{spec}'", f"{guess}Known: {', '.join(_SPECS)}.")
     if not path:
@@ -201,14 +208,21 @@ def _npz(path: Path) -> DataSet:
     return DataSet(samples, num_classes=None if samples.classes is None else int(samples.classes.max()) + 1)
 
 
+def _loader(spec: str) -> DataSet:
+    samples, note = read_loader(spec)
+    classes = None if samples.labels is None else int(samples.labels.max()) + 1
+    return DataSet(samples, num_classes=classes, notes=(note,) if note else ())
+
+
 def _image_folder(folder: Path, size: int) -> DataSet:
-    """PATH/train with PATH/val or PATH/test, or one folder for each class, or images without labels."""
+    """PATH/train with PATH/val, or their other names; or one folder for each class, or images without labels."""
     inside = class_folders(folder)
-    if inside and set(inside) <= {"val", "test"}:
+    if inside and set(inside) <= {*_EVALUATION_FOLDERS}:
         hint = f"Name the split: imagefolder:{folder / inside[0]}."
         raise DataError(f"{folder} contains no training images", hint)
-    training = folder / "train" if "train" in inside else folder
-    held_out = [name for name in ("val", "test") if name in inside and "train" in inside]
+    split = [name for name in _TRAINING_FOLDERS if name in inside]
+    training = folder / split[0] if split else folder
+    held_out = [name for name in _EVALUATION_FOLDERS if name in inside and split]
     names = class_folders(training)
     return DataSet(
         training=read_folder(training, names, size),
@@ -258,4 +272,5 @@ _NAMED = {
     "cifar10": _cifar10,
     "cifar100": _cifar100,
 }
-_SPECS = (*_NAMED, "imagefolder:PATH", "letterbox:PATH", "npz:PATH")
+_WITH_PATH = ("imagefolder", "letterbox", "npz")
+_SPECS = (*_NAMED, *(f"{kind}:PATH" for kind in _WITH_PATH), "package.module:loader")

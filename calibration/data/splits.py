@@ -93,6 +93,8 @@ class Data:
     """Mean of the normalisation, one value for each channel."""
     std: tuple[float, ...]
     """Standard deviation of the normalisation, one value for each channel."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the images."""
 
 
 def open_data(
@@ -109,7 +111,7 @@ def open_data(
 
     Args:
         spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``imagefolder:PATH``,
-            ``letterbox:PATH`` or ``npz:PATH``.
+            ``letterbox:PATH``, ``npz:PATH`` or ``package.module:loader``. The last imports and runs that code.
         data_root: The folder with the named data sets. None searches /usr/share/datasets, ./data and ~/data.
         eval_data: Another spec. Its evaluation split, or all of it if it has none, replaces that of ``spec``.
         mean: Replaces the data set's mean: one value or one for each channel, on the scale 0..1.
@@ -121,6 +123,7 @@ def open_data(
     Raises:
         DataError: The data is missing, damaged or inconsistent, both splits are the same, or an argument
             does not fit the data.
+        InputError: A loader cannot be imported.
         MissingDependencyError: scikit-learn is not installed (``digits``).
 
     Example:
@@ -147,6 +150,7 @@ def open_data(
         image_shape=shape,
         mean=means,
         std=stds,
+        notes=found.notes,
     )
 
 
@@ -178,6 +182,7 @@ def _with_evaluation_of(data: DataSet, other: DataSet) -> DataSet:
         evaluation=other.evaluation or other.training,
         num_classes=max(data.num_classes or 0, other.num_classes or 0) or None,
         class_names=data.class_names or other.class_names,
+        notes=(*data.notes, *other.notes),
     )
 
 

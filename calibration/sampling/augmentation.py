@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calibration.data import names_code
+
 __all__ = ["AUGMENTATIONS", "augmentation_for", "crop_flip", "normalised_black", "with_views"]
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
@@ -15,7 +17,7 @@ AUGMENTATIONS = ("none", "crop", "crop-flip")
 
 
 def augmentation_for(spec: str) -> str:
-    """Return the augmentation that suits a data set: digits are not mirrored, and ``npz:`` images are not changed.
+    """Return the augmentation that suits a data set: digits are not mirrored, images of files and loaders not changed.
 
     Args:
         spec: The data set, as :func:`~calibration.data.open_data` takes it.
@@ -24,7 +26,7 @@ def augmentation_for(spec: str) -> str:
         >>> augmentation_for("digits"), augmentation_for("cifar10"), augmentation_for("npz:my.npz")
         ('crop', 'crop-flip', 'none')
     """
-    if spec.startswith("npz:"):
+    if spec.startswith("npz:") or names_code(spec):
         return "none"
     return "crop" if spec in ("digits", "mnist") else "crop-flip"
 

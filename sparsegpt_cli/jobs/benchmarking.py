@@ -60,7 +60,7 @@ def benchmark_files(
         settings: Where and how much to measure.
         progress: Called for every stage.
         engines: How to build and time engines; None for the defaults.
-        say: Called with what the engines cost, before they are built.
+        say: Called with the data's normalisation, and with what the engines cost before they are built.
         metric: Compared beside accuracy, or beside output errors where the outputs are no logits.
 
     Raises:
@@ -68,7 +68,7 @@ def benchmark_files(
         InputError: A file cannot be read or does not take the images, or the GPU fails.
     """
     files = OnnxFile(dense), OnnxFile(sparse)  # each is read once
-    opened = open_dataset(data, check_model_metadata(read_metadata(files[0].graph.model), dense))
+    opened = open_dataset(data, check_model_metadata(read_metadata(files[0].graph.model), dense), say)
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)

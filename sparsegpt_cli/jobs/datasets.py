@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.data import Data, EvaluationSplit, open_data, subset_indices
+import numpy as np
 
-__all__ = ["DataSource", "EvaluationBatches", "open_dataset"]
+from calibration.data import Data, EvaluationSplit, names_code, open_data, subset_indices
+from sparsegpt_core.errors import InputError
+
+__all__ = ["DataSource", "EvaluationBatches", "fingerprint", "open_dataset"]
+
+_MAX_FINGERPRINT_IMAGES = 64  # of each split, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,8 @@ class DataSource:
     """A data set, and how its images are prepared. None stands for the model's value, else the data set's."""
 
     spec: str = ""
-    """The name of a data set, ``imagefolder:PATH``, ``letterbox:PATH`` or ``npz:PATH``; empty: the data that the
-    model's metadata records."""
+    """The name of a data set, ``imagefolder:PATH``, ``letterbox:PATH``, ``npz:PATH`` or ``package.module:loader``,
+    which runs code; empty: the data that the model's metadata records."""
     root: Path | None = None
     """The folder that contains the data set's files."""
     evaluation: str | None = None
@@ -33,28 +39,59 @@ class DataSource:
     """3 repeats the grey images of a named set."""
 
 
-def open_dataset(source: DataSource, metadata: Mapping[str, Any]) -> Data:
+def open_dataset(source: DataSource, metadata: Mapping[str, Any], say: Callable[[str], None] = lambda _: None) -> Data:
     """Open a data set.
 
     Name, normalisation, size and channels are those of the source, else of the model's metadata, else of the data set.
+    Images of a loader are taken as they come: the metadata's normalisation does not apply to them.
 
     Args:
         source: The data set.
         metadata: The metadata of a checkpoint or an ONNX file; empty if there is no model.
+        say: Called with the code that runs, and with the normalisation.
 
     Raises:
         DataError: Neither the source nor the metadata names data, or it cannot be read.
+        InputError: Only the metadata names code, or the code cannot be imported.
     """
-    return open_data(
-        source.spec or metadata.get("data", ""),
+    spec = source.spec or metadata.get("data", "")
+    if names_code(spec) and not source.spec:
+        raise InputError(
+            f"the model's file records the data {spec}, which is code, and a file must not make code run",
+            f"Give `data={spec}` if you know that code.",
+        )
+    for each in (spec, source.evaluation or ""):
+        if names_code(each):
+            say(f"importing and running {each}")
+    own = {} if names_code(spec) else metadata
+    data = open_data(
+        spec,
         data_root=source.root,
         eval_data=source.evaluation,
-        mean=source.mean or metadata.get("mean"),
-        std=source.std or metadata.get("std"),
+        mean=source.mean or own.get("mean"),
+        std=source.std or own.get("std"),
         image_size=source.image_size,
         channels=source.channels,
         like=_shape(metadata.get("image")),
     )
+    for note in data.notes:
+        say(note)
+    say(
+        f"data {spec}{'' if source.spec else ', as the model records'}: mean {_numbers(data.mean)} "
+        f"({_origin(source.mean, own.get('mean'))}), std {_numbers(data.std)} ({_origin(source.std, own.get('std'))})"
+    )
+    return data
+
+
+def fingerprint(data: Data) -> str:
+    """Return a digest of the numbers of images, all labels, and some images of both splits."""
+    digest = hashlib.sha256()
+    for split in (data.training, data.evaluation):
+        if split is not None:
+            indices = np.unique(np.linspace(0, len(split) - 1, _MAX_FINGERPRINT_IMAGES).astype(np.int64))
+            for part in (split.samples.images.read(indices), split.labels, np.int64(len(split))):
+                digest.update(b"" if part is None else part.tobytes())
+    return digest.hexdigest()
 
 
 class EvaluationBatches:
@@ -76,6 +113,15 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._split.batches(self._batch_size, self._indices))
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    """Return one number if all channels have the same."""
+    return ", ".join(f"{value:g}" for value in (values[:1] if len(set(values)) == 1 else values))
+
+
+def _origin(given: object, recorded: object) -> str:
+    return "as given" if given else "the model's" if recorded else "the default of the data"
 
 
 def _shape(value: Any) -> list[int] | None:

@@ -108,10 +108,10 @@ def open_images(spec: str, data: DataSource, metadata: Mapping[str, Any], messag
         DataError: The data cannot be read.
     """
     if not (data.spec or metadata.get("data", "")).startswith("imagefolder:"):
-        return open_dataset(data, metadata)
+        return open_dataset(data, metadata, messages.say)
     spec = spec or metadata.get("model", "")
     own = data_config(spec)
-    opened = open_dataset(data, {**own, **metadata})
+    opened = open_dataset(data, {**own, **metadata}, messages.say)
     if not {"mean", "std", "image"} <= metadata.keys() and not (data.mean and data.std and data.image_size):
         size = "×".join(map(str, opened.image_shape[1:]))
         mean, std = (",".join(f"{value:g}" for value in values) for values in (opened.mean, opened.std))

@@ -18,7 +18,7 @@ from deploy.measure import ArmAccuracy, compare_versions
 from deploy.predict import predict
 from deploy.sessions import OnnxSession
 from export.exporter import Exporter, arm_name
-from sparsegpt_cli.jobs.datasets import EvaluationBatches
+from sparsegpt_cli.jobs.datasets import EvaluationBatches, fingerprint
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_cli.jobs.job import Job, model_metadata, pruning_identity, pruning_metadata
 from sparsegpt_cli.jobs.prune_record import StageOutcome, describe_run
@@ -145,7 +145,13 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
         if job.workflow.selects or job.workflow.global_budget:  # the sparse stage chooses its layers and quotas
             magnitude["choices"] = keys["sparse"]
         keys["magnitude"] = run_key(model, [images], magnitude)
-    compare = {**sparse, "eval_samples": job.eval_samples, "batch_size": job.batch_size, "arms": list(keys)}
+    compare = {
+        **sparse,
+        "data_sha256": fingerprint(job.data),
+        "eval_samples": job.eval_samples,
+        "batch_size": job.batch_size,
+        "arms": list(keys),
+    }
     if job.metric:
         compare["metric"] = job.metric.name
     if split is not None:

@@ -17,7 +17,7 @@ from calibration.evaluation import evaluate
 from calibration.training import TrainSettings, Unfinished
 from calibration.training import train as run
 from sparsegpt_cli.figures import curve_path, draw_epochs
-from sparsegpt_cli.jobs.datasets import DataSource
+from sparsegpt_cli.jobs.datasets import DataSource, fingerprint
 from sparsegpt_cli.jobs.models import ModelSource, load_and_say, open_images, read_weights
 from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked_file
@@ -114,7 +114,8 @@ def require_labels(data: Data) -> None:
 
 def data_key(data: Data) -> dict[str, Any]:
     """Return the part of an unfinished training's key that depends on the data."""
-    return {"data": data.spec, "images": data.image_shape, "mean": data.mean, "std": data.std}
+    shape = {"images": data.image_shape, "mean": data.mean, "std": data.std}
+    return {"data": data.spec, "data_sha256": fingerprint(data), **shape}
 
 
 @contextlib.contextmanager

@@ -30,8 +30,8 @@ class DataOptions:
     data: Annotated[
         str,
         typer.Option(
-            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH or npz:PATH. "
-            "Default: the data that the model's file records.",
+            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH, npz:PATH or "
+            "package.module:loader (which runs that code). Default: the data that the model's file records.",
             show_default=False,
         ),
     ] = ""

@@ -57,7 +57,8 @@ WeightsKey = Annotated[
 
 
 EvalData = Annotated[
-    str | None, typer.Option(help="Evaluation images, if --data has no test split: npz:PATH, imagefolder:PATH, ...")
+    str | None,
+    typer.Option(help="Evaluation images, if --data has no test split: npz:PATH, package.module:loader, ..."),
 ]
 
 

@@ -9,12 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from calibration.data import Data
-from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
+from sparsegpt_cli.jobs.datasets import DataSource, fingerprint, open_dataset
 from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_model
 from sparsegpt_cli.messages import SILENT, Messages
 from sparsegpt_cli.sweep.evaluation import Evaluator
@@ -26,8 +25,6 @@ from sparsegpt_core.files import json_digest
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["SweptCheckpoint", "load_network", "open_checkpoint"]
-
-_MAX_FINGERPRINT_IMAGES = 64  # of each split, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def open_checkpoint(
         "model": model.spec,
         "image": list(model.image),
         "data": data.spec,
-        "data_sha256": _fingerprint(data),
+        "data_sha256": fingerprint(data),
         "mean": list(data.mean),
         "std": list(data.std),
         "evaluated": len(indices),
@@ -129,22 +126,11 @@ def load_network(
     named = checkpoint.metadata.get("model")
     if named is None:
         raise ModelError(f"{weights} does not name its model", "Use checkpoints of train or finetune.")
-    opened = open_dataset(data, checkpoint.metadata)
+    opened = open_dataset(data, checkpoint.metadata, messages.say)
     is_known = named in factories
     arguments = tuple(checkpoint.metadata.get("model_args", ())) if is_known else ()
     model = ModelSource(named if is_known else "", weights, arguments=arguments)
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
-
-
-def _fingerprint(data: Data) -> str:
-    """Return a digest of the numbers of images, all labels, and some images of both splits."""
-    digest = hashlib.sha256()
-    for split in (data.training, data.evaluation):
-        if split is not None:
-            indices = np.unique(np.linspace(0, len(split) - 1, _MAX_FINGERPRINT_IMAGES).astype(np.int64))
-            for part in (split.samples.images.read(indices), split.labels, np.int64(len(split))):
-                digest.update(b"" if part is None else part.tobytes())
-    return digest.hexdigest()
 
 
 def _digest_of(tensor: Tensor) -> str:

@@ -110,3 +110,19 @@ def test_damaged_images_are_named(tmp_path: Path, change: Callable[[bytes], byte
     with pytest.raises(DataError, match=r"cannot read .*b\.png") as error:
         list(data.training.batches(2))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("training", ["train", "training"])
+@pytest.mark.parametrize("evaluation", ["val", "valid", "validation", "test", "testing"])
+def test_splits_have_the_names_that_other_tools_give_them(tmp_path, training, evaluation):
+    write_images(tmp_path / training, ["cat/a.png", "cat/b.png", "dog/c.png"])
+    write_images(tmp_path / evaluation, ["cat/d.png", "dog/e.png"])
+    data = open_data(f"imagefolder:{tmp_path}", image_size=16)
+    assert (len(data.training), len(data.evaluation), data.class_names) == (3, 2, ("cat", "dog"))
+
+
+def test_an_evaluation_folder_alone_is_named(tmp_path):
+    write_images(tmp_path / "valid", ["cat/a.png"])
+    with pytest.raises(DataError, match="contains no training images") as error:
+        open_data(f"imagefolder:{tmp_path}", image_size=16)
+    assert error.value.hint == f"Name the split: imagefolder:{tmp_path}/valid."

@@ -15,7 +15,7 @@ from sparsegpt_core.zoo import ModelShape, build_model
 NOTES = {"model": "simple_cnn", "image": [1, 8, 8], "num_classes": 10, "pattern": "2:4", "pruned": []}
 NO_DATA = (
     "error: no data is named. Give --data: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, "
-    "letterbox:PATH, npz:PATH."
+    "letterbox:PATH, npz:PATH, package.module:loader."
 )
 
 

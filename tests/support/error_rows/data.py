@@ -12,8 +12,9 @@ DATA = "prune --out x.safetensors --model simple_cnn --data"
 FITTED = "prune --out x.safetensors --weights good.safetensors --data"
 SMALL = "--image-size 16"
 ROWS = [
-    Row("no data", "prune --out x.safetensors --model simple_cnn", "no data is named. Give --data: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH, npz:PATH."),
-    Row("no such data set", f"{DATA} cifar-10", "unknown data 'cifar-10'. Did you mean cifar10? Known: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH, npz:PATH."),
+    Row("no data", "prune --out x.safetensors --model simple_cnn", "no data is named. Give --data: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH, npz:PATH, package.module:loader."),
+    Row("records data that is code", "prune --weights …", "the model's file records the data …, which is code, and a file must not make code run. Give --data … if you know that code.", test="calibration/data/test_loaders.py::test_code_that_a_file_names_does_not_run"),
+    Row("no such data set", f"{DATA} cifar-10", "unknown data 'cifar-10'. Did you mean cifar10? Known: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH, npz:PATH, package.module:loader."),
     Row("missing", f"{DATA} npz:missing.npz", "cannot read missing.npz: No such file or directory."),
     Row("a directory", f"{DATA} npz:folder.npz", "cannot read folder.npz: Is a directory."),
     Row("a link to itself", f"{DATA} npz:loop.npz", "cannot read loop.npz: Too many levels of symbolic links."),
