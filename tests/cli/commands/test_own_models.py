@@ -101,7 +101,7 @@ def test_an_instance_keeps_its_weights(cli, net, tmp_path):
 
 def test_train_passes_the_arguments_and_classes_on(cli, net, tmp_path):
     train = ("train", "--model", "mynet.py:Net", "--data", "npz:images.npz", "--epochs", 1, "--out", "x.safetensors")
-    outcome = cli(*train)
+    outcome = cli(*train, "--quiet")
     assert (outcome.code, outcome.err.strip()) == (
         1,
         "error: mynet.py:Net needs the argument width. Give --model-args width=VALUE.",
