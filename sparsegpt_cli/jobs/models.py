@@ -111,7 +111,8 @@ def open_images(spec: str, data: DataSource, metadata: Mapping[str, Any], messag
         return open_dataset(data, metadata, messages.say)
     spec = spec or metadata.get("model", "")
     own = data_config(spec)
-    opened = open_dataset(data, {**own, **metadata}, messages.say)
+    # The message below has the normalisation; evaluation data may be code that runs.
+    opened = open_dataset(data, {**own, **metadata}, messages.say if data.evaluation else lambda _: None)
     if not {"mean", "std", "image"} <= metadata.keys() and not (data.mean and data.std and data.image_size):
         size = "×".join(map(str, opened.image_shape[1:]))
         mean, std = (",".join(f"{value:g}" for value in values) for values in (opened.mean, opened.std))
