@@ -40,7 +40,7 @@ class CpuSession:
         >>> from export.writing import export_model
         >>> session = CpuSession(export_model(nn.Conv2d(1, 2, 1).eval(), (1, 4, 4)), "conv")
         >>> session.inputs, session.outputs
-        (['input'], ['logits'])
+        (['input'], ['output'])
         >>> session.run([np.zeros((3, 1, 4, 4), np.float32)])[0].shape
         (3, 2, 4, 4)
     """
@@ -89,7 +89,7 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
         >>> from torch import nn
         >>> from export.writing import export_model
         >>> tensor_types(export_model(nn.ReLU(), (1, 4, 4)))  # 1 is FLOAT
-        {'input': 1, 'logits': 1}
+        {'input': 1, 'output': 1}
     """
     if fits_in_protobuf(model):  # shape inference takes one message; it adds the types that the exporter left out
         model = infer_shapes(model)

@@ -41,7 +41,7 @@ def may_replace(out: Path, force: bool) -> bool:
         >>> may_replace(Path("sparse.safetensors"), force=False)
         False
     """
-    return force or out.with_name(f"{out.name}.unfinished").exists()
+    return force or Path(f"{out}.unfinished").exists()
 
 
 def require_suffix(path: Path, suffix: str, *inputs: Input, force: bool) -> None:

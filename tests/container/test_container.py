@@ -189,7 +189,7 @@ def test_benchmark_prunes_times_and_reports(benchmark):
     assert prune == f"prune-export --out run --weights w.safetensors {data}"
     assert measure == (
         f"benchmark run/dense.fp16.onnx run/sparse.fp16.onnx {data} --runtime tensorrt --plans run/plans "
-        "--out run/benchmark.json --max-drop 0.5"
+        "--out run/benchmark.json --force --max-drop 0.5"
     )
     assert report == "report run"
     for line in asked[-3:]:

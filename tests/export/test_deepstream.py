@@ -115,12 +115,16 @@ def test_a_plan(cli, model: Path) -> None:
     assert found["labelfile-path"] == "labels.txt"
     assert "onnx-file" not in found
     assert "sparse kernels" not in outcome.err
-    assert cli("deepstream-export", plan, "--batch-size", 25, "--json").json["error"].endswith("up to 24, not 25")
+    assert (
+        cli("deepstream-export", plan, "--batch-size", 25, "--force", "--json")
+        .json["error"]
+        .endswith("up to 24, not 25")
+    )
     labels.write_text("a\nb\n")
-    refused = cli("deepstream-export", plan, "--labels", labels, "--json")
+    refused = cli("deepstream-export", plan, "--labels", labels, "--force", "--json")
     assert refused.json["error"].endswith("has 1 names in its first of 2 lines")
     model.write_bytes(b"changed")
-    assert "not at" in cli("deepstream-export", plan, "--json").json["error"]
+    assert "not at" in cli("deepstream-export", plan, "--force", "--json").json["error"]
 
 
 def test_files_that_deepstream_cannot_run(cli, tmp_path: Path) -> None:

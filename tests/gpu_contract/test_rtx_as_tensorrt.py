@@ -52,10 +52,10 @@ def test_a_timing_cache_is_written_read_and_checked(folder: Path) -> None:
     cache = folder / "m.cache"
     record = json.loads(sidecar_path(cache).read_text())
     assert (record["backend"], record["bytes"]) == ("tensorrt", cache.stat().st_size)
-    status, _, said = build(folder, *arguments)
+    status, _, said = build(folder, *arguments, "--force")
     assert status == 0, said
     cache.write_bytes(b"other")
-    status, found, _ = build(folder, *arguments)
+    status, found, _ = build(folder, *arguments, "--force")
     assert status == 1
     assert found["hint"] == "Delete it; the next build measures again."
     assert cache.read_bytes() == b"other"

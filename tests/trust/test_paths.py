@@ -288,7 +288,7 @@ def test_names_in_a_manifest_are_shown_and_never_opened(tmp_path):
     (tmp_path / "prune.json").write_text("{}")
     files = {"../../outside": {"sha256": "ab", "bytes": 1}, "/etc/passwd": {"sha256": "cd", "bytes": 1}}
     (tmp_path / "manifest.json").write_text(json.dumps({"files": files}))
-    assert [*read_run(tmp_path).files] == [*files]
+    assert [*read_run(tmp_path).files.manifest] == [*files]
     assert {path.name for path in tmp_path.iterdir()} == {"prune.json", "manifest.json"}
 
 

@@ -139,7 +139,7 @@ def test_an_interrupted_fine_tuning_continues_to_the_same_weights(
     settings = {"epochs": 2, "optimizer": "adamw", "ema": 0.9, "augment": "crop"}
 
     def interrupt(_: str, done: int, total: int) -> None:
-        if done == stop + 1:
+        if done == stop:
             raise KeyboardInterrupt
 
     whole = tune(sparse, digits, Distillation(trained), **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,21 @@ def test_the_same_seed_gives_the_same_weights(digits: Data) -> None:
     assert not torch.equal(results[0]["8.weight"], results[2]["8.weight"])
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt: a shell's background jobs start with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class _Kill(BaseException):
     """Ends a training as a kill does: nothing runs after it."""
 
 
 @pytest.mark.parametrize(("stop", "ema"), [(1, 0.0), (8, 0.9), (9, 0.0), (20, 0.9)])
 @pytest.mark.parametrize("interrupt", [False, True])
+@pytest.mark.usefixtures("interrupts")
 def test_a_stopped_training_continues_to_the_same_weights(
     digits: Data, tmp_path: Path, stop: int, ema: float, interrupt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +129,7 @@ def test_a_stopped_training_continues_to_the_same_weights(
 
 
 @pytest.mark.parametrize("place", ["step", "validation"])
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_at_any_place_saves_a_whole_state(
     digits: Data, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,7 +116,7 @@ def test_only_the_stages_that_a_change_affects_run_again(job, tmp_path, monkeypa
         pipeline.prune_export(job(**changes), out, unfinished=unfinished, say=say)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "compare_accuracy", fail)
+        patch.setattr(pipeline, "compare_versions", fail)
         with pytest.raises(Killed):
             start()
         assert done == ["dense", "sparse", "magnitude", "compare"]

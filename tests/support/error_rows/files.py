@@ -43,7 +43,7 @@ PLAIN = [
 SHUT = [
     Row("no permission", "verify shut.onnx", "cannot read shut.onnx: Permission denied. Give the path of an .onnx file."),
     Row("no permission", f"{PREDICT} shut/x.json", "shut/x.json: Permission denied. Check the path, its permissions, and the free space."),
-    Row("no permission", f"{PRUNE} shut/x.safetensors", "shut/x.safetensors: Permission denied. Check the path, its permissions, and the free space."),
+    Row("no permission", f"{PRUNE} shut/x.safetensors", "shut/x.safetensors.unfinished: Permission denied. Check the path, its permissions, and the free space."),
     Row("no permission", "triton-export good.onnx --out shut", "shut/good/1: Permission denied. Check the path, its permissions, and the free space."),
 ]
 FULL = [

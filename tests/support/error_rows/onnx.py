@@ -7,7 +7,7 @@ from tests.support.error_rows import Row
 
 TITLE = "ONNX files, plans and records"
 
-BENCHMARK = "benchmark good.onnx {}.onnx --runtime onnxruntime"
+BENCHMARK = "benchmark good.onnx {}.onnx --runtime onnxruntime --data digits"
 COMMANDS = {
     "verify": "verify {}.onnx",
     "build": "build {}.onnx --out x.plan",
