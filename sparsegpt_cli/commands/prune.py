@@ -50,8 +50,9 @@ def prune_export(
     from sparsegpt_cli.resume import open_unfinished_run
 
     limits = quality.limits()
+    force = o.may_replace(out, force)
     for name in RUN_FILES:
-        o.require_free(out / name, of.weights, force=o.may_replace(out, force))
+        o.require_free(out / name, of.weights, force=force)
     job = of.job(
         pruning,
         console,

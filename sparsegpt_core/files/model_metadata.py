@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 from sparsegpt_core.errors import ModelError
 
 __all__ = ["METADATA_KEY", "check_model_metadata", "read_checkpoint_metadata"]
@@ -57,6 +55,8 @@ def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
         >>> read_checkpoint_metadata(Path("net.safetensors"))
         {'pattern': '2:4'}
     """
+    import safetensors  # only reports of runs need it: deploy works without
+
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))

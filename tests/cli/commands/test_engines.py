@@ -153,6 +153,6 @@ def test_bad_files(cli, tmp_path, dense, command):
 
 
 def test_without_torch(program, dense):
-    outcome = program("predict", dense, "--json", without=("torch", "torchvision"))
+    outcome = program("predict", dense, "--json", without=("torch", "torchvision", "safetensors"))
     assert outcome.code == 0, outcome.err
     assert program("explain", dense, without=("torch", "torchvision")).code == 0

@@ -153,7 +153,8 @@ def test_verify(run, cli, name):
 
 def test_verify_without_torch(run, program):
     out, _ = run
-    outcome = program("verify", out / "sparse.onnx", "--json", without=("torch", "torchvision", "onnxruntime"))
+    without = ("torch", "torchvision", "onnxruntime", "safetensors")
+    outcome = program("verify", out / "sparse.onnx", "--json", without=without)
     assert outcome.code == 0, outcome.err
     assert outcome.json["sparse_layers"] == 2
 
@@ -233,7 +234,7 @@ def test_benchmark_without_torch(run, program):
     out, _ = run
     pair = (out / "dense.onnx", out / "sparse.onnx")
     options = ["--runtime", "onnxruntime", "--rounds", 2, "--json"]
-    outcome = program("benchmark", *pair, *options, without=("torch", "torchvision"))
+    outcome = program("benchmark", *pair, *options, without=("torch", "torchvision", "safetensors"))
     assert outcome.code == 0, outcome.err
 
 
