@@ -14,7 +14,7 @@ from typing import Any
 
 from sparsegpt_core.errors import InputError, first_line
 
-__all__ = ["import_object"]
+__all__ = ["import_object", "source_file", "source_sha256"]
 
 
 def import_object(spec: str) -> Any:
@@ -48,6 +48,41 @@ def import_object(spec: str) -> Any:
         near = difflib.get_close_matches(name, own, n=1)
         hint = f"Did you mean {source}:{near[0]}?" if near else f"It has {', '.join(own) or 'no public names'}."
         raise InputError(f"{source} has no {name}", hint) from None
+
+
+def source_file(spec: str) -> Path | None:
+    """Return the file that :func:`import_object` would import; None if no such file is found. Runs no code.
+
+    Args:
+        spec: As for :func:`import_object`.
+
+    Example:
+        >>> source_file("json.decoder:JSONDecoder").name
+        'decoder.py'
+        >>> source_file("no.such_module:name") is None
+        True
+    """
+    source = spec.rpartition(":")[0]
+    if source.endswith(".py"):
+        places = [Path(source).expanduser()]
+    else:
+        inside = source.replace(".", "/")
+        places = [
+            Path(folder, file) for folder in (*sys.path, "") for file in (f"{inside}/__init__.py", f"{inside}.py")
+        ]
+    return next((place for place in places if place.is_file()), None) if source else None
+
+
+def source_sha256(spec: str) -> str | None:
+    """Return the SHA-256 of :func:`source_file`; None without a file.
+
+    Example:
+        >>> _ = Path("mynet.py").write_text("net = 1")
+        >>> source_sha256("mynet.py:net")[:16]
+        '573d744cde0b9659'
+    """
+    file = source_file(spec)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
 
 
 def _import_module(name: str) -> ModuleType:

@@ -24,9 +24,18 @@ from sparsegpt_core.network import eval_mode, plan_layers
 from sparsegpt_core.pruning import PruneResult
 from sparsegpt_core.quality import Workflow
 from sparsegpt_core.settings import PruneSettings
+from sparsegpt_core.user_code import source_sha256
 from sparsegpt_core.zoo import runs_code
 
-__all__ = ["Job", "check_job", "model_metadata", "pruning_identity", "pruning_metadata", "run_identity"]
+__all__ = [
+    "Job",
+    "check_job",
+    "code_identity",
+    "model_metadata",
+    "pruning_identity",
+    "pruning_metadata",
+    "run_identity",
+]
 
 _DEFAULT_SAMPLES = 256
 _IMAGES = 256  # on which the dense network is compared with chance
@@ -84,6 +93,7 @@ def pruning_identity(job: Job) -> dict[str, Any]:
     settings = {**asdict(job.settings), **asdict(job.workflow), "pattern": str(job.settings.pattern)}
     return {
         **model_metadata(job.model, job.data),
+        **code_identity(job.model.spec),
         "samples": job.calibration_samples,
         "seed": job.seed,
         "device": str(job.device),
@@ -128,9 +138,13 @@ def run_identity(job: Job) -> dict[str, Any]:
         "baseline": job.baseline,
     }
     if job.metric:
-        comparison["metric"] = job.metric.name
-    metric = {"metric": job.metric.name} if job.metric else {}
-    return {**pruning_identity(job), **asdict(job.export), **comparison, **metric}
+        comparison |= {"metric": job.metric.name, **code_identity(job.metric.name)}
+    return {**pruning_identity(job), **asdict(job.export), **comparison}
+
+
+def code_identity(spec: str) -> dict[str, Any]:
+    """Return the SHA-256 of the file of a user's model or metric, under its name; empty for what is built in."""
+    return {spec: source_sha256(spec)} if runs_code(spec) else {}
 
 
 def check_job(job: Job, messages: Messages, evaluates: bool = False) -> Job:

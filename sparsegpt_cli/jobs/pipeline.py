@@ -20,7 +20,7 @@ from deploy.sessions import OnnxSession
 from export.exporter import Exporter, arm_name
 from sparsegpt_cli.jobs.datasets import EvaluationBatches, fingerprint
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
-from sparsegpt_cli.jobs.job import Job, model_metadata, pruning_identity, pruning_metadata
+from sparsegpt_cli.jobs.job import Job, code_identity, model_metadata, pruning_identity, pruning_metadata
 from sparsegpt_cli.jobs.prune_record import StageOutcome, describe_run
 from sparsegpt_cli.jobs.pruning import prune
 from sparsegpt_cli.report import render_report
@@ -133,6 +133,7 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     model, split = job.model.module, job.data.evaluation
     dense = {
         **model_metadata(job.model, job.data),
+        **code_identity(job.model.spec),
         "seed": job.seed,
         **asdict(job.export),
         "int8": job.int8 and job.calibration_samples,
@@ -153,7 +154,7 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
         "arms": list(keys),
     }
     if job.metric:
-        compare["metric"] = job.metric.name
+        compare |= {"metric": job.metric.name, **code_identity(job.metric.name)}
     if split is not None:
         calibrated.append(torch.from_numpy(next(iter(EvaluationBatches(split, 1, 1, job.seed)))[0]))
     return {**keys, "compare": run_key(model, calibrated, compare)}

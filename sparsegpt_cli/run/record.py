@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -13,12 +13,15 @@ from sparsegpt_cli.run.stages import OUTPUTS, Stage
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import changed_names, read_json, sha256, write_json
+from sparsegpt_core.user_code import source_file
 
 __all__ = ["RunRecord", "Stamps", "stamps"]
 
 _NAME = "run.json"
 _FIELDS = {"tool_version": str, "options": dict, "reads": dict, "writes": dict, "result": dict}
 _REPORTED = (".json", ".safetensors", ".onnx")
+_CODE = ("model", "metric", "data", "eval_data")  # options that may name a user's code
+_LIBRARIES = ("torchvision", "timm")  # whose networks are no code of a user
 _COMPANIONS = (".data", ".json")  # an ONNX file's large weights, a plan's sidecar
 
 Stamps = Mapping[Path, tuple[int, int, int]]
@@ -73,9 +76,10 @@ class RunRecord:
         return changes + _changed_files(done.writes, written, "is not what it wrote")
 
     def reads(self, stage: Stage) -> dict[str, str]:
-        """Return the SHA-256 of each file that a stage's options name. Data sets in folders are not checked."""
+        """Return the SHA-256 of each file or user's code that a stage's options name, without data sets in folders."""
         named = (value for key, value in stage.options.items() if key not in OUTPUTS)
-        paths = sorted({path for value in named for path in self._files(value)})
+        code = (each for key in _CODE for each in _texts(stage.options.get(key)))
+        paths = sorted({path for value in named for path in self._files(value)} | set(_source_files(code)))
         return {self._name(path): digest for path in paths if (digest := _digest(path))}
 
     def result(self, name: str) -> dict[str, Any]:
@@ -104,11 +108,8 @@ class RunRecord:
 
     def _files(self, value: Any) -> Iterator[Path]:
         """Give the files that an option's value may name, with their companions."""
-        if isinstance(value, list):
-            for each in value:
-                yield from self._files(each)
-        elif isinstance(value, str) and value:
-            path = self._place(value.removeprefix("npz:"))
+        for text in _texts(value):
+            path = self._place(text.removeprefix("npz:"))
             if path == self._out:  # report reads the results in the folder, and the metadata of networks
                 yield from (each for each in path.iterdir() if each.suffix in _REPORTED and each.name != _NAME)
             else:
@@ -131,6 +132,18 @@ def stamps(out: Path) -> Stamps:
             status = path.stat()
             found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
     return found
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts of an option's value: none, one or several."""
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str) and each]
+
+
+def _source_files(names: Iterable[str]) -> Iterator[Path]:
+    """Give the files of code that options name."""
+    for name in names:
+        if name.partition(":")[0] not in _LIBRARIES and (file := source_file(name)):
+            yield file
 
 
 def _parse(path: Path) -> dict[str, _Done]:

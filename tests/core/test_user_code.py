@@ -1,15 +1,20 @@
+import hashlib
 import subprocess
 import sys
 
 import pytest
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.user_code import import_object
+from sparsegpt_core.user_code import import_object, source_file, source_sha256
 
 
 @pytest.fixture(autouse=True)
 def path(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
 
 
 def test_a_module_is_found_in_the_current_folder(tmp_path, monkeypatch):
@@ -67,3 +72,23 @@ def test_a_name_that_is_not_there(tmp_path):
 def test_it_loads_no_torch():
     line = "import sys; from sparsegpt_core.user_code import import_object; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", line], text=True).strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "spec", ["metrics.py:iou", "./metrics.py:iou", "metrics:iou", "package.inner:iou", "package:iou"]
+)
+def test_the_source_file_is_the_one_that_is_imported(tmp_path, monkeypatch, spec):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "package").mkdir()
+    for file in ("metrics.py", "package/__init__.py", "package/inner.py"):
+        (tmp_path / file).write_text("from pathlib import Path\niou = Path(__file__)\n")
+    found = source_file(spec)
+    assert "package" not in sys.modules  # no code has run
+    assert found.resolve() == import_object(spec).resolve()
+    assert source_sha256(spec) == hashlib.sha256(found.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("spec", ["miou", "nowhere.py:f", "no.such.module:f", "sys:path"])
+def test_a_name_without_a_file_has_no_source(spec):
+    assert source_file(spec) is None
+    assert source_sha256(spec) is None

@@ -22,6 +22,7 @@ from sparsegpt_cli.app import app
 from sparsegpt_cli.commands import COMMANDS
 from sparsegpt_cli.framework import load_config
 from sparsegpt_cli.run import STAGE_FILES, resolve
+from sparsegpt_cli.run.record import RunRecord
 from sparsegpt_cli.run.runner import Outcome
 from sparsegpt_cli.run.stages import OUTPUTS
 from sparsegpt_core.files import sha256
@@ -266,6 +267,28 @@ def test_a_file_that_someone_changed_is_made_again(again, tmp_path, finished):
     assert "finetune again: finetuned.safetensors is not what it wrote" in outcome.err
     assert outcome.json["ran"] == ["finetune"]
     assert sha256(tmp_path / "out/finetuned.safetensors") == sha256(finished / "out/finetuned.safetensors")
+
+
+@pytest.mark.parametrize("edited", ["mynet.py", "package/images.py", "mymetric.py"])
+def test_a_stage_whose_code_was_edited_runs_again(tmp_path, monkeypatch, edited):
+    monkeypatch.chdir(tmp_path)
+    Path("package").mkdir()
+    for file in ("mynet.py", "package/images.py", "mymetric.py"):
+        Path(file).write_text("raise AssertionError('nothing is imported')")
+    specs = "model: ./mynet.py:net, data: package.images:train, eval-data: package.images:test, metric: mymetric:size"
+    Path("config.yaml").write_text(f"prune-export: {{{specs}}}\n")
+    (stage,) = stages("config.yaml")
+    Path("out").mkdir()
+    record = RunRecord(Path("out"))
+    record.keep(stage, record.reads(stage), [], {})
+    assert RunRecord(Path("out")).changes(stage) == []
+    Path(edited).write_text("def size(): ...")
+    assert RunRecord(Path("out")).changes(stage) == [f"{edited} changed"]
+
+
+def test_a_librarys_network_is_no_code_of_the_user(tmp_path):
+    (tmp_path / "config.yaml").write_text("prune-export: {model: torchvision:resnet18, data: digits, pattern: 2:4}\n")
+    assert RunRecord(tmp_path).reads(stages(tmp_path / "config.yaml")[0]) == {}
 
 
 def test_memory_of_the_gpu_is_free_before_the_next_stage(again, monkeypatch):
