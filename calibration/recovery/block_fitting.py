@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,10 +15,14 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from calibration.training import FrozenZeros, autocast, autocast_dtype, check_setting
+from sparsegpt_core.interrupts import defer_interrupts
 
-__all__ = ["BlockData", "ReconstructSettings", "channels_last", "fit_block", "match_channel_order"]
+__all__ = ["BlockData", "BlockFit", "ReconstructSettings", "channels_last", "match_channel_order"]
 
 _PATIENCE_EPOCHS = 4  # stop a block after this many epochs without a lower error
+_NO_ORDER = torch.empty(0, dtype=torch.long)  # of an epoch that has not begun
+_SAVED_ATTRIBUTES = ("epoch", "before", "after", "_order", "_position", "_best", "_best_epoch")
+_SAVED_PARTS = ("_block", "_optimizer", "_scheduler")
 _MIN_ERROR_TO_REORDER = 0.1  # relative error above which the channels may be permuted
 
 
@@ -66,15 +71,8 @@ class BlockData:
         return BlockData(channels_last(self.inputs[samples]), channels_last(self.targets[samples]))
 
 
-def fit_block(
-    block: nn.Module,
-    learn: BlockData,
-    judge: BlockData,
-    zeros: FrozenZeros,
-    settings: ReconstructSettings,
-    after_epoch: Callable[[int], None],
-) -> tuple[float, float, int]:
-    """Minimise ‖block(x) − y‖² by Adam and leave the block with its best weights, which may be its first ones.
+class BlockFit:
+    """Minimises ‖block(x) − y‖² by Adam. Its state is whole wherever Ctrl-C can end it.
 
     Args:
         block: A block in eval mode. All its parameters learn.
@@ -82,44 +80,85 @@ def fit_block(
         judge: Samples that choose the best epoch.
         zeros: Weights that stay zero after every step.
         settings: How to learn.
-        after_epoch: Called with the number of epochs done.
-
-    Returns:
-        The relative errors ‖block(x) − y‖² / ‖y‖² on ``judge`` before and after, and the number of epochs.
     """
-    device = learn.inputs.device
-    dtype = autocast_dtype("auto", device)
-    dtype = None if dtype is torch.float16 else dtype  # FP16 gradients would underflow
-    # Adam's steps have the size of the learning rate: make it relative to the size of each tensor.
-    optimizer = Adam([{"params": [p], "lr": settings.learning_rate * _root_mean_square(p)} for p in block.parameters()])
-    optimizer.register_step_post_hook(zeros.restore)
-    steps = -(-len(learn) // settings.batch_size)
-    scheduler = CosineAnnealingLR(optimizer, settings.epochs * steps)
-    generator = torch.Generator().manual_seed(settings.seed)
-    scale = _energy(learn.targets) / len(learn)  # mean ‖y‖² of a sample
-    before = after = _relative_error(block, judge, settings.batch_size)
-    best, best_epoch, epoch = copy.deepcopy(block.state_dict()), 0, 0
-    for epoch in range(1, settings.epochs + 1):
-        # One pass over the images, in random order.
-        order = torch.randperm(len(learn), generator=generator).to(device)
-        for start in range(0, len(learn), settings.batch_size):
-            batch = learn.part(order[start : start + settings.batch_size])
-            with autocast(device, dtype):
-                outputs = block(batch.inputs)
-            optimizer.zero_grad()
-            loss = (outputs.float() - batch.targets).square().sum() / (scale * len(batch))
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-        # Keep the weights of the best epoch.
-        error = _relative_error(block, judge, settings.batch_size)
-        if error < after:  # False for NaN
-            best, best_epoch, after = copy.deepcopy(block.state_dict()), epoch, error
-        after_epoch(epoch)
-        if epoch - best_epoch >= _PATIENCE_EPOCHS:
-            break
-    block.load_state_dict(best)
-    return before, after, epoch
+
+    def __init__(
+        self, block: nn.Module, learn: BlockData, judge: BlockData, zeros: FrozenZeros, settings: ReconstructSettings
+    ) -> None:
+        self._block, self._learn, self._judge, self._settings = block, learn, judge, settings
+        device = learn.inputs.device
+        dtype = autocast_dtype("auto", device)
+        self._dtype = None if dtype is torch.float16 else dtype  # FP16 gradients would underflow
+        # Adam's steps have the size of the learning rate: make it relative to the size of each tensor.
+        rate = settings.learning_rate
+        self._optimizer = Adam([{"params": [p], "lr": rate * _root_mean_square(p)} for p in block.parameters()])
+        self._optimizer.register_step_post_hook(zeros.restore)
+        steps = -(-len(learn) // settings.batch_size)
+        self._scheduler = CosineAnnealingLR(self._optimizer, settings.epochs * steps)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._scale = _energy(learn.targets) / len(learn)  # mean ‖y‖² of a sample
+        self._order, self._position = _NO_ORDER, 0  # of the samples in this epoch, and the next one
+        self.epoch = self._best_epoch = 0
+        self.before = self.after = _relative_error(block, judge, settings.batch_size)
+        self._best = copy.deepcopy(block.state_dict())
+
+    def run(self, after_epoch: Callable[[int], None], after_step: Callable[[], None]) -> None:
+        """Leave the block with its best weights, which may be its first ones.
+
+        ``before`` and ``after`` are then the relative errors ‖block(x) − y‖² / ‖y‖² on the judging samples, ``epoch``
+        is the number of epochs.
+
+        Args:
+            after_epoch: Called with the number of epochs done.
+            after_step: Called after every step.
+        """
+        while self.epoch < self._settings.epochs and self.epoch - self._best_epoch < _PATIENCE_EPOCHS:
+            with defer_interrupts():
+                if not len(self._order):  # a new epoch, not an interrupted one
+                    self._order = torch.randperm(len(self._learn), generator=self._generator)
+            while self._position < len(self._learn):
+                with defer_interrupts():
+                    self._step()
+                after_step()
+            with defer_interrupts():
+                self._close_epoch()
+            after_epoch(self.epoch)
+        self._block.load_state_dict(self._best)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the remaining steps depend on, without the samples."""
+        return {
+            **{name: getattr(self, name) for name in _SAVED_ATTRIBUTES},
+            **{name: getattr(self, name).state_dict() for name in _SAVED_PARTS},
+            "_generator": self._generator.get_state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that :meth:`state` returned."""
+        for name in _SAVED_ATTRIBUTES:
+            setattr(self, name, state[name])
+        for name in _SAVED_PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self._generator.set_state(state["_generator"])
+
+    def _step(self) -> None:
+        end = self._position + self._settings.batch_size
+        batch = self._learn.part(self._order[self._position : end].to(self._learn.inputs.device))
+        with autocast(self._learn.inputs.device, self._dtype):
+            outputs = self._block(batch.inputs)
+        self._optimizer.zero_grad()
+        loss = (outputs.float() - batch.targets).square().sum() / (self._scale * len(batch))
+        loss.backward()
+        self._optimizer.step()
+        self._scheduler.step()
+        self._position = end
+
+    def _close_epoch(self) -> None:
+        """Keep the weights of the best epoch."""
+        error = _relative_error(self._block, self._judge, self._settings.batch_size)
+        self.epoch, self._order, self._position = self.epoch + 1, _NO_ORDER, 0
+        if error < self.after:  # False for NaN
+            self._best, self._best_epoch, self.after = copy.deepcopy(self._block.state_dict()), self.epoch, error
 
 
 def match_channel_order(sparse: Tensor, dense: Tensor) -> Tensor:

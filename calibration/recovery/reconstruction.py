@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from calibration.evaluation import Distance, distance, outputs_of
 from calibration.recovery.block_fitting import (
     BlockData,
+    BlockFit,
     ReconstructSettings,
     channels_last,
-    fit_block,
     match_channel_order,
 )
 from calibration.recovery.blocks import Block, find_blocks
 from calibration.training import FrozenZeros, Unfinished, copy_state, reproducible
 from sparsegpt_core.errors import DataError, ModelError
 from sparsegpt_core.execution import device_of
+from sparsegpt_core.interrupts import defer_interrupts
 from sparsegpt_core.network import eval_mode
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import Progress, silent
@@ -111,7 +112,8 @@ def reconstruct(
         pattern: The pattern that their weights follow.
         settings: How each block learns.
         progress: Called with ``"reconstruct"`` and counts of epochs.
-        unfinished: Where to save the state between blocks. A state found there is continued.
+        unfinished: Where to save the state. A state found there is continued, to the same weights as without the
+            interruption.
 
     Raises:
         DataError: There are no images to learn from or no held-out ones, or the saved state is damaged.
@@ -146,13 +148,21 @@ def reconstruct(
         done, total = len(run.results) * settings.epochs + epoch, len(blocks) * settings.epochs
         progress("reconstruct", done, total)
 
-    report(0)
-    with reproducible(settings.seed, device_of(model)), eval_mode(model), eval_mode(dense):
+    def after_step() -> None:
+        run.steps += 1
+        if unfinished:
+            unfinished.keep(run.state)
+
+    report(run.epoch)
+    with (
+        reproducible(settings.seed, device_of(model)),
+        eval_mode(model),
+        eval_mode(dense),
+        unfinished.kept_on_interrupt(run.state) if unfinished else contextlib.nullcontext(),
+    ):
         for block in blocks[len(run.results) :]:
-            run.improve(block, pattern, settings, report)
+            run.improve(block, pattern, settings, report, after_step)
             report(0)  # the block may have stopped early
-            if unfinished:
-                unfinished.keep(run.state)
     model.load_state_dict(run.best_state)
     if unfinished:
         unfinished.remove()
@@ -173,7 +183,12 @@ class _Run:
         self._reference = outputs_of(dense, held_out)
         self.start = self._distance()
         self.results: list[BlockResult] = []
+        self.steps = 0
         self.best_state = copy_state(model)
+        self._first_state = self.best_state  # of this block
+        self._attempt = 0  # at this block
+        self._fit: BlockFit | None = None
+        self._saved: dict[str, Any] | None = None  # the state of that attempt in an interrupted run
 
     @property
     def kept(self) -> int:
@@ -181,33 +196,62 @@ class _Run:
         errors = [self.start.logit_error, *(each.network.logit_error for each in self.results)]
         return errors.index(min(errors))
 
+    @property
+    def epoch(self) -> int:
+        """Epochs of this block so far."""
+        return int(self._saved["epoch"]) if self._saved else 0
+
     def improve(
-        self, block: Block, pattern: Pattern, settings: ReconstructSettings, after_epoch: Callable[[int], None]
+        self,
+        block: Block,
+        pattern: Pattern,
+        settings: ReconstructSettings,
+        after_epoch: Callable[[int], None],
+        after_step: Callable[[], None],
     ) -> None:
         """Fit a block and add its result."""
         zeros = FrozenZeros(self._model, block.layers, pattern)
         data = self._data(block)
         learn, judge = data.part(slice(self._learn_count)), data.part(slice(self._learn_count, None))
-        for factor in _LEARNING_RATE_FACTORS:
+        for attempt, factor in enumerate(_LEARNING_RATE_FACTORS):
+            if attempt < self._attempt:
+                continue
             scaled = replace(settings, learning_rate=factor * settings.learning_rate)
-            before, after, epochs = fit_block(block.of(self._model), learn, judge, zeros, scaled, after_epoch)
-            if after < before:
+            fit = BlockFit(block.of(self._model), learn, judge, zeros, scaled)
+            with defer_interrupts():
+                if self._saved:
+                    fit.load_state(self._saved)
+                self._attempt, self._fit, self._saved = attempt, fit, None
+            fit.run(after_epoch, after_step)
+            if fit.after < fit.before:
                 break
-        self.results.append(BlockResult(block.name, block.layers, before, after, epochs, self._distance()))
+        with defer_interrupts():
+            self._add_result(block, fit)
+
+    def _add_result(self, block: Block, fit: BlockFit) -> None:
+        self.results.append(BlockResult(block.name, block.layers, fit.before, fit.after, fit.epoch, self._distance()))
+        self._first_state = copy_state(self._model)
         if self.kept == len(self.results):
-            self.best_state = copy_state(self._model)
+            self.best_state = self._first_state
+        self._attempt, self._fit = 0, None
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the remaining blocks depend on."""
-        results = [asdict(each) for each in self.results]
-        state = {"model": self._model.state_dict(), "best_state": self.best_state, "results": results}
-        return {"done": len(results), **state}
+        """Return everything that the remaining steps depend on."""
+        return {
+            "done": self.steps,
+            "model": self._first_state,
+            "best_state": self.best_state,
+            "results": [asdict(each) for each in self.results],
+            "attempt": self._attempt,
+            "fit": self._fit.state() if self._fit else self._saved,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that :meth:`state` returned."""
         self._model.load_state_dict(state["model"])
-        self.best_state = state["best_state"]
+        self._first_state, self.best_state, self.steps = state["model"], state["best_state"], state["done"]
         self.results = [BlockResult(**each | {"network": Distance(**each["network"])}) for each in state["results"]]
+        self._attempt, self._saved = state.get("attempt", 0), state.get("fit")  # an earlier version saved whole blocks
 
     def _distance(self) -> Distance:
         return distance(self._reference, outputs_of(self._model, self._held_out))

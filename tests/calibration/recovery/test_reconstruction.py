@@ -19,7 +19,7 @@ from torchvision.ops import Conv2dNormActivation
 from calibration.data import Data, open_data
 from calibration.evaluation import distance, outputs_of
 from calibration.recovery import ReconstructResult, ReconstructSettings, reconstruct
-from calibration.recovery.block_fitting import BlockData, fit_block, match_channel_order
+from calibration.recovery.block_fitting import BlockData, BlockFit, match_channel_order
 from calibration.recovery.blocks import find_blocks
 from calibration.recovery.reconstruction import BlockResult
 from calibration.sampling import calibration_batches, held_out_batches
@@ -29,6 +29,7 @@ from sparsegpt_core.errors import DataError, InputError, ModelError
 from sparsegpt_core.network import plan_layers
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation import permute_channels
+from sparsegpt_core.progress import silent
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.zoo import ModelShape, build_model
@@ -202,9 +203,65 @@ def test_a_killed_reconstruction_continues_to_the_same_weights(
     torch.rand(3)
     seen: list[int] = []
     rest = run(third, trained, images, lambda _, done, total: seen.append(done), Unfinished(path, {}), epochs=2)
-    assert seen[0] == 4
+    assert seen[0] == 5
     assert rest == whole
     torch.testing.assert_close(dict(third.state_dict()), dict(sparse.state_dict()), rtol=0, atol=0)
+    assert not path.exists()
+
+
+class Killed(Exception):
+    """Ends the process at once: nothing is written after it."""
+
+
+@pytest.mark.parametrize("kind", [Killed, KeyboardInterrupt])
+@pytest.mark.parametrize(("rate", "step"), [(0.03, 1), (0.03, 6), (0.03, 14), (30.0, 22)])
+def test_a_reconstruction_ended_at_any_step_continues_to_the_same_weights(
+    trained: nn.Sequential,
+    sparse: nn.Sequential,
+    images: tuple[list[Tensor], ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[BaseException],
+    rate: float,
+    step: int,
+) -> None:
+    """Within an epoch of four steps, and in a later attempt at a block: the rate of 30 is too high for the first."""
+    other, third, path = copy.deepcopy(sparse), copy.deepcopy(sparse), tmp_path / "net.unfinished"
+    whole = run(sparse, trained, images, epochs=3, learning_rate=rate)
+    taken: list[int] = []
+
+    class Ending(Unfinished):
+        def keep(self, state: Any) -> None:
+            super().keep(state)
+            taken.append(1)
+            if len(taken) == step:
+                raise kind
+
+    monkeypatch.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
+    with pytest.raises(kind):  # a kill leaves what was written by time, Ctrl-C what it writes itself
+        run(
+            other,
+            trained,
+            images,
+            silent,
+            Ending(path, {}, seconds=0 if kind is Killed else 1e6),
+            epochs=3,
+            learning_rate=rate,
+        )
+    state = Unfinished(path, {}).load()[0]
+    assert state is not None
+    assert state["done"] == step
+    assert (state["attempt"] > 0) == (rate > 1)
+    resumed: list[int] = []
+
+    class Counting(Unfinished):
+        def keep(self, state: Any) -> None:
+            resumed.append(1)
+
+    rest = run(third, trained, images, silent, Counting(path, {}), epochs=3, learning_rate=rate)
+    assert rest == whole
+    torch.testing.assert_close(dict(third.state_dict()), dict(sparse.state_dict()), rtol=0, atol=0)
+    assert len(resumed) > 0
     assert not path.exists()
 
 
@@ -358,7 +415,9 @@ def test_a_block_without_nonlinearity_reaches_least_squares_on_its_kept_weights(
     data = BlockData(inputs, inputs @ aim.T + 0.5)
     settings = ReconstructSettings(epochs=100, learning_rate=0.2)
     zeros = FrozenZeros(nn.Sequential(layer), ("0",), NM(2, 4))
-    _, error, _ = fit_block(layer, data, data, zeros, settings, lambda epoch: None)
+    fit = BlockFit(layer, data, data, zeros, settings)
+    fit.run(lambda epoch: None, lambda: None)
+    error = fit.after
     residual = 0.0
     for row in range(3):
         columns = np.column_stack([inputs.numpy()[:, kept[row].numpy()], np.ones(256)])
