@@ -200,9 +200,9 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="repeat the networks that the page already has")
     options = parser.parse_args()
     data = options.out.with_suffix(".json")
-    known = {result["model"]: result for result in read_json(data)} if data.exists() and not options.fresh else {}
+    known = {result["model"]: result for result in read_json(data)} if data.exists() else {}
     for name in options.networks:
-        if name not in known:
+        if name not in known or options.fresh:
             known[name] = attempt(name)
             print(_row(known[name]), flush=True)
         results = list(known.values())
