@@ -12,26 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.measure.accuracy import check_reference, check_samples
+from sparsegpt_core.channel_errors import ChannelErrors, Energies, channel_energies, channel_errors, relative_errors
 from sparsegpt_core.errors import InputError, NumericsError
 
 Outputs = Callable[[npt.NDArray[Any]], Mapping[str, npt.NDArray[Any]]]
 """A function from images (N, C, H, W) to all outputs by name, each of any shape."""
-Energy = npt.NDArray[np.float64]
-"""Sums of squares (channels,)."""
-
-
-@dataclass(frozen=True)
-class ChannelErrors:
-    """The relative errors of an output's channels: its second axis, or the third of three if that is shorter."""
-
-    median: float
-    """Half of the channels have a smaller error."""
-    worst: float
-    """The largest error."""
-    worst_channel: int
-    """The index of the channel with the largest error."""
-    channels: int
-    """Number of channels."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +49,8 @@ class OutputsComparison:
     def __init__(self, names: Sequence[str], reference: str) -> None:
         check_reference(names, reference)
         self._reference, self._samples = reference, 0
-        self._energies: Dict[str, Energy] = {}
-        self._errors: Dict[str, Dict[str, Energy]] = {name: {} for name in names if name != reference}
+        self._energies: Dict[str, Energies] = {}
+        self._errors: Dict[str, Dict[str, Energies]] = {name: {} for name in names if name != reference}
 
     def update(self, outputs: Mapping[str, Mapping[str, npt.NDArray[Any]]], count: int) -> None:
         """Take the outputs of every version for ``count`` images.
@@ -76,7 +61,7 @@ class OutputsComparison:
         """
         expected = _checked(self._reference, outputs[self._reference])
         for output, value in expected.items():
-            self._energies[output] = self._energies.get(output, np.zeros(1)) + _energy(value)
+            self._energies[output] = self._energies.get(output, np.zeros(1)) + channel_energies(value)
         for name, sums in self._errors.items():
             found = _checked(name, outputs[name])
             if {key: value.shape for key, value in found.items()} != {k: v.shape for k, v in expected.items()}:
@@ -84,7 +69,7 @@ class OutputsComparison:
                     f"'{name}' and '{self._reference}' have different outputs", "Give versions of one model."
                 )
             for output, value in found.items():
-                sums[output] = sums.get(output, np.zeros(1)) + _energy(value - expected[output])
+                sums[output] = sums.get(output, np.zeros(1)) + channel_energies(value - expected[output])
         self._samples += count
 
     def report(self) -> OutputsReport:
@@ -96,15 +81,16 @@ class OutputsComparison:
         check_samples(self._samples)
         relative = {
             name: {
-                output: float(_relative(error.sum(), self._energies[output].sum())) for output, error in sums.items()
+                output: float(relative_errors(error.sum(), self._energies[output].sum()))
+                for output, error in sums.items()
             }
             for name, sums in self._errors.items()
         }
         channels = {
             name: {
-                output: _by_channel(_relative(error, self._energies[output]))
+                output: found
                 for output, error in sums.items()
-                if error.size > 1
+                if (found := channel_errors(error, self._energies[output]))
             }
             for name, sums in self._errors.items()
         }
@@ -118,21 +104,3 @@ def _checked(name: str, outputs: Mapping[str, npt.NDArray[Any]]) -> Dict[str, np
                 f"output {output} of '{name}' contains NaN or infinity", "Export in FP32, or check the weights."
             )
     return {output: value.astype(np.float64) for output, value in outputs.items()}
-
-
-def _energy(value: npt.NDArray[np.float64]) -> Energy:
-    """Return the sum of squares of each channel; of an output of one or two axes that of all values."""
-    if value.ndim < 3:
-        return np.asarray([np.square(value).sum()])
-    axis = 2 if value.ndim == 3 and value.shape[2] < value.shape[1] else 1
-    return np.asarray(np.square(value).sum(axis=tuple(each for each in range(value.ndim) if each != axis)))
-
-
-def _relative(error: Energy, energy: Energy) -> Energy:
-    """Return the square root of the quotient; where the energy is 0, that of the error."""
-    return np.asarray(np.sqrt(error / np.where(energy == 0, 1.0, energy)))
-
-
-def _by_channel(errors: Energy) -> ChannelErrors:
-    worst = int(errors.argmax())
-    return ChannelErrors(float(np.median(errors)), float(errors[worst]), worst, len(errors))

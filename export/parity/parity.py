@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from export.execution import CpuSession
 from export.parity.fault_finder import find_fault, torch_values
+from sparsegpt_core.channel_errors import ChannelErrors, channel_energies, channel_errors
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError, first_line
 from sparsegpt_core.execution import device_of, full_precision
 
@@ -41,6 +42,9 @@ class Parity:
     """The number of samples."""
     outputs_vary: bool
     """Whether PyTorch's outputs differ between samples and are not all zero. If not, the comparison proves nothing."""
+    channel_errors: Mapping[str, ChannelErrors]
+    """The relative errors of the channels of each output of three axes or more. They are not judged: a channel of
+    nearly zero has a large one in a good file."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields under their own names."""
@@ -93,7 +97,7 @@ def check_parity(
         raise NumericsError(
             f"{name} computes NaN or infinity where PyTorch does not; {place}", "Export with `precision=fp32`."
         )
-    parity = _measure(actual, expected, differences, [each.cpu().numpy() for each in inputs])
+    parity = _measure(actual, expected, differences, [each.cpu().numpy() for each in inputs], session.outputs)
     if not parity.relative <= tolerance:
         place = _place(path, network, inputs, differences, tolerance)
         raise CheckFailedError(
@@ -109,10 +113,18 @@ def _outputs(network: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
     return [each.float().cpu().numpy() for each in tree_leaves(outputs) if isinstance(each, Tensor)]
 
 
-def _measure(actual: list[Array], expected: list[Array], differences: list[Array], inputs: Sequence[Array]) -> Parity:
+def _measure(
+    actual: list[Array],
+    expected: list[Array],
+    differences: list[Array],
+    inputs: Sequence[Array],
+    names: Sequence[str],
+) -> Parity:
     first, right = actual[0], expected[0]
     classes = first.ndim > 1 and first.shape[1] > 1
     norms = [(float(np.linalg.norm(d)), float(np.linalg.norm(e))) for d, e in zip(differences, expected, strict=True)]
+    energies = [(channel_energies(d), channel_energies(e)) for d, e in zip(differences, expected, strict=True)]
+    channels = {name: channel_errors(*both) for name, both in zip(names, energies, strict=True)}
     return Parity(
         max_abs=max(float(each.max(initial=0)) for each in differences),
         mean_abs=float(np.concatenate([each.ravel() for each in differences]).mean()),
@@ -120,6 +132,7 @@ def _measure(actual: list[Array], expected: list[Array], differences: list[Array
         top1_agreement=100 * float((first.argmax(1) == right.argmax(1)).mean()) if classes else None,
         samples=len(inputs[0]),
         outputs_vary=any(each.any() for each in expected) and (_vary(expected) or not _vary(inputs)),
+        channel_errors={name: found for name, found in channels.items() if found},
     )
 
 

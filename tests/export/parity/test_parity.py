@@ -89,6 +89,53 @@ def test_inputs_and_outputs_of_any_number_and_shape(tmp_path):
         check_parity(tmp_path / "model.onnx", model, inputs)
 
 
+class Boxes(nn.Module):
+    """Coordinates up to 10,000, three scores, and a score of nearly zero, in one output (N, 6, positions)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(4, 6, 1)
+        self.head.weight.data[:2] *= 1e4
+        self.head.weight.data[5] *= 1e-9
+        self.head.bias.data[5] = 0
+
+    def forward(self, images):
+        return self.head(images).flatten(2)
+
+
+@pytest.mark.parametrize("fault", [1.0, 0.2])
+def test_errors_of_scores_are_not_hidden_by_coordinates(tmp_path, fault):
+    """Against NumPy; the whole output, which is judged, has an error below one in a thousand."""
+    model = prepared(Boxes())
+    exporter = Exporter(model, IMAGES, METADATA, NM(2, 4), ())
+    assert not exporter.write(tmp_path / "good.onnx").warnings
+    scores = edited(exporter._fp32, "head.weight", lambda weight: np.multiply(weight[2:5], fault, out=weight[2:5]))
+    exporter._fp32 = edited(scores, "head.bias", lambda bias: np.multiply(bias[2:5], fault, out=bias[2:5]))
+    file = exporter.write(tmp_path / "model.onnx")
+    with torch.inference_mode():
+        expected = model(IMAGES).double().numpy()
+    wrong = expected * np.array([1, 1, fault, fault, fault, 1])[:, None]
+    norms = [np.linalg.norm(each, axis=(0, 2)) for each in (expected - wrong, expected)]
+    found = file.parity.channel_errors["output"]
+    assert found.channels == 6
+    assert found.median == pytest.approx(np.median(norms[0] / norms[1]), abs=1e-5)
+    assert found.worst == pytest.approx((norms[0] / norms[1]).max(), abs=1e-4)
+    assert file.parity.relative < 1e-3
+    assert json.loads(json.dumps(file.parity.to_json()))["channel_errors"]["output"]["median"] == found.median
+    hidden = "model.onnx: half of the channels of output differ from PyTorch by more than 0.4 of themselves"
+    assert [text.startswith(hidden) for text in file.warnings] == ([True] if fault < 1 else [])
+
+
+def test_a_channel_of_nearly_zero_does_not_fail_a_good_file(tmp_path):
+    model = prepared(Boxes())
+    exporter = Exporter(model, IMAGES, METADATA, NM(2, 4), ())
+    exporter._fp32 = edited(exporter._fp32, "head.weight", lambda weight: np.multiply(weight[5], 9, out=weight[5]))
+    file = exporter.write(tmp_path / "model.onnx")
+    assert file.parity.channel_errors["output"].worst == pytest.approx(8, rel=1e-3)
+    assert file.parity.channel_errors["output"].worst_channel == 5
+    assert file.warnings == ()
+
+
 def test_outputs_without_classes(tmp_path):
     graph = make_graph([node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)], {"axes": np.array([1, 2, 3])}, ["x"])
     onnx.save(make_model(graph), tmp_path / "model.onnx")
