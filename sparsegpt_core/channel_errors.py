@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ChannelErrors", "Energies", "channel_energies", "channel_errors", "relative_errors"]
+__all__ = ["ChannelErrors", "Energies", "channel_energies", "errors_by_channel", "relative_errors"]
 
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -56,7 +56,7 @@ def relative_errors(errors: Energies, energies: Energies) -> Energies:
     return np.asarray(np.sqrt(errors / np.where(energies == 0, 1.0, energies)))
 
 
-def channel_errors(errors: Energies, energies: Energies) -> Optional[ChannelErrors]:
+def errors_by_channel(errors: Energies, energies: Energies) -> Optional[ChannelErrors]:
     """Return the relative errors of the channels; None for a single one.
 
     Args:
@@ -64,7 +64,7 @@ def channel_errors(errors: Energies, energies: Energies) -> Optional[ChannelErro
         energies: As for :func:`relative_errors`.
 
     Example:
-        >>> channel_errors(np.array([1.0, 9.0, 4.0]), np.array([100.0, 1.0, 100.0])).worst_channel
+        >>> errors_by_channel(np.array([1.0, 9.0, 4.0]), np.array([100.0, 1.0, 100.0])).worst_channel
         1
     """
     if len(errors) == 1:

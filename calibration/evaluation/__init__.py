@@ -6,7 +6,7 @@ May import ``data`` and ``sparsegpt_core``.
 from calibration.evaluation.accuracy import Evaluation, evaluate, logits_and_labels, score
 from calibration.evaluation.detection_map import DetectionMap
 from calibration.evaluation.disagreement import DisagreementTarget, held_out_images
-from calibration.evaluation.output_distance import Distance, distance, outputs_of
+from calibration.evaluation.output_distance import Distance, distance, named_outputs, outputs_of
 from calibration.evaluation.proportions import images_needed, lower_limit, upper_limit
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "images_needed",
     "logits_and_labels",
     "lower_limit",
+    "named_outputs",
     "outputs_of",
     "score",
     "upper_limit",

@@ -1,4 +1,4 @@
-"""The distance between two networks' outputs on the same images. Needs no labels."""
+"""The outputs of a network, and the distance between those of two on the same images. Needs no labels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import device_of, full_precision, run_in_halves
-from sparsegpt_core.network import eval_mode
+from sparsegpt_core.network import eval_mode, name_outputs
 
-__all__ = ["Distance", "distance", "outputs_of"]
+__all__ = ["Distance", "distance", "named_outputs", "outputs_of"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,31 @@ def outputs_of(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
         return torch.cat([run_in_halves(run, batch) for batch in batches])
 
 
+def named_outputs(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Run a model in eval mode and return all output tensors, on the CPU, by their names in its ONNX file.
+
+    TF32 is off, as for :func:`outputs_of`.
+
+    Args:
+        model: Any network.
+        images: (N, C, H, W).
+
+    Example:
+        >>> {name: tuple(value.shape) for name, value in named_outputs(nn.Flatten(), torch.ones(2, 3, 1, 1)).items()}
+        {'logits': (2, 3)}
+    """
+    device = device_of(model)
+
+    def run(batch: Tensor) -> dict[str, Tensor]:
+        outputs = model(_channels_last(batch.to(device)))
+        tensors = [each for each in tree_leaves(outputs) if isinstance(each, Tensor)]
+        named = name_outputs(outputs, classifies=tensors[0].ndim == 2)
+        return {name: value.cpu() for name, value in named if isinstance(value, Tensor)}
+
+    with eval_mode(model), torch.inference_mode(), full_precision(tf32=False):
+        return run_in_halves(run, images, _join)
+
+
 def distance(reference: Tensor, other: Tensor) -> Distance:
     """Compare two networks' outputs.
 
@@ -86,3 +111,7 @@ def distance(reference: Tensor, other: Tensor) -> Distance:
 def _channels_last(batch: Tensor) -> Tensor:
     """Images in the memory format in which convolutions are fastest (twice as fast on CPUs)."""
     return batch.to(memory_format=torch.channels_last) if batch.dim() == 4 else batch
+
+
+def _join(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.measure.accuracy import check_reference, check_samples
-from sparsegpt_core.channel_errors import ChannelErrors, Energies, channel_energies, channel_errors, relative_errors
+from sparsegpt_core.channel_errors import ChannelErrors, Energies, channel_energies, errors_by_channel, relative_errors
 from sparsegpt_core.errors import InputError, NumericsError
 
 Outputs = Callable[[npt.NDArray[Any]], Mapping[str, npt.NDArray[Any]]]
@@ -90,7 +90,7 @@ class OutputsComparison:
             name: {
                 output: found
                 for output, error in sums.items()
-                if (found := channel_errors(error, self._energies[output]))
+                if (found := errors_by_channel(error, self._energies[output]))
             }
             for name, sums in self._errors.items()
         }

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from export.execution import CpuSession
 from export.parity.fault_finder import find_fault, torch_values
-from sparsegpt_core.channel_errors import ChannelErrors, channel_energies, channel_errors
+from sparsegpt_core.channel_errors import ChannelErrors, channel_energies, errors_by_channel
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError, first_line
 from sparsegpt_core.execution import device_of, full_precision
 
@@ -124,7 +124,7 @@ def _measure(
     classes = first.ndim > 1 and first.shape[1] > 1
     norms = [(float(np.linalg.norm(d)), float(np.linalg.norm(e))) for d, e in zip(differences, expected, strict=True)]
     energies = [(channel_energies(d), channel_energies(e)) for d, e in zip(differences, expected, strict=True)]
-    channels = {name: channel_errors(*both) for name, both in zip(names, energies, strict=True)}
+    channels = {name: errors_by_channel(*both) for name, both in zip(names, energies, strict=True)}
     return Parity(
         max_abs=max(float(each.max(initial=0)) for each in differences),
         mean_abs=float(np.concatenate([each.ravel() for each in differences]).mean()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Sequence
@@ -12,20 +11,21 @@ import onnx
 from onnxscript import ir
 from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
-from torch.utils._pytree import MappingKey, keystr, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import tree_unflatten
 
-__all__ = ["INPUT", "LOGITS", "OUTPUT", "name_nodes", "name_values"]
+from sparsegpt_core.network import name_outputs
 
-INPUT, LOGITS, OUTPUT = "input", "logits", "output"
+__all__ = ["INPUT", "name_nodes", "name_values"]
+
+INPUT = "input"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def name_values(program: ONNXProgram) -> None:
     """Name the inputs and outputs of a traced program.
 
-    A single input is ``input``; several inputs have the names of ``forward``'s arguments. A single tensor is
-    ``logits`` if it is (N, classes), else ``output``. Other outputs have the names of their keys, joined where they are
-    nested: ``{"out": …, "aux": …}`` gives ``out`` and ``aux``, a tuple gives ``output_0`` and ``output_1``.
+    A single input is ``input``; several inputs have the names of ``forward``'s arguments. Outputs have the names of
+    :func:`~sparsegpt_core.network.name_outputs`.
     """
     graph = program.model.graph
     exported = cast(ExportedProgram, program.exported_program)  # None only in a program that was read from a file
@@ -63,10 +63,5 @@ def _input_names(exported: ExportedProgram) -> list[str]:
 
 
 def _output_names(exported: ExportedProgram, outputs: Sequence[ir.Value]) -> list[str]:
-    spec = exported.call_spec.out_spec
-    leaves, _ = tree_flatten_with_path(tree_unflatten(exported.graph_signature.user_outputs, spec))
-    paths = [path for path, value in leaves if value is not None]  # the graph has no output for a None
-    if len(paths) == 1 and not any(isinstance(key, MappingKey) for key in paths[0]):
-        return [LOGITS if outputs[0].shape is not None and len(outputs[0].shape) == 2 else OUTPUT]
-    names = ["_".join(re.findall(r"\w+", keystr(path))) for path in paths]
-    return [name if name.isidentifier() else f"output_{name}" for name in names]
+    values = tree_unflatten(exported.graph_signature.user_outputs, exported.call_spec.out_spec)
+    return [name for name, _ in name_outputs(values, outputs[0].shape is not None and len(outputs[0].shape) == 2)]

@@ -68,7 +68,7 @@ def benchmark(
     latency_batches = tuple(dict.fromkeys(batch or ()))
     long = timing.settings(quick=chosen == "onnxruntime")
     settings = BenchmarkSettings(chosen, eval_samples, batch_size, latency_batches, long, console.seed)
-    on_engines, metric = engines.settings(building.settings()), quality.load_metric(console)
+    on_engines, metric = engines.settings(building.settings()), o.load_metric(quality.metric, console)
     with console.progress() as progress:
         result = benchmark_files(dense, sparse, source, settings, progress, on_engines, console.say, metric)
     failures = limits.quality_failures(result.compared.to_json(), result.judged)

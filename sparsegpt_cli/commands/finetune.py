@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.terminal import Console
+from sparsegpt_cli.terminal import Console, metrics_table
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def finetune(
     ] = "training",
     data: o.DataOptions,
     eval_data: o.EvalData = None,
+    metric: o.MetricName = None,
     num_classes: o.NumClasses = None,
     training: o.TrainingOptions,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
@@ -77,7 +79,8 @@ def finetune(
         _refuse(method, given.keys() - set(_OF_BOTH))
         how = _blocks(given, samples, training.device, console.seed)
     source = ModelSource(model, weights, num_classes, tuple(model_args or ()))
-    content = finetune_model(source, dense, data.source(eval_data), how, out, console)
+    measured = o.load_metric(metric, console)
+    content = finetune_model(source, dense, data.source(eval_data), how, out, console, measured)
     console.result(content, _lines(content))
 
 
@@ -106,7 +109,7 @@ def _refuse(method: str, names: Iterable[str]) -> None:
         raise InputError(f"--{name.replace('_', '-')} does nothing with --method {method}", "Leave it out.")
 
 
-def _lines(content: dict[str, Any]) -> list[str]:
+def _lines(content: dict[str, Any]) -> list[str | Table]:
     """What a terminal shows of the result."""
     if content["method"] == "training":
         first, last = content["history"][0]["validation_top1"], content["validation_top1"]
@@ -116,8 +119,10 @@ def _lines(content: dict[str, Any]) -> list[str]:
     else:
         first, last = (content["held_out"][when]["logit_error"] for when in ("before", "after"))
         said = f"{content['kept_blocks']} of {len(content['blocks'])} blocks, error of outputs {first:.1e} → {last:.1e}"
-    lines = [f"{content['out']}: {content['pattern']}, {said}"]
+    lines: list[str | Table] = [f"{content['out']}: {content['pattern']}, {said}"]
     top1 = {name: each["top1"] for name, each in content["evaluation"].items() if each}
     if top1:
         lines.append("evaluation, top-1: " + ", ".join(f"{name} {value:.2f} %" for name, value in top1.items()))
+    if content["metrics"]:
+        lines.append(metrics_table(content["metrics"]))
     return [*lines, f"picture: {content['curve']}"]

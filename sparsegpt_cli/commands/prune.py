@@ -63,7 +63,7 @@ def prune_export(
         baseline=baseline,
         export=export.settings(),
         int8=int8,
-        metric=quality.load_metric(console),
+        metric=o.load_metric(quality.metric, console),
         command=shlex.join(["sparsegpt-trt", *sys.argv[1:]]),
     )
     if (limits or job.metric) and job.data.evaluation is None:

@@ -33,6 +33,7 @@ def sweep(
     ] = None,
     data: o.DataOptions,
     eval_data: o.EvalData = None,
+    metric: o.MetricName = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +70,8 @@ def sweep(
     from sparsegpt_core.execution import find_device
 
     grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
-    judge = Evaluator(data.source(eval_data), eval_samples, console.seed, batch_size, str(find_device(device)))
+    judge = Evaluator(data.source(eval_data), eval_samples, console.seed, batch_size, str(find_device(device)), metric)
+    o.load_metric(metric, console)  # before any work
     limit = parse_size(memory_limit) if memory_limit else None
     swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
     total = len(swept.rows) + len(swept.failed)

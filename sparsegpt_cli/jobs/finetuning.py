@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy.typing as npt
+import torch
 from torch import nn
 
 from calibration.data import Data
+from calibration.evaluation import named_outputs
 from calibration.recovery import ReconstructSettings, finetune, reconstruct
 from calibration.sampling import calibration_batches, held_out_batches
 from calibration.training import Distillation, FrozenZeros, TrainSettings, Unfinished, parse_pruning_metadata
+from deploy.measure import Metric, compare_versions
 from sparsegpt_cli.figures import curve_path, draw_blocks, draw_epochs
-from sparsegpt_cli.jobs.datasets import DataSource
+from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches
+from sparsegpt_cli.jobs.job import check_network
 from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load, load_model, read_weights
 from sparsegpt_cli.jobs.training import data_key, evaluate_where_possible, require_labels, resume
-from sparsegpt_cli.messages import Messages
+from sparsegpt_cli.messages import Messages, with_flags
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import save_checkpoint
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.execution import find_device
 from sparsegpt_core.files import sha256
 from sparsegpt_core.patterns import Pattern
@@ -167,6 +175,7 @@ def finetune_model(
     how: Training | Blocks,
     out: Path,
     messages: Messages,
+    metric: Metric | None = None,
 ) -> dict[str, Any]:
     """Fine-tune a pruned checkpoint, evaluate it before and after, and write it and its learning curve.
 
@@ -179,13 +188,14 @@ def finetune_model(
         how: The method.
         out: The .safetensors file to write.
         messages: Takes messages and progress.
+        metric: Compared on the evaluation images: before and after with the dense network, or after with before.
 
     Returns:
         What ``finetune --json`` prints.
 
     Raises:
         InputError: The method needs the dense network.
-        DataError: The method needs labels, or more images.
+        DataError: The method needs labels, or more images; the metric needs evaluation images; or labels do not fit.
         ModelError: The checkpoint is not a pruned network or breaks its pattern, or the dense network does not fit it.
         NumericsError: The loss diverged.
     """
@@ -193,6 +203,8 @@ def finetune_model(
     networks = _load(model, dense, data, messages)
     how.check(networks)
     sparse, opened = networks.sparse, networks.data
+    warnings = _check_fit(networks, how.device, messages)
+    versions = {"before": copy.deepcopy(sparse.module)} if metric else {}
     key = {"model": sparse.spec, "weights": sparse.weights_sha256, **data_key(opened), "method": how.method}
     key |= {"dense": networks.dense.weights_sha256 if networks.dense else None, **how.key()}
     curve = curve_path(out)
@@ -201,6 +213,8 @@ def finetune_model(
         evaluation = {
             name: evaluate_where_possible(each.module, opened, how.device, progress) for name, each in before.items()
         }
+        if metric:
+            _measure(metric, versions, opened, how, progress)  # a metric that fails does so before the training
         content = how.run(networks, unfinished, curve, progress)
         evaluation["after"] = evaluate_where_possible(sparse.module, opened, how.device, progress)
     networks.audit()
@@ -215,15 +229,51 @@ def finetune_model(
         "evaluation": evaluation["after"],
     }
     save_checkpoint(out, sparse.module.state_dict(), {**sparse.metadata, **metadata})
+    metrics = None
+    if metric:
+        dense_version = {"dense": networks.dense.module} if networks.dense else {}
+        with messages.progress() as progress:
+            metrics = _measure(metric, {**dense_version, **versions, "after": sparse.module}, opened, how, progress)
     return {
         "out": str(out),
         "curve": str(curve),
         "method": how.method,
         "pattern": str(networks.pattern),
         "evaluation": evaluation,
+        "metrics": metrics,
         **content,
+        "warnings": [with_flags(warning) for warning in warnings],
         "seconds": time.perf_counter() - started,
     }
+
+
+def _check_fit(networks: Networks, device: str, messages: Messages) -> list[str]:
+    """Check the labels, and that the dense network is better than chance; the pruned one need not be."""
+    network = networks.dense or networks.sparse
+    return check_network(network, networks.data, find_device(device), messages, is_dense=networks.dense is not None)
+
+
+def _measure(
+    metric: Metric, versions: Mapping[str, nn.Module], data: Data, how: Training | Blocks, progress: Progress
+) -> dict[str, Any]:
+    """Return the figures of a metric, as JSON. Versions are compared with the first one.
+
+    Raises:
+        DataError: There is no evaluation split.
+        InputError: The metric fails.
+    """
+    if data.evaluation is None:
+        raise DataError(f"{data.spec} has no evaluation split, which `metric` needs", "Give `eval_data`.")
+    batches = EvaluationBatches(data.evaluation, 0, _BATCH_IMAGES, how.settings.seed)
+    sessions = {name: partial(_outputs, module.to(find_device(how.device))) for name, module in versions.items()}
+    reference = next(iter(versions))
+    compared = compare_versions(sessions, batches, metric, reference, how.settings.seed, progress, total=len(batches))
+    found: dict[str, Any] = compared.to_json()["metrics"]
+    return found
+
+
+def _outputs(module: nn.Module, images: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    return {name: value.numpy() for name, value in named_outputs(module, torch.from_numpy(images)).items()}
 
 
 def _load(model: ModelSource, dense: Path | None, data: DataSource, messages: Messages) -> Networks:

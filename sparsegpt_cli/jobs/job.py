@@ -30,6 +30,7 @@ from sparsegpt_core.zoo import runs_code
 __all__ = [
     "Job",
     "check_job",
+    "check_network",
     "code_identity",
     "model_metadata",
     "pruning_identity",
@@ -153,29 +154,58 @@ def check_job(job: Job, messages: Messages, evaluates: bool = False) -> Job:
     Args:
         job: The job.
         messages: Takes the warnings.
-        evaluates: Whether the job measures accuracy on the evaluation split. Else the training split is checked.
+        evaluates: As for :func:`check_network`.
 
     Raises:
         ModelError: The model does not take the images, or there is nothing to prune.
-        DataError: The model has no output for a label of the evaluation split, or an image cannot be read.
+        DataError: As for :func:`check_network`.
         InputError: A glob matches no layer.
     """
-    module, data = job.model.module, job.data
-    (image,) = calibration_batches(data.training, 1, 1, job.seed)
-    plan_layers(module, image, job.settings)
+    (image,) = calibration_batches(job.data.training, 1, 1, job.seed)
+    plan_layers(job.model.module, image, job.settings)
+    found = check_network(job.model, job.data, job.device, messages, evaluates, job.eval_samples, job.seed)
+    missing = [] if job.model.weights else [missing_weights(job.model.spec)]
+    return replace(job, warnings=(*missing, *found))
+
+
+def check_network(
+    model: LoadedModel,
+    data: Data,
+    device: torch.device,
+    messages: Messages,
+    evaluates: bool = True,
+    samples: int = 0,
+    seed: int = 0,
+    is_dense: bool = True,
+) -> list[str]:
+    """Check that a classifier fits its data, and return the warnings that it gives.
+
+    Args:
+        model: The network, on the CPU.
+        data: Its data.
+        device: Where to run the network.
+        messages: Takes the warnings.
+        evaluates: Whether accuracy on the evaluation split is measured. Else the training split is checked.
+        samples: Evaluation images; 0 takes all.
+        seed: Seed of the draw of images.
+        is_dense: Whether the network must be better than chance.
+
+    Raises:
+        DataError: The model has no output for a label of the evaluation split, or an image cannot be read.
+    """
+    (image,) = calibration_batches(data.training, 1, 1, seed)
     split = data.evaluation if evaluates and data.evaluation else data.training
-    outputs = _number_of_outputs(module, image)
+    outputs = _number_of_outputs(model.module, image)
     found = []
     if outputs is not None and split.labels is not None:
         if isinstance(split, EvaluationSplit):
             _check_labels(split.labels, outputs)
         found += _unused_outputs(data, outputs)
-        if job.model.weights or runs_code(job.model.spec):
-            found += _chance(job, split)
+        if is_dense and (model.weights or runs_code(model.spec)):
+            found += _chance(model.module, split, device, samples, seed)
     for warning in found:
         messages.warn(warning)
-    missing = [] if job.model.weights else [missing_weights(job.model.spec)]
-    return replace(job, warnings=(*missing, *found))
+    return found
 
 
 def _number_of_outputs(module: nn.Module, image: Tensor) -> int | None:
@@ -205,15 +235,17 @@ def _unused_outputs(data: Data, outputs: int) -> list[str]:
     ]
 
 
-def _chance(job: Job, split: EvaluationSplit | TrainingSplit) -> list[str]:
+def _chance(
+    module: nn.Module, split: EvaluationSplit | TrainingSplit, device: torch.device, samples: int, seed: int
+) -> list[str]:
     """Return a warning if the dense network is right no more often than chance."""
-    labels, module = split.labels, job.model.module
+    labels = split.labels
     classes = 0 if labels is None else len(np.unique(labels))
     if labels is None or classes < 2:
         return []
-    indices = subset_indices(split, min(job.eval_samples or _IMAGES, _IMAGES), job.seed)
+    indices = subset_indices(split, min(samples or _IMAGES, _IMAGES), seed)
     batches = [torch.from_numpy(images) for images, _ in split.batches(_BATCH_IMAGES, indices)]
-    right = int((outputs_of(module.to(job.device), batches).argmax(1).numpy() == labels[indices]).sum())
+    right = int((outputs_of(module.to(device), batches).argmax(1).numpy() == labels[indices]).sum())
     module.cpu()  # as it was loaded
     chance, count = 1 / classes, len(indices)
     if right > chance * count and (count < _FEWEST_IMAGES or lower_limit(right, count) > chance):

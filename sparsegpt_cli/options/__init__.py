@@ -9,7 +9,7 @@ from sparsegpt_cli.options.export import ExportOptions
 from sparsegpt_cli.options.job import JobOptions
 from sparsegpt_cli.options.paths import Force, OutFolder, may_replace, require_free, require_suffix
 from sparsegpt_cli.options.pruning import PruneOptions
-from sparsegpt_cli.options.quality import QualityOptions
+from sparsegpt_cli.options.quality import MetricName, QualityOptions, load_metric
 from sparsegpt_cli.options.shared import (
     TF32,
     BatchSize,
@@ -42,6 +42,7 @@ __all__ = [
     "Force",
     "JobOptions",
     "MemoryLimit",
+    "MetricName",
     "Model",
     "ModelArgs",
     "NumClasses",
@@ -54,6 +55,7 @@ __all__ = [
     "TrainingOptions",
     "Weights",
     "WeightsKey",
+    "load_metric",
     "may_replace",
     "parse_size",
     "require_free",

@@ -14,7 +14,31 @@ if TYPE_CHECKING:
     from deploy.measure import Metric
     from sparsegpt_cli.terminal import Console
 
-__all__ = ["QualityOptions"]
+__all__ = ["MetricName", "QualityOptions", "load_metric"]
+
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="miou (maps), map (detections), psnr (images), or your own: package.module:name or FILE.py:name, "
+        "which runs that code. See docs/metrics.md.",
+    ),
+]
+
+
+def load_metric(name: str | None, console: Console) -> Metric | None:
+    """Return the metric that ``--metric`` names, or None.
+
+    Raises:
+        InputError: There is no such metric, or it cannot be imported.
+    """
+    from deploy.measure import load_metric as load
+
+    if name is None:
+        return None
+    if ":" in name:
+        console.say(f"importing and running {name}")
+    return load(name)
 
 
 @dataclass(frozen=True)
@@ -26,13 +50,7 @@ class QualityOptions:
         {'top1': 0.5, 'miou': 1.0}
     """
 
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="miou (maps), map (detections), psnr (images), or your own: package.module:name or FILE.py:name, "
-            "which runs that code. See docs/metrics.md.",
-        ),
-    ] = None
+    metric: MetricName = None
     max_drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,20 +67,6 @@ class QualityOptions:
         str,
         typer.Option(help="value: limits apply to the measured values; bound: to the worse end of 95 % intervals."),
     ] = "value"
-
-    def load_metric(self, console: Console) -> Metric | None:
-        """Return the metric, or None.
-
-        Raises:
-            InputError: There is no such metric, or it cannot be imported.
-        """
-        from deploy.measure import load_metric
-
-        if self.metric is None:
-            return None
-        if ":" in self.metric:
-            console.say(f"importing and running {self.metric}")
-        return load_metric(self.metric)
 
     def limits(self, min_speedup: float | None = None) -> Limits:
         """Return the limits.

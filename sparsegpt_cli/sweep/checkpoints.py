@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from calibration.data import Data
 from sparsegpt_cli.jobs.datasets import DataSource, fingerprint, open_dataset
+from sparsegpt_cli.jobs.job import check_network, code_identity
 from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_model
 from sparsegpt_cli.messages import SILENT, Messages
-from sparsegpt_cli.sweep.evaluation import Evaluator
+from sparsegpt_cli.sweep.evaluation import Evaluator, NamedOutputs
 from sparsegpt_cli.sweep.grid import checkpoint_name, slug
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
@@ -60,26 +60,39 @@ class SweptCheckpoint:
             raise InputError(f"{self.weights} was changed while the sweep ran", "Start the sweep again.")
         return model, data
 
+    def check(self, evaluator: Evaluator, messages: Messages) -> None:
+        """Warn of a network that does not fit its data, as ``prune-export`` does.
+
+        Raises:
+            SparseGPTError: The checkpoint or the data cannot be read, or a label has no output.
+        """
+        model, data = self.load(evaluator)
+        check_network(
+            model, data, torch.device(evaluator.device), messages, samples=evaluator.samples, seed=evaluator.seed
+        )
+
     def write_dense_outputs(self, evaluator: Evaluator, folder: Path, progress: Progress = silent) -> None:
         """Compute the dense outputs and write them to a file.
 
         Raises:
-            SparseGPTError: The network does not fit its data, or its outputs are not logits or contain NaN.
+            SparseGPTError: The network does not fit its data, its outputs cannot be compared, or the metric fails.
         """
         model, data = self.load(evaluator)
         stage = f"dense outputs of {self.name}"
         module = model.module.to(evaluator.device)
         outputs = evaluator.outputs(module, data, lambda _, done, total: progress(stage, done, total))
         evaluator.compare(outputs, outputs, data)  # raises before any cell is computed
-        save_checkpoint(self.dense_outputs_path(folder), {"outputs": outputs}, {"sha256": _digest_of(outputs)})
+        about = {"sha256": _digest_of(outputs), "names": list(outputs)}
+        save_checkpoint(self.dense_outputs_path(folder), outputs, about)
 
-    def read_dense_outputs(self, folder: Path) -> Tensor | None:
-        """Return the dense outputs (N, classes); None if the file is missing or damaged."""
+    def read_dense_outputs(self, folder: Path) -> NamedOutputs | None:
+        """Return the dense outputs; None if the file is missing or damaged."""
         try:
             kept = load_checkpoint(self.dense_outputs_path(folder))
         except (ModelError, NumericsError):
             return None
-        outputs = kept.state.get("outputs", torch.empty(0))
+        names = kept.metadata.get("names", [])
+        outputs = {name: kept.state[name] for name in names if name in kept.state}
         return outputs if kept.metadata.get("sha256") == _digest_of(outputs) else None
 
 
@@ -108,6 +121,8 @@ def open_checkpoint(
         "eval_seed": evaluator.seed if len(indices) < len(split) else 0,
         "device": torch.device(evaluator.device).type,
     }
+    if evaluator.metric:
+        identity |= {"metric": evaluator.metric, **code_identity(evaluator.metric), "eval_seed": evaluator.seed}
     return SweptCheckpoint(weights, model.spec, len(data.training), identity)
 
 
@@ -133,5 +148,9 @@ def load_network(
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
 
 
-def _digest_of(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+def _digest_of(outputs: NamedOutputs) -> str:
+    digest = hashlib.sha256()
+    for name, values in outputs.items():
+        digest.update(name.encode())
+        digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -57,7 +58,8 @@ def _figures(rows: Sequence[Row], layers: Sequence[Row]) -> Iterator[tuple[str, 
         yield "sparsity", _against_sparsity(usual, drawn)
     for name in _values(rows, "checkpoint"):
         if panels := _against_samples(_where(rows, checkpoint=name)):
-            yield f"samples-{slug(name)}", panels_chart(panels, "images, %", "calibration images", joined=True)
+            label = _loss_label(rows) if _metric(rows[0]) else "images, %"
+            yield f"samples-{slug(name)}", panels_chart(panels, label, "calibration images", joined=True)
     for model in _values(rows, "model"):
         own = _where(usual, model=model)
         if len(_values(own, "checkpoint")) > 1:
@@ -85,10 +87,12 @@ def _against_sparsity(rows: Sequence[Row], drawn: Sequence[str]) -> Figure:
 
 
 def _against_samples(rows: Sequence[Row]) -> list[Panel]:
-    """Draw lost top-1, in which gained and lost images cancel, and the images that changed class."""
+    """Draw lost top-1, in which gains and losses cancel, and the images that changed class; or a metric's loss."""
     sizes = sorted(_values(rows, "samples"))
     shown = {"changed class": _disagreement}
-    if rows[0]["difference"] is not None:
+    if metric := _metric(rows[0]):
+        shown = {f"{metric.name} lost": _loss}
+    elif rows[0]["difference"] is not None:
         shown = {"top-1 lost": _loss, **shown}
     panels = []
     for pattern, (name, number) in product(_values(rows, "pattern"), shown.items()):
@@ -105,14 +109,17 @@ def _against_samples(rows: Sequence[Row]) -> list[Panel]:
 
 def _against_training(rows: Sequence[Row], drawn: Sequence[str]) -> Figure:
     first = {row["checkpoint"]: row for row in reversed(rows)}
-    names = sorted(first, key=lambda name: first[name]["dense_top1"] or 0.0)
+    names = sorted(first, key=lambda name: _dense_value(first[name]) or 0.0)
     ticks = [_titled(name, first[name], "\n") for name in names]
-    panels = []
+    metric, panels = _metric(rows[0]), []
+    measure = metric.name if metric else "top-1"
     for pattern in _by_sparsity(rows):
         own = _where(rows, pattern=pattern)
         series = _series(own, lambda row: names.index(row["checkpoint"]))
         panels.append(Panel(f"{shorten(own[0]['model'])}, {_pattern(pattern)}", ticks, series))
-    return panels_chart(panels, _loss_label(rows), "; ".join(["checkpoint and its dense top-1", *drawn]), joined=True)
+    return panels_chart(
+        panels, _loss_label(rows), "; ".join([f"checkpoint and its dense {measure}", *drawn]), joined=True
+    )
 
 
 def _errors(rows: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
@@ -159,7 +166,26 @@ def _series(
     return series
 
 
+@dataclass(frozen=True)
+class _Metric:
+    """The first figure of a row's metric."""
+
+    name: str
+    dense: float
+    lost: float
+
+
+def _metric(row: Row) -> _Metric | None:
+    """Return the first figure of a metric, which stands in place of top-1; None without a metric."""
+    for name, figure in (row.get("metrics") or {}).items():
+        dense, sparse = (figure["versions"][version]["value"] for version in ("dense", "sparse"))
+        return _Metric(name, dense, dense - sparse if figure["higher_is_better"] else sparse - dense)
+    return None
+
+
 def _loss(row: Row) -> float:
+    if metric := _metric(row):
+        return metric.lost
     return _disagreement(row) if row["difference"] is None else -float(row["difference"])
 
 
@@ -168,10 +194,19 @@ def _disagreement(row: Row) -> float:
 
 
 def _loss_label(rows: Sequence[Row]) -> str:
+    if metric := _metric(rows[0]):
+        return f"{metric.name} lost"
     return "images that changed class, %" if rows[0]["difference"] is None else "top-1 lost, points"
 
 
+def _dense_value(row: Row) -> float | None:
+    metric = _metric(row)
+    return metric.dense if metric else row["dense_top1"]
+
+
 def _titled(name: str, row: Row, separator: str = ", dense ") -> str:
+    if metric := _metric(row):
+        return f"{name}{separator}{metric.dense:.4g}"
     top1 = "" if row["dense_top1"] is None else f"{separator}{row['dense_top1']:.2f} %"
     return f"{name}{top1}"
 

@@ -146,9 +146,10 @@ def _read_finished(tasks: Sequence[Task], store: CellStore, messages: Messages) 
 
 
 def _write_dense_outputs(tasks: Sequence[Task], messages: Messages, progress: Progress) -> None:
-    """Write the dense outputs of every checkpoint that has none."""
+    """Check every checkpoint against its data, and write the dense outputs where there are none."""
     for task in {task.checkpoint.name: task for task in tasks}.values():
         checkpoint, folder = task.checkpoint, task.dense_outputs
+        checkpoint.check(task.evaluator, messages)
         if checkpoint.read_dense_outputs(folder) is None:
             path = checkpoint.dense_outputs_path(folder)
             if path.exists():
@@ -185,7 +186,12 @@ def _summary(record: Record) -> str:
     if "error" in record:
         return f"failed: {record['error']}"
     result = record["result"]
-    change = f"{result['disagreement']:.2f} % of the images changed class"
-    if result["difference"]:
+    if result.get("metrics"):
+        name, figure = next(iter(result["metrics"].items()))
+        dense, sparse = (figure["versions"][version]["value"] for version in ("dense", "sparse"))
+        change = f"{name} {sparse:.4g} ({sparse - dense:+.3g})"
+    elif result["difference"] is None:
+        change = f"{result['disagreement']:.2f} % of the images changed class"
+    else:
         change = f"top-1 {result['sparse']['top1']:.2f} % ({result['difference']['value']:+.2f})"
     return f"{change} in {result['seconds']:.1f} s"

@@ -30,6 +30,7 @@ _RESULTS = {
     **{"evaluated": _COUNT, "layers": _COUNT, "pruned_layers": _COUNT, "seconds": _NUMBER},
     **{"checkpoint_sha256": _TEXT, "tool_version": _TEXT},
 }
+_METRIC = "metric_"  # starts the names of a metric's columns
 _LAYERS = {
     **_CELL,
     **{"number": _COUNT, "layer": _TEXT, "kind": _TEXT, "shape": _TEXT, "status": _TEXT, "reason": _TEXT},
@@ -38,7 +39,10 @@ _LAYERS = {
 
 
 def result_rows(finished: Sequence[tuple[Task, Record]]) -> list[Row]:
-    """Return a row for each cell. Accuracies and differences are in percent, sparsities are fractions."""
+    """Return a row for each cell. Accuracies and differences are in percent, sparsities are fractions.
+
+    ``metrics`` has the figures of a metric by name, as in ``prune-export --json``; None without a metric.
+    """
     return [_result_row(task, record["result"]) for task, record in finished]
 
 
@@ -60,11 +64,16 @@ def layer_rows(finished: Sequence[tuple[Task, Record]]) -> list[Row]:
 def write_tables(folder: Path, results: Sequence[Row], layers: Sequence[Row]) -> list[Path]:
     """Write ``results`` and ``layers``, each as ``.csv`` and ``.parquet``, and return the files.
 
+    Each figure NAME of a metric has the columns ``metric_NAME_dense``, ``metric_NAME``, ``metric_NAME_difference``,
+    ``metric_NAME_low`` and ``metric_NAME_high``.
+
     Raises:
         InputError: A file cannot be written.
     """
     written = []
-    for name, rows, columns in (("results", results, _RESULTS), ("layers", layers, _LAYERS)):
+    results = [{**row, **_metric_columns(row.get("metrics") or {})} for row in results]
+    own = dict.fromkeys((name for row in results for name in row if name.startswith(_METRIC)), _NUMBER)
+    for name, rows, columns in (("results", results, {**_RESULTS, **own}), ("layers", layers, _LAYERS)):
         table = pa.Table.from_pylist(list(rows), pa.schema(columns.items()))
         for suffix, write in ((".csv", csv.write_csv), (".parquet", parquet.write_table)):
             path = folder / f"{name}{suffix}"
@@ -75,7 +84,7 @@ def write_tables(folder: Path, results: Sequence[Row], layers: Sequence[Row]) ->
 
 
 def read_results(path: Path) -> list[Row]:
-    """Read a ``results.csv``."""
+    """Read a ``results.csv``. Figures of a metric are in their columns, as :func:`write_tables` names them."""
     return _read(path, _RESULTS)
 
 
@@ -112,9 +121,21 @@ def _result_row(task: Task, result: dict[str, Any]) -> Row:
         "difference": difference.get("value"),
         "difference_low": difference.get("low"),
         "difference_high": difference.get("high"),
+        "metrics": result.get("metrics"),
         **{name: result[name] for name in ("sparsity", "disagreement", "kl", "logit_error", "evaluated", "seconds")},
         "layers": len(result["layers"]),
         "pruned_layers": sum(layer["status"] == "pruned" for layer in result["layers"]),
         "checkpoint_sha256": task.checkpoint.identity["checkpoint_sha256"],
         "tool_version": task.checkpoint.identity["tool_version"],
     }
+
+
+def _metric_columns(metrics: dict[str, Any]) -> Row:
+    columns: Row = {}
+    for name, figure in metrics.items():
+        dense, sparse = (figure["versions"][version] for version in ("dense", "sparse"))
+        difference = sparse["difference"] or {}
+        numbers = {"_dense": dense["value"], "": sparse["value"], "_difference": sparse["value"] - dense["value"]}
+        numbers |= {"_low": difference.get("low"), "_high": difference.get("high")}
+        columns |= {f"{_METRIC}{name}{end}": number for end, number in numbers.items()}
+    return columns

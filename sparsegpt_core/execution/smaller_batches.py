@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ __all__ = ["run_in_halves", "with_smaller_batches"]
 Result = TypeVar("Result")
 
 
-def run_in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+def run_in_halves(run: Callable[[Tensor], Result], batch: Tensor, join: Callable[[Any], Any] = torch.cat) -> Result:
     """Run a network on a batch, or on its halves if the GPU's memory is full. Halving logs a warning.
 
     Args:
         run: The network, (N, ...) -> (N, ...).
         batch: The samples (N, ...).
+        join: Joins the outputs of parts.
 
     Returns:
         The outputs (N, ...).
@@ -43,7 +44,8 @@ def run_in_halves(run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     torch.cuda.empty_cache()
     half = -(-len(batch) // 2)
     WARNINGS.warning("the GPU's memory is full with batches of %d: halved to %d", len(batch), half)
-    return torch.cat([run_in_halves(run, part) for part in (batch[:half], batch[half:])])
+    joined: Result = join([run_in_halves(run, part, join) for part in (batch[:half], batch[half:])])
+    return joined
 
 
 def with_smaller_batches(

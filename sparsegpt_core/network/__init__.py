@@ -9,7 +9,7 @@ from sparsegpt_core.network.inputs import Batch, as_tensors, split_batches, tens
 from sparsegpt_core.network.int8_weight import Int8Weight
 from sparsegpt_core.network.layer_plan import plan_layers
 from sparsegpt_core.network.layers import Layer
-from sparsegpt_core.network.modules import check_finite, eval_mode
+from sparsegpt_core.network.modules import check_finite, eval_mode, name_outputs
 from sparsegpt_core.network.parametrizations import (
     parametrized_tensors,
     remove_parametrization,
@@ -42,6 +42,7 @@ __all__ = [
     "input_columns",
     "inputs_and_constants",
     "matrix_to_weight",
+    "name_outputs",
     "network_inputs",
     "output_rows",
     "pad_input",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from calibration.evaluation import logits_and_labels, outputs_of, score
+from calibration.evaluation import logits_and_labels, named_outputs, outputs_of, score
 from sparsegpt_cli.terminal import logged_warnings
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import run_in_halves, with_smaller_batches
@@ -115,6 +115,7 @@ def test_evaluation_goes_on_with_halves(caplog):
     assert found == score(Greedy(most=8), [(images, labels)], 8, CPU)
     assert caplog.messages == ["the GPU's memory is full with batches of 8: halved to 4"]
     torch.testing.assert_close(outputs_of(Greedy(most=3), [batch()]), outputs_of(Greedy(most=8), [batch()]))
+    torch.testing.assert_close(named_outputs(Greedy(most=3), batch()), named_outputs(Greedy(most=8), batch()))
 
 
 def test_a_training_step_is_not_cut():

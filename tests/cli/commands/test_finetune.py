@@ -1,6 +1,7 @@
 """``finetune`` on the digits: both methods, what is written, what is refused, and what a kill leaves."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -80,6 +81,81 @@ def test_blocks_need_no_labels_and_win_accuracy_back_too(finetune, sparse, digit
     assert (content["kept_blocks"], content["untouched"]) == (1, [])
     assert ">before<" in (tmp_path / "fine.curve.svg").read_text()
     zeros_are_held(sparse, tmp_path / "fine.safetensors")
+
+
+METRIC = """
+import numpy as np
+
+def margin(outputs, labels):
+    return {"margin": outputs[np.arange(len(labels)), labels] - np.median(outputs, axis=1)}
+
+class Right:
+    higher_is_better = True
+
+    def __init__(self):
+        self.right = []
+
+    def update(self, outputs, labels):
+        self.right += list(outputs.argmax(axis=1) == labels)
+
+    def compute(self):
+        return {"right": 100 * np.mean(self.right)}
+
+margin.higher_is_better = True
+"""
+
+
+@pytest.fixture
+def metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine.py").write_text(METRIC)
+    return tmp_path / "mine.py"
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_metric_is_measured_before_and_after(finetune, digits_checkpoint, metrics, dense):
+    """The share of right classes is top-1, which is measured too."""
+    more = ["--dense", digits_checkpoint] if dense else []
+    content = finetune("--learning-rate", 0.1, "--metric", f"{metrics}:Right", *more).json
+    figure = content["metrics"]["right"]
+    assert list(figure["versions"]) == [*(["dense"] if dense else []), "before", "after"]
+    for name, found in figure["versions"].items():
+        assert found["value"] == pytest.approx(content["evaluation"][name]["top1"])
+    reference, after = figure["versions"]["dense" if dense else "before"], figure["versions"]["after"]
+    assert after["difference"]["value"] == pytest.approx(after["value"] - reference["value"])
+    assert after["difference"]["low"] <= after["difference"]["value"] <= after["difference"]["high"]
+
+
+def test_a_metric_fails_before_the_first_step(finetune, metrics, digits_checkpoint, tmp_path, monkeypatch):
+    images, labels = next(open_data("digits", mean=[0], std=[1]).training.batches(200))
+    np.savez(tmp_path / "train.npz", images=images, labels=labels)
+    monkeypatch.setattr("sparsegpt_cli.jobs.finetuning.finetune", lambda *_: pytest.fail("a step was made"))
+    outcome = finetune("--data", f"npz:{tmp_path / 'train.npz'}", "--metric", f"{metrics}:margin")
+    assert outcome.code == 1
+    assert outcome.json["error"].endswith("has no evaluation split, which --metric needs")
+    assert outcome.json["hint"] == "Give --eval-data."
+    broken = tmp_path / "broken.py"
+    broken.write_text(METRIC.replace("labels] - ", "labels[:9]] - "))
+    assert "IndexError" in finetune("--metric", f"{broken}:margin").json["error"]
+    assert "has no margn" in finetune("--metric", f"{metrics}:margn").json["error"]
+    assert not (tmp_path / "fine.safetensors").exists()
+
+
+def test_data_that_does_not_fit_is_said_before_the_first_step(finetune, digits_checkpoint, tmp_path, monkeypatch):
+    images, labels = next(open_data("digits", mean=[0], std=[1]).evaluation.batches(120))
+    np.savez(tmp_path / "wrong.npz", images=images, labels=(labels + 1) % 10)
+    np.savez(tmp_path / "large.npz", images=images, labels=labels * 100)
+    wrong = ("--data", "digits", "--eval-data", f"npz:{tmp_path / 'wrong.npz'}")
+    outcome = finetune(*wrong, "--dense", digits_checkpoint)
+    assert outcome.code == 0, outcome.err
+    (warning,) = outcome.json["warnings"]
+    assert warning.startswith("the dense network is no better than chance: top-1 is 0.00 % on 120 evaluation images")
+    assert outcome.err.index(f"warning: {warning}") < outcome.err.index("train ")
+    assert finetune(*wrong, out="other.safetensors").json["warnings"] == []  # the pruned network may be at chance
+    monkeypatch.setattr("sparsegpt_cli.jobs.finetuning.finetune", lambda *_: pytest.fail("a step was made"))
+    large = ("--data", "digits", "--eval-data", f"npz:{tmp_path / 'large.npz'}")
+    outcome = finetune(*large, out="third.safetensors")
+    assert (outcome.code, outcome.json["error"]) == (1, "evaluation labels 0 to 900 do not fit a model of 10 outputs")
 
 
 @pytest.mark.parametrize(

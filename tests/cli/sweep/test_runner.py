@@ -27,11 +27,13 @@ from sparsegpt_cli.sweep import Evaluator, runner
 from sparsegpt_cli.sweep.cell import Task
 from sparsegpt_cli.sweep.checkpoints import open_checkpoint
 from sparsegpt_cli.sweep.grid import Cell
+from sparsegpt_cli.sweep.tables import read_results
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_into, save_checkpoint
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.quality import preset
+from sparsegpt_core.user_code import import_object
 from tests.support.networks import tiny
 from tests.support.paths import ROOT
 
@@ -283,6 +285,108 @@ def test_networks_are_compared_without_labels_too(inside, checkpoints, cli, tmp_
     assert (row["evaluated"], row["top1"], row["difference"]) == (30, None, None)
     assert row["kl"] > 0
     assert 0 <= row["disagreement"] <= 100
+
+
+MAPS = """
+import numpy as np
+from torch import nn
+
+def net():
+    body = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*body, nn.Conv2d(16, 4, 1))
+
+class Right:
+    higher_is_better = True
+
+    def __init__(self):
+        self.right, self.all = 0, 0
+
+    def update(self, outputs, labels):
+        self.right += (outputs.argmax(axis=1) == labels).sum()
+        self.all += labels.size
+
+    def compute(self):
+        return {"right": 100 * self.right / self.all}
+
+def error(outputs, labels):
+    return {"error": np.square(outputs).mean(axis=(1, 2, 3))}
+
+error.higher_is_better = False
+"""
+
+
+@pytest.fixture
+def maps(tmp_path, monkeypatch):
+    """A folder with a network of maps, its checkpoint, its data and two metrics; gives the options of a sweep."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("maps.py").write_text(MAPS)
+    torch.manual_seed(0)
+    save_checkpoint(Path("net.safetensors"), import_object("maps.py:net")().state_dict(), {"model": "maps.py:net"})
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 16), ("val", 20)):
+        images = generator.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+        np.savez(f"{name}.npz", images=images, labels=(images[:, 0] // 64).astype(np.int64))
+    options = ("--model", "maps.py:net", "--data", "npz:train.npz", "--eval-data", "npz:val.npz", "--samples", 8)
+    return ("sweep", "--weights", "net.safetensors", *options, "--patterns", "2:4", "--out", "out")
+
+
+@pytest.mark.parametrize(("metric", "figure"), [("Right", "right"), ("error", "error")])
+def test_a_metric_stands_where_top1_stands(maps, cli, metric, figure):
+    """Against the metric computed by hand, and the interval of the library."""
+    done = cli(*maps, "--methods", "magnitude", "--methods", "sparsegpt", "--metric", f"maps.py:{metric}", "--json")
+    assert done.code == 0, done.err
+    data = open_data("npz:train.npz", eval_data="npz:val.npz")
+    images, labels = next(data.evaluation.batches(100))
+    dense, sparse = (import_object("maps.py:net")().eval() for _ in range(2))
+    for model in (dense, sparse):
+        load_into(model, load_checkpoint(Path("net.safetensors")).state)
+    prune_model(sparse, calibration_batches(data.training, 8, 32, 0), preset("balanced", method="magnitude").settings)
+    with torch.no_grad():
+        outputs = [model(torch.from_numpy(images)).numpy() for model in (dense, sparse)]
+    if metric == "Right":
+        expected = [100 * (each.argmax(1) == labels).mean() for each in outputs]
+    else:
+        expected = [np.square(each).mean() for each in outputs]
+    row = done.json["cells"][0]
+    found = row["metrics"][figure]["versions"]
+    assert [found[name]["value"] for name in ("dense", "sparse")] == pytest.approx(expected, rel=1e-3)
+    assert found["sparse"]["difference"]["low"] < expected[1] - expected[0] < found["sparse"]["difference"]["high"]
+    assert (row["top1"], row["difference"], row["disagreement"], row["evaluated"]) == (None, None, None, 20)
+    (table,) = [each for each in read_results(Path("out/results.csv")) if each["method"] == "magnitude"]
+    assert table[f"metric_{figure}"] == pytest.approx(expected[1], rel=1e-3)
+    assert table[f"metric_{figure}_difference"] == pytest.approx(expected[1] - expected[0], rel=1e-3)
+    assert table[f"metric_{figure}_low"] < table[f"metric_{figure}_high"]
+    assert f"{figure} lost" in Path("out/pictures/sparsity.svg").read_text()
+    assert f"magnitude 2:4: {figure} " in done.err
+    Path("maps.py").write_text(MAPS + "# edited\n")
+    assert cli(*maps, "--methods", "magnitude", "--metric", f"maps.py:{metric}", "--json").json["computed"] == 1
+
+
+def test_maps_need_a_metric_and_it_is_checked_before_the_first_cell(maps, cli):
+    done = cli(*maps, "--quiet")
+    assert (done.code, done.err) == (1, "error: the outputs are not logits. Give --metric: docs/metrics.md.\n")
+    done = cli(*maps, "--quiet", "--metric", "maps.py:errr")
+    assert (done.code, done.err) == (1, "error: maps.py has no errr. Did you mean maps.py:error?\n")
+    Path("broken.py").write_text(MAPS.replace("np.square(outputs)", "np.square(outputs)[:3]"))
+    done = cli(*maps, "--quiet", "--metric", "broken.py:error")
+    assert "gives error of shape (3,) for 20 images" in done.err
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert not Path("out/cells").exists()
+
+
+def test_a_network_at_chance_is_said_before_the_first_cell(inside, checkpoints, cli, tmp_path):
+    images, labels = next(open_data("digits", mean=[0], std=[1]).evaluation.batches(120))
+    np.savez(tmp_path / "wrong.npz", images=images, labels=(labels + 1) % 10)
+    np.savez(tmp_path / "large.npz", images=images, labels=labels * 100)
+    sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--patterns", "2:4")
+    done = cli(*sweep, "--eval-data", f"npz:{tmp_path / 'wrong.npz'}", "--out", tmp_path / "out")
+    assert done.code == 0
+    said = done.err.index("warning: the dense network is no better than chance: top-1 is ")
+    assert said < done.err.index("trained: magnitude 2:4")
+    done = cli(*sweep, "--eval-data", f"npz:{tmp_path / 'large.npz'}", "--out", tmp_path / "none", "--quiet")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "evaluation labels 0 to 900 do not fit a model of 10 outputs" in done.err
 
 
 def test_a_sweep_killed_at_any_time_resumes_to_the_same_results(finished, checkpoints, tmp_path):

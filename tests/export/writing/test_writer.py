@@ -14,7 +14,7 @@ from torch import backends, nn
 
 from export.audit import audit_model, load_model, read_metadata
 from export.writing import export_model, save_model
-from export.writing.naming import INPUT, LOGITS
+from export.writing.naming import INPUT
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.zoo import ModelShape, build_model
 from tests.support.exports import METADATA, Echo, Undecided, prepared
@@ -50,7 +50,7 @@ def test_graph_is_valid_and_records_its_metadata(exported, tmp_path):
     proto = load_model(path)
     assert ([each.name for each in proto.graph.input], [each.name for each in proto.graph.output]) == (
         [INPUT],
-        [LOGITS],
+        ["logits"],
     )
     dimensions = proto.graph.input[0].type.tensor_type.shape.dim
     assert dimensions[0].dim_param

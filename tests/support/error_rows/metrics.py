@@ -26,4 +26,6 @@ ROWS = [
     Row("a limit for another figure", f"{BENCHMARK} --metric miou --max-drop mIoU=1", "the loss of mIoU cannot be judged: the metric's figures are miou"),
     Row("a limit that is missed", f"{BENCHMARK} --metric mine.py:error --max-drop error=0", "error of sparse rose by …, 0 are allowed"),
     Row("a limit on classes of a network of maps", f"{BENCHMARK} --gate-disagreement 1", "the disagreement of sparse cannot be judged: the outputs are no logits"),
+    Row("a sweep of maps without a metric", "sweep --weights net.safetensors --data npz:train.npz --eval-data npz:maps.npz --out out", "the outputs are not logits. Give --metric: docs/metrics.md.", left="`sweep.json` in `out`", test="cli/sweep/test_runner.py::test_maps_need_a_metric_and_it_is_checked_before_the_first_cell"),
+    Row("fine-tuning with a metric, without evaluation images", "finetune --weights sparse.safetensors --data npz:train.npz --metric miou --out out.safetensors", "npz:train.npz has no evaluation split, which --metric needs. Give --eval-data.", test="cli/commands/test_finetune.py::test_a_metric_fails_before_the_first_step"),
 ]
