@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import onnx
@@ -31,6 +31,7 @@ def open_session(
     provider_options: Optional[Mapping[str, str]] = None,
     sizes: Optional[Mapping[str, int]] = None,
     optimize: bool = True,
+    custom_operators: Sequence[str] = (),
 ) -> Any:
     """Open a model in ONNX Runtime.
 
@@ -46,6 +47,7 @@ def open_session(
         provider_options: The provider's options, by name.
         sizes: Sizes of dynamic dimensions, by the graph's names for them.
         optimize: Whether ONNX Runtime may fuse nodes. Without it, every node computes what the file says.
+        custom_operators: The paths of libraries with custom operators.
 
     Returns:
         An ``onnxruntime.InferenceSession``.
@@ -66,6 +68,8 @@ def open_session(
     if provider != CPU:
         onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
     try:
+        for library in custom_operators:
+            options.register_custom_ops_library(library)
         session = onnxruntime.InferenceSession(
             model,
             options,
@@ -75,7 +79,8 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime's error classes share no public base
         if provider == CPU:
-            hint = "Export the model again."
+            unknown = "is not a registered function/op" in str(error)
+            hint = "Give `ort_custom_ops`, the operator's library." if unknown else "Export the model again."
             raise ModelError(f"ONNX Runtime cannot load {name}: {first_line(error)}", hint) from error
         raise InputError(f"{provider} cannot run {name}: {first_line(error)}", _GPU_HINT) from error
     if provider not in session.get_providers():

@@ -27,6 +27,10 @@ class Reason(str, Enum):
     SENSITIVE = "SENSITIVE"
     NOT_REACHED = "NOT_REACHED"
     USED_BY_FUNCTION = "USED_BY_FUNCTION"
+    READ_ELSEWHERE = "READ_ELSEWHERE"
+    QUANTISED = "QUANTISED"
+    IN_SUBGRAPH = "IN_SUBGRAPH"
+    NOT_A_PRODUCT = "NOT_A_PRODUCT"
     FLAG_OFF = "FLAG_OFF"
     GPU_BEFORE_AMPERE = "GPU_BEFORE_AMPERE"
     FP32_GRAPH = "FP32_GRAPH"
@@ -59,6 +63,12 @@ _ADVICE = {
     Reason.NOT_REACHED: "No calibration image runs this layer, so nothing is known about its inputs.",
     Reason.USED_BY_FUNCTION: "A function such as F.multi_head_attention_forward uses the weight without calling a "
     "layer; only layers that are called are pruned.",
+    Reason.READ_ELSEWHERE: "An operation that is no layer reads the same weight, so pruning would change it too.",
+    Reason.QUANTISED: "The file stores the weight as integers with a scale; prune the file from before quantisation.",
+    Reason.IN_SUBGRAPH: "The layer is in the body of an If, Loop or Scan, or in a function of the file, whose inputs "
+    "calibration does not see.",
+    Reason.NOT_A_PRODUCT: "The node does more than multiply its input by one matrix: a batch of matrices, a transposed "
+    "input, or factors other than 1.",
     Reason.FLAG_OFF: "The engine was built without sparse kernels; build it with sparsity on.",
     Reason.GPU_BEFORE_AMPERE: "The GPU has no sparse tensor cores; they need compute capability 8.0 (Ampere) or newer.",
     Reason.FP32_GRAPH: "There are no sparse kernels for FP32; export the model as FP16 or INT8.",

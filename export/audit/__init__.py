@@ -5,6 +5,7 @@ May import ``sparsegpt_core``'s torch-free modules.
 
 from export.audit.audit import AuditedLayer, AuditResult, audit_model
 from export.audit.constant_values import Constants
+from export.audit.inlining import inlined
 from export.audit.metadata import read_metadata, write_metadata
 from export.audit.model_files import external_files, load_model, read_model
 
@@ -14,6 +15,7 @@ __all__ = [
     "Constants",
     "audit_model",
     "external_files",
+    "inlined",
     "load_model",
     "read_metadata",
     "read_model",

@@ -16,7 +16,7 @@ from export.onnxruntime_session import open_session
 from export.writing import fits_in_protobuf, save_model
 from sparsegpt_core.errors import ModelError, first_line
 
-__all__ = ["CpuSession", "tensor_types"]
+__all__ = ["CpuSession", "open_model", "tensor_types"]
 
 Array = npt.NDArray[Any]
 
@@ -49,13 +49,8 @@ class CpuSession:
         self._name = name
         if isinstance(model, Path):
             self._session = open_session(str(model), name, optimize=optimize)
-        elif fits_in_protobuf(model):
-            self._session = open_session(model.SerializeToString(), name, optimize=optimize)
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, "model.onnx")
-                save_model(model, path)
-                self._session = open_session(str(path), name, optimize=optimize)
+            self._session = open_model(model, name, optimize=optimize)
         self.inputs = [each.name for each in self._session.get_inputs()]
         self.outputs = [each.name for each in self._session.get_outputs()]
 
@@ -77,6 +72,34 @@ class CpuSession:
                 f"ONNX Runtime cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
             ) from error
         return values
+
+
+def open_model(model: onnx.ModelProto, name: str, **options: Any) -> Any:
+    """Open a model in memory, of any size, in ONNX Runtime.
+
+    Args:
+        model: The model.
+        name: The model's name in messages.
+        options: Arguments of :func:`~export.onnxruntime_session.open_session`.
+
+    Returns:
+        An ``onnxruntime.InferenceSession``.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the model.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> open_model(export_model(nn.ReLU(), (1, 4, 4)), "relu").get_inputs()[0].type
+        'tensor(float)'
+    """
+    if fits_in_protobuf(model):
+        return open_session(model.SerializeToString(), name, proto=model, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        save_model(model, path)
+        return open_session(str(path), name, proto=model, **options)
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:

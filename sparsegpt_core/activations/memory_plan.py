@@ -44,6 +44,8 @@ def plan_memory(program: Program, demand: LayerDemand, batches: Sequence[Tensor]
     """Choose how many samples run together, and estimate the memory for that and for the largest solve."""
     batch, threads = max(map(len, batches)), workers(len(batches), device)
     chunk = max(1, min(batch, _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_ELSEWHERE) // program.sample_bytes))
+    if program.batch_size:
+        chunk = program.batch_size
     largest = max(demand.layers, key=lambda layer: _solve_bytes(layer, demand))
     running = _VALUES_PER_THREAD * threads * batch * program.sample_bytes
     return MemoryPlan(chunk, _solve_bytes(largest, demand) + running, largest.name)

@@ -8,14 +8,15 @@ from sparsegpt_core.network.functional_calls import Call, record_calls
 from sparsegpt_core.network.inputs import Batch, as_tensors, split_batches, tensors_of
 from sparsegpt_core.network.int8_weight import Int8Weight
 from sparsegpt_core.network.layer_plan import plan_layers
-from sparsegpt_core.network.layers import Layer
+from sparsegpt_core.network.layers import Layer, channels_reason, check_globs, chosen_reason
 from sparsegpt_core.network.modules import check_finite, eval_mode, name_outputs
 from sparsegpt_core.network.parametrizations import (
     parametrized_tensors,
     remove_parametrization,
     remove_parametrizations,
 )
-from sparsegpt_core.network.tracing import Program, export_graph, inputs_and_constants, trace
+from sparsegpt_core.network.shift_targets import ShiftTarget
+from sparsegpt_core.network.tracing import GraphNetwork, Program, export_graph, inputs_and_constants, trace
 from sparsegpt_core.network.weight_layout import (
     ConvLayer,
     PrunableLayer,
@@ -31,12 +32,17 @@ __all__ = [
     "Batch",
     "Call",
     "ConvLayer",
+    "GraphNetwork",
     "Int8Weight",
     "Layer",
     "Program",
     "PrunableLayer",
+    "ShiftTarget",
     "as_tensors",
+    "channels_reason",
     "check_finite",
+    "check_globs",
+    "chosen_reason",
     "eval_mode",
     "export_graph",
     "input_columns",

@@ -13,6 +13,7 @@ from sparsegpt_core.execution import device_of
 from sparsegpt_core.network.inputs import Batch, as_tensors
 from sparsegpt_core.network.layers import Layer, select_layers
 from sparsegpt_core.network.modules import eval_mode
+from sparsegpt_core.network.tracing import GraphNetwork
 from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
 
@@ -45,7 +46,11 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensit
     """
     (tensor,) = as_tensors([sample])
     with eval_mode(model):
-        layers = select_layers(model, tensor.to(device_of(model)), settings.pattern, settings.include, settings.exclude)
+        tensor, globs = tensor.to(device_of(model)), (settings.include, settings.exclude)
+        if isinstance(model, GraphNetwork):
+            layers = model.select_layers(tensor, settings.pattern, *globs)
+        else:
+            layers = select_layers(model, tensor, settings.pattern, *globs)
     layers = [
         replace(layer, reason=Reason.SENSITIVE) if layer.reason is None and layer.name in sensitive else layer
         for layer in layers

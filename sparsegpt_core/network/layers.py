@@ -22,7 +22,7 @@ from sparsegpt_core.network.weight_layout import PrunableLayer
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
 
-__all__ = ["Layer", "select_layers"]
+__all__ = ["Layer", "channels_reason", "check_globs", "chosen_reason", "select_layers"]
 
 
 # Keeping the positions themselves is cheaper than the Hessian in layers at least so wide, with so few positions.
@@ -114,8 +114,7 @@ def select_layers(
     modules: dict[str, nn.Module] = {
         name: m for name, m in model.named_modules() if isinstance(m, (_ConvNd, nn.Linear))
     }
-    for glob in (*include, *exclude):
-        _check_glob(glob, list(modules))
+    check_globs((*include, *exclude), list(modules))
     order, calls, shift_targets, one_vector, used, last = _run(model, modules, sample)
     first = next((name for name in order if isinstance(modules[name], _ConvNd)), None)
     # The flow is lost in compiled parts and in outputs of unknown classes: then the layer that runs last is the head.
@@ -127,11 +126,7 @@ def select_layers(
             return structural or (Reason.USED_BY_FUNCTION if f"{name}.weight" in used else Reason.NOT_REACHED)
         if _common(calls[name]) is None and not nn.utils.parametrize.is_parametrized(modules[name]):
             return Reason.NOT_CONSTANT
-        if _matches(name, include):
-            return None
-        if _matches(name, exclude):
-            return Reason.EXCLUDED
-        return Reason.FIRST_LAYER if name == first else Reason.HEAD if name in heads else None
+        return chosen_reason(name, include, exclude, is_first=name == first, is_head=name in heads)
 
     names = [*order, *(name for name in modules if name not in order)]
     layers = [
@@ -242,17 +237,57 @@ def _structural_reason(module: nn.Module, pattern: Pattern) -> Reason | None:
         return Reason.TRANSPOSED
     if isinstance(module, _ConvNd) and module.groups > 1:
         return Reason.GROUPED
-    channels = module.weight.shape[1] if isinstance(module, PrunableLayer) else 0
-    if isinstance(pattern, NM) and channels % pattern.m:
-        return Reason.CHANNELS_NOT_MULTIPLE
-    return None
+    return channels_reason(module.weight.shape[1] if isinstance(module, PrunableLayer) else 0, pattern)
+
+
+def channels_reason(channels: int, pattern: Pattern) -> Reason | None:
+    """Return why a layer with so many input channels cannot have the pattern; None if it can.
+
+    Example:
+        >>> channels_reason(6, NM(2, 4)).value, channels_reason(8, NM(2, 4))
+        ('CHANNELS_NOT_MULTIPLE', None)
+    """
+    return Reason.CHANNELS_NOT_MULTIPLE if isinstance(pattern, NM) and channels % pattern.m else None
+
+
+def chosen_reason(
+    name: str, include: Sequence[str], exclude: Sequence[str], *, is_first: bool, is_head: bool
+) -> Reason | None:
+    """Return why a layer that could be pruned stays dense by choice; None if it will be pruned.
+
+    Args:
+        name: The layer's name.
+        include: Globs of layer names; they override all other choices.
+        exclude: Globs of layer names.
+        is_first: Whether it is the first convolution.
+        is_head: Whether no other layer comes after it.
+
+    Example:
+        >>> chosen_reason("head", ["head"], ["*"], is_first=False, is_head=True)
+        >>> chosen_reason("head", [], [], is_first=False, is_head=True).value
+        'HEAD'
+    """
+    if _matches(name, include):
+        return None
+    if _matches(name, exclude):
+        return Reason.EXCLUDED
+    return Reason.FIRST_LAYER if is_first else Reason.HEAD if is_head else None
+
+
+def check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
+    """Check that every glob matches a layer.
+
+    Raises:
+        InputError: A glob matches no layer; names the nearest.
+
+    Example:
+        >>> check_globs(["layer1.*"], ["layer1.conv", "head"])
+    """
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)
+            raise InputError(f"'{glob}' matches no layer", f"Layer names look like: {', '.join(near) or 'none'}.")
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
-
-
-def _check_glob(glob: str, names: list[str]) -> None:
-    if not any(fnmatchcase(name, glob) for name in names):
-        near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)
-        raise InputError(f"'{glob}' matches no layer", f"Layer names look like: {', '.join(near) or 'none'}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from textwrap import shorten
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import Graph, Interpreter, Node
 
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.network.inputs import tensors_of
 from sparsegpt_core.network.layers import Layer
+from sparsegpt_core.patterns import Pattern
 
-__all__ = ["Program", "export_graph", "inputs_and_constants", "trace"]
+__all__ = ["GraphNetwork", "Program", "export_graph", "inputs_and_constants", "trace"]
 
 _MAX_REASON_CHARACTERS = 300  # the tracer may write out formulas that fill pages
 _WEIGHTED = {
@@ -30,6 +32,82 @@ _WEIGHTED = {
     torch.ops.aten.conv3d.padding,
     torch.ops.aten.linear.default,
 }
+
+
+class GraphNetwork(nn.Module):
+    """A network that is a graph of operations from the start, such as one read from an ONNX file.
+
+    Args:
+        graph: Inputs, nodes of kind ``get_attr`` for parameters and buffers of this module, calls of functions of
+            tensors that write nothing in place, and one output. Convolutions and linear layers to prune are ATen's.
+        batch_size: The only batch size that the graph takes; None if it takes any.
+
+    Example:
+        >>> graph = Graph()
+        >>> _ = graph.output(graph.call_function(torch.ops.aten.relu.default, (graph.placeholder("x"),)))
+        >>> GraphNetwork(graph)(torch.tensor([[-1.0, 2.0]]))
+        tensor([[0., 2.]])
+    """
+
+    def __init__(self, graph: Graph, batch_size: int | None = None) -> None:
+        super().__init__()
+        self.graph = graph
+        self.batch_size = batch_size
+
+    def add_layer(self, name: str, layer: nn.Module) -> None:
+        """Add a layer under any name, also one that no attribute of a module could have.
+
+        Raises:
+            ModelError: There is a layer of this name.
+        """
+        if name in self._modules:
+            raise ModelError(f"two layers have the name {name}", "Export the model again, with a name for each node.")
+        self._modules[name] = layer
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return the layer of a name."""
+        layer = self._modules.get(target)
+        return super().get_submodule(target) if layer is None else layer
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Run the graph on inputs (N, ...)."""
+        return _Run(self, graph=self.graph).run(*inputs)
+
+    def select_layers(
+        self, sample: Tensor, pattern: Pattern, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> list[Layer]:
+        """List the layers as :func:`~sparsegpt_core.network.plan_layers` needs them.
+
+        Args:
+            sample: A small batch of inputs (N, ...).
+            pattern: The pattern. N:M needs C to be a multiple of M.
+            include: Globs of layer names.
+            exclude: Globs of layer names.
+        """
+        raise NotImplementedError
+
+    def record_values(self, sample: Tensor) -> None:
+        """Run the graph on a sample and record the shape and type of every value in its node's ``meta["val"]``.
+
+        Args:
+            sample: A small batch of inputs (N, ...).
+        """
+        _Recorder(self, graph=self.graph).run(*tensors_of(sample))
+
+
+class _Run(Interpreter):
+    def fetch_attr(self, target: str) -> Any:
+        """Return a parameter or buffer of a layer, whose name may contain any character."""
+        layer, _, name = target.rpartition(".")
+        return getattr(self.module.get_submodule(layer), name)
+
+
+class _Recorder(_Run):
+    def run_node(self, n: Node) -> Any:
+        """Run a node and record its value without its data."""
+        value = super().run_node(n)
+        n.meta["val"] = torch.empty_like(value, device="meta") if isinstance(value, Tensor) else None
+        return value
 
 
 @dataclass(frozen=True)
@@ -46,6 +124,8 @@ class Program:
     """The nodes that multiply by a layer's weight, in running order, by layer."""
     sample_bytes: int
     """Bytes of the largest value for one sample."""
+    batch_size: int | None = None
+    """The only batch size that the operations take; None if they take any."""
 
 
 def trace(model: nn.Module, sample: Tensor, layers: Sequence[Layer]) -> Program:
@@ -71,7 +151,14 @@ def trace(model: nn.Module, sample: Tensor, layers: Sequence[Layer]) -> Program:
         >>> [str(step.target) for step in program.steps]
         ['aten.linear.default', 'aten.relu.default', 'aten.linear.default']
     """
-    return _program(export_graph(model, sample), model, layers)
+    if isinstance(model, GraphNetwork):
+        model.record_values(sample)
+        tensors = dict[str, Any](chain(model.named_parameters(), model.named_buffers()))
+        constants = {node: tensors[str(node.target)] for node in model.graph.nodes if node.op == "get_attr"}
+        inputs = [node for node in model.graph.nodes if node.op == "placeholder"]
+        return _program(model.graph, inputs, constants, layers, model.batch_size)
+    exported = export_graph(model, sample)
+    return _program(exported.graph, *inputs_and_constants(exported, model), layers)
 
 
 def export_graph(model: nn.Module, sample: Tensor) -> ExportedProgram:
@@ -161,8 +248,13 @@ def _is_view(node: Node) -> bool:
     return schema is not None and any(value.alias_info is not None for value in schema.returns)
 
 
-def _program(exported: ExportedProgram, model: nn.Module, layers: Sequence[Layer]) -> Program:
-    inputs, constants = inputs_and_constants(exported, model)
+def _program(
+    graph: Graph,
+    inputs: Sequence[Node],
+    constants: dict[Node, Any],
+    layers: Sequence[Layer],
+    batch_size: int | None = None,
+) -> Program:
     sites = {}
     for layer in layers:
         node = next((n for n, value in constants.items() if value is layer.prunable.weight), None)
@@ -170,7 +262,7 @@ def _program(exported: ExportedProgram, model: nn.Module, layers: Sequence[Layer
         if node is None or len(users) != layer.calls or not all(_multiplies(user, node) for user in users):
             raise ModelError(f"the traced graph does not use the weight of {layer.name} as the network does")
         sites[layer.name] = tuple(users)
-    steps = _ancestors(exported, {site for users in sites.values() for site in users}, constants)
+    steps = _ancestors(graph, {site for users in sites.values() for site in users}, constants)
     order = {node: index for index, node in enumerate(steps)}
     return Program(
         steps=steps,
@@ -178,6 +270,7 @@ def _program(exported: ExportedProgram, model: nn.Module, layers: Sequence[Layer
         constants=constants,
         sites={name: tuple(sorted(users, key=order.__getitem__)) for name, users in sites.items()},
         sample_bytes=max(_sample_bytes(node) for node in steps),
+        batch_size=batch_size,
     )
 
 
@@ -185,13 +278,13 @@ def _multiplies(node: Node, weight: Node) -> bool:
     return node.target in _WEIGHTED and node.args[1] is weight
 
 
-def _ancestors(exported: ExportedProgram, wanted: set[Node], constants: dict[Node, Any]) -> tuple[Node, ...]:
+def _ancestors(graph: Graph, wanted: set[Node], constants: dict[Node, Any]) -> tuple[Node, ...]:
     """The wanted nodes and the operations that they depend on, in running order."""
     needed = set(wanted)
-    for node in reversed(list(exported.graph.nodes)):
+    for node in reversed(list(graph.nodes)):
         if node in needed:
             needed.update(node.all_input_nodes)
-    return tuple(n for n in exported.graph.nodes if n in needed and n.op == "call_function" and n not in constants)
+    return tuple(n for n in graph.nodes if n in needed and n.op == "call_function" and n not in constants)
 
 
 def _sample_bytes(node: Node) -> int:
