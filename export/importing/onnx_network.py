@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from export.audit import inlined, write_metadata
 from export.importing.runtime_call import RuntimeCall
 from export.importing.segments import Piece, cut_graph, sorted_nodes
 from export.importing.shift_constants import ShiftConstant, find_shift_constant
-from export.importing.stored_tensors import StoredTensor, StoredTensors, with_values
+from export.importing.stored_tensors import StoredTensors, with_values
 from export.importing.weight_flow import find_heads
 from export.importing.weighted_nodes import WeightedNode, find_weighted_nodes
 from sparsegpt_core.errors import ModelError, first_line
@@ -53,7 +53,6 @@ class OnnxNetwork(GraphNetwork):
 
     Args:
         model: The model, with its weights in memory.
-        name: Its name in messages.
         custom_operators: The paths of libraries with custom operators for ONNX Runtime.
 
     Raises:
@@ -70,11 +69,11 @@ class OnnxNetwork(GraphNetwork):
         (tensor([[7.]]), ['p.weight'])
     """
 
-    def __init__(self, model: onnx.ModelProto, name: str = "the model", custom_operators: Sequence[str] = ()) -> None:
+    def __init__(self, model: onnx.ModelProto, custom_operators: Sequence[str] = ()) -> None:
         flat = inlined(model)
         order, tensors = sorted_nodes(flat.graph), StoredTensors(flat.graph)
         weighted = _with_sharing(find_weighted_nodes(flat.graph, tensors, order), tensors, model.graph)
-        super().__init__(Graph())
+        super().__init__(Graph(), digest=_digest(model))
         names = _layer_names(weighted)
         shifts = _find_shifts(flat.graph, tensors, weighted, names)
         for node in weighted:
@@ -84,7 +83,7 @@ class OnnxNetwork(GraphNetwork):
             value = np.asarray(tensors.constants.value(constant.name), dtype=np.float32).reshape(-1)
             self.get_submodule(names[index]).register_buffer(_SHIFT, torch.from_numpy(value.copy()))
         pieces = cut_graph(flat.graph, names, [constant.name for constant in shifts.values()])
-        self._source = _Source(model, flat.graph, order, weighted, names, shifts, pieces, _digest(model))
+        self._source = _Source(model, flat.graph, order, weighted, names, shifts, pieces)
         _fill(self.graph, flat, self._source, custom_operators)
         self.batch_size = self._fixed_batch(flat.graph)
 
@@ -93,11 +92,20 @@ class OnnxNetwork(GraphNetwork):
         """The shapes of the graph's inputs, by name; None for dynamic sizes."""
         return {each.name: _shape(each) for each in _inputs(self._source.graph)}
 
+    @property
+    def is_valid_onnx(self) -> bool:
+        """Whether the file passes ONNX's full check; ONNX Runtime also takes files that do not."""
+        try:
+            onnx.checker.check_model(self._source.model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError):
+            return False
+        return True
+
     def forward(self, *inputs: Tensor) -> Any:
         """Run the network on inputs (N, ...). A file with a fixed batch runs batch by batch."""
-        if self.batch_size in (None, len(inputs[0])):
+        if self.batch_size is None or self.batch_size == len(inputs[0]):
             return super().forward(*inputs)
-        outputs = [super(OnnxNetwork, self).forward(*part) for part in zip(*(x.split(self.batch_size) for x in inputs))]
+        outputs = [GraphNetwork.forward(self, *part) for part in _split(inputs, self.batch_size)]
         if isinstance(outputs[0], dict):
             return {name: torch.cat([each[name] for each in outputs]) for name in outputs[0]}
         return torch.cat(outputs)
@@ -131,7 +139,7 @@ class OnnxNetwork(GraphNetwork):
             if name in layers and node.reason is None:  # another call of a shared layer
                 layers[name] = replace(layers[name], calls=layers[name].calls + 1, shift_target=None)
                 continue
-            module = self.get_submodule(name) if node.reason is None else node.layer
+            module: Any = self.get_submodule(name) if node.reason is None else node.layer
             reason = node.reason or (None if node.index in place else Reason.NOT_REACHED)
             if reason is None:
                 reason = channels_reason(module.weight.shape[1], pattern) or chosen_reason(
@@ -151,7 +159,7 @@ class OnnxNetwork(GraphNetwork):
         for node in source.weighted:
             if node.weight is None or node.index not in source.names:
                 continue
-            layer = self.get_submodule(source.names[node.index])
+            layer: Any = self.get_submodule(source.names[node.index])
             weight = layer.weight.detach().cpu().numpy()
             values[node.weight.name] = node.weight.as_stored(weight.T if node.transposed else weight)
             if node.bias is not None:
@@ -203,16 +211,16 @@ class OnnxNetwork(GraphNetwork):
     def _fixed_batch(self, graph: onnx.GraphProto) -> int | None:
         """Return the batch size of the file; None if it is open, or if the network computes the same in any batch."""
         shapes = [_shape(each) for each in _inputs(graph)]
-        sizes = {shape[0] for shape in shapes if shape}
-        if sizes == {None} or len(sizes) != 1:
+        size = shapes[0][0] if shapes and shapes[0] else None
+        if size is None or any(shape[:1] != (size,) for shape in shapes):
             return None
-        (size,) = sizes
         generator = torch.Generator().manual_seed(0)
-        probes = [torch.rand(2 * size, *(each or _PROBE_SIZE for each in shape[1:]), generator=generator) for shape in shapes]
+        sizes = [(2 * size, *(each or _PROBE_SIZE for each in shape[1:])) for shape in shapes]
+        probes = [torch.rand(*each, generator=generator) for each in sizes]
         try:
             with torch.no_grad():
                 both = tree_leaves(GraphNetwork.forward(self, *probes))
-                halves = [tree_leaves(GraphNetwork.forward(self, *part)) for part in zip(*(x.split(size) for x in probes))]
+                halves = [tree_leaves(GraphNetwork.forward(self, *part)) for part in _split(probes, size)]
         except (ModelError, RuntimeError, ValueError, TypeError, IndexError):
             return size
         joined = [torch.cat(parts) for parts in zip(*halves)]
@@ -238,8 +246,6 @@ class _Source:
     """By index of such a node the constant that takes up shifts of its outputs."""
     pieces: list[Piece]
     """The pieces of the graph in running order."""
-    digest: str
-    """A digest of the model."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Source:
         """Return the same object: nothing in it changes."""
@@ -271,9 +277,8 @@ def _with_sharing(
 
 
 def _same_layer(a: WeightedNode, b: WeightedNode) -> bool:
-    return (
-        a is b
-        or str(a.layer) == str(b.layer)
+    return a is b or (
+        str(a.layer) == str(b.layer)
         and (a.transposed, a.bias, a.before, a.after) == (b.transposed, b.bias, b.before, b.after)
         and torch.equal(a.prunable.weight, b.prunable.weight)
     )
@@ -309,7 +314,7 @@ def _fill(target: Graph, flat: onnx.ModelProto, source: _Source, custom: Sequenc
     constants = {constant.name: (source.names[index], constant) for index, constant in source.shifts.items()}
     values: dict[str, Node] = {}
     forms = {name: (constant.shape, constant.dtype) for name, (_, constant) in constants.items()}
-    types = {name: helper.np_dtype_to_tensor_dtype(dtype) for name, (_, dtype) in forms.items()}
+    types: dict[str, int] = {name: helper.np_dtype_to_tensor_dtype(dtype) for name, (_, dtype) in forms.items()}
     for each in _inputs(source.graph):
         types[each.name] = each.type.tensor_type.elem_type
         values[each.name] = _add_input(target, each)
@@ -329,7 +334,8 @@ def _fill(target: Graph, flat: onnx.ModelProto, source: _Source, custom: Sequenc
             types[node.output] = types[node.data]
             continue
         call = RuntimeCall(flat, piece, types, forms, custom)
-        reads = [attribute(f"{constants[name][0]}.{_SHIFT}") if name in constants else values[name] for name in piece.reads]
+        shifts = {name: attribute(f"{layer}.{_SHIFT}") for name, (layer, _) in constants.items() if name in piece.reads}
+        reads = [shifts.get(name) or values[name] for name in piece.reads]
         result = target.call_function(call, tuple(reads))
         types |= call.types
         for place, name in enumerate(piece.gives):
@@ -359,6 +365,11 @@ def _digest(model: onnx.ModelProto) -> str:
     for part in (*model.opset_import, *model.functions, *model.graph.node, *model.graph.initializer):
         digest.update(part.SerializeToString())
     return digest.hexdigest()
+
+
+def _split(inputs: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """Cut inputs (N, ...) into batches of a size."""
+    return zip(*(torch.split(x, size) for x in inputs), strict=True)
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

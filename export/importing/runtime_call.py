@@ -12,21 +12,22 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from export.execution import open_model
 from export.importing.segments import Piece
 from export.importing.stored_tensors import tensors_read
-from export.execution import open_model
 from sparsegpt_core.errors import ModelError, first_line
 
 __all__ = ["RuntimeCall", "element_type"]
 
-_TYPES = {
+_TYPES: dict[str, int] = {
     "float": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
     "double": TensorProto.DOUBLE,
     "bool": TensorProto.BOOL,
     "string": TensorProto.STRING,
-    **{f"{sign}int{bits}": getattr(TensorProto, f"{sign}int{bits}".upper()) for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{name: getattr(TensorProto, name.upper()) for name in ("int8", "int16", "int32", "int64")},
+    **{name: getattr(TensorProto, name.upper()) for name in ("uint8", "uint16", "uint32", "uint64")},
 }
 
 

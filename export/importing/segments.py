@@ -127,7 +127,11 @@ def _needed(graph: onnx.GraphProto, order: Sequence[int], reads: Mapping[int, li
 
 
 def _groups(
-    running: Sequence[int], reads: Mapping[int, list[str]], makers: Mapping[str, int], cuts: set[int], constant: set[int]
+    running: Sequence[int],
+    reads: Mapping[int, list[str]],
+    makers: Mapping[str, int],
+    cuts: set[int],
+    constant: set[int],
 ) -> dict[int, int]:
     """Number the connected parts between cuts. Parts never wait for each other in a circle.
 

@@ -61,7 +61,7 @@ def find_shift_constant(
     node = graph.node[readers[0]]
     if node.op_type == "BatchNormalization" and len(node.input) > _MEAN and node.input[0] == output:
         name, sign = node.input[_MEAN], -1
-        wanted = [(rows,)]
+        wanted: list[tuple[int, ...]] = [(rows,)]
     elif node.op_type in ("Add", "Sub") and [*node.input].count(output) == 1:
         place = 1 - [*node.input].index(output)
         if node.op_type == "Sub" and place == 0:

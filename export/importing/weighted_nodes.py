@@ -93,7 +93,7 @@ class WeightedNode:
         if isinstance(layer, nn.Linear):
             y = graph.call_function(torch.ops.aten.linear.default, (x, weight, bias))
         else:
-            geometry = (list(layer.stride), list(layer.padding), list(layer.dilation))
+            geometry: tuple[Any, ...] = ([*layer.stride], [*layer.padding], [*layer.dilation])
             y = graph.call_function(_PRODUCTS[type(layer)], (x, weight, bias, *geometry))
         for function, arguments in self.after:
             y = graph.call_function(function, (y, *arguments))
@@ -146,7 +146,8 @@ def _convolution(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> We
     strides = _integers(node, "strides") or [1] * len(kernel)
     dilations = _integers(node, "dilations") or [1] * len(kernel)
     padding, before = _padding(node, kernel, strides, dilations)
-    layer = _CONVOLUTIONS[weight.ndim](
+    kind: Any = _CONVOLUTIONS[weight.ndim]
+    layer = kind(
         channels * groups,
         rows,
         kernel,
@@ -169,7 +170,8 @@ def _transposed_convolution(index: int, node: onnx.NodeProto, tensors: StoredTen
     if weight is None or weight.ndim not in _TRANSPOSED:
         return _unprunable(index, node, nn.Module(), Reason.TRANSPOSED)
     channels, rows = weight.shape[:2]
-    layer = _TRANSPOSED[weight.ndim](channels, rows, weight.shape[2:], bias=False, device="meta")
+    kind: Any = _TRANSPOSED[weight.ndim]
+    layer = kind(channels, rows, weight.shape[2:], bias=False, device="meta")
     return _unprunable(index, node, _with_weight(layer, weight), Reason.TRANSPOSED)
 
 

@@ -13,10 +13,13 @@ import torch
 from torch import nn
 
 from calibration.data import Data
+from export.audit import load_model as load_model_file
+from export.importing import OnnxNetwork, is_onnx_file, onnx_config
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, count_classes, load_checkpoint, load_into
 from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.files import sha256
 from sparsegpt_core.network import remove_parametrizations
 from sparsegpt_core.zoo import ModelShape, build_model, data_config, parse_arguments, runs_code
 
@@ -39,8 +42,8 @@ class ModelSource:
     """A model that can be loaded."""
 
     spec: str = ""
-    """A reference network, ``torchvision:NAME``, ``timm:NAME``, ``module:factory`` or ``file.py:factory``; empty: the
-    checkpoint's model."""
+    """A reference network, ``torchvision:NAME``, ``timm:NAME``, ``module:factory``, ``file.py:factory`` or the path of
+    an .onnx file; empty: the checkpoint's model."""
     weights: Path | None = None
     """The checkpoint; None: random weights."""
     num_classes: int | None = None
@@ -49,6 +52,8 @@ class ModelSource:
     """``KEY=VALUE`` arguments of the factory."""
     weights_key: str | None = None
     """The entry of the checkpoint that holds the weights; None: the usual one."""
+    custom_operators: tuple[str, ...] = ()
+    """Libraries of custom operators for an ONNX file."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +112,11 @@ def open_images(spec: str, data: DataSource, metadata: Mapping[str, Any], messag
     Raises:
         DataError: The data cannot be read.
     """
+    spec = spec or metadata.get("model", "")
+    if is_onnx_file(spec):
+        return open_dataset(data, {**onnx_config(Path(spec)), **metadata}, messages.say)
     if not (data.spec or metadata.get("data", "")).startswith("imagefolder:"):
         return open_dataset(data, metadata, messages.say)
-    spec = spec or metadata.get("model", "")
     own = data_config(spec)
     # The message below has the normalisation; evaluation data may be code that runs.
     opened = open_dataset(data, {**own, **metadata}, messages.say if data.evaluation else lambda _: None)
@@ -165,6 +172,8 @@ def load_model(
     """
     metadata = dict(checkpoint.metadata) if checkpoint else {}
     spec = _model_to_build(options, metadata)
+    if is_onnx_file(spec):
+        return _load_onnx(options, Path(spec), checkpoint, image, messages)
     arguments = parse_arguments(options.arguments)
     if runs_code(spec):
         messages.say(f"importing and running {spec}")
@@ -194,6 +203,23 @@ def load_model(
         metadata["model_args"] = list(options.arguments)
     sha256, key = (checkpoint.sha256, checkpoint.key) if checkpoint else (None, "")
     return LoadedModel(module, spec, image, options.weights, sha256, metadata, key)
+
+
+def _load_onnx(
+    options: ModelSource, path: Path, checkpoint: Checkpoint | None, image: tuple[int, int, int], messages: Messages
+) -> LoadedModel:
+    """Read a network from its ONNX file; the weights are those of the file, or of a checkpoint made from it."""
+    if options.arguments or options.num_classes:
+        raise InputError(f"{path} is complete: it takes no arguments and no number of classes", "Leave them out.")
+    model = load_model_file(path)
+    network = OnnxNetwork(model, custom_operators=options.custom_operators)
+    metadata = dict(checkpoint.metadata) if checkpoint else {}
+    if network.batch_size:
+        messages.say(f"{path.name} takes batches of {network.batch_size}")
+    if checkpoint:
+        load_and_say(network, checkpoint, messages)
+    weights, digest = (options.weights, checkpoint.sha256) if checkpoint else (path, sha256(path))
+    return LoadedModel(network, path.name, image, weights, digest, metadata, checkpoint.key if checkpoint else "")
 
 
 def _model_to_build(options: ModelSource, metadata: Mapping[str, Any]) -> str:

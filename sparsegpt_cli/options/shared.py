@@ -26,9 +26,9 @@ __all__ = [
 Model = Annotated[
     str,
     typer.Option(
-        help="simple_cnn, cifar_cnn, resnet18_cifar, vgg16_cifar, torchvision:NAME, timm:NAME, or "
-        "package.module:NAME or FILE.py:NAME (which run that code): a function, a class or a network. Default: what "
-        "the checkpoint names.",
+        help="simple_cnn, cifar_cnn, resnet18_cifar, vgg16_cifar, torchvision:NAME, timm:NAME, an "
+        ".onnx file, or package.module:NAME or FILE.py:NAME (which run that code): a function, a class or a network. "
+        "Default: what the checkpoint names.",
         show_default=False,
     ),
 ]

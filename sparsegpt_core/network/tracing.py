@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from textwrap import shorten
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Interpreter, Node
+from torch.nn.modules.module import _IncompatibleKeys
 
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.network.inputs import tensors_of
@@ -41,6 +42,7 @@ class GraphNetwork(nn.Module):
         graph: Inputs, nodes of kind ``get_attr`` for parameters and buffers of this module, calls of functions of
             tensors that write nothing in place, and one output. Convolutions and linear layers to prune are ATen's.
         batch_size: The only batch size that the graph takes; None if it takes any.
+        digest: A digest of what the graph computes, apart from its parameters and buffers.
 
     Example:
         >>> graph = Graph()
@@ -49,10 +51,9 @@ class GraphNetwork(nn.Module):
         tensor([[0., 2.]])
     """
 
-    def __init__(self, graph: Graph, batch_size: int | None = None) -> None:
+    def __init__(self, graph: Graph, batch_size: int | None = None, digest: str = "") -> None:
         super().__init__()
-        self.graph = graph
-        self.batch_size = batch_size
+        self.graph, self.batch_size, self.digest = graph, batch_size, digest
 
     def add_layer(self, name: str, layer: nn.Module) -> None:
         """Add a layer under any name, also one that no attribute of a module could have.
@@ -68,6 +69,23 @@ class GraphNetwork(nn.Module):
         """Return the layer of a name."""
         layer = self._modules.get(target)
         return super().get_submodule(target) if layer is None else layer
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load parameters and buffers, whose names PyTorch's own method would split at dots.
+
+        Raises:
+            RuntimeError: A name or a shape differs.
+        """
+        own = self.state_dict(keep_vars=True)
+        missing, unexpected = [*(own.keys() - state_dict.keys())], [*(state_dict.keys() - own.keys())]
+        if strict and (missing or unexpected):
+            raise RuntimeError(
+                f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}"
+            )
+        with torch.no_grad():
+            for name in own.keys() & state_dict.keys():
+                own[name].copy_(state_dict[name])
+        return _IncompatibleKeys(missing, unexpected)
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the graph on inputs (N, ...)."""
@@ -179,6 +197,8 @@ def export_graph(model: nn.Module, sample: Tensor) -> ExportedProgram:
         >>> [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
         ['aten.linear.default']
     """
+    if isinstance(model, GraphNetwork):
+        raise ModelError("its operations are those of an ONNX file, not PyTorch's")
     # torch.export would take a batch of one for a constant.
     samples = tuple(torch.cat([each, each])[:2] for each in tensors_of(sample))
     try:

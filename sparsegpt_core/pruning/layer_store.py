@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from sparsegpt_core.files import KeyedStore
-from sparsegpt_core.network import Int8Weight
+from sparsegpt_core.network import GraphNetwork, Int8Weight
 
 __all__ = ["LayerOutcome", "LayerStore", "run_key"]
 
@@ -109,6 +109,7 @@ def run_key(model: nn.Module, batches: Iterable[Tensor], about: Mapping[str, Any
     digest = hashlib.sha256()
     versions = {"tool": __version__, "torch": torch.__version__}
     digest.update(json.dumps({**about, **versions}, default=str, sort_keys=True).encode())
+    digest.update(model.digest.encode() if isinstance(model, GraphNetwork) else b"")
     tensors: Mapping[str, Tensor] = model.state_dict()
     for name, tensor in (*tensors.items(), *(("", batch) for batch in batches)):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
