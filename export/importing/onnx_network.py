@@ -40,6 +40,7 @@ from sparsegpt_core.reasons import Reason
 
 __all__ = ["OnnxNetwork"]
 
+_OUTPUT = "output_"  # buffers of outputs that are constants
 _SHIFT = "shift"  # the buffer of a layer whose shift another node's constant takes up
 _PROBE_SIZE = 64  # of a dynamic axis, where the network is tried on random inputs
 _SAME = 1e-3  # relative; a batch is not computed in the same order as one sample
@@ -83,6 +84,10 @@ class OnnxNetwork(GraphNetwork):
             value = np.asarray(tensors.constants.value(constant.name), dtype=np.float32).reshape(-1)
             self.get_submodule(names[index]).register_buffer(_SHIFT, torch.from_numpy(value.copy()))
         pieces = cut_graph(flat.graph, names, [constant.name for constant in shifts.values()])
+        for place, each in enumerate(flat.graph.output):
+            value = tensors.initializer(each.name)
+            if value is not None:
+                self.register_buffer(f"{_OUTPUT}{place}", torch.from_numpy(np.array(value)), persistent=False)
         self._source = _Source(model, flat.graph, order, weighted, names, shifts, pieces)
         _fill(self.graph, flat, self._source, custom_operators)
         self.batch_size = self._fixed_batch(flat.graph)
@@ -127,7 +132,7 @@ class OnnxNetwork(GraphNetwork):
         """
         source = self._source
         check_globs((*include, *exclude), [node.name for node in source.weighted])
-        sample = sample[: self.batch_size] if self.batch_size else sample
+        sample = sample[: self.batch_size]
         self._try(sample)
         heads = find_heads(source.graph, source.order, source.weighted)
         place = {index: number for number, piece in enumerate(source.pieces) for index in piece.nodes}
@@ -340,6 +345,9 @@ def _fill(target: Graph, flat: onnx.ModelProto, source: _Source, custom: Sequenc
         types |= call.types
         for place, name in enumerate(piece.gives):
             values[name] = target.call_function(operator.getitem, (result, place)) if len(piece.gives) > 1 else result
+    for place, each in enumerate(source.graph.output):
+        if each.name not in values:
+            values[each.name] = attribute(f"{_OUTPUT}{place}")
     outputs = {each.name: values[each.name] for each in source.graph.output}
     target.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
 

@@ -62,7 +62,7 @@ def cut_graph(graph: onnx.GraphProto, cuts: Iterable[int], inputs: Iterable[str]
         ...     <float[2, 2] w = {1.0, 2.0, 3.0, 4.0}> { a = Relu(x)  b = Abs(a)  c = MatMul(b, w)  y = Add(c, a) }
         ... ''')
         >>> [(piece.nodes, piece.reads, piece.gives) for piece in cut_graph(graph, [2])]
-        [((0, 1), ('x',), ('b', 'a')), ((2,), ('b',), ('c',)), ((3,), ('c', 'a'), ('y',))]
+        [((0, 1), ('x',), ('a', 'b')), ((2,), ('b',), ('c',)), ((3,), ('c', 'a'), ('y',))]
     """
     order, own = sorted_nodes(graph), set(cuts)
     place = {index: number for number, index in enumerate(order)}

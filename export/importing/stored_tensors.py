@@ -91,6 +91,10 @@ class StoredTensors:
         is_stored = name in self._initializers or (node is not None and node.op_type == "Constant")
         return None if value is None or not is_stored else StoredTensor(name, value.dtype, tuple(moves))
 
+    def initializer(self, name: str) -> Array | None:
+        """Return the value of an initializer; None for other tensors."""
+        return self.constants.value(name) if name in self._initializers else None
+
     def direct_readers(self, name: str) -> list[int]:
         """Return the indices of the nodes that read a tensor as it is; -1 for an output of the graph."""
         return [-1] * (name in self._outputs) + [index for index, _ in self._readers.get(name, [])]
@@ -137,10 +141,11 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, Array]) -> onnx.Mod
 
 
 def _replaced(tensor: onnx.TensorProto, key: str, values: Mapping[str, Array]) -> onnx.TensorProto:
-    if key not in values:
+    if key not in values or np.array_equal(numpy_helper.to_array(tensor), values[key]):
         return tensor
     new = numpy_helper.from_array(np.ascontiguousarray(values[key]), tensor.name)
-    new.doc_string = tensor.doc_string
+    if tensor.HasField("doc_string"):
+        new.doc_string = tensor.doc_string
     return new
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import available_memory
 from sparsegpt_core.network.inputs import as_tensors, tensors_of
+from sparsegpt_core.network.tracing import GraphNetwork
 
 __all__ = ["network_inputs"]
 
@@ -41,6 +42,8 @@ def network_inputs(model: nn.Module, batches: Tensor | Iterable[Any]) -> list[Te
     names = [each.name for each in parameters if each.kind in _POSITIONAL]
     required = sum(each.kind in _POSITIONAL and each.default is each.empty for each in parameters)
     most = None if any(each.kind is each.VAR_POSITIONAL for each in parameters) else len(names)
+    if isinstance(model, GraphNetwork):
+        names, required, most = model.input_names, len(model.input_names), len(model.input_names)
     found: list[Tensor] = []
     size, limit = 0, _MEMORY_SHARE * available_memory(torch.device("cpu"))
     for batch in batches:

@@ -55,6 +55,11 @@ class GraphNetwork(nn.Module):
         super().__init__()
         self.graph, self.batch_size, self.digest = graph, batch_size, digest
 
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the inputs, in order."""
+        return [str(node.target) for node in self.graph.nodes if node.op == "placeholder"]
+
     def add_layer(self, name: str, layer: nn.Module) -> None:
         """Add a layer under any name, also one that no attribute of a module could have.
 
@@ -110,7 +115,7 @@ class GraphNetwork(nn.Module):
         Args:
             sample: A small batch of inputs (N, ...).
         """
-        _Recorder(self, graph=self.graph).run(*tensors_of(sample))
+        _Recorder(self, graph=self.graph).run(*tensors_of(sample[: self.batch_size]))
 
 
 class _Run(Interpreter):
