@@ -85,9 +85,9 @@ class OnnxNetwork(GraphNetwork):
             self.get_submodule(names[index]).register_buffer(_SHIFT, torch.from_numpy(value.copy()))
         pieces = cut_graph(flat.graph, names, [constant.name for constant in shifts.values()])
         for place, each in enumerate(flat.graph.output):
-            value = tensors.initializer(each.name)
-            if value is not None:
-                self.register_buffer(f"{_OUTPUT}{place}", torch.from_numpy(np.array(value)), persistent=False)
+            stored = tensors.initializer(each.name)
+            if stored is not None:
+                self.register_buffer(f"{_OUTPUT}{place}", torch.from_numpy(np.array(stored)), persistent=False)
         self._source = _Source(model, flat.graph, order, weighted, names, shifts, pieces)
         _fill(self.graph, flat, self._source, custom_operators)
         self.batch_size = self._fixed_batch(flat.graph)

@@ -9,6 +9,7 @@ from sparsegpt_cli.options.data import DataOptions
 from sparsegpt_cli.options.pruning import PruneOptions
 from sparsegpt_cli.options.shared import (
     TF32,
+    CustomOperators,
     Device,
     MemoryLimit,
     Model,
@@ -40,6 +41,7 @@ class JobOptions:
     device: Device = "auto"
     memory_limit: MemoryLimit = None
     tf32: TF32 = False
+    ort_custom_ops: CustomOperators = None
 
     def job(
         self,
@@ -73,7 +75,14 @@ class JobOptions:
         settings = quality.settings
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(
-            ModelSource(self.model, self.weights, self.num_classes, tuple(self.model_args or ()), self.weights_key),
+            ModelSource(
+                self.model,
+                self.weights,
+                self.num_classes,
+                tuple(self.model_args or ()),
+                self.weights_key,
+                tuple(map(str, self.ort_custom_ops or ())),
+            ),
             self.data.source(eval_data),
             console,
             console.seed,

@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "TF32",
     "BatchSize",
+    "CustomOperators",
     "Device",
     "EvalData",
     "EvalSamples",
@@ -38,6 +39,16 @@ ModelArgs = Annotated[
     list[str] | None,
     typer.Option(
         help="KEY=VALUE for the function that --model names, may be repeated. A value is a Python literal or a text.",
+        show_default=False,
+    ),
+]
+
+
+CustomOperators = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ort-custom-ops",
+        help="A library of custom operators for ONNX Runtime, may be repeated. For an .onnx file; runs its code.",
         show_default=False,
     ),
 ]

@@ -20,8 +20,7 @@ from deploy.builder.inspector import read_layers
 from deploy.graph import graph_signature, read_graph, resolve_shapes
 from deploy.predict import predict
 from deploy.sessions import OnnxSession
-from export.audit import Constants, audit_model, read_model
-from export.audit.inlining import inlined
+from export.audit import Constants, audit_model, inlined, read_model
 from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
 from sparsegpt_cli.framework import load_config

@@ -1,4 +1,4 @@
-"""The network from an ONNX file computes what ONNX Runtime computes from the whole file, and writes its weights back."""
+"""The network from an ONNX file computes what ONNX Runtime computes from the file, and writes its weights back."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_heads_are_the_last_layers_of_each_output(branches):
     }
 
 
-@pytest.mark.parametrize("reshape, expected", [([0, -1], None), ([1, -1], 1), ([-1, 144], None)])
+@pytest.mark.parametrize(("reshape", "expected"), [([0, -1], None), ([1, -1], 1), ([-1, 144], None)])
 def test_a_batch_fixed_in_the_file(reshape, expected):
     """It is opened where that changes nothing; else the network runs image by image."""
     nodes = [
