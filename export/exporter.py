@@ -16,6 +16,7 @@ from export.parity import Parity, check_parity
 from export.precision import fp16_overflows, fp16_underflows, to_fp16
 from export.writing import OPSET, export_model, staged_model
 from sparsegpt_core.errors import CheckFailedError, InputError, first_line
+from sparsegpt_core.network import tensors_of
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.progress import Progress, silent
 
@@ -78,7 +79,7 @@ class Exporter:
 
     Args:
         network: The network, in eval mode.
-        images: Real images (N, C, H, W) for the comparison with PyTorch.
+        images: Real images (N, C, H, W) for the comparison with PyTorch, or a batch of several inputs.
         metadata: What the files record about themselves, JSON-able.
         pattern: The pattern of the pruned layers.
         pruned: The names of the pruned layers.
@@ -120,7 +121,7 @@ class Exporter:
             if isinstance(network, OnnxNetwork)
             else export_model(
                 network,
-                (images.shape[1], images.shape[2], images.shape[3]),
+                _examples(images),
                 metadata,
                 dynamic_size=self._settings.dynamic_size,
                 fold_batch_norm=self._settings.fold_batch_norm,
@@ -153,7 +154,7 @@ class Exporter:
         with staged_model(model, path) as staged:  # the file appears at its path after it has passed the checks
             if self._is_strict:
                 _check_onnx(staged, path.name)
-            parity = check_parity(staged, self._network, self._images, TOLERANCE[precision], path.name)
+            parity = check_parity(staged, self._network, tensors_of(self._images), TOLERANCE[precision], path.name)
         if not parity.outputs_vary:
             warnings.append(
                 f"{path.name}: PyTorch's outputs do not depend on the images, so the comparison proves nothing: "
@@ -175,7 +176,7 @@ class Exporter:
         return audit
 
     def _fp16(self, name: str, warnings: list[str], notes: list[str]) -> onnx.ModelProto:
-        overflows = fp16_overflows(self._fp32, [self._images])
+        overflows = fp16_overflows(self._fp32, tensors_of(self._images))
         if overflows:
             first, largest = next(iter(overflows.items()))
             warnings.append(
@@ -196,6 +197,13 @@ class Exporter:
         if self._quantise is None:
             raise InputError("INT8 needs images for the ranges of activations", "Give `data`.")
         return self._quantise(self._fp32, self._network.state_dict(), self._settings, self._progress)
+
+
+def _examples(images: Tensor) -> tuple[int, int, int] | tuple[Tensor, ...]:
+    """Return the shape of an image, or an example of every input of another kind."""
+    if isinstance(images, Tensor) and images.ndim == 4:
+        return images.shape[1], images.shape[2], images.shape[3]
+    return tensors_of(images[:1])
 
 
 def _check_onnx(path: Path, name: str) -> None:

@@ -24,6 +24,7 @@ from calibration.data.image_sources import ArrayImages, PaddedImages, Samples
 from calibration.data.loaders import names_code, read_loader
 from calibration.data.stratified_draw import draw_indices
 from sparsegpt_core.errors import DataError, MissingDependencyError
+from sparsegpt_core.named_inputs import InputNames
 
 __all__ = ["DataSet", "open_set"]
 
@@ -60,6 +61,7 @@ def open_set(
     image_size: Optional[int] = None,
     channels: Optional[int] = None,
     like: Optional[Sequence[int]] = None,
+    inputs: Optional[InputNames] = None,
 ) -> DataSet:
     """Find and read the data set that ``spec`` names.
 
@@ -71,27 +73,33 @@ def open_set(
             those of a ``letterbox`` get a grey border (640 by default), those of named sets a black one.
         channels: 3 repeats the grey images of named sets.
         like: The shape (C, H, W) of a model's images. It replaces ``image_size`` and ``channels`` if the data fits.
+        inputs: The network's inputs. Those of several come from ``npz:PATH``, by name, or from a loader.
 
     Raises:
-        DataError: The spec is unknown, or the data is missing, damaged or does not fit the size.
+        DataError: The spec is unknown, or the data is missing, damaged or does not fit the size or the inputs.
         MissingDependencyError: scikit-learn is not installed (``digits``).
     """
     if not spec:
         raise DataError("no data is named", f"Give `data`: {', '.join(_SPECS)}.")
+    if inputs and inputs.are_several and not (spec.startswith("npz:") or names_code(spec)):
+        raise DataError(
+            f"the network's inputs are {', '.join(inputs.names)}, and {spec} has images only",
+            "Give npz:PATH with one array for each, or package.module:loader.",
+        )
     if spec in _NAMED:
         return _padded(_NAMED[spec](root), image_size, channels, like)
     kind, colon, path = spec.partition(":")
     nearest = difflib.get_close_matches(spec, _SPECS, n=1, cutoff=0.5)
     is_mistyped = kind in _NAMED or difflib.get_close_matches(kind, _WITH_PATH, cutoff=0.8)
     if names_code(spec) and path and not is_mistyped:
-        return _of_shape(_loader(spec), image_size, channels)
+        return _of_shape(_loader(spec, inputs), image_size, channels)
     if kind not in _WITH_PATH or (colon and not path):
         guess = f"Did you mean {nearest[0]}? " if nearest else ""
         raise DataError(f"unknown data '{spec}'", f"{guess}Known: {', '.join(_SPECS)}.")
     if not path:
         raise DataError(f"data '{spec}' needs a path", f"Write {kind}:PATH.")
     if kind == "npz":
-        return _of_shape(_npz(Path(path).expanduser()), image_size, channels)
+        return _of_shape(_npz(Path(path).expanduser(), inputs), image_size, channels)
     read, usual_size = (_image_folder, 224) if kind == "imagefolder" else (_letterbox, 640)
     side = image_size or (like[1] if like and like[1] == like[2] else usual_size)
     return _of_shape(read(Path(path).expanduser(), side), side, channels)
@@ -119,8 +127,9 @@ def _padded(data: DataSet, size: Optional[int], channels: Optional[int], like: O
 def _of_shape(data: DataSet, size: Optional[int], channels: Optional[int]) -> DataSet:
     """Refuse a size or channels that differ from those of the images."""
     own = data.training.images.shape
-    if channels not in (None, own[0]) or (size is not None and (size, size) != own[1:]):
-        raise DataError(f"`image_size` and `channels` do not fit images of shape {own}", "Leave them out.")
+    if channels not in (None, *own[:1]) or (size is not None and (size, size) != own[1:]):
+        what = f"images of shape {own}" if own else "inputs by name, which stay as they are"
+        raise DataError(f"`image_size` and `channels` do not fit {what}", "Leave them out.")
     return data
 
 
@@ -202,15 +211,15 @@ def _cifar_names(path: Path, key: str) -> tuple[str, ...]:
     return tuple(map(str, meta[key]))
 
 
-def _npz(path: Path) -> DataSet:
-    samples = read_npz(path)
+def _npz(path: Path, inputs: Optional[InputNames]) -> DataSet:
+    samples = read_npz(path, inputs)
     # The file does not name its classes; the largest label gives their number.
     return DataSet(samples, num_classes=None if samples.classes is None else int(samples.classes.max()) + 1)
 
 
-def _loader(spec: str) -> DataSet:
-    samples, note = read_loader(spec)
-    classes = None if samples.labels is None else int(samples.labels.max()) + 1
+def _loader(spec: str, inputs: Optional[InputNames]) -> DataSet:
+    samples, note = read_loader(spec, inputs)
+    classes = None if samples.classes is None else int(samples.classes.max()) + 1
     return DataSet(samples, num_classes=classes, notes=(note,) if note else ())
 
 

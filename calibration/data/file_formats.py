@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from calibration.data.image_sources import ArrayImages, FileImages, Samples
 from sparsegpt_core.errors import DataError
+from sparsegpt_core.named_inputs import InputNames, NamedInputs
 
 __all__ = [
     "class_folders",
@@ -51,8 +52,13 @@ def read_idx(folder: Path, name: str) -> Samples:
         return Samples(ArrayImages(images[:, None]), labels.astype(np.int64))
 
 
-def read_npz(path: Path) -> Samples:
+def read_npz(path: Path, inputs: Optional[InputNames] = None) -> Samples:
     """Read the array ``images`` (N, C, H, W) and, if it exists, ``labels``: classes (N,) or numbers (N, ...).
+
+    Args:
+        path: The file.
+        inputs: The network's inputs. An array of its name is read for each of several ones, and for a single one if
+            there are no ``images``.
 
     Raises:
         DataError: The file is missing, damaged, pickled, or its arrays have the wrong shape or type.
@@ -63,6 +69,10 @@ def read_npz(path: Path) -> Samples:
             raise DataError("it is not an npz file, or is truncated", "Write numpy.savez(path, images=...).")
         file.seek(0)
         arrays = np.load(file, allow_pickle=False)
+        if inputs and inputs.come_by_name(arrays):
+            names = inputs.choose(arrays)
+            labels = None if "labels" in names else arrays.get("labels")
+            return Samples(NamedInputs({name: arrays[name] for name in names}), labels)
         if "images" not in arrays:
             raise DataError(f"it has no array 'images', only {sorted(arrays)}", "Write numpy.savez(path, images=...).")
         return Samples(ArrayImages(arrays["images"]), arrays.get("labels"))

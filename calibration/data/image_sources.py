@@ -14,6 +14,7 @@ import numpy.typing as npt
 from calibration.data.resizing import crop, letterbox
 from calibration.data.stratified_draw import Indices, Labels
 from sparsegpt_core.errors import DataError, MissingDependencyError
+from sparsegpt_core.named_inputs import NamedInputs
 
 __all__ = ["ArrayImages", "FileImages", "Images", "PaddedImages", "Samples", "largest_value", "overlap"]
 
@@ -22,15 +23,15 @@ _MAX_ASPECT_RATIO = 100  # above it, resizing the shorter side could turn a smal
 
 
 class Images(Protocol):
-    """Images of one shape that can be read by index."""
+    """Images of one shape, or all inputs of a network, that can be read by index."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of every image."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape (C, H, W) of every image; empty for inputs by name."""
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: Union[Indices, Sequence[int]]) -> npt.NDArray[Any]:
+    def read(self, indices: Union[Indices, Sequence[int]]) -> Any:
         """Return the images (N, C, H, W) at ``indices``: uint8 in 0..255, or floats on their own scale."""
 
 
@@ -74,7 +75,7 @@ class PaddedImages:
 
     source: Images
     """Images whose black is 0."""
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     """The shape (C, H, W) after padding."""
 
     def __post_init__(self) -> None:
@@ -146,14 +147,14 @@ class FileImages:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images and their labels.
+    """Images, or all inputs of a network, and their labels.
 
     Raises:
         DataError: There are no images, or not exactly one label for each image.
     """
 
     images: Images
-    """At least one image."""
+    """At least one image, or :class:`~sparsegpt_core.named_inputs.NamedInputs`."""
     labels: Optional[npt.NDArray[Any]] = None
     """Class numbers (N,), from 0, or what a metric takes, (N, ...): maps, images or boxes; None if unknown."""
 
@@ -189,6 +190,8 @@ def overlap(first: Images, second: Images) -> bool:
         return overlap(first.source, second.source)
     if isinstance(first, ArrayImages) and isinstance(second, ArrayImages):
         return np.array_equal(first.array, second.array)
+    if isinstance(first, NamedInputs) and isinstance(second, NamedInputs):
+        return all(np.array_equal(values, second.arrays[name]) for name, values in first.arrays.items())
     if isinstance(first, FileImages) and isinstance(second, FileImages):
         return not _identities(first.paths).isdisjoint(_identities(second.paths))
     return False

@@ -1,8 +1,8 @@
-"""Reads the images of a user's loader. It runs that code. No torch."""
+"""Reads the images, or all inputs, of a user's loader. It runs that code. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from calibration.data.image_sources import ArrayImages, Samples
 from sparsegpt_core.errors import DataError, SparseGPTError, first_line
+from sparsegpt_core.named_inputs import InputNames, NamedInputs
 from sparsegpt_core.user_code import import_object
 
 __all__ = ["names_code", "read_loader"]
@@ -32,14 +33,17 @@ def names_code(spec: str) -> bool:
     return bool(kind and colon) and kind not in ("imagefolder", "letterbox", "npz")
 
 
-def read_loader(spec: str) -> tuple[Samples, Optional[str]]:
+def read_loader(spec: str, inputs: Optional[InputNames] = None) -> tuple[Samples, Optional[str]]:
     """Import a loader and read its images.
 
     A loader is an iterable, such as a ``DataLoader`` or a ``Dataset``, or a function without arguments that returns
-    one. It gives images (C, H, W) or batches of them (N, C, H, W), alone, as (images, labels), or in dicts.
+    one. It gives images (C, H, W) or batches of them (N, C, H, W), alone, as (images, labels), or in dicts. For a
+    network with several inputs it gives dicts, or tuples of the inputs that labels may follow: a ``Dataset`` gives
+    samples, all others batches.
 
     Args:
         spec: ``package.module:loader`` or ``path/to/FILE.py:loader``.
+        inputs: The network's inputs; None, or a single one, for images.
 
     Returns:
         The images and labels, and a note if the loader has more images than are kept in memory.
@@ -48,19 +52,21 @@ def read_loader(spec: str) -> tuple[Samples, Optional[str]]:
         InputError: The loader cannot be imported.
         DataError: It fails, or gives something that is no image.
     """
-    images: list[Array] = []
+    parts: list[dict[str, Array]] = []
     labels: Optional[list[Array]] = []
     count, size, note = 0, 0, None
     try:
-        for item in _items(import_object(spec)):
-            own, truth = _images_and_labels(item, spec)
-            if images and own.shape[1:] != images[0].shape[1:]:
-                raise DataError(
-                    f"{spec} gives images of shapes {images[0].shape[1:]} and {own.shape[1:]}", "Give one shape."
-                )
-            images.append(own)
+        loader = _called(import_object(spec))
+        for item in _shuffled(loader) if _is_dataset(loader) else loader:
+            if inputs and inputs.are_several:
+                own, truth = _inputs_and_labels(item, inputs, spec, _is_dataset(loader))
+            else:
+                image, truth = _images_and_labels(item, spec)
+                own = {"images": image}
+            _check_same(parts[:1], own, spec)
+            parts.append(own)
             labels = None if labels is None or truth is None else [*labels, truth]
-            count, size = count + len(own), size + own.nbytes
+            count, size = count + len(next(iter(own.values()))), size + sum(values.nbytes for values in own.values())
             if size >= _MAX_BYTES or count >= _MAX_IMAGES:
                 note = f"{spec} gives more images than are kept in memory: its first {count} are used"
                 break
@@ -68,23 +74,25 @@ def read_loader(spec: str) -> tuple[Samples, Optional[str]]:
         raise
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise DataError(f"{spec} failed: {type(error).__name__}: {first_line(error)}") from error
-    if not images:
+    if not parts:
         raise DataError(f"{spec} gives no images")
-    return Samples(ArrayImages(np.concatenate(images)), None if labels is None else np.concatenate(labels)), note
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    images = NamedInputs(joined) if inputs and inputs.are_several else ArrayImages(joined["images"])
+    return Samples(images, None if labels is None else np.concatenate(labels)), note
 
 
-def _items(loader: Any) -> Iterable[Any]:
-    """Return what a loader gives. A ``Dataset`` is read in random order: its first images are then of all classes."""
-    has_items = hasattr(loader, "__getitem__")
-    if isinstance(loader, type) or (callable(loader) and not has_items and not hasattr(loader, "__iter__")):
-        return _items(loader())
-    if has_items and hasattr(loader, "__len__") and not hasattr(loader, "__iter__"):
-        return _shuffled(loader)
-    items: Iterable[Any] = loader
-    return items
+def _called(loader: Any) -> Any:
+    """Return what a function or a class makes, or the loader itself."""
+    is_iterable = hasattr(loader, "__getitem__") or hasattr(loader, "__iter__")
+    return _called(loader()) if isinstance(loader, type) or (callable(loader) and not is_iterable) else loader
+
+
+def _is_dataset(loader: Any) -> bool:
+    return all(hasattr(loader, name) for name in ("__getitem__", "__len__")) and not hasattr(loader, "__iter__")
 
 
 def _shuffled(dataset: Any) -> Iterator[Any]:
+    """Read a ``Dataset`` in random order: its first images are then of all classes."""
     for index in np.random.RandomState(0).permutation(len(dataset)):
         yield dataset[int(index)]
 
@@ -112,8 +120,53 @@ def _images_and_labels(item: Any, spec: str) -> tuple[Array, Optional[Array]]:
             "Give images (C, H, W) or batches (N, C, H, W): tensors, arrays or lists.",
         )
     images = images.reshape(-1, *images.shape[-3:])
+    return images, _classes(label, len(images))
+
+
+def _inputs_and_labels(
+    item: Any, inputs: InputNames, spec: str, is_sample: bool
+) -> tuple[dict[str, Array], Optional[Array]]:
+    """Return the inputs (N, ...) of an item by name, and their classes (N,); None without integers for classes."""
+    given, label = item, None
+    if isinstance(item, (tuple, list)) and len(item) == 2 and _holds_arrays(item[0]):
+        given, label = item
+    elif isinstance(item, (tuple, list)) and len(item) == inputs.required + 1:
+        given, label = item[:-1], item[-1]
+    if isinstance(given, Mapping):
+        label = next((given[key] for key in _LABEL_KEYS if key in given and key not in inputs.names), label)
+        given = {name: given[name] for name in inputs.choose(given)}
+    elif isinstance(given, (tuple, list)) and len(given) == inputs.required:
+        given = dict(zip(inputs.names, given))
+    else:
+        count = len(given) if isinstance(given, (tuple, list)) else 1
+        raise DataError(
+            f"{spec} gives {count} array{'s' if count > 1 else ''}, the network's inputs are {', '.join(inputs.names)}",
+            "Give dicts, or tuples of the inputs, with or without labels after them.",
+        )
+    found = NamedInputs({name: _array(value)[None] if is_sample else _array(value) for name, value in given.items()})
+    return found.arrays, _classes(label, len(found))
+
+
+def _holds_arrays(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, (tuple, list)) and all(hasattr(each, "shape") for each in value)
+    )
+
+
+def _classes(label: Any, count: int) -> Optional[Array]:
     labels = _array(label).reshape(-1)
-    return images, labels if labels.dtype.kind in "iu" and len(labels) == len(images) else None
+    return labels if labels.dtype.kind in "iu" and len(labels) == count else None
+
+
+def _check_same(first: Sequence[Mapping[str, Array]], own: Mapping[str, Array], spec: str) -> None:
+    """Raise DataError if arrays differ from those of the first item in their names or shapes."""
+    for before in first:
+        if before.keys() != own.keys():
+            raise DataError(f"{spec} gives {', '.join(before)} and then {', '.join(own)}", "Give the same inputs.")
+        for name, values in own.items():
+            if values.shape[1:] != before[name].shape[1:]:
+                shapes = f"{before[name].shape[1:]} and {values.shape[1:]}"
+                raise DataError(f"{spec} gives {name} of shapes {shapes}", "Give one shape.")
 
 
 def _array(value: Any) -> Array:

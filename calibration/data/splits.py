@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from calibration.data.catalog import DataSet, open_set
 from calibration.data.image_sources import FileImages, Images, Samples, largest_value, overlap
 from calibration.data.stratified_draw import Indices, Labels, draw_indices
 from sparsegpt_core.errors import DataError
+from sparsegpt_core.named_inputs import Arrays, InputNames, NamedInputs
 
 __all__ = ["Batch", "Data", "EvaluationSplit", "TrainingSplit", "open_data", "subset_indices"]
 
-Batch = tuple[npt.NDArray[np.float32], Optional[npt.NDArray[Any]]]
-"""Normalised images (N, C, H, W) and their labels: classes (N,), or what a metric takes, (N, ...); None if unknown."""
+Batch = tuple[Arrays, Optional[npt.NDArray[Any]]]
+"""Normalised images (N, C, H, W), or all inputs by name, and their labels: classes (N,), or what a metric takes,
+(N, ...); None if unknown."""
 
 _MIN_STD, _MAX_ABS_MEAN = 1e-6, 1e6  # beyond them, normalised float32 images lose most of their digits
 _MAX_UNIT_MEAN, _MAX_UNIT_STD = 1.0, 8.0  # of images on the scale 0..1; larger ones are meant for 0..255
@@ -45,10 +48,10 @@ class _Split:
         return self.samples.classes
 
     def batches(self, batch_size: int, indices: Optional[Indices] = None) -> Iterator[Batch]:
-        """Yield normalised batches of the samples at ``indices``, or of all samples.
+        """Yield normalised batches of the samples at ``indices``, or of all samples; inputs by name as they are.
 
         Raises:
-            DataError: An image contains NaN or infinity, or cannot be read.
+            DataError: An image or input contains NaN or infinity, or cannot be read.
         """
         return _batches(self.samples, self.mean, self.std, batch_size, indices)
 
@@ -87,14 +90,32 @@ class Data:
     """Number of classes. For ``npz:`` it is the largest label plus one; None without labels."""
     class_names: Optional[tuple[str, ...]]
     """Names of the classes; None if unknown."""
-    image_shape: tuple[int, int, int]
-    """The shape (C, H, W) of every image."""
+    image_shape: tuple[int, ...]
+    """The shape (C, H, W) of every image; empty for inputs by name."""
     mean: tuple[float, ...]
     """Mean of the normalisation, one value for each channel."""
     std: tuple[float, ...]
     """Standard deviation of the normalisation, one value for each channel."""
     notes: tuple[str, ...] = ()
     """What the user should know about the images."""
+
+    @property
+    def inputs(self) -> Optional[NamedInputs]:
+        """The training samples of inputs by name; None for images."""
+        images = self.training.samples.images
+        return images if isinstance(images, NamedInputs) else None
+
+    @property
+    def sample_size(self) -> int:
+        """The number of values in one sample."""
+        shapes = self.inputs.shapes.values() if self.inputs else [self.image_shape]
+        return sum(map(math.prod, shapes))
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a model's file records about its inputs, as JSON can hold it."""
+        if self.inputs:
+            return {"inputs": self.inputs.describe()}
+        return {"image": list(self.image_shape), "mean": list(self.mean), "std": list(self.std)}
 
 
 def open_data(
@@ -106,6 +127,7 @@ def open_data(
     image_size: Optional[int] = None,
     channels: Optional[int] = None,
     like: Optional[Sequence[int]] = None,
+    inputs: Optional[InputNames] = None,
 ) -> Data:
     """Open a data set.
 
@@ -119,6 +141,8 @@ def open_data(
         image_size: Height and width in pixels. Images of an imagefolder are cropped; others get a border.
         channels: 3 repeats the grey images of named sets.
         like: The shape (C, H, W) of a model's images. It replaces ``image_size`` and ``channels`` if the data fits.
+        inputs: The network's inputs. Those of several come from ``npz:PATH``, by name, or from a loader. They are taken
+            as they are: only images are normalised, resized and scaled.
 
     Raises:
         DataError: The data is missing, damaged or inconsistent, both splits are the same, or an argument
@@ -131,11 +155,13 @@ def open_data(
         >>> len(data.training), len(data.evaluation), data.image_shape, data.num_classes
         (1198, 599, (1, 8, 8), 10)
     """
-    found = open_set(spec, data_root, image_size, channels, like)
+    found = open_set(spec, data_root, image_size, channels, like, inputs)
     if eval_data is not None:
-        found = _with_evaluation_of(found, open_set(eval_data, data_root, image_size, channels, like))
+        found = _with_evaluation_of(found, open_set(eval_data, data_root, image_size, channels, like, inputs))
     _check_splits(found)
     shape = found.training.images.shape
+    if not shape:
+        return _of_inputs(spec, found, mean, std)
     means = _per_channel("mean", found.mean if mean is None else mean, shape[0])
     stds = _per_channel("std", found.std if std is None else std, shape[0])
     if min(stds) < _MIN_STD:
@@ -186,6 +212,15 @@ def _with_evaluation_of(data: DataSet, other: DataSet) -> DataSet:
     )
 
 
+def _of_inputs(spec: str, found: DataSet, mean: Optional[Sequence[float]], std: Optional[Sequence[float]]) -> Data:
+    """Return a data set of inputs by name, without a normalisation."""
+    if any(mean or ()) or any(each != 1 for each in std or ()):
+        raise DataError("`mean` and `std` do not fit inputs by name, which stay as they are", "Leave them out.")
+    evaluation = None if found.evaluation is None else EvaluationSplit(found.evaluation)
+    split = TrainingSplit(found.training)
+    return Data(spec, split, evaluation, found.num_classes, found.class_names, (), (), (), found.notes)
+
+
 def _check_splits(data: DataSet) -> None:
     """Raise DataError if a label exceeds the classes, or the splits differ in shape or are the same."""
     for samples in (data.training, data.evaluation):
@@ -196,6 +231,8 @@ def _check_splits(data: DataSet) -> None:
     if data.evaluation is None:
         return
     ours, theirs = data.training.images, data.evaluation.images
+    if isinstance(ours, NamedInputs) and isinstance(theirs, NamedInputs) and ours.describe() != theirs.describe():
+        raise DataError(f"the training inputs are {ours}, the evaluation inputs {theirs}", "Both need the same arrays.")
     if ours.shape != theirs.shape:
         raise DataError(
             f"training images are {ours.shape}, evaluation images {theirs.shape}",
@@ -251,7 +288,12 @@ def _batches(
     shift, scale = (np.asarray(values, dtype=np.float32).reshape(-1, 1, 1) for values in (mean, std))
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
-        images = _unit_scale(samples.images.read(chunk))
+        inputs = samples.images.read(chunk)
+        if isinstance(inputs, NamedInputs):
+            _check_finite(inputs, chunk)
+            yield inputs, None if samples.labels is None else samples.labels[chunk]
+            continue
+        images = _unit_scale(inputs)
         with np.errstate(over="ignore"):  # a value outside float32 becomes infinity
             images -= shift
             images /= scale
@@ -259,6 +301,13 @@ def _batches(
         if not finite.all():
             raise DataError(f"image {chunk[finite.argmin()]} contains NaN or infinity", "Fix it, or remove it.")
         yield images, None if samples.labels is None else samples.labels[chunk]
+
+
+def _check_finite(inputs: NamedInputs, samples: Indices) -> None:
+    for name, values in inputs.arrays.items():
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            raise DataError(f"{name} of sample {samples[finite.argmin()]} contains NaN or infinity", "Fix it.")
 
 
 def _unit_scale(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

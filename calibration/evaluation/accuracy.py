@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from calibration.data import Batch, EvaluationSplit, TrainingSplit, subset_indices
 from sparsegpt_core.errors import DataError, ModelError, NumericsError
 from sparsegpt_core.execution import find_device, full_precision, run_in_halves
-from sparsegpt_core.network import eval_mode
+from sparsegpt_core.network import channels_last, eval_mode, from_arrays
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Evaluation", "evaluate", "logits_and_labels", "score"]
@@ -105,7 +105,7 @@ def score(
         for images, labels in batches:
             if labels is None:
                 raise DataError("the data has no labels to measure accuracy with", "Give labelled `eval_data`.")
-            logits, truth = logits_and_labels(model, torch.from_numpy(images), torch.from_numpy(labels), device)
+            logits, truth = logits_and_labels(model, from_arrays(images), torch.from_numpy(labels), device)
             logits, classes = logits.float(), logits.shape[1]
             if logits.isnan().any():
                 raise NumericsError("the model's outputs contain NaN", "Check its weights, `mean` and `std`.")
@@ -143,7 +143,7 @@ def logits_and_labels(model: nn.Module, images: Tensor, labels: Tensor, device: 
     shape = tuple(images.shape)
 
     def run(part: Tensor) -> Any:
-        return model(part.to(device, memory_format=torch.channels_last))
+        return model(channels_last(part.to(device)))
 
     try:
         # A training step keeps its batch size, which is a setting.

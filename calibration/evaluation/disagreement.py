@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +15,20 @@ _EXPECTED_CHANGES = 8  # of a network that just meets the target; three of them 
 _MAX_BYTES = 2**30  # of held-out images
 
 
-def held_out_images(limit: float | None, image: Sequence[int]) -> int:
+def held_out_images(limit: float | None, sample_size: int) -> int:
     """Return how many images to hold out.
 
     Args:
         limit: The largest disagreement, in percent; None without a target.
-        image: The shape (C, H, W) of an image.
+        sample_size: The number of values in one image, or in all inputs of one sample.
 
     Example:
-        >>> held_out_images(None, (3, 32, 32)), held_out_images(0.5, (3, 32, 32)), held_out_images(0.1, (3, 224, 224))
+        >>> held_out_images(None, 3 * 32**2), held_out_images(0.5, 3 * 32**2), held_out_images(0.1, 3 * 224**2)
         (512, 1600, 1783)
     """
     if not limit:
         return _FEWEST_IMAGES
-    return max(_FEWEST_IMAGES, min(math.ceil(100 * _EXPECTED_CHANGES / limit), _MAX_BYTES // (4 * math.prod(image))))
+    return max(_FEWEST_IMAGES, min(math.ceil(100 * _EXPECTED_CHANGES / limit), _MAX_BYTES // (4 * sample_size)))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import device_of, full_precision, run_in_halves
-from sparsegpt_core.network import eval_mode, name_outputs
+from sparsegpt_core.network import channels_last, eval_mode, name_outputs
 
 __all__ = ["Distance", "distance", "named_outputs", "outputs_of"]
 
@@ -49,7 +49,7 @@ def outputs_of(model: nn.Module, batches: Sequence[Tensor]) -> Tensor:
     device = device_of(model)
 
     def run(images: Tensor) -> Tensor:
-        output: Tensor = tree_leaves(model(_channels_last(images.to(device))))[0]
+        output: Tensor = tree_leaves(model(channels_last(images.to(device))))[0]
         return output.double().cpu()
 
     with eval_mode(model), torch.inference_mode(), full_precision(tf32=False):
@@ -72,7 +72,7 @@ def named_outputs(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     device = device_of(model)
 
     def run(batch: Tensor) -> dict[str, Tensor]:
-        outputs = model(_channels_last(batch.to(device)))
+        outputs = model(channels_last(batch.to(device)))
         tensors = [each for each in tree_leaves(outputs) if isinstance(each, Tensor)]
         named = name_outputs(outputs, classifies=tensors[0].ndim == 2)
         return {name: value.cpu() for name, value in named if isinstance(value, Tensor)}
@@ -106,11 +106,6 @@ def distance(reference: Tensor, other: Tensor) -> Distance:
         kl=float((log.exp() * (log - log_other)).sum(dim=1).mean()),
         disagreement=100 * float((reference.argmax(1) != other.argmax(1)).double().mean()),
     )
-
-
-def _channels_last(batch: Tensor) -> Tensor:
-    """Images in the memory format in which convolutions are fastest (twice as fast on CPUs)."""
-    return batch.to(memory_format=torch.channels_last) if batch.dim() == 4 else batch
 
 
 def _join(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ from sparsegpt_core.progress import Progress, silent
 __all__ = ["Observe", "Range", "calibrate"]
 
 Array = npt.NDArray[Any]
-Observe = Callable[[Array], Mapping[str, Array]]
-"""Runs a network on a batch (N, C, H, W) and returns tensors by name, with the same names each time."""
+Observe = Callable[[Any], Mapping[str, Array]]
+"""Runs a network on a batch and returns tensors by name, with the same names each time."""
 
 _MIN_THRESHOLD = INT8_MAX * float(np.finfo(np.float32).tiny)  # below it, the scale is not a normal FP32 number
 
@@ -51,8 +51,8 @@ class Range:
 
 def calibrate(
     observe: Observe,
-    fit: Sequence[Array],
-    held_out: Sequence[Array],
+    fit: Sequence[Any],
+    held_out: Sequence[Any],
     method: str = "auto",
     progress: Progress = silent,
 ) -> dict[str, Range]:
@@ -62,8 +62,8 @@ def calibrate(
 
     Args:
         observe: Returns the tensors of a batch.
-        fit: Batches (N, C, H, W) from which thresholds are computed.
-        held_out: Other batches (N, C, H, W), which measure the error of each threshold.
+        fit: Batches from which thresholds are computed: images (N, C, H, W), or what else ``observe`` takes.
+        held_out: Other batches, which measure the error of each threshold.
         method: One of :data:`~calibration.ranges.METHODS`, or ``auto``: for each tensor the method with the
             least error on the held-out images.
         progress: Called with ``"ranges"`` and counts of batches.
@@ -98,7 +98,7 @@ def calibrate(
     return {name: _choose(fitted[name], validation[name] if len(held_out) else None, method) for name in peaks}
 
 
-def _stream(observe: Observe, batches: Sequence[Array], progress: Progress) -> Iterator[Mapping[str, Array]]:
+def _stream(observe: Observe, batches: Sequence[Any], progress: Progress) -> Iterator[Mapping[str, Array]]:
     for done, batch in enumerate(batches, 1):
         tensors = observe(batch)
         for name, values in tensors.items():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from calibration.data import TrainingSplit, draw_indices
+from sparsegpt_core.network import from_arrays
 
 __all__ = ["calibration_batches", "held_out_batches"]
 
@@ -26,7 +26,7 @@ def calibration_batches(
         share: Part of the drawn images to return.
 
     Returns:
-        Normalised float32 batches (N, C, H, W).
+        Normalised float32 batches (N, C, H, W); of inputs by name what :func:`~sparsegpt_core.prune_model` takes.
 
     Raises:
         TypeError: ``split`` is not a :class:`~calibration.data.TrainingSplit`.
@@ -40,7 +40,7 @@ def calibration_batches(
     """
     _require_training_split(split)
     indices = draw_indices(len(split), samples, seed, split.labels)[share]
-    return [torch.from_numpy(images) for images, _ in split.batches(batch_size, indices)]
+    return [from_arrays(images) for images, _ in split.batches(batch_size, indices)]
 
 
 def held_out_batches(split: TrainingSplit, samples: int, count: int, batch_size: int, seed: int) -> list[Tensor]:
@@ -72,7 +72,7 @@ def held_out_batches(split: TrainingSplit, samples: int, count: int, batch_size:
         return []
     labels = None if split.labels is None else split.labels[others]
     indices = others[draw_indices(len(others), min(count, len(others)), seed, labels)]
-    return [torch.from_numpy(images) for images, _ in split.batches(batch_size, indices)]
+    return [from_arrays(images) for images, _ in split.batches(batch_size, indices)]
 
 
 def _require_training_split(split: TrainingSplit) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-import numpy.typing as npt
-
 from deploy.benchmark.arms import Builds, build_arms, open_engines
 from deploy.benchmark.cost import Cost, estimate_cost
 from deploy.builder import BuildSettings
@@ -28,8 +26,9 @@ from deploy.measure import (
     join_rebuilds,
     measure_latency,
 )
-from deploy.sessions import TensorRTSession
+from deploy.sessions import TensorRTSession, check_inputs
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.named_inputs import Arrays
 from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["ArmMeasurements", "EngineSettings", "measure_engines"]
@@ -90,8 +89,7 @@ class ArmMeasurements:
 def measure_engines(
     dense: Union[Path, OnnxFile],
     sparse: Union[Path, OnnxFile],
-    images: npt.NDArray[Any],
-    input_name: str,
+    images: Arrays,
     settings: Optional[EngineSettings] = None,
     progress: Progress = silent,
     say: Say = lambda _: None,
@@ -101,8 +99,7 @@ def measure_engines(
     Args:
         dense: The dense ONNX file.
         sparse: Its pruned version.
-        images: The images of one inference, (N, C, H, W).
-        input_name: The name of the graphs' input.
+        images: The images of one inference, (N, C, H, W), or all inputs.
         settings: How to build and time; the batch is the number of images.
         progress: Receives the stages ``engines``, ``latency`` and ``layers``.
         say: Called with what the engines cost, before they are built.
@@ -114,20 +111,18 @@ def measure_engines(
     Example:
         >>> import numpy as np
         >>> images = np.zeros((8, 3, 224, 224), np.float32)
-        >>> found = measure_engines(Path("dense.onnx"), Path("sparse.onnx"), images, "input")  # doctest: +SKIP
+        >>> found = measure_engines(Path("dense.onnx"), Path("sparse.onnx"), images)  # doctest: +SKIP
         >>> found.speedup["A_to_C"].ratio  # doctest: +SKIP
         1.12
     """
     settings, dense, sparse = settings or EngineSettings(), OnnxFile.of(dense), OnnxFile.of(sparse)
-    cost = cost_of_engines(sparse, [images], input_name, settings)
+    cost = cost_of_engines(sparse, [images], settings)
     say(str(cost))
-    with measured_arms(dense, sparse, images, input_name, settings, cost, progress) as (measured, _):
+    with measured_arms(dense, sparse, images, settings, cost, progress) as (measured, _):
         return measured
 
 
-def cost_of_engines(
-    sparse: OnnxFile, batches: Sequence[npt.NDArray[Any]], input_name: str, settings: EngineSettings
-) -> Cost:
+def cost_of_engines(sparse: OnnxFile, batches: Sequence[Arrays], settings: EngineSettings) -> Cost:
     """Estimate the cost of engines for the images of each batch.
 
     Raises:
@@ -137,7 +132,7 @@ def cost_of_engines(
     if settings.rebuilds < 1:
         raise InputError(f"cannot build engines {settings.rebuilds} times", "Set `rebuilds` to at least 1.")
     graph = sparse.graph
-    profiles = [resolve_shapes(graph.inputs, _shapes(images, input_name, settings)) for images in batches]
+    profiles = [resolve_shapes(graph.inputs, _shapes(sparse, images, settings)) for images in batches]
     largest = [{name: shapes[2] for name, shapes in profile.items()} for profile in profiles]
     return estimate_cost(graph, largest, settings.rebuilds, settings.regime.streams, free_memory())
 
@@ -146,8 +141,7 @@ def cost_of_engines(
 def measured_arms(
     dense: OnnxFile,
     sparse: OnnxFile,
-    images: npt.NDArray[Any],
-    input_name: str,
+    images: Arrays,
     settings: EngineSettings,
     cost: Cost,
     progress: Progress,
@@ -157,7 +151,7 @@ def measured_arms(
     The engines of all rebuilds are timed in turns if they fit into the GPU's memory, else rebuild by rebuild. The arms
     of one rebuild are always timed in turns.
     """
-    build = replace(settings.build, shapes=_shapes(images, input_name, settings))
+    build = replace(settings.build, shapes=_shapes(sparse, images, settings))
     *before, last = cost.parts
     with build_arms(dense, sparse, build, settings.rebuilds, settings.plans, progress) as builds:
         monitor = GPUMonitor(pci_bus_id())
@@ -172,14 +166,15 @@ def measured_arms(
             yield _explain(builds, first, latency, sparse, images, monitor.report, cost, progress), first
 
 
-def _shapes(images: npt.NDArray[Any], input_name: str, settings: EngineSettings) -> Shapes:
-    """Return the shapes of the settings, else the images' shape."""
-    return settings.build.shapes or {input_name: (images.shape, images.shape, images.shape)}
+def _shapes(sparse: OnnxFile, images: Arrays, settings: EngineSettings) -> Shapes:
+    """Return the shapes of the settings, else those of the images."""
+    inputs = check_inputs(sparse.path.name, sparse.graph.inputs, images)
+    return settings.build.shapes or {name: (values.shape,) * 3 for name, values in inputs.items()}
 
 
 def _time(
     engines: Mapping[str, Sequence[TensorRTSession]],
-    images: npt.NDArray[Any],
+    images: Arrays,
     settings: EngineSettings,
     earlier: Sequence[LatencyReport],
     monitor: GPUMonitor,
@@ -202,7 +197,7 @@ def _explain(
     first: Mapping[str, TensorRTSession],
     latency: LatencyReport,
     sparse: OnnxFile,
-    images: npt.NDArray[Any],
+    images: Arrays,
     gpu: Optional[Mapping[str, Any]],
     cost: Cost,
     progress: Progress,

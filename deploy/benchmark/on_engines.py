@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
-import numpy.typing as npt
-
 from deploy.benchmark.comparable import check_pair, check_sparse_kernels
 from deploy.benchmark.measure_arms import EngineSettings, cost_of_engines, measured_arms
 from deploy.benchmark.result import BenchmarkResult, Timed, describe_models, quality_sentence
@@ -17,8 +15,9 @@ from deploy.benchmark.timed_images import first_images, latency_images
 from deploy.builder import BuildResult
 from deploy.graph import DEFAULT_BATCHES, OnnxFile, resolve_shapes
 from deploy.measure import LabelledImages, Metric, compare_versions
-from deploy.sessions import OnnxSession, Session
+from deploy.sessions import OnnxSession, Session, check_inputs
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.named_inputs import Arrays
 from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["benchmark_engines"]
@@ -57,7 +56,6 @@ def benchmark_engines(
     """
     settings, dense, sparse = settings or EngineSettings(), OnnxFile.of(dense), OnnxFile.of(sparse)
     references: Dict[str, Session] = {"dense": OnnxSession(dense), "sparse": OnnxSession(sparse)}
-    input_name = references["dense"].input_name
     check_pair(dense, sparse)
     check_sparse_kernels(dense, sparse)
     total = operator.length_hint(batches)
@@ -65,9 +63,9 @@ def benchmark_engines(
     images, *further = portions = _timed_images(references, first, settings)
     for session in references.values():
         session.outputs(images)  # images that do not fit fail before engines are built
-    cost = cost_of_engines(sparse, portions, input_name, settings)
+    cost = cost_of_engines(sparse, portions, settings)
     say(str(cost))
-    with measured_arms(dense, sparse, images, input_name, settings, cost, progress) as (measured, engines):
+    with measured_arms(dense, sparse, images, settings, cost, progress) as (measured, engines):
         sessions: Dict[str, Session] = {**references, **engines}
         runs = {name: session.outputs for name, session in sessions.items()}
         compared = compare_versions(runs, batches, metric, seed=settings.seed, progress=progress, total=total)
@@ -75,7 +73,7 @@ def benchmark_engines(
     for each in further:
         plans = settings.plans and settings.plans / f"batch-{len(each)}"
         own = replace(settings, plans=plans)
-        with measured_arms(dense, sparse, each, input_name, own, cost, progress) as (found, _):
+        with measured_arms(dense, sparse, each, own, cost, progress) as (found, _):
             timed.append(found)
     sentence = quality_sentence(compared, "C")
     return BenchmarkResult(
@@ -94,9 +92,7 @@ def benchmark_engines(
     )
 
 
-def _timed_images(
-    references: Mapping[str, Session], first: npt.NDArray[Any], settings: EngineSettings
-) -> List[npt.NDArray[Any]]:
+def _timed_images(references: Mapping[str, Session], first: Arrays, settings: EngineSettings) -> List[Arrays]:
     """Return images of the opt shape of each batch's engines."""
     shapes, session = settings.build.shapes, references["dense"]
     batches: Sequence[Optional[int]] = settings.batches or (None,)
@@ -104,13 +100,16 @@ def _timed_images(
         return [latency_images(references, first, batch, DEFAULT_BATCHES[1]) for batch in batches]
     if len(batches) > 1:
         raise InputError("engines of given shapes are timed at one batch, their opt shape's", "Leave out `shapes`.")
-    _, best, _ = resolve_shapes({session.input_name: session.input_shape}, shapes)[session.input_name]
-    images = latency_images(references, first, batches[0] or best[0])
-    if images.shape != best:
-        raise InputError(
-            f"images of shape {images.shape} are not the opt shape {best}",
-            "An engine is timed at its opt shape. Make `shapes`, `batch` and the data agree.",
-        )
+    profiles = resolve_shapes(session.input_shapes, shapes)
+    batch = next(iter(profiles.values()))[1][0]
+    images = latency_images(references, first, batches[0] or batch)
+    for name, values in check_inputs(session.name, session.input_shapes, images).items():
+        if values.shape != profiles[name][1]:
+            raise InputError(
+                f"{'images' if len(profiles) == 1 else name} of shape {values.shape} are not the opt shape "
+                f"{profiles[name][1]}",
+                "An engine is timed at its opt shape. Make `shapes`, `batch` and the data agree.",
+            )
     return [images]
 
 

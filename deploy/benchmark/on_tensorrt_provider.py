@@ -12,9 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
-
-import numpy.typing as npt
+from typing import Dict, List, Optional, Tuple, Union
 
 from deploy.benchmark.arms import ARMS
 from deploy.benchmark.comparable import check_pair, check_sparse_kernels
@@ -35,8 +33,9 @@ from deploy.measure import (
     join_rebuilds,
     measure_latency,
 )
-from deploy.sessions import OnnxSession
+from deploy.sessions import OnnxSession, check_inputs
 from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
+from sparsegpt_core.named_inputs import Arrays
 from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["benchmark_tensorrt_provider", "provider_options"]
@@ -93,7 +92,7 @@ def benchmark_tensorrt_provider(
     images, *further = portions = [
         latency_images(references, first, batch, DEFAULT_BATCHES[1]) for batch in settings.batches or (None,)
     ]
-    shapes = [{references["dense"].input_name: each.shape} for each in portions]
+    shapes = [_shapes(files["sparse"], each) for each in portions]
     cost = estimate_cost(files["sparse"].graph, shapes, settings.rebuilds, free_bytes=_free_memory())
     say(str(cost))
     with _timed_arms(files, images, settings, cost, progress) as (arms, found):
@@ -188,6 +187,12 @@ def _check(settings: EngineSettings) -> None:
         raise InputError(f"cannot build engines {settings.rebuilds} times", "Set `rebuilds` to at least 1.")
 
 
+def _shapes(sparse: OnnxFile, images: Arrays) -> Dict[str, Tuple[int, ...]]:
+    """Return the shape of each input."""
+    inputs = check_inputs(sparse.path.name, sparse.graph.inputs, images)
+    return {name: values.shape for name, values in inputs.items()}
+
+
 def _free_memory() -> Optional[int]:
     """Return the GPU's free memory; None without PyCUDA, which ONNX Runtime does not need."""
     try:
@@ -198,15 +203,16 @@ def _free_memory() -> Optional[int]:
 
 @contextlib.contextmanager
 def _timed_arms(
-    files: Mapping[str, OnnxFile], images: npt.NDArray[Any], settings: EngineSettings, cost: Cost, progress: Progress
+    files: Mapping[str, OnnxFile], images: Arrays, settings: EngineSettings, cost: Cost, progress: Progress
 ) -> Iterator[Tuple[Arms, Timed]]:
     """Build and time the engines of all arms; leave those of the last part open inside the ``with``."""
     *before, last = cost.parts
     reports: List[LatencyReport] = []
+    shapes = _shapes(files["sparse"], images)
     for part in before:
-        with _open_arms(files, images.shape, settings, part, progress) as arms:
+        with _open_arms(files, shapes, settings, part, progress) as arms:
             reports.append(_time(arms, images, settings, progress))
-    with _open_arms(files, images.shape, settings, last, progress) as arms:
+    with _open_arms(files, shapes, settings, last, progress) as arms:
         reports.append(_time(arms, images, settings, progress))
         yield arms, _describe(join_rebuilds(reports[::-1]), arms, files["sparse"], len(images))
 
@@ -214,12 +220,12 @@ def _timed_arms(
 @contextlib.contextmanager
 def _open_arms(
     files: Mapping[str, OnnxFile],
-    shape: Tuple[int, ...],
+    shapes: Mapping[str, Tuple[int, ...]],
     settings: EngineSettings,
     rebuilds: Sequence[int],
     progress: Progress,
 ) -> Iterator[Arms]:
-    """Build the engines of some rebuilds for images of one shape. The arms of one rebuild share a timing cache.
+    """Build the engines of some rebuilds for inputs of one shape. The arms of one rebuild share a timing cache.
 
     Raises:
         ModelError: TensorRT runs no node of a file.
@@ -234,7 +240,7 @@ def _open_arms(
             for arm, (weights, flag) in ARMS.items():
                 file = files[weights]
                 options = provider_options(file.graph, flag, cache, settings.build)
-                session = OnnxSession(file, None, TENSORRT_PROVIDER, options, shape)
+                session = OnnxSession(file, None, TENSORRT_PROVIDER, options, shapes)
                 _check_nodes(session)
                 arms[arm].append(session)
                 progress("engines", sum(map(len, arms.values())), count)
@@ -245,7 +251,7 @@ def _open_arms(
             arms.clear()  # frees the engines
 
 
-def _time(arms: Arms, images: npt.NDArray[Any], settings: EngineSettings, progress: Progress) -> LatencyReport:
+def _time(arms: Arms, images: Arrays, settings: EngineSettings, progress: Progress) -> LatencyReport:
     timers = {arm: [_timer(session, images, settings) for session in group] for arm, group in arms.items()}
     return measure_latency(timers, settings.timing, settings.seed, progress)
 
@@ -258,7 +264,7 @@ def _describe(latency: LatencyReport, arms: Arms, sparse: OnnxFile, batch: int) 
     return Timed(latency, speedup, _verdict(sparse, latency, batch), tuple(warnings))
 
 
-def _timer(session: OnnxSession, images: npt.NDArray[Any], settings: EngineSettings) -> HostTimer:
+def _timer(session: OnnxSession, images: Arrays, settings: EngineSettings) -> HostTimer:
     transfers = settings.regime.transfers
     timer = HostTimer((lambda: session.outputs(images)) if transfers else session.bind(images), len(images))
     timer.regime = replace(timer.regime, transfers=transfers, note=_REGIME_NOTE)

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
+from deploy.graph import random_inputs
 from deploy.machine import find_gpu
 from deploy.measure import measure_layer_times
 from deploy.sessions import TensorRTSession
@@ -82,8 +83,8 @@ def _profile(plan: Path) -> Tuple[Dict[str, Any], Dict[str, List[float]]]:
     """Return the inspector's JSON and the layers' times in milliseconds."""
     with TensorRTSession(plan) as session:
         engine = session.engine
-        _, best, _ = engine.profile(session.input_name)
-        images = np.random.default_rng(0).standard_normal(best).astype(engine.inputs[0].dtype)
+        shapes = {tensor.name: engine.profile(tensor.name)[1] for tensor in engine.inputs}
+        images = random_inputs(shapes, {tensor.name: tensor.dtype for tensor in engine.inputs})
         return engine.information(), measure_layer_times(session, images, iterations=_RUNS)
 
 

@@ -4,6 +4,7 @@ May import ``machine``, ``export.audit`` and ``sparsegpt_core``'s torch-free mod
 """
 
 from deploy.graph.memory import EngineMemory, estimate_memory
+from deploy.graph.noise import random_inputs
 from deploy.graph.onnx_file import OnnxFile
 from deploy.graph.onnx_graph import Graph, InputShape, read_graph
 from deploy.graph.shapes import DEFAULT_BATCHES, ShapeRange, Shapes, parse_shapes, resolve_shapes
@@ -23,6 +24,7 @@ __all__ = [
     "estimate_memory",
     "graph_signature",
     "parse_shapes",
+    "random_inputs",
     "read_graph",
     "read_workloads",
     "resolve_shapes",

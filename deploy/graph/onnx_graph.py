@@ -7,7 +7,9 @@ __all__ = ["Graph", "InputShape", "read_graph", "type_name"]
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
 
 from deploy.machine import require
 from sparsegpt_core.errors import ModelError
@@ -28,6 +30,13 @@ class Graph:
     """ONNX's names of the weights' data types, such as ``FLOAT16``."""
     quantized: bool
     """Whether the graph has DequantizeLinear nodes."""
+
+    @property
+    def input_types(self) -> Dict[str, np.dtype[Any]]:
+        """NumPy's type of each input, by name."""
+        as_numpy = require("onnx").helper.tensor_dtype_to_np_dtype
+        kinds = {value.name: value.type.tensor_type.elem_type for value in self.model.graph.input}
+        return {name: as_numpy(kinds[name]) for name in self.inputs}
 
     @property
     def fp16(self) -> bool:

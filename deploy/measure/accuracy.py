@@ -24,15 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsegpt_core.errors import DataError, InputError, NumericsError
+from sparsegpt_core.named_inputs import Arrays
 from sparsegpt_core.progress import Progress, silent
 
 _ROUNDING = 1e-6  # of log-probabilities
 
-Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-"""A function from images (N, C, H, W) to logits (N, classes)."""
+Predict = Callable[[Any], npt.NDArray[Any]]
+"""A function from images (N, C, H, W), or all inputs, to logits (N, classes)."""
 
-LabelledImages = Tuple[npt.NDArray[Any], Optional[npt.NDArray[Any]]]
-"""Images (N, C, H, W) and their labels (N), or None without labels."""
+LabelledImages = Tuple[Arrays, Optional[npt.NDArray[Any]]]
+"""Images (N, C, H, W), or all inputs by name, and their labels (N), or None without labels."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Callable, List, Optional, Tuple, Type
-
-import numpy.typing as npt
+from typing import Callable, List, Optional, Tuple, Type
 
 from deploy.machine import connect, gpu_errors
 from deploy.measure.timing import Regime
 from deploy.sessions import CudaGraph, InferenceStream, TensorRTSession
 from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.named_inputs import Arrays
 
 _NS_PER_MS = 1e6
 _SAMPLE_MS = 1.0  # the least duration of one sample of the GPU's clock
@@ -36,7 +35,7 @@ class EngineTimer:
 
     Args:
         session: The session of the engine to time.
-        images: The images of one inference (N, C, H, W). Without transfers they stay on the GPU.
+        images: The images of one inference (N, C, H, W), or all inputs. Without transfers they stay on the GPU.
         regime: How to time. Its batch is replaced by the number of images. With the GPU's clock, 1 inference in a
             sample stands for as many as take a millisecond.
 
@@ -49,8 +48,8 @@ class EngineTimer:
         ...     samples_ms = timer(10)
     """
 
-    def __init__(self, session: TensorRTSession, images: npt.NDArray[Any], regime: Regime) -> None:
-        images, self._cuda, self._name = session.cast(images), connect(), session.name
+    def __init__(self, session: TensorRTSession, images: Arrays, regime: Regime) -> None:
+        arrays, self._cuda, self._name = session.cast(images), connect(), session.name
         self.regime = replace(regime, batch=len(images))
         with contextlib.ExitStack() as cleanup:
             self._streams: List[InferenceStream] = []
@@ -59,8 +58,8 @@ class EngineTimer:
                 cleanup.callback(self._streams[-1].close)
             with gpu_errors(self._cuda, f"preparing to time {self._name}"):
                 for stream in self._streams:
-                    stream.resize(images.shape)
-                    stream.fill(images)
+                    stream.resize({name: values.shape for name, values in arrays.items()})
+                    stream.fill(arrays)
                     stream.upload()
                     stream.synchronize()
                 self._plain = [_with_transfers(each) if regime.transfers else each.execute for each in self._streams]

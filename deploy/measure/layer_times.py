@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Dict, List
 
 import numpy as np
-import numpy.typing as npt
 
 from deploy.machine import connect, gpu_errors
 from deploy.sessions import TensorRTSession
 from sparsegpt_core.interrupts import defer_interrupts
+from sparsegpt_core.named_inputs import Arrays
 from sparsegpt_core.progress import Progress, silent
 
 _TURNS = 2  # B C C B twice: of layers that gain nothing, one in 40 then seems to gain more than its noise
@@ -30,7 +30,7 @@ class LayerTimes:
 
 
 def compare_layer_times(
-    sessions: Mapping[str, TensorRTSession], images: npt.NDArray[Any], progress: Progress = silent
+    sessions: Mapping[str, TensorRTSession], images: Arrays, progress: Progress = silent
 ) -> Dict[str, LayerTimes]:
     """Time the layers of several engines in turns, B C C B, so a drifting clock favours none of them.
 
@@ -67,7 +67,7 @@ def _summarise(passes: Sequence[Mapping[str, Sequence[float]]]) -> LayerTimes:
 
 
 def measure_layer_times(
-    session: TensorRTSession, images: npt.NDArray[Any], iterations: int = 20, warmup: int = 5
+    session: TensorRTSession, images: Arrays, iterations: int = 20, warmup: int = 5
 ) -> Dict[str, List[float]]:
     """Time each layer.
 
@@ -91,14 +91,14 @@ def measure_layer_times(
         >>> measure_layer_times(session, images, iterations=3)  # doctest: +SKIP
         {'conv1 + relu1': [0.041, 0.040, 0.041], 'fc': [0.012, 0.012, 0.012]}
     """
-    images = session.cast(images)
+    arrays = session.cast(images)
     run: Dict[str, float] = {}
     taken: Dict[str, List[float]] = {}
     stream = session.new_stream()
     try:
         with gpu_errors(connect(), f"profiling {session.name}"):
-            stream.resize(images.shape)
-            stream.fill(images)
+            stream.resize({name: values.shape for name, values in arrays.items()})
+            stream.fill(arrays)
             stream.upload()
             for done in range(-warmup, iterations):
                 if done == 0:

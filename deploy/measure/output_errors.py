@@ -15,8 +15,8 @@ from deploy.measure.accuracy import check_reference, check_samples
 from sparsegpt_core.channel_errors import ChannelErrors, Energies, channel_energies, errors_by_channel, relative_errors
 from sparsegpt_core.errors import InputError, NumericsError
 
-Outputs = Callable[[npt.NDArray[Any]], Mapping[str, npt.NDArray[Any]]]
-"""A function from images (N, C, H, W) to all outputs by name, each of any shape."""
+Outputs = Callable[[Any], Mapping[str, npt.NDArray[Any]]]
+"""A function from images (N, C, H, W), or all inputs, to all outputs by name, each of any shape."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple, Union
 
-import numpy as np
-
 from deploy.benchmark import ArmMeasurements, EngineSettings, measure_engines
-from deploy.graph import OnnxFile, resolve_shapes
+from deploy.graph import OnnxFile, random_inputs, resolve_shapes
 from deploy.machine import require
 from deploy.predict.pruned_copy import magnitude_copy
 from sparsegpt_core.errors import InputError
@@ -68,7 +66,7 @@ def try_pruning(
     """Prune a copy by magnitude, and time its engines and the dense model's on random images.
 
     Args:
-        model: A dense ONNX model with one image input, in FP16 or INT8.
+        model: A dense ONNX model in FP16 or INT8.
         settings: How to build and time engines. Without ``shapes``, a dynamic batch is 8 images.
         progress: Receives the stages ``engines``, ``latency`` and ``layers``.
         say: Called with what the engines cost, before they are built.
@@ -87,14 +85,10 @@ def try_pruning(
         raise InputError(
             f"{file.path} is FP32, which has no sparse kernels", "Give the FP16 or INT8 file, or use `estimate`."
         )
-    if len(graph.inputs) != 1:
-        raise InputError(
-            f"{file.path} has {len(graph.inputs)} inputs", "Give a model with one input, or use `estimate`."
-        )
-    ((name, (_, best, _)),) = resolve_shapes(graph.inputs, settings.build.shapes).items()
-    images = np.random.default_rng(settings.seed).standard_normal(best, np.float32)
+    shapes = {name: best for name, (_, best, _) in resolve_shapes(graph.inputs, settings.build.shapes).items()}
+    images = random_inputs(shapes, graph.input_types, settings.seed)
     with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as folder:
         copy = Path(folder, "sparse.onnx")
         require("onnx").save(magnitude_copy(graph.model), str(copy), save_as_external_data=True)  # of any size
-        measured = measure_engines(file, copy, images, name, settings, progress, say)
-    return MeasuredPrediction(str(file.path), {name: best}, measured)
+        measured = measure_engines(file, copy, images, settings, progress, say)
+    return MeasuredPrediction(str(file.path), shapes, measured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["InferenceStream"]
 
 import contextlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Callable, Dict, Tuple
 
@@ -27,14 +28,14 @@ class InferenceStream:
 
     Args:
         cuda: ``pycuda.driver``, with a current context.
-        engine: An engine with one input.
+        engine: The engine.
 
     Raises:
         InputError: The memory is full, or an output's shape depends on the data.
 
     Example:
         >>> stream = InferenceStream(connect(), engine)  # doctest: +SKIP
-        >>> stream.fill(images)  # doctest: +SKIP
+        >>> stream.fill({"input": images})  # doctest: +SKIP
         >>> for step in (stream.upload, stream.execute, stream.download, stream.synchronize):  # doctest: +SKIP
         ...     step()
         >>> logits = stream.outputs()["logits"]  # doctest: +SKIP
@@ -45,10 +46,9 @@ class InferenceStream:
         self._context: Any = engine.create_context()
         self._shapes: Dict[str, Tuple[int, ...]] = {}
         self._buffers: Dict[str, Buffer] = {}
-        self._input = engine.inputs[0]
         with contextlib.ExitStack() as cleanup, gpu_errors(cuda, f"preparing {engine.name}"):
             self.cuda_stream = cuda.Stream(_NON_BLOCKING)
-            self.resize(engine.profile(self._input.name)[2])
+            self.resize({tensor.name: engine.profile(tensor.name)[2] for tensor in engine.inputs})
             for tensor in (*engine.inputs, *engine.outputs):
                 buffer = Buffer(cuda, self._shapes[tensor.name], tensor.dtype)
                 cleanup.callback(buffer.free)
@@ -60,21 +60,22 @@ class InferenceStream:
                     )
             self._cleanup = cleanup.pop_all()
 
-    def resize(self, shape: Tuple[int, ...]) -> None:
-        """Set the input's shape. Graphs that were captured before must not be launched afterwards.
+    def resize(self, inputs: Mapping[str, Tuple[int, ...]]) -> None:
+        """Set the inputs' shapes. Graphs that were captured before must not be launched afterwards.
 
         Raises:
-            InputError: The shape is outside the engine's profile, or an output's shape stays unknown.
+            InputError: A shape is outside the engine's profile, or an output's shape stays unknown.
         """
-        name = self._input.name
-        if self._shapes.get(name) == shape:
+        if all(self._shapes.get(name) == shape for name, shape in inputs.items()):
             return
-        if not self._context.set_input_shape(name, shape):
-            raise InputError(
-                f"{self._engine.name} does not take the shape {shape}: {self._engine.reason()}",
-                "Build it with `shapes` that include this one. Before TensorRT 10, use `streams=1`.",
-            )
-        shapes = {name: shape}
+        for name, shape in inputs.items():
+            if not self._context.set_input_shape(name, shape):
+                self._shapes = {}  # the context has some of the new shapes
+                raise InputError(
+                    f"{self._engine.name} does not take the shape {shape}: {self._engine.reason()}",
+                    "Build it with `shapes` that include this one. Before TensorRT 10, use `streams=1`.",
+                )
+        shapes = dict(inputs)
         for output in self._engine.outputs:
             found = tuple(int(size) for size in self._context.get_tensor_shape(output.name))
             if min(found, default=0) < 0:
@@ -85,15 +86,17 @@ class InferenceStream:
             shapes[output.name] = found
         self._shapes = shapes
 
-    def fill(self, values: npt.NDArray[Any]) -> None:
-        """Write values into the first rows of the input's host memory, and zeros into the rest."""
-        host = self._buffers[self._input.name].view(self._shapes[self._input.name])
-        host[: len(values)] = values
-        host[len(values) :] = 0
+    def fill(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write arrays into the first rows of the inputs' host memory, and zeros into the rest."""
+        for name, values in arrays.items():
+            host = self._buffers[name].view(self._shapes[name])
+            host[: len(values)] = values
+            host[len(values) :] = 0
 
     def upload(self) -> None:
-        """Copy the input to the GPU."""
-        self._buffers[self._input.name].upload(self._shapes[self._input.name], self.cuda_stream)
+        """Copy the inputs to the GPU."""
+        for tensor in self._engine.inputs:
+            self._buffers[tensor.name].upload(self._shapes[tensor.name], self.cuda_stream)
 
     def execute(self) -> None:
         """Run the engine.

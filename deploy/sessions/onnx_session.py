@@ -11,28 +11,36 @@ import numpy.typing as npt
 
 from deploy.graph import InputShape, OnnxFile
 from deploy.machine import require
-from deploy.sessions.session import check_images, join_portions, logits_of, rows_of
+from deploy.sessions.session import cast_inputs, check_inputs, join_portions, logits_of, rows_of
 from sparsegpt_core.errors import InputError, ModelError, first_line
+from sparsegpt_core.named_inputs import Arrays
 
 __all__ = ["OnnxSession"]
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_DTYPES: Dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(bool)": np.dtype(np.bool_),
+    **{f"tensor({sign}int{bits})": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
 
 
 class OnnxSession:
-    """An ONNX classifier on ONNX Runtime.
+    """An ONNX network on ONNX Runtime.
 
     Args:
-        model: The .onnx file. It has one FP32 or FP16 image input, and its first output is the logits.
+        model: The .onnx file. Its inputs are numbers: mostly one of images in FP32 or FP16.
         threads: Threads of one operator; None for ONNX Runtime's choice.
         provider: The execution provider.
         provider_options: The provider's options, by name.
-        shape: The images of one call, (N, C, H, W), where a dynamic input is to be fixed; None to leave it dynamic.
+        shapes: The shape of each input in one call, by name, where dynamic inputs are to be fixed; None to leave them
+            dynamic.
 
     Raises:
-        InputError: The file is missing, this ONNX Runtime lacks the provider or cannot start it, or ``shape`` does not
-            fit the input.
-        ModelError: The file cannot be loaded, or does not take one image.
+        InputError: The file is missing, this ONNX Runtime lacks the provider or cannot start it, or ``shapes`` do not
+            fit the inputs.
+        ModelError: The file cannot be loaded, or its inputs are no numbers.
         MissingDependencyError: onnxruntime is not installed.
 
     Example:
@@ -47,7 +55,7 @@ class OnnxSession:
         threads: Optional[int] = None,
         provider: str = "CPUExecutionProvider",
         provider_options: Optional[Mapping[str, str]] = None,
-        shape: Optional[Tuple[int, ...]] = None,
+        shapes: Optional[Mapping[str, Tuple[int, ...]]] = None,
     ) -> None:
         runtime = require("onnxruntime")
         file = OnnxFile.of(model)
@@ -64,25 +72,26 @@ class OnnxSession:
             threads=threads,
             provider=provider,
             provider_options=provider_options,
-            sizes=_sizes(proto, shape) if shape else None,
+            sizes=_sizes(proto, shapes) if shapes else None,
         )
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+        if not inputs or any(value.type not in _DTYPES for value in inputs):
             found = ", ".join(f"{value.name} {value.type}" for value in inputs)
-            raise ModelError(
-                f"{path} needs exactly one FP32 or FP16 input, it has: {found or 'none'}", "Give a network of images."
-            )
+            raise ModelError(f"{path} needs inputs of numbers, it has: {found or 'none'}", "Give a network of images.")
         self.name = path.name
-        self.input_name: str = inputs[0].name
-        self.input_shape: InputShape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
-        self._dtype = _DTYPES[inputs[0].type]
+        self.input_shapes: Dict[str, InputShape] = {
+            value.name: tuple(size if isinstance(size, int) else None for size in value.shape) for value in inputs
+        }
+        self._dtypes = {value.name: _DTYPES[value.type] for value in inputs}
         self._outputs: List[str] = [output.name for output in self._session.get_outputs()]
         self._device = "cpu" if provider == "CPUExecutionProvider" else "cuda"
-        if shape and self.input_shape != shape:
-            raise InputError(
-                f"{path} takes images of shape {self.input_shape}, not {shape}",
-                "Export it with a fixed or a named batch, and use the data and image size that it was exported for.",
-            )
+        for name, shape in (shapes or {}).items():
+            if self.input_shapes.get(name) != shape:
+                what = "images" if len(inputs) == 1 else name
+                raise InputError(
+                    f"{path} takes {what} of shape {self.input_shapes.get(name)}, not {shape}",
+                    "Export it with a fixed or named batch, and use the data and image size that it was exported for.",
+                )
 
     def nodes_by_provider(self) -> Optional[Dict[str, List[str]]]:
         """Return the names of the nodes that each provider runs; None before ONNX Runtime 1.24, which does not say."""
@@ -93,22 +102,23 @@ class OnnxSession:
             found.setdefault(part.ep_name, []).extend(node.name or node.op_type for node in part.get_nodes())
         return found
 
-    def bind(self, images: npt.NDArray[Any]) -> Callable[[], None]:
+    def bind(self, images: Arrays) -> Callable[[], None]:
         """Copy images to the provider's device; return a call that runs them and leaves the outputs there.
 
         Raises:
             InputError: The images' shape does not fit the model, or the device's memory is full.
         """
-        check_images(self.name, self.input_shape, images)
+        arrays = self._arrays(images)
         runtime = require("onnxruntime")
         binding = self._session.io_binding()
         try:
-            values = np.ascontiguousarray(images, self._dtype)
-            binding.bind_ortvalue_input(self.input_name, runtime.OrtValue.ortvalue_from_numpy(values, self._device, 0))
+            for name, values in arrays.items():
+                value = runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), self._device, 0)
+                binding.bind_ortvalue_input(name, value)
             for name in self._outputs:
                 binding.bind_output(name, self._device)
         except Exception as error:
-            raise InputError(f"{self.name} cannot take images of shape {images.shape}: {first_line(error)}") from error
+            raise InputError(f"{self.name} cannot take {_shapes(arrays)}: {first_line(error)}") from error
 
         def run() -> None:
             try:
@@ -119,21 +129,26 @@ class OnnxSession:
 
         return run
 
-    def outputs(self, images: npt.NDArray[Any]) -> Dict[str, npt.NDArray[Any]]:
+    def outputs(self, images: Arrays) -> Dict[str, npt.NDArray[Any]]:
         """Turn images (N, C, H, W) with any N above 0 into all outputs (N, ...) by name, in the graph's order.
+
+        Several inputs are :class:`~sparsegpt_core.named_inputs.NamedInputs`.
 
         A model with a fixed batch runs the images in portions. Zeros fill the last one.
 
         Raises:
             InputError: The images' shape does not fit the model, or an output does not have one row for each image.
         """
-        check_images(self.name, self.input_shape, images)
-        batch = (self.input_shape[0] if self.input_shape else None) or len(images)
+        arrays, count = self._arrays(images), len(images)
+        batch = next((shape[0] for shape in self.input_shapes.values() if shape and shape[0]), count)
         return join_portions(
-            [self._run_one(images[start : start + batch], batch) for start in range(0, len(images), batch)]
+            [
+                self._run_one({name: values[start : start + batch] for name, values in arrays.items()}, batch)
+                for start in range(0, count, batch)
+            ]
         )
 
-    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def run(self, images: Arrays) -> npt.NDArray[np.float32]:
         """Turn images (N, C, H, W) with any N above 0 into logits (N, classes), the first output.
 
         Raises:
@@ -142,20 +157,30 @@ class OnnxSession:
         """
         return logits_of(self.name, self.outputs(images))
 
-    def _run_one(self, images: npt.NDArray[Any], batch: int) -> Dict[str, npt.NDArray[Any]]:
-        count = len(images)
+    def _arrays(self, images: Arrays) -> Dict[str, npt.NDArray[Any]]:
+        return cast_inputs(self.name, self._dtypes, check_inputs(self.name, self.input_shapes, images))
+
+    def _run_one(self, arrays: Dict[str, npt.NDArray[Any]], batch: int) -> Dict[str, npt.NDArray[Any]]:
+        count = len(next(iter(arrays.values())))
         if count < batch:
-            images = np.concatenate([images, np.zeros((batch - count, *images.shape[1:]), images.dtype)])
+            arrays = {
+                name: np.concatenate([values, np.zeros((batch - count, *values.shape[1:]), values.dtype)])
+                for name, values in arrays.items()
+            }
         try:
-            found = self._session.run(self._outputs, {self.input_name: images.astype(self._dtype, copy=False)})
+            found = self._session.run(self._outputs, arrays)
         except Exception as error:
-            raise InputError(f"{self.name} cannot run images of shape {images.shape}: {first_line(error)}") from error
+            raise InputError(f"{self.name} cannot run {_shapes(arrays)}: {first_line(error)}") from error
         return {name: rows_of(self.name, name, value, batch)[:count] for name, value in zip(self._outputs, found)}
 
 
-def _sizes(model: Any, shape: Tuple[int, ...]) -> Dict[str, int]:
-    """Return the sizes of the named dimensions of the graph's first input."""
-    weights = {weight.name for weight in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    dims = inputs[0].type.tensor_type.shape.dim if inputs else ()
-    return {dim.dim_param: size for dim, size in zip(dims, shape) if dim.dim_param}
+def _shapes(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    shapes = [f"{name} {values.shape}" for name, values in arrays.items()]
+    return ", ".join(shapes) if len(shapes) > 1 else f"images of shape {next(iter(arrays.values())).shape}"
+
+
+def _sizes(model: Any, shapes: Mapping[str, Tuple[int, ...]]) -> Dict[str, int]:
+    """Return the sizes of the named dimensions of the graph's inputs."""
+    inputs = [value for value in model.graph.input if value.name in shapes]
+    dims = [(dim, size) for each in inputs for dim, size in zip(each.type.tensor_type.shape.dim, shapes[each.name])]
+    return {dim.dim_param: size for dim, size in dims if dim.dim_param}

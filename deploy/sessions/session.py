@@ -1,7 +1,8 @@
-"""The interface of a network that runs on images."""
+"""The interface of a network that runs on images, or on several inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Dict, List, Protocol
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy.typing as npt
 
 from deploy.graph import InputShape
 from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.named_inputs import Arrays, NamedInputs
 
-__all__ = ["Session", "check_images", "join_portions", "logits_of", "rows_of"]
+__all__ = ["Session", "cast_inputs", "check_inputs", "join_portions", "logits_of", "rows_of"]
 
 
 class Session(Protocol):
@@ -21,40 +23,70 @@ class Session(Protocol):
         """The file's name, for messages and reports."""
 
     @property
-    def input_name(self) -> str:
-        """The graph's name for its images."""
+    def input_shapes(self) -> Mapping[str, InputShape]:
+        """(N, C, H, W) of images, or (N, ...) of each input, by name; None for a dynamic dimension."""
 
-    @property
-    def input_shape(self) -> InputShape:
-        """(N, C, H, W); None for a dynamic dimension."""
-
-    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def run(self, images: Arrays) -> npt.NDArray[np.float32]:
         """Turn images (N, C, H, W) into logits (N, classes), the first output."""
 
-    def outputs(self, images: npt.NDArray[Any]) -> Dict[str, npt.NDArray[Any]]:
+    def outputs(self, images: Arrays) -> Dict[str, npt.NDArray[Any]]:
         """Turn images (N, C, H, W) into all outputs (N, ...) by name, in the graph's order."""
 
 
-def check_images(name: str, wanted: InputShape, images: npt.NDArray[Any]) -> None:
-    """Check that images fit a session's input.
+def check_inputs(name: str, wanted: Mapping[str, InputShape], images: Arrays) -> Dict[str, npt.NDArray[Any]]:
+    """Return the array of each input by name, after a check that they fit.
 
     Args:
         name: The session's name, for the message.
-        wanted: (N, C, H, W); None for a dynamic dimension.
-        images: (N, C, H, W) with any N above 0.
+        wanted: The shape of each input by name; None for a dynamic dimension.
+        images: (N, C, H, W) with any N above 0, or the arrays of several inputs.
 
     Raises:
         InputError: The images do not fit, or there are none.
+
+    Example:
+        >>> {name: x.shape for name, x in check_inputs("m.onnx", {"x": (None, 3)}, np.zeros((2, 3))).items()}
+        {'x': (2, 3)}
     """
-    fits = images.ndim == len(wanted) and all(
-        size in (None, given) for size, given in zip(wanted[1:], images.shape[1:])
-    )
-    if not fits or len(images) == 0:
-        shape = ", ".join(["N", *("?" if size is None else str(size) for size in wanted[1:])])
+    given = images.arrays if isinstance(images, NamedInputs) else {"images": images}
+    if len(given) == len(wanted) == 1:
+        given = dict(zip(wanted, given.values()))
+    if given.keys() != wanted.keys():
         raise InputError(
-            f"{name} takes images of shape ({shape}), not {images.shape}",
-            "Use the data and image size that the model was exported for.",
+            f"{name} takes the inputs {', '.join(wanted)}, not {', '.join(given)}", "Give one array for each, by name."
         )
+    for each, values in given.items():
+        shape = wanted[each]
+        fits = values.ndim == len(shape) and all(size in (None, own) for size, own in zip(shape[1:], values.shape[1:]))
+        if not fits or len(values) == 0:
+            what = "images" if len(wanted) == 1 else each
+            text = ", ".join(["N", *("?" if size is None else str(size) for size in shape[1:])])
+            raise InputError(
+                f"{name} takes {what} of shape ({text}), not {values.shape}",
+                "Use the data and image size that the model was exported for.",
+            )
+    return {each: given[each] for each in wanted}
+
+
+def cast_inputs(
+    name: str, wanted: Mapping[str, np.dtype[Any]], arrays: Mapping[str, npt.NDArray[Any]]
+) -> Dict[str, npt.NDArray[Any]]:
+    """Return the arrays in the types that a session takes.
+
+    Args:
+        name: The session's name, for the message.
+        wanted: The type of each input by name.
+        arrays: The array of each input by name.
+
+    Raises:
+        InputError: An input takes integers, and its array has another type.
+    """
+    for each, values in arrays.items():
+        if wanted[each].kind != "f" and values.dtype != wanted[each]:
+            raise InputError(
+                f"{name} takes {each} as {wanted[each]}, not {values.dtype}", "Give the type that it was exported for."
+            )
+    return {each: values.astype(wanted[each], copy=False) for each, values in arrays.items()}
 
 
 def join_portions(portions: List[Dict[str, npt.NDArray[Any]]]) -> Dict[str, npt.NDArray[Any]]:

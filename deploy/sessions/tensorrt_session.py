@@ -15,8 +15,9 @@ from deploy.graph import InputShape
 from deploy.machine import Backend, connect, gpu_errors
 from deploy.sessions.engine import Engine
 from deploy.sessions.inference_stream import InferenceStream
-from deploy.sessions.session import check_images, join_portions, logits_of, rows_of
-from sparsegpt_core.errors import InputError, ModelError
+from deploy.sessions.session import cast_inputs, check_inputs, join_portions, logits_of, rows_of
+from sparsegpt_core.errors import ModelError
+from sparsegpt_core.named_inputs import Arrays
 
 
 class TensorRTSession:
@@ -25,12 +26,12 @@ class TensorRTSession:
     ``engine`` is the open engine. ``batches`` are the min, opt and max batch of its profile.
 
     Args:
-        plan_path: The plan, with its sidecar next to it. It has one image input (FP32, FP16 or INT8).
+        plan_path: The plan, with its sidecar next to it.
         backend: The backend that runs it; None for the one that built it.
 
     Raises:
         InputError: The plan does not match its sidecar, there is no GPU, or the GPU's memory is full.
-        ModelError: This TensorRT or this GPU cannot load the plan, or it has more than one input.
+        ModelError: This TensorRT or this GPU cannot load the plan, or it has no input or no output.
         MissingDependencyError: The backend or PyCUDA is not installed.
 
     Example:
@@ -42,11 +43,9 @@ class TensorRTSession:
         self._cuda = connect()
         self.engine = Engine(plan_path, backend)
         self.name, self.backend = self.engine.name, self.engine.backend
-        if len(self.engine.inputs) != 1 or not self.engine.outputs:
-            names = ", ".join(tensor.name for tensor in self.engine.inputs)
-            raise ModelError(f"{self.name} needs exactly one input, it has: {names}", "Give a network of images.")
-        self._input = self.engine.inputs[0]
-        low, best, high = self.engine.profile(self._input.name)
+        if not self.engine.inputs or not self.engine.outputs:
+            raise ModelError(f"{self.name} has no input or no output", "Give a network of images.")
+        low, best, high = self.engine.profile(self.engine.inputs[0].name)
         self.batches = low[0], best[0], high[0]
         self._stream: Optional[InferenceStream] = None  # created by the first run, since a timer has its own streams
 
@@ -59,32 +58,30 @@ class TensorRTSession:
         self.close()
 
     @property
-    def input_name(self) -> str:
-        """The engine's name for its images."""
-        return self._input.name
+    def input_shapes(self) -> Dict[str, InputShape]:
+        """(N, C, H, W) of images, or (N, ...) of each input, by name; None for a dynamic dimension."""
+        return {tensor.name: tensor.shape for tensor in self.engine.inputs}
 
-    @property
-    def input_shape(self) -> InputShape:
-        """(N, C, H, W); None for a dynamic dimension."""
-        return self._input.shape
-
-    def outputs(self, images: npt.NDArray[Any]) -> Dict[str, npt.NDArray[Any]]:
+    def outputs(self, images: Arrays) -> Dict[str, npt.NDArray[Any]]:
         """Turn images (N, C, H, W) with any N above 0 into all outputs (N, ...) by name, in the engine's order.
 
-        The images run in portions of the profile's max batch. Zeros fill a portion up to the min batch.
+        The images run in portions of the profile's max batch. Zeros fill a portion up to the min batch. Several inputs
+        are :class:`~sparsegpt_core.named_inputs.NamedInputs`.
 
         Raises:
             InputError: The images' shape or type does not fit the engine, an output does not have one row for each
                 image, or the GPU fails.
             ModelError: TensorRT cannot run the engine.
         """
-        images = self.cast(images)
-        max_batch = self.batches[2]
+        arrays, max_batch = self.cast(images), self.batches[2]
         return join_portions(
-            [self._run_one(images[start : start + max_batch]) for start in range(0, len(images), max_batch)]
+            [
+                self._run_one({name: values[start : start + max_batch] for name, values in arrays.items()})
+                for start in range(0, len(images), max_batch)
+            ]
         )
 
-    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def run(self, images: Arrays) -> npt.NDArray[np.float32]:
         """Turn images (N, C, H, W) with any N above 0 into logits (N, classes), the first output.
 
         Raises:
@@ -93,18 +90,14 @@ class TensorRTSession:
         """
         return logits_of(self.name, self.outputs(images))
 
-    def cast(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Check images and convert them to the engine's type.
+    def cast(self, images: Arrays) -> Dict[str, npt.NDArray[Any]]:
+        """Check images, or several inputs, and convert them to the engine's types; return the array of each input.
 
         Raises:
-            InputError: The shape does not fit, or the engine takes integers and the images have another type.
+            InputError: A shape does not fit, or the engine takes integers and an array has another type.
         """
-        check_images(self.name, self.input_shape, images)
-        if self._input.dtype.kind != "f" and images.dtype != self._input.dtype:
-            raise InputError(
-                f"{self.name} takes {self._input.dtype} images, not {images.dtype}", "Quantise the images first."
-            )
-        return images.astype(self._input.dtype, copy=False)
+        arrays = check_inputs(self.name, self.input_shapes, images)
+        return cast_inputs(self.name, {tensor.name: tensor.dtype for tensor in self.engine.inputs}, arrays)
 
     def new_stream(self) -> InferenceStream:
         """Create an execution context with its own CUDA stream and memory. The caller closes it.
@@ -120,16 +113,17 @@ class TensorRTSession:
             self._stream.close()
         self.engine.close()
 
-    def _run_one(self, images: npt.NDArray[Any]) -> Dict[str, npt.NDArray[Any]]:
+    def _run_one(self, arrays: Dict[str, npt.NDArray[Any]]) -> Dict[str, npt.NDArray[Any]]:
         if self._stream is None:
             self._stream = self.new_stream()
-        stream, batch = self._stream, max(len(images), self.batches[0])
-        stream.resize((batch, *images.shape[1:]))
-        stream.fill(images)
+        count = len(next(iter(arrays.values())))
+        stream, batch = self._stream, max(count, self.batches[0])
+        stream.resize({name: (batch, *values.shape[1:]) for name, values in arrays.items()})
+        stream.fill(arrays)
         with gpu_errors(self._cuda, f"running {self.name}"):
             stream.upload()
             stream.execute()
             stream.download()
         stream.synchronize()
         found = stream.outputs()
-        return {name: rows_of(self.name, name, value, batch)[: len(images)] for name, value in found.items()}
+        return {name: rows_of(self.name, name, value, batch)[:count] for name, value in found.items()}

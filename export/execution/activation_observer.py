@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Union
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 
@@ -14,21 +15,22 @@ from sparsegpt_core.errors import ModelError
 __all__ = ["observe_activations"]
 
 Array = npt.NDArray[Any]
+Arrays = Union[Array, Sequence[Array]]
+"""A batch (N, ...), or one for each of several inputs, in the graph's order."""
 
 
-def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callable[[Array], dict[str, Array]]:
+def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callable[[Arrays], dict[str, Array]]:
     """Load a graph once, to read some of its tensors on batch after batch.
 
     Args:
-        model: A model with one input.
-        names: The tensors to read. The input may be one of them.
+        model: The model.
+        names: The tensors to read. Inputs may be among them.
 
     Returns:
-        A function from a batch (N, C, H, W) to the tensors by name. It raises ModelError where ONNX Runtime cannot
-        run the batch.
+        A function from a batch to the tensors by name. It raises ModelError where ONNX Runtime cannot run the batch.
 
     Raises:
-        ModelError: A tensor does not exist, the model has several inputs, or ONNX Runtime cannot load it.
+        ModelError: A tensor does not exist, or ONNX Runtime cannot load the model.
 
     Example:
         >>> import numpy as np
@@ -44,8 +46,6 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        raise ModelError(f"the graph has {len(inputs)} inputs; one is expected")
     computed = {output for node in graph.node for output in node.output if output}
     unknown = [name for name in observed if name not in computed and name not in inputs]
     if unknown:
@@ -53,9 +53,10 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     outputs = [name for name in observed if name in computed]
     session = CpuSession(_with_outputs(model, outputs), "the graph") if outputs else None
 
-    def observe(batch: Array) -> dict[str, Array]:
-        found = session.run([batch], outputs) if session else []
-        by_name = {inputs[0]: batch, **dict(zip(outputs, found))}
+    def observe(batch: Arrays) -> dict[str, Array]:
+        arrays = [batch] if isinstance(batch, np.ndarray) else batch
+        found = session.run(arrays, outputs) if session else []
+        by_name = dict(zip((*inputs, *outputs), (*arrays, *found)))
         return {name: by_name[name] for name in observed}
 
     return observe

@@ -18,6 +18,7 @@ from export.audit import read_metadata
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches, open_dataset
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.files import check_model_metadata
+from sparsegpt_core.named_inputs import InputNames
 from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["BenchmarkSettings", "benchmark_files"]
@@ -68,7 +69,10 @@ def benchmark_files(
         InputError: A file cannot be read or does not take the images, or the GPU fails.
     """
     files = OnnxFile(dense), OnnxFile(sparse)  # each is read once
-    opened = open_dataset(data, check_model_metadata(read_metadata(files[0].graph.model), dense), say)
+    metadata, graph = check_model_metadata(read_metadata(files[0].graph.model), dense), files[0].graph
+    recorded = [each["name"] for each in metadata.get("inputs", ())]  # the exporter names a single input anew
+    names = tuple(recorded if len(recorded) == len(graph.inputs) else graph.inputs)
+    opened = open_dataset(data, metadata, say, InputNames(names, len(names)))
     if opened.evaluation is None:
         raise DataError(f"{opened.spec} has no evaluation split", "Name one with --eval-data.")
     batches = EvaluationBatches(opened.evaluation, settings.eval_samples, settings.batch_size, settings.seed)

@@ -12,6 +12,7 @@ import numpy as np
 
 from calibration.data import Data, EvaluationSplit, names_code, open_data, subset_indices
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.named_inputs import InputNames
 
 __all__ = ["DataSource", "EvaluationBatches", "fingerprint", "open_dataset"]
 
@@ -39,7 +40,12 @@ class DataSource:
     """3 repeats the grey images of a named set."""
 
 
-def open_dataset(source: DataSource, metadata: Mapping[str, Any], say: Callable[[str], None] = lambda _: None) -> Data:
+def open_dataset(
+    source: DataSource,
+    metadata: Mapping[str, Any],
+    say: Callable[[str], None] = lambda _: None,
+    inputs: InputNames | None = None,
+) -> Data:
     """Open a data set.
 
     Name, normalisation, size and channels are those of the source, else of the model's metadata, else of the data set.
@@ -49,9 +55,10 @@ def open_dataset(source: DataSource, metadata: Mapping[str, Any], say: Callable[
         source: The data set.
         metadata: The metadata of a checkpoint or an ONNX file; empty if there is no model.
         say: Called with the code that runs, and with the normalisation.
+        inputs: The network's inputs; None for images.
 
     Raises:
-        DataError: Neither the source nor the metadata names data, or it cannot be read.
+        DataError: Neither the source nor the metadata names data, or it cannot be read or lacks an input.
         InputError: Only the metadata names code, or the code cannot be imported.
     """
     spec = source.spec or metadata.get("data", "")
@@ -73,11 +80,16 @@ def open_dataset(source: DataSource, metadata: Mapping[str, Any], say: Callable[
         image_size=source.image_size,
         channels=source.channels,
         like=_shape(metadata.get("image")),
+        inputs=inputs,
     )
     for note in data.notes:
         say(note)
+    origin = "" if source.spec else ", as the model records"
+    if data.inputs:
+        say(f"data {spec}{origin}: {data.inputs}, taken as they are")
+        return data
     say(
-        f"data {spec}{'' if source.spec else ', as the model records'}: mean {_numbers(data.mean)} "
+        f"data {spec}{origin}: mean {_numbers(data.mean)} "
         f"({_origin(source.mean, own.get('mean'))}), std {_numbers(data.std)} ({_origin(source.std, own.get('std'))})"
     )
     return data

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from calibration.data import Data
 from calibration.sampling import calibration_batches
+from deploy.graph import random_inputs
 from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
 from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
-from sparsegpt_cli.jobs.models import ModelSource, load_model, open_images, read_weights
+from sparsegpt_cli.jobs.models import ModelSource, load_model, load_with_data, open_images, read_weights
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import load_int8
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.named_inputs import InputNames
+from sparsegpt_core.network import from_arrays
 from sparsegpt_core.patterns import Pattern, parse_pattern
 
 __all__ = ["export_checkpoint"]
@@ -62,24 +67,31 @@ def export_checkpoint(
     metadata = dict(checkpoint.metadata) | ({"image": list(image)} if image else {})
     quantiser = None
     if data:
-        opened = open_images(model.spec, data, metadata, messages)
-        if data.mean or data.std or "mean" not in metadata:
-            metadata |= {"mean": list(opened.mean), "std": list(opened.std)}
-        shape = opened.image_shape
+        source, known = data, dict(metadata)
+
+        def open_for(inputs: InputNames | None) -> Data:
+            return open_images(model.spec, source, known, messages, inputs)
+
+        loaded, opened = load_with_data(model, checkpoint, open_for, messages, seed)
+        metadata |= opened.metadata()
+        if not (data.mean or data.std):
+            metadata |= {key: known[key] for key in ("mean", "std") if key in known}
         count = samples or min(_DEFAULT_SAMPLES, len(opened.training))
         batches = calibration_batches(opened.training, count, _BATCH, seed)
         images, quantiser = batches[0], Int8Quantiser(batches, load_int8(model.weights))
+    elif "inputs" in metadata:
+        shapes = {each["name"]: (_NOISE_IMAGES, *each["shape"]) for each in metadata["inputs"]}
+        types = {each["name"]: np.dtype(each["dtype"]) for each in metadata["inputs"]}
+        images = from_arrays(random_inputs(shapes, types, seed))
+        loaded = load_model(model, checkpoint, (), messages, seed=seed)
     elif "image" in metadata:
-        channels, height, width = metadata["image"]
-        shape = (channels, height, width)
-        images = torch.randn(_NOISE_IMAGES, *shape, generator=torch.Generator().manual_seed(seed))
+        images = torch.randn(_NOISE_IMAGES, *metadata["image"], generator=torch.Generator().manual_seed(seed))
+        loaded = load_model(model, checkpoint, tuple(metadata["image"]), messages, seed=seed)
     else:
         raise InputError("the checkpoint does not record the image shape", "Give `image`, for example 3x224x224.")
-    loaded = load_model(model, checkpoint, shape, messages, seed=seed)
     pattern = parse_pattern(metadata.get("pattern", "2:4"))
     metadata |= {
         "model": loaded.spec,
-        "image": list(shape),
         "weights_sha256": checkpoint.sha256,
         "precision": precision,
         **loaded.build_metadata(),

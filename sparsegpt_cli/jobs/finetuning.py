@@ -221,9 +221,7 @@ def finetune_model(
     metadata = {
         "tool_version": __version__,
         "model": sparse.spec,
-        "image": list(sparse.image),
-        "mean": list(opened.mean),
-        "std": list(opened.std),
+        **opened.metadata(),
         "finetuned_from": sparse.weights_sha256,
         "finetuning": {"method": how.method, "data": opened.spec, **how.key()},
         "evaluation": evaluation["after"],

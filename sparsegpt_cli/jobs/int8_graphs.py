@@ -15,7 +15,7 @@ from calibration.ranges import METHODS, calibrate
 from export.execution import observe_activations
 from export.exporter import ExportSettings
 from export.precision import plan_int8, to_int8
-from sparsegpt_core.network import Int8Weight
+from sparsegpt_core.network import Int8Weight, tensors_of
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Int8Quantiser", "quantise_model"]
@@ -30,7 +30,7 @@ class Int8Quantiser:
     """Turns FP32 graphs into INT8. :class:`~export.exporter.Exporter` calls it."""
 
     batches: Sequence[Tensor]
-    """Images (N, C, H, W) for the activations' ranges."""
+    """Images (N, C, H, W), or batches of several inputs, for the activations' ranges."""
     int8_weights: Mapping[str, Int8Weight] = field(default_factory=dict)
     """Weights that pruning has rounded, by module. All others are rounded to nearest."""
 
@@ -69,7 +69,7 @@ def quantise_model(
         SparseGPTError: Placement, calibration or quantisation failed.
     """
     plan = plan_int8(model, ends=ends)
-    fit, held_out = _split([batch.cpu().numpy() for batch in quantiser.batches])
+    fit, held_out = (list(map(_arrays, batches)) for batches in _split([*quantiser.batches]))
     ranges = calibrate(observe_activations(model, plan.tensors), fit, held_out, method, progress)
 
     def quantised(each: str) -> onnx.ModelProto:
@@ -84,7 +84,12 @@ def quantise_model(
     return min(trials, key=lambda trial: _squared_error(_outputs(trial, held_out), expected))
 
 
-def _split(batches: list[Array]) -> tuple[list[Array], list[Array]]:
+def _arrays(batch: Tensor) -> list[Array]:
+    """Return the array of each input."""
+    return [tensor.cpu().numpy() for tensor in tensors_of(batch)]
+
+
+def _split(batches: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Return the batches that ranges are fitted to, and the held-out ones that judge them."""
     if len(batches) == 1:
         (images,) = batches
@@ -96,7 +101,7 @@ def _split(batches: list[Array]) -> tuple[list[Array], list[Array]]:
     return [batch for index, batch in enumerate(batches, 1) if index % _JUDGING_BATCH_EVERY], held_out
 
 
-def _outputs(model: onnx.ModelProto, batches: Sequence[Array]) -> list[Array]:
+def _outputs(model: onnx.ModelProto, batches: Sequence[Sequence[Array]]) -> list[Array]:
     observe = observe_activations(model, [output.name for output in model.graph.output])
     return [output for batch in batches for output in observe(batch).values()]
 

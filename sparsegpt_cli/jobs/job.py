@@ -20,7 +20,7 @@ from sparsegpt_cli.messages import Messages
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.execution import device_of
-from sparsegpt_core.network import eval_mode, plan_layers
+from sparsegpt_core.network import eval_mode, from_arrays, plan_layers
 from sparsegpt_core.pruning import PruneResult
 from sparsegpt_core.quality import Workflow
 from sparsegpt_core.settings import PruneSettings
@@ -121,9 +121,7 @@ def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
     return {
         "tool_version": __version__,
         "model": model.spec,
-        "image": list(model.image),
-        "mean": list(data.mean),
-        "std": list(data.std),
+        **data.metadata(),
         "data": data.spec,
         "source_sha256": model.weights_sha256,
         **source,
@@ -244,7 +242,7 @@ def _chance(
     if labels is None or classes < 2:
         return []
     indices = subset_indices(split, min(samples or _IMAGES, _IMAGES), seed)
-    batches = [torch.from_numpy(images) for images, _ in split.batches(_BATCH_IMAGES, indices)]
+    batches = [from_arrays(images) for images, _ in split.batches(_BATCH_IMAGES, indices)]
     right = int((outputs_of(module.to(device), batches).argmax(1).numpy() == labels[indices]).sum())
     module.cpu()  # as it was loaded
     chance, count = 1 / classes, len(indices)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from export.importing import OnnxNetwork, is_onnx_file, onnx_config
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, count_classes, load_checkpoint, load_into
-from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import sha256
-from sparsegpt_core.network import remove_parametrizations
+from sparsegpt_core.named_inputs import InputNames
+from sparsegpt_core.network import input_names, remove_parametrizations
 from sparsegpt_core.zoo import ModelShape, build_model, data_config, parse_arguments, runs_code
 
 __all__ = [
@@ -29,12 +29,11 @@ __all__ = [
     "load",
     "load_and_say",
     "load_model",
+    "load_with_data",
     "missing_weights",
     "open_images",
     "read_weights",
 ]
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ class LoadedModel:
 
     module: nn.Module
     spec: str
-    image: tuple[int, int, int]
+    image: tuple[int, ...]
+    """The shape (C, H, W) of its images; empty for inputs by name."""
     weights: Path | None
     weights_sha256: str | None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -92,11 +92,48 @@ def load(model: ModelSource, data: DataSource, messages: Messages, seed: int = 0
         ModelError: The model or its weights cannot be loaded, or do not fit each other.
     """
     checkpoint = read_weights(model.weights, messages, model.weights_key) if model.weights else None
-    opened = open_images(model.spec, data, checkpoint.metadata if checkpoint else {}, messages)
+    metadata = checkpoint.metadata if checkpoint else {}
+
+    def open_for(inputs: InputNames | None) -> Data:
+        return open_images(model.spec, data, metadata, messages, inputs)
+
+    return load_with_data(model, checkpoint, open_for, messages, seed)
+
+
+def load_with_data(
+    model: ModelSource,
+    checkpoint: Checkpoint | None,
+    open_for: Callable[[InputNames | None], Data],
+    messages: Messages,
+    seed: int = 0,
+) -> tuple[LoadedModel, Data]:
+    """Build a model, load its weights and open its data.
+
+    The user's own networks come before the data, since only they know their inputs. All others take images, and their
+    number of channels and classes may be that of the data.
+
+    Args:
+        model: The model.
+        checkpoint: Its checkpoint, if there is one.
+        open_for: Opens the data for the network's inputs; None for images.
+        messages: Takes messages.
+        seed: Seed of random weights.
+
+    Raises:
+        SparseGPTError: As for :func:`load_model`, or the data cannot be read.
+    """
+    spec = _model_to_build(model, checkpoint.metadata if checkpoint else {})
+    if runs_code(spec) or is_onnx_file(spec):
+        loaded = load_model(model, checkpoint, (), messages, seed=seed)
+        opened = open_for(input_names(loaded.module))
+        return replace(loaded, image=opened.image_shape), opened
+    opened = open_for(None)
     return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes, seed), opened
 
 
-def open_images(spec: str, data: DataSource, metadata: Mapping[str, Any], messages: Messages) -> Data:
+def open_images(
+    spec: str, data: DataSource, metadata: Mapping[str, Any], messages: Messages, inputs: InputNames | None = None
+) -> Data:
     """Open the data of a model.
 
     Normalisation and size are those of the data source, else of the checkpoint's metadata, else of the data set.
@@ -108,18 +145,19 @@ def open_images(spec: str, data: DataSource, metadata: Mapping[str, Any], messag
         data: The data set.
         metadata: The checkpoint's metadata; empty without a checkpoint.
         messages: Takes the message.
+        inputs: The network's inputs; None for images.
 
     Raises:
-        DataError: The data cannot be read.
+        DataError: The data cannot be read, or lacks an input.
     """
     spec = spec or metadata.get("model", "")
     if is_onnx_file(spec):
-        return open_dataset(data, {**onnx_config(Path(spec)), **metadata}, messages.say)
+        return open_dataset(data, {**onnx_config(Path(spec)), **metadata}, messages.say, inputs)
     if not (data.spec or metadata.get("data", "")).startswith("imagefolder:"):
-        return open_dataset(data, metadata, messages.say)
+        return open_dataset(data, metadata, messages.say, inputs)
     own = data_config(spec)
     # The message below has the normalisation; evaluation data may be code that runs.
-    opened = open_dataset(data, {**own, **metadata}, messages.say if data.evaluation else lambda _: None)
+    opened = open_dataset(data, {**own, **metadata}, messages.say if data.evaluation else lambda _: None, inputs)
     if not {"mean", "std", "image"} <= metadata.keys() and not (data.mean and data.std and data.image_size):
         size = "×".join(map(str, opened.image_shape[1:]))
         mean, std = (",".join(f"{value:g}" for value in values) for values in (opened.mean, opened.std))
@@ -155,7 +193,7 @@ def load_and_say(module: nn.Module, checkpoint: Checkpoint, messages: Messages) 
 def load_model(
     options: ModelSource,
     checkpoint: Checkpoint | None,
-    image: tuple[int, int, int],
+    image: tuple[int, ...],
     messages: Messages,
     data_classes: int | None = None,
     seed: int = 0,
@@ -167,7 +205,7 @@ def load_model(
     replaced by their values.
 
     Raises:
-        ModelError: There is no such model, the weights do not fit, or the model takes more than images.
+        ModelError: There is no such model, or the weights do not fit.
         InputError: Neither ``options`` nor the checkpoint names a model, or only the checkpoint names code to run.
     """
     metadata = dict(checkpoint.metadata) if checkpoint else {}
@@ -190,7 +228,6 @@ def load_model(
             check_fit(build_model(spec, shape), checkpoint.state)
     torch.manual_seed(seed)
     module = build_model(spec, shape, arguments).float().eval()
-    _check_inputs(spec, module)
     if checkpoint:
         load_and_say(module, checkpoint, messages)
     else:
@@ -206,7 +243,7 @@ def load_model(
 
 
 def _load_onnx(
-    options: ModelSource, path: Path, checkpoint: Checkpoint | None, image: tuple[int, int, int], messages: Messages
+    options: ModelSource, path: Path, checkpoint: Checkpoint | None, image: tuple[int, ...], messages: Messages
 ) -> LoadedModel:
     """Read a network from its ONNX file; the weights are those of the file, or of a checkpoint made from it."""
     if options.arguments or options.num_classes:
@@ -243,14 +280,3 @@ def _model_to_build(options: ModelSource, metadata: Mapping[str, Any]) -> str:
 def missing_weights(spec: str) -> str:
     """Return the warning for a model without a checkpoint."""
     return f"no `weights`: {spec} has {'its own' if runs_code(spec) else 'random'} weights"
-
-
-def _check_inputs(spec: str, module: nn.Module) -> None:
-    """Refuse a network with several inputs, since data sets give images only."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC]
-    if len(needed) > 1:
-        raise ModelError(
-            f"{spec} takes {len(needed)} inputs ({', '.join(needed)}), and --data gives images only",
-            "From Python, prune_model takes tuples as batches. Or name a factory whose model makes the other inputs.",
-        )

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from calibration.sampling import calibration_batches
@@ -27,7 +26,7 @@ from sparsegpt_cli.report import render_report
 from sparsegpt_cli.resume import LAYERS, STAGES, StageStore, staged, write_manifest
 from sparsegpt_core.checkpoints import save_checkpoint, save_int8
 from sparsegpt_core.files import write_json
-from sparsegpt_core.network import Int8Weight, plan_layers
+from sparsegpt_core.network import Int8Weight, from_arrays, plan_layers, tensors_of
 from sparsegpt_core.progress import Progress, Say, silent, timed
 from sparsegpt_core.pruning import LayerChoices, prune_model, run_key
 from sparsegpt_core.settings import PruneSettings
@@ -156,16 +155,18 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     if job.metric:
         compare |= {"metric": job.metric.name, **code_identity(job.metric.name)}
     if split is not None:
-        calibrated.append(torch.from_numpy(next(iter(EvaluationBatches(split, 1, 1, job.seed)))[0]))
+        calibrated.append(from_arrays(next(iter(EvaluationBatches(split, 1, 1, job.seed)))[0]))
     return {**keys, "compare": run_key(model, calibrated, compare)}
 
 
 def _predict(run: _Run) -> dict[str, Any]:
     """Return the largest gain that the layers' shapes allow."""
-    path, wanted = run.folder / "sparse.onnx", (DEFAULT_BATCHES[1], *run.job.model.image)
-    ((name, dims),) = read_graph(path).inputs.items()
-    shape = tuple(fixed or size for fixed, size in zip(dims, wanted, strict=True))
-    predicted = predict(path, {name: (shape, shape, shape)}).to_json()
+    path, profile = run.folder / "sparse.onnx", {}
+    for (name, dims), tensor in zip(read_graph(path).inputs.items(), tensors_of(run.images), strict=True):
+        wanted = (DEFAULT_BATCHES[1], *tensor.shape[1:])
+        shape = tuple(fixed or size for fixed, size in zip(dims, wanted, strict=True))
+        profile[name] = (shape, shape, shape)
+    predicted = predict(path, profile).to_json()
     return {key: predicted[key] for key in ("bound", "ceiling", "eligible_share", "verdict")}
 
 

@@ -68,8 +68,7 @@ def describe_run(job: Job, stages: Mapping[str, StageOutcome], total_seconds: fl
         "data": {
             "spec": job.data.spec,
             "samples": job.calibration_samples,
-            "mean": list(job.data.mean),
-            "std": list(job.data.std),
+            **{key: value for key, value in job.data.metadata().items() if key != "image"},
         },
         "settings": {
             **sparse["settings"],

@@ -203,7 +203,7 @@ def _draw(job: Job, share: slice = slice(None)) -> list[Tensor]:
 
 def _hold_out(job: Job, world: World) -> _HeldOut | None:
     """Draw held-out images and run the dense network on them; None where calibration takes all images."""
-    count = held_out_images(job.workflow.max_disagreement, job.data.image_shape)
+    count = held_out_images(job.workflow.max_disagreement, job.data.sample_size)
     batches = held_out_batches(job.data.training, job.calibration_samples, count, job.batch_size, job.seed)
     if batches:
         return _HeldOut(batches, outputs_of(job.model.module, batches), world)

@@ -14,7 +14,7 @@ import torch
 from calibration.data import Data
 from sparsegpt_cli.jobs.datasets import DataSource, fingerprint, open_dataset
 from sparsegpt_cli.jobs.job import check_network, code_identity
-from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_model
+from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_with_data
 from sparsegpt_cli.messages import SILENT, Messages
 from sparsegpt_cli.sweep.evaluation import Evaluator, NamedOutputs
 from sparsegpt_cli.sweep.grid import checkpoint_name, slug
@@ -112,11 +112,9 @@ def open_checkpoint(
         "tool_version": __version__,
         "checkpoint_sha256": model.weights_sha256,
         "model": model.spec,
-        "image": list(model.image),
         "data": data.spec,
         "data_sha256": fingerprint(data),
-        "mean": list(data.mean),
-        "std": list(data.std),
+        **data.metadata(),
         "evaluated": len(indices),
         "eval_seed": evaluator.seed if len(indices) < len(split) else 0,
         "device": torch.device(evaluator.device).type,
@@ -141,11 +139,12 @@ def load_network(
     named = checkpoint.metadata.get("model")
     if named is None:
         raise ModelError(f"{weights} does not name its model", "Use checkpoints of train or finetune.")
-    opened = open_dataset(data, checkpoint.metadata, messages.say)
     is_known = named in factories
     arguments = tuple(checkpoint.metadata.get("model_args", ())) if is_known else ()
     model = ModelSource(named if is_known else "", weights, arguments=arguments)
-    return load_model(model, checkpoint, opened.image_shape, messages, opened.num_classes), opened
+    return load_with_data(
+        model, checkpoint, lambda inputs: open_dataset(data, checkpoint.metadata, messages.say, inputs), messages
+    )
 
 
 def _digest_of(outputs: NamedOutputs) -> str:

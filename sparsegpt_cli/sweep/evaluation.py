@@ -16,6 +16,7 @@ from calibration.evaluation import distance, named_outputs
 from deploy.measure import compare_versions, load_metric
 from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_core.errors import DataError, InputError
+from sparsegpt_core.network import from_arrays
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Evaluator", "NamedOutputs"]
@@ -61,7 +62,7 @@ class Evaluator:
         done = 0
         progress("outputs", done, len(indices))
         for images, _ in split.batches(self.batch_size, indices):
-            for name, value in named_outputs(model, torch.from_numpy(images)).items():
+            for name, value in named_outputs(model, from_arrays(images)).items():
                 parts.setdefault(name, []).append(value)
             done += len(images)
             progress("outputs", done, len(indices))

@@ -19,7 +19,7 @@ _FEW = (2, 3)  # two numbers of classes tell how the rows of each weight depend 
 
 def count_classes(
     spec: str,
-    image: tuple[int, int, int],
+    image: tuple[int, ...],
     state: Mapping[str, Tensor],
     arguments: Mapping[str, Any] | None = None,
 ) -> int | None:

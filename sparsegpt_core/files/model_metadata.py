@@ -14,6 +14,8 @@ __all__ = ["METADATA_KEY", "check_model_metadata", "read_checkpoint_metadata"]
 METADATA_KEY = "sparsegpt_trt"
 """The key of the metadata in a ``.safetensors`` file, whose value is JSON."""
 
+_INPUT_TYPES = ("float32", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+
 # Larger values are damage, and such a model may not fit into memory.
 _MAX_CLASSES, _MAX_IMAGE_SIDE_PIXELS, _MAX_NORMALISATION = 100_000, 1 << 16, 1e6
 
@@ -85,12 +87,22 @@ def _is_image(value: Any) -> bool:
     return _is_list_of(_is_size(_MAX_IMAGE_SIDE_PIXELS))(value) and len(value) == 3
 
 
+def _is_input(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_text(value.get("name"))
+        and _is_list_of(_is_size(_MAX_IMAGE_SIDE_PIXELS))(value.get("shape"))
+        and value.get("dtype") in _INPUT_TYPES
+    )
+
+
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "model": _is_text,
     "data": _is_text,
     "pattern": _is_text,
     "pruned": _is_list_of(_is_text),
     "image": _is_image,
+    "inputs": _is_list_of(_is_input),
     "model_args": _is_list_of(_is_text),
     "source_key": _is_text,
     "num_classes": _is_size(_MAX_CLASSES),

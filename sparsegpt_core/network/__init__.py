@@ -3,9 +3,9 @@
 May import ``linalg``, ``settings``, ``execution`` and below.
 """
 
-from sparsegpt_core.network.batches import network_inputs
+from sparsegpt_core.network.batches import input_names, network_inputs
 from sparsegpt_core.network.functional_calls import Call, record_calls
-from sparsegpt_core.network.inputs import Batch, as_tensors, split_batches, tensors_of
+from sparsegpt_core.network.inputs import Batch, as_tensors, channels_last, from_arrays, split_batches, tensors_of
 from sparsegpt_core.network.int8_weight import Int8Weight
 from sparsegpt_core.network.layer_plan import plan_layers
 from sparsegpt_core.network.layers import Layer, channels_reason, check_globs, chosen_reason
@@ -39,13 +39,16 @@ __all__ = [
     "PrunableLayer",
     "ShiftTarget",
     "as_tensors",
+    "channels_last",
     "channels_reason",
     "check_finite",
     "check_globs",
     "chosen_reason",
     "eval_mode",
     "export_graph",
+    "from_arrays",
     "input_columns",
+    "input_names",
     "inputs_and_constants",
     "matrix_to_weight",
     "name_outputs",

@@ -11,13 +11,27 @@ from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import available_memory
+from sparsegpt_core.named_inputs import InputNames
 from sparsegpt_core.network.inputs import as_tensors, tensors_of
 from sparsegpt_core.network.tracing import GraphNetwork
 
-__all__ = ["network_inputs"]
+__all__ = ["input_names", "network_inputs"]
 
 _MEMORY_SHARE = 0.5  # of the free memory, for all batches together
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def input_names(model: nn.Module) -> InputNames:
+    """Return the names of a network's inputs: the parameters of its ``forward``, or the inputs of its graph.
+
+    Example:
+        >>> input_names(nn.MultiheadAttention(8, 2)).names[:3], input_names(nn.Linear(8, 8)).required
+        (('query', 'key', 'value'), 1)
+    """
+    if isinstance(model, GraphNetwork):
+        return InputNames(tuple(model.input_names), len(model.input_names))
+    parameters = [each for each in inspect.signature(model.forward).parameters.values() if each.kind in _POSITIONAL]
+    return InputNames(tuple(each.name for each in parameters), sum(each.default is each.empty for each in parameters))
 
 
 def network_inputs(model: nn.Module, batches: Tensor | Iterable[Any]) -> list[Tensor]:
@@ -38,16 +52,13 @@ def network_inputs(model: nn.Module, batches: Tensor | Iterable[Any]) -> list[Te
     """
     if isinstance(batches, Tensor):
         return [batches]
-    parameters = inspect.signature(model.forward).parameters.values()
-    names = [each.name for each in parameters if each.kind in _POSITIONAL]
-    required = sum(each.kind in _POSITIONAL and each.default is each.empty for each in parameters)
-    most = None if any(each.kind is each.VAR_POSITIONAL for each in parameters) else len(names)
-    if isinstance(model, GraphNetwork):
-        names, required, most = model.input_names, len(model.input_names), len(model.input_names)
+    inputs = input_names(model)
+    varies = any(each.kind is each.VAR_POSITIONAL for each in inspect.signature(model.forward).parameters.values())
+    most = None if varies and not isinstance(model, GraphNetwork) else len(inputs.names)
     found: list[Tensor] = []
     size, limit = 0, _MEMORY_SHARE * available_memory(torch.device("cpu"))
     for batch in batches:
-        found += as_tensors([_inputs(batch, names, required, most)])
+        found += as_tensors([_inputs(batch, [*inputs.names], inputs.required, most)])
         size += sum(tensor.nbytes for tensor in tensors_of(found[-1]))
         if size > limit:
             raise InputError(

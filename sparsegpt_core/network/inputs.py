@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.named_inputs import Arrays, NamedInputs
 
-__all__ = ["Batch", "Inputs", "as_tensors", "split_batches", "spread", "tensors_of"]
+__all__ = ["Batch", "Inputs", "as_tensors", "channels_last", "from_arrays", "split_batches", "spread", "tensors_of"]
 
 Batch = Union[Tensor, Sequence[Tensor]]
 """One input such as images (N, C, H, W), or a tuple with a tensor (N, ...) for each input."""
@@ -67,6 +68,33 @@ def as_tensors(batches: Sequence[Batch]) -> list[Tensor]:
     """
     # A batch of several tensors only needs the methods of Inputs.
     return [cast(Tensor, each if isinstance(each, (Tensor, Inputs)) else Inputs(each)) for each in batches]
+
+
+def from_arrays(batch: Arrays) -> Tensor:
+    """Return NumPy arrays as a batch, without a copy.
+
+    Example:
+        >>> import numpy as np
+        >>> batch = from_arrays(NamedInputs({"images": np.ones((3, 1, 8, 8)), "vector": np.ones((3, 5))}))
+        >>> [tuple(tensor.shape) for tensor in tensors_of(batch)]
+        [(3, 1, 8, 8), (3, 5)]
+    """
+    if not isinstance(batch, NamedInputs):
+        return torch.from_numpy(batch)
+    tensors = [torch.from_numpy(values) for values in batch.arrays.values()]
+    return tensors[0] if len(tensors) == 1 else as_tensors([tensors])[0]
+
+
+def channels_last(batch: Tensor) -> Tensor:
+    """Return images in the memory format in which convolutions are fastest (twice as fast on CPUs).
+
+    Example:
+        >>> channels_last(torch.ones(2, 3, 8, 8)).stride()
+        (192, 1, 24, 3)
+    """
+    if isinstance(batch, Inputs):
+        return as_tensors([[channels_last(each) for each in batch.tensors]])[0]
+    return batch.to(memory_format=torch.channels_last) if batch.dim() == 4 else batch
 
 
 def tensors_of(batch: Batch | Inputs) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sparsegpt_core.errors import InputError, ModelError, first_line
 from sparsegpt_core.network.functional_calls import Call, record_calls
+from sparsegpt_core.network.inputs import tensors_of
 from sparsegpt_core.network.shift_targets import ShiftTarget, record_readers
 from sparsegpt_core.network.weight_flow import record_weight_flow
 from sparsegpt_core.network.weight_layout import PrunableLayer
@@ -190,9 +191,10 @@ def _run(
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        shape = tuple(sample.shape[1:])
+        shapes = [str(tuple(each.shape[1:])) for each in tensors_of(sample)]
+        what = "images of shape" if len(shapes) == 1 else "inputs of shapes"
         raise ModelError(
-            f"the model does not take images of shape {shape}: {first_line(error)}",
+            f"the model does not take {what} {', '.join(shapes)}: {first_line(error)}",
             "Check that `model` and `data` belong together: channels, height and width.",
         ) from error
     finally:

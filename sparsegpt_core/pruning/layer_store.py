@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
 from sparsegpt_core.files import KeyedStore
-from sparsegpt_core.network import GraphNetwork, Int8Weight
+from sparsegpt_core.network import GraphNetwork, Int8Weight, tensors_of
 
 __all__ = ["LayerOutcome", "LayerStore", "run_key"]
 
@@ -111,7 +111,7 @@ def run_key(model: nn.Module, batches: Iterable[Tensor], about: Mapping[str, Any
     digest.update(json.dumps({**about, **versions}, default=str, sort_keys=True).encode())
     digest.update(model.digest.encode() if isinstance(model, GraphNetwork) else b"")
     tensors: Mapping[str, Tensor] = model.state_dict()
-    for name, tensor in (*tensors.items(), *(("", batch) for batch in batches)):
+    for name, tensor in (*tensors.items(), *(("", tensor) for batch in batches for tensor in tensors_of(batch))):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

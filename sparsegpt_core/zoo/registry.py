@@ -30,8 +30,8 @@ class ModelShape:
         (3, 32, 32)
     """
 
-    image: tuple[int, int, int]
-    """The shape (C, H, W) of an image."""
+    image: tuple[int, ...]
+    """The shape (C, H, W) of an image; empty for a network that is not built for a shape."""
     num_classes: int | None = None
     """The number of classes; None for the default of the network."""
 
