@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from calibration.data import Batch, EvaluationSplit, TrainingSplit, subset_indices
 from sparsegpt_core.errors import DataError, ModelError, NumericsError
 from sparsegpt_core.execution import find_device, full_precision, run_in_halves
-from sparsegpt_core.network import channels_last, eval_mode, from_arrays
+from sparsegpt_core.network import channels_last, eval_mode, from_arrays, tensors_of
 from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["Evaluation", "evaluate", "logits_and_labels", "score"]
@@ -143,7 +143,7 @@ def logits_and_labels(model: nn.Module, images: Tensor, labels: Tensor, device: 
     shape = tuple(images.shape)
 
     def run(part: Tensor) -> Any:
-        return model(channels_last(part.to(device)))
+        return model(*tensors_of(channels_last(part.to(device))))
 
     try:
         # A training step keeps its batch size, which is a setting.

@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from calibration.training import FrozenZeros, autocast, autocast_dtype, check_setting
 from sparsegpt_core.interrupts import defer_interrupts
+from sparsegpt_core.network import channels_last
 
-__all__ = ["BlockData", "BlockFit", "ReconstructSettings", "channels_last", "match_channel_order"]
+__all__ = ["BlockData", "BlockFit", "ReconstructSettings", "match_channel_order"]
 
 _PATIENCE_EPOCHS = 4  # stop a block after this many epochs without a lower error
 _NO_ORDER = torch.empty(0, dtype=torch.long)  # of an epoch that has not begun
@@ -181,11 +182,6 @@ def match_channel_order(sparse: Tensor, dense: Tensor) -> Tensor:
     order = torch.from_numpy(linear_sum_assignment(costs.double().cpu().numpy())[1]).to(dense.device)
     permuted = dense.index_select(axis, order)
     return permuted if _energy(sparse - permuted) < difference / 2 else dense
-
-
-def channels_last(values: Tensor) -> Tensor:
-    """Return a batch in the memory format in which convolutions are fastest (twice as fast on CPUs)."""
-    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
 
 
 def _root_mean_square(parameter: Tensor) -> float:

@@ -18,7 +18,6 @@ from calibration.recovery.block_fitting import (
     BlockData,
     BlockFit,
     ReconstructSettings,
-    channels_last,
     match_channel_order,
 )
 from calibration.recovery.blocks import Block, find_blocks
@@ -26,7 +25,7 @@ from calibration.training import FrozenZeros, Unfinished, copy_state, reproducib
 from sparsegpt_core.errors import DataError, ModelError
 from sparsegpt_core.execution import device_of
 from sparsegpt_core.interrupts import defer_interrupts
-from sparsegpt_core.network import eval_mode
+from sparsegpt_core.network import channels_last, eval_mode
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import Progress, silent
 

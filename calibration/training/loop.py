@@ -22,8 +22,9 @@ from calibration.training.frozen_zeros import FrozenZeros
 from calibration.training.mixed_precision import autocast, autocast_dtype
 from calibration.training.settings import TrainSettings
 from calibration.training.unfinished_training import Unfinished
-from sparsegpt_core.errors import NumericsError
+from sparsegpt_core.errors import InputError, NumericsError
 from sparsegpt_core.interrupts import defer_interrupts
+from sparsegpt_core.network import from_arrays
 from sparsegpt_core.progress import Progress
 
 __all__ = ["Epoch", "Loop", "copy_state"]
@@ -87,6 +88,10 @@ class Loop:
         self.model, self.split, self.settings, self.device, self.total = model, data.training, settings, device, total
         self.distillation = distillation
         self.augment = augmentation_for(data.spec) if settings.augment == "auto" else settings.augment
+        if self.augment != "none" and data.inputs:
+            raise InputError(
+                f"`augment={self.augment}` changes images, and the data has inputs by name", "Leave it out."
+            )
         self.background = normalised_black(data.mean, data.std)
         self.dtype = autocast_dtype(settings.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
@@ -118,7 +123,7 @@ class Loop:
         started = time.perf_counter()
         for images, labels in self.split.batches(size, remaining):
             with defer_interrupts():
-                self.losses += self.step(torch.from_numpy(images), torch.from_numpy(labels))
+                self.losses += self.step(from_arrays(images), torch.from_numpy(labels))
                 self.done, self.position = self.done + 1, self.position + 1
                 self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             progress("train", self.done, self.total)

@@ -20,7 +20,6 @@ __all__ = ["OnnxSession"]
 _DTYPES: Dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
-    "tensor(double)": np.dtype(np.float64),
     "tensor(bool)": np.dtype(np.bool_),
     **{f"tensor({sign}int{bits})": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
@@ -30,7 +29,7 @@ class OnnxSession:
     """An ONNX network on ONNX Runtime.
 
     Args:
-        model: The .onnx file. Its inputs are numbers: mostly one of images in FP32 or FP16.
+        model: The .onnx file. Its inputs are FP32, FP16, integers or booleans.
         threads: Threads of one operator; None for ONNX Runtime's choice.
         provider: The execution provider.
         provider_options: The provider's options, by name.
@@ -40,7 +39,7 @@ class OnnxSession:
     Raises:
         InputError: The file is missing, this ONNX Runtime lacks the provider or cannot start it, or ``shapes`` do not
             fit the inputs.
-        ModelError: The file cannot be loaded, or its inputs are no numbers.
+        ModelError: The file cannot be loaded, or it has inputs of other types.
         MissingDependencyError: onnxruntime is not installed.
 
     Example:
@@ -77,7 +76,10 @@ class OnnxSession:
         inputs = self._session.get_inputs()
         if not inputs or any(value.type not in _DTYPES for value in inputs):
             found = ", ".join(f"{value.name} {value.type}" for value in inputs)
-            raise ModelError(f"{path} needs inputs of numbers, it has: {found or 'none'}", "Give a network of images.")
+            raise ModelError(
+                f"{path} needs FP32, FP16, integer or boolean inputs, it has: {found or 'none'}",
+                "Give a network of images.",
+            )
         self.name = path.name
         self.input_shapes: Dict[str, InputShape] = {
             value.name: tuple(size if isinstance(size, int) else None for size in value.shape) for value in inputs

@@ -83,8 +83,10 @@ def cast_inputs(
     """
     for each, values in arrays.items():
         if wanted[each].kind != "f" and values.dtype != wanted[each]:
+            what = "images" if len(wanted) == 1 else each
             raise InputError(
-                f"{name} takes {each} as {wanted[each]}, not {values.dtype}", "Give the type that it was exported for."
+                f"{name} takes {what} of type {wanted[each]}, not {values.dtype}",
+                "Give the type that it was exported for.",
             )
     return {each: values.astype(wanted[each], copy=False) for each, values in arrays.items()}
 

@@ -70,7 +70,7 @@ def benchmark_files(
     """
     files = OnnxFile(dense), OnnxFile(sparse)  # each is read once
     metadata, graph = check_model_metadata(read_metadata(files[0].graph.model), dense), files[0].graph
-    recorded = [each["name"] for each in metadata.get("inputs", ())]  # the exporter names a single input anew
+    recorded = [each["name"] for each in metadata.get("inputs", ())]  # a single input is `input` in the graph
     names = tuple(recorded if len(recorded) == len(graph.inputs) else graph.inputs)
     opened = open_dataset(data, metadata, say, InputNames(names, len(names)))
     if opened.evaluation is None:

@@ -23,7 +23,8 @@ from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked_file
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import save_checkpoint
-from sparsegpt_core.errors import DataError
+from sparsegpt_core.errors import DataError, ModelError
+from sparsegpt_core.network import input_names
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.zoo import ModelShape, build_model, parse_arguments
 
@@ -64,6 +65,11 @@ def train_model(
     torch.manual_seed(settings.seed)
     shape = ModelShape(opened.image_shape, opened.num_classes)
     module = build_model(model.spec, shape, parse_arguments(model.arguments))
+    if (inputs := input_names(module)).are_several:
+        raise ModelError(
+            f"train takes networks of images only, {model.spec} has the inputs {', '.join(inputs.names)}",
+            "Train it with your own code; all commands after that take its data by name.",
+        )
     if checkpoint:
         load_and_say(module, checkpoint, messages)
     key = {

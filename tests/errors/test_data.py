@@ -15,6 +15,15 @@ from tests.support.error_rows.data import ROWS
 
 IMAGES = np.random.default_rng(0).random((20, 1, 8, 8), dtype=np.float32)
 LABELS = np.arange(20) % 10
+TWO = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(64, 8), nn.Linear(4, 8), nn.Linear(8, 2)
+    def forward(self, images, vector):
+        return self.c(self.a(images.flatten(1)) + self.b(vector))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +32,7 @@ def folder(tmp_path_factory):
     spoil(folder, ["npz"])
     save_good(folder / "good.safetensors")
     write_arrays(folder)
+    write_inputs(folder)
     write_images(folder)
     write_named(folder)
     return folder
@@ -51,6 +61,21 @@ def write_arrays(folder):
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776, 1, 8, 8), }".ljust(117) + b"\n"
     with zipfile.ZipFile(folder / "bomb.npz", "w") as archive:
         archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+
+
+def write_inputs(folder):
+    """A network with two inputs, and arrays that do not fit it."""
+    (folder / "two.py").write_text(TWO)
+    vector = np.ones((20, 4))
+    for name, arrays in {
+        "two": {"images": IMAGES, "vector": vector},
+        "unnamed": {"images": IMAGES, "vec": vector},
+        "uneven": {"images": IMAGES, "vector": vector[:19]},
+        "wide": {"images": IMAGES, "vector": np.ones((20, 5))},
+        "holes": {"images": IMAGES, "vector": np.full((20, 4), np.inf)},
+    }.items():
+        np.savez(folder / f"{name}.npz", **arrays)
+    (folder / "one_array.py").write_text("import numpy\nbatches = [numpy.ones((4, 1, 8, 8))]\n")
 
 
 def write_images(folder):

@@ -88,7 +88,7 @@ def test_timers(driver, open_session, streams: int, clock: str, transfers: bool,
 def test_a_captured_graph_does_the_work(gpu, open_session) -> None:
     with open_session() as session:
         stream = session.new_stream()
-        stream.resize((3, 1, 8, 8))
+        stream.resize({"image": (3, 1, 8, 8)})
 
         def work() -> None:
             stream.upload()
@@ -97,10 +97,10 @@ def test_a_captured_graph_does_the_work(gpu, open_session) -> None:
 
         graph = stream.capture(work)
         for values in (images(3), -images(3)):
-            stream.fill(values)
+            stream.fill({"image": values})
             graph.launch()
             stream.synchronize()
-            np.testing.assert_array_equal(stream.output(), sums(values))
+            np.testing.assert_array_equal(stream.outputs()["logits"], sums(values))
         graph.close()
         stream.close()
 

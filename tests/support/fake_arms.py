@@ -37,7 +37,7 @@ class Context(FakeContext):
         return done
 
     def more(self):
-        self.gpu.now_ms += 0.25 * self.shape[0]
+        self.gpu.now_ms += 0.25 * self.shapes["image"][0]
 
 
 class Engine(FakeEngine):

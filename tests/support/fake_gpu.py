@@ -229,7 +229,7 @@ class FakeStream:
 
 
 class FakeEngine:
-    """Turns images (N, 1, 8, 8) into logits (N, 4): the sums of each image's quarters."""
+    """Turns images (N, 1, 8, 8) into logits (N, 4): the sums of each image's quarters, over all inputs."""
 
     def __init__(self, gpu: FakeGPU, logger) -> None:
         self.gpu, self.logger = gpu, logger
@@ -261,7 +261,7 @@ class FakeEngine:
 class FakeContext:
     def __init__(self, engine: FakeEngine) -> None:
         self.engine, self.gpu = engine, engine.gpu
-        self.shape: tuple = ()
+        self.shapes: dict[str, tuple] = {}
         self.address: dict[str, int] = {}
         self.profiler = None
 
@@ -274,12 +274,13 @@ class FakeContext:
         if not low <= shape[0] <= high:
             self.engine.logger.log(SimpleNamespace(name="ERROR"), "setInputShape: outside the profile")
             return False
-        self.shape = shape
+        self.shapes[name] = shape
         return True
 
     def get_tensor_shape(self, name):
         rank = self.gpu.plan["rank"]
-        return {2: (self.shape[0], 4), 3: (self.shape[0], 2, 2), -1: (-1, 4)}[rank]
+        batch = self.shapes["image"][0]
+        return {2: (batch, 4), 3: (batch, 2, 2), -1: (-1, 4)}[rank]
 
     def set_tensor_address(self, name, address):
         assert isinstance(address, int)
@@ -287,7 +288,9 @@ class FakeContext:
         return True
 
     def execute_async_v3(self, handle):
-        gpu, shape, address = self.gpu, self.shape, dict(self.address)
+        gpu, shape, address = self.gpu, self.shapes["image"], dict(self.address)
+        assert {*self.shapes.values()} == {shape}, "every input needs a shape"
+        assert len(self.shapes) == gpu.plan["inputs"]
         assert set(address) == set(self.engine.names), "every tensor needs an address"
         if gpu.refuses_to_run or (gpu.capture == "execute" and gpu.streams[handle].captured is not None):
             self.engine.logger.log(SimpleNamespace(name="ERROR"), "enqueueV3: operation not permitted")
@@ -295,8 +298,9 @@ class FakeContext:
 
         def work():
             dtype, count = NUMPY[gpu.plan["input"]], int(np.prod(shape))
-            images = gpu.addresses[address["image"]].view(dtype)[:count].reshape(shape[0], 4, 16)
-            logits = images.astype(np.float32).sum(axis=2).astype(NUMPY[gpu.plan["output"]])
+            inputs = [gpu.addresses[address[name]].view(dtype)[:count] for name in self.shapes]
+            images = sum(values.astype(np.float32) for values in inputs).reshape(shape[0], 4, 16)
+            logits = images.sum(axis=2).astype(NUMPY[gpu.plan["output"]])
             gpu.addresses[address["logits"]][: logits.nbytes] = np.frombuffer(logits.tobytes(), np.uint8)
             gpu.now_ms += IMAGE_MS * shape[0] + (gpu.idle_ms if gpu.idle else 0)
             gpu.idle = False

@@ -28,7 +28,7 @@ def test_the_images_needed_are_the_fewest(share):
 
 def test_one_change_in_512_images_does_not_show_two_per_mille():
     """The share is 0.195 %, its upper limit 0.92 %."""
-    enough = DisagreementTarget(0.2, held_out_images(0.2, (1, 8, 8)))
+    enough = DisagreementTarget(0.2, held_out_images(0.2, 64))
     assert (enough.images, enough.has_interval, enough.warning) == (4000, True, None)
     assert not enough.meets(0.195)
     few = DisagreementTarget(0.2, 512)

@@ -60,7 +60,7 @@ def test_held_out_images_judge_the_ranges(network, monkeypatch, sizes, fitted, j
     seen = []
 
     def recording(observe, fit, held_out, *others):
-        seen.extend(np.concatenate(batches) for batches in (fit, held_out))
+        seen.extend(np.concatenate([images for (images,) in batches]) for batches in (fit, held_out))
         return calibrate(observe, fit, held_out, *others)
 
     monkeypatch.setattr(int8_graphs, "calibrate", recording)

@@ -19,9 +19,10 @@ from deploy.sessions import OnnxSession
 from export.audit import audit_model
 from export.parity import check_parity
 from export.writing import export_model, save_model
-from sparsegpt_cli.jobs.models import ModelSource, load_model
+from sparsegpt_cli.jobs.datasets import DataSource
+from sparsegpt_cli.jobs.models import ModelSource, load
 from sparsegpt_cli.terminal import Console
-from sparsegpt_core.errors import InputError, ModelError, NumericsError
+from sparsegpt_core.errors import DataError, InputError, ModelError, NumericsError
 from sparsegpt_core.execution import Resources
 from sparsegpt_core.network import plan_layers, tensors_of
 from sparsegpt_core.network.inputs import Inputs
@@ -212,10 +213,10 @@ def test_saliencies_of_a_shared_weight_are_measured_once() -> None:
     assert torch.allclose(model(batches[0]), before, atol=1e-5)
 
 
-def test_commands_refuse_several_inputs() -> None:
-    with pytest.raises(ModelError, match=r"takes 3 inputs \(image, depth, pose\)") as caught:
-        load_model(ModelSource(f"{__name__}:Guided"), None, (3, 8, 8), Console(quiet=True))
-    assert "prune_model" in caught.value.hint
+def test_images_alone_are_refused_where_a_network_has_several_inputs() -> None:
+    with pytest.raises(DataError, match="inputs are image, depth, pose, and digits has images only") as caught:
+        load(ModelSource(f"{__name__}:Guided"), DataSource("digits"), Console(quiet=True))
+    assert "npz:PATH" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"])

@@ -65,8 +65,8 @@ def test_session_agrees_with_the_reference_evaluator(tmp_path: Path, batch: int 
     (expected,) = ReferenceEvaluator(str(path)).run(None, {"image": images.astype(dtype)})
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, atol=0.05 if dtype == np.float16 else 1e-5)
-    assert (session.name, session.input_name) == ("m.onnx", "image")
-    assert session.input_shape == (None if batch == "N" else batch, 1, 8, 8)
+    assert session.name == "m.onnx"
+    assert session.input_shapes == {"image": (None if batch == "N" else batch, 1, 8, 8)}
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 28, 28), (2, 64), (0, 1, 8, 8), (8, 8)])
@@ -86,7 +86,7 @@ def test_files_that_are_not_classifiers_are_refused(tmp_path: Path, models: tupl
         with pytest.raises((InputError, ModelError), match=r"bad\.onnx"):
             OnnxSession(tmp_path / "bad.onnx")
     doubles = linear(tmp_path / "double.onnx", np.ones((3, 64)), np.ones(3), dtype=np.float64)
-    with pytest.raises(ModelError, match="FP32 or FP16"):
+    with pytest.raises(ModelError, match="FP32, FP16"):
         OnnxSession(doubles)
     assert capfd.readouterr().out == ""
 

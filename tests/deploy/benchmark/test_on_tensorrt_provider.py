@@ -83,12 +83,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list:
     asked.sessions = weakref.WeakSet()
 
     class OnCPU(OnnxSession):
-        def __init__(self, path, threads=None, provider=CPU, options=None, shape=None):
-            super().__init__(path, threads, CPU, options, shape)
+        def __init__(self, path, threads=None, provider=CPU, options=None, shapes=None):
+            super().__init__(path, threads, CPU, options, shapes)
             if provider != CPU:
                 assert Path(options["trt_timing_cache_path"]).is_dir()
                 asked.sessions.add(self)
-                asked.append((OnnxFile.of(path).path.name, provider, options, shape))
+                asked.append((OnnxFile.of(path).path.name, provider, options, shapes and shapes["x"]))
 
         def nodes_by_provider(self):
             (nodes,) = (super().nodes_by_provider() or {CPU: ["m"]}).values()  # None before ONNX Runtime 1.24
@@ -224,9 +224,9 @@ def test_nodes_that_tensorrt_leaves_to_others_are_named(pair, batches, opened, m
 
 
 def test_a_session_names_its_nodes_and_runs_on_its_device(pair) -> None:
-    session = OnnxSession(pair[0], shape=(4, 1, 8, 8))
+    session = OnnxSession(pair[0], shapes={"x": (4, 1, 8, 8)})
     images = np.random.default_rng(2).standard_normal((4, 1, 8, 8))
-    assert session.input_shape == (4, 1, 8, 8)
+    assert session.input_shapes == {"x": (4, 1, 8, 8)}
     session.bind(images)()
     assert session.run(images[:3]).shape == (3, 10)  # in one portion of 4
     found = session.nodes_by_provider()
@@ -237,12 +237,12 @@ def test_a_session_names_its_nodes_and_runs_on_its_device(pair) -> None:
 
 def test_shapes_that_the_graph_does_not_take(pair, tmp_path) -> None:
     with pytest.raises(InputError, match=r"takes images of shape \(4, 1, 8, 8\), not \(4, 1, 9, 9\)"):
-        OnnxSession(pair[0], shape=(4, 1, 9, 9))
+        OnnxSession(pair[0], shapes={"x": (4, 1, 9, 9)})
     unnamed = model()
     unnamed.graph.input[0].type.tensor_type.shape.dim[0].ClearField("dim_param")
     onnx.save(unnamed, str(tmp_path / "unnamed.onnx"))
     with pytest.raises(InputError, match=r"\(None, 1, 8, 8\), not \(4, 1, 8, 8\)") as caught:
-        OnnxSession(tmp_path / "unnamed.onnx", shape=(4, 1, 8, 8))
+        OnnxSession(tmp_path / "unnamed.onnx", shapes={"x": (4, 1, 8, 8)})
     assert "named batch" in caught.value.hint
 
 

@@ -25,6 +25,7 @@ from deploy.measure import (
 )
 from deploy.sessions import OnnxSession, TensorRTSession
 from sparsegpt_core.errors import InputError, MissingDependencyError, ModelError
+from sparsegpt_core.named_inputs import NamedInputs
 from tests.support.fake_gpu import DataType, FakeContext, FakeEngine, FakeGPU, write_plan
 
 
@@ -60,7 +61,7 @@ def test_any_number_of_images_runs_in_pieces(gpu: FakeGPU, tmp_path, count: int,
     gpu.plan["batches"] = batches
     backend = Backend("tensorrt", gpu.trt, "10.9.0")
     with TensorRTSession(write_plan(tmp_path / "m.plan"), backend) as opened:
-        assert (opened.name, opened.input_name, opened.input_shape) == ("m.plan", "image", (None, 1, 8, 8))
+        assert (opened.name, opened.input_shapes) == ("m.plan", {"image": (None, 1, 8, 8)})
         assert opened.batches == batches
         logits = opened.run(images(count))
     np.testing.assert_array_equal(logits, sums(images(count)))
@@ -68,6 +69,25 @@ def test_any_number_of_images_runs_in_pieces(gpu: FakeGPU, tmp_path, count: int,
     shapes = [call[2][0] for call in gpu.calls if call[0] == "set_input_shape"]
     assert all(batches[0] <= size <= batches[2] for size in shapes)
     assert gpu.names().count("execute") == -(-count // batches[2])
+
+
+def test_several_inputs(gpu: FakeGPU, tmp_path) -> None:
+    gpu.plan["inputs"] = 2
+    first, second = images(5), -3 * images(5)
+    with TensorRTSession(write_plan(tmp_path / "m.plan"), Backend("tensorrt", gpu.trt, "10.9.0")) as opened:
+        logits = opened.run(NamedInputs({"image1": second, "image": first}))
+        assert {call[1:] for call in gpu.calls if call[0] == "set_input_shape"} >= {
+            ("image", (5, 1, 8, 8)),
+            ("image1", (5, 1, 8, 8)),
+        }
+        times = measure_layer_times(opened, NamedInputs({"image": first, "image1": second}), iterations=3)
+        with pytest.raises(InputError, match="takes the inputs image, image1, not images"):
+            opened.run(first)
+        with pytest.raises(InputError, match=r"takes image1 of shape \(N, 1, 8, 8\), not \(5, 1, 4, 4\)"):
+            opened.run(NamedInputs({"image": first, "image1": second[:, :, :4, :4]}))
+    np.testing.assert_array_equal(logits, sums(first) + sums(second))
+    assert set(times) == {"conv", "fused"}
+    assert gpu.memory == 1 << 30
 
 
 def test_the_order_of_one_inference(gpu: FakeGPU, session: TensorRTSession) -> None:
@@ -109,7 +129,7 @@ def test_float_images_are_not_cast_to_integers(gpu: FakeGPU, tmp_path) -> None:
     with TensorRTSession(write_plan(tmp_path / "m.plan"), Backend("tensorrt", gpu.trt, "10")) as opened:
         np.testing.assert_array_equal(opened.run(images(2).astype(np.int8)), sums(images(2)))
         for dtype in (np.float32, np.uint8, np.int64):
-            with pytest.raises(InputError, match="takes int8 images"):
+            with pytest.raises(InputError, match="takes images of type int8"):
                 opened.run(images(2).astype(dtype))
 
 
@@ -170,7 +190,7 @@ def test_plans_that_are_refused(gpu: FakeGPU, tmp_path) -> None:
     with pytest.raises(ModelError, match="bad magic tag") as caught:
         TensorRTSession(write_plan(tmp_path / "m.plan", content=b"of another version"), backend)
     assert "10.9.0 built this one" in caught.value.hint
-    for changes, words in (({"inputs": 2}, "exactly one input"), ({"output": DataType.BF16}, "is BF16")):
+    for changes, words in (({"inputs": 0}, "no input"), ({"output": DataType.BF16}, "is BF16")):
         original = dict(gpu.plan)
         gpu.plan.update(changes)
         with pytest.raises(ModelError, match=words):

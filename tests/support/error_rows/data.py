@@ -11,6 +11,7 @@ TITLE = "Data"
 DATA = "prune --out x.safetensors --model simple_cnn --data"
 FITTED = "prune --out x.safetensors --weights good.safetensors --data"
 SMALL = "--image-size 16"
+TWO = "prune --out x.safetensors --model two.py:Net --data"
 ROWS = [
     Row("no data", "prune --out x.safetensors --model simple_cnn", "no data is named. Give --data: digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH, npz:PATH, package.module:loader."),
     Row("records data that is code", "prune --weights …", "the model's file records the data …, which is code, and a file must not make code run. Give --data … if you know that code.", test="calibration/data/test_loaders.py::test_code_that_a_file_names_does_not_run"),
@@ -69,6 +70,16 @@ ROWS = [
     Row("zero in float32", f"{DATA} digits --std 1e-300", "std 1e-300 is too small. Give --std numbers of 1e-06 or more."),
     Row("on the scale 0..255", f"{DATA} digits --mean 33 --std 66", "--mean or --std is on the scale 0..255, the images are on 0..1. Give --mean 0.1294 and --std 0.2588."),
     Row("more numbers than channels", f"{DATA} digits --std 1,2", "std [1.0, 2.0] does not fit images of 1 channel. Give 1 number, at most 1e+06 in size."),
+    Row("images for a network with several inputs", f"{TWO} digits", "the network's inputs are images, vector, and digits has images only. Give npz:PATH with one array for each, or package.module:loader."),
+    Row("an input is missing", f"{TWO} npz:good.npz", "cannot read good.npz: the network's inputs are images, vector, the data has images, labels. Name the arrays as the inputs."),
+    Row("an input has another name", f"{TWO} npz:unnamed.npz", "cannot read unnamed.npz: the network's inputs are images, vector, the data has images, vec. Name the arrays as the inputs."),
+    Row("inputs of different length", f"{TWO} npz:uneven.npz", "cannot read uneven.npz: the inputs differ in their number of samples: images 20, vector 19. The first axis of each is N."),
+    Row("inputs of a wrong shape", f"{TWO} npz:wide.npz", "the model does not take inputs of shapes (1, 8, 8), (5,): …. Check that --model and --data belong together: channels, height and width."),
+    Row("infinity in an input", f"{TWO} npz:holes.npz", "vector of sample 6 contains NaN or infinity. Fix it."),
+    Row("a normalisation for several inputs", f"{TWO} npz:two.npz --mean 0.5", "--mean and --std do not fit inputs by name, which stay as they are. Leave them out."),
+    Row("a size for several inputs", f"{TWO} npz:two.npz --image-size 8", "--image-size and --channels do not fit inputs by name, which stay as they are. Leave them out."),
+    Row("a network with several inputs to train", "train --out x.safetensors --model two.py:Net --data npz:good.npz", "train takes networks of images only, two.py:Net has the inputs images, vector. Train it with your own code; all commands after that take its data by name."),
+    Row("a loader gives too few inputs", f"{TWO} one_array.py:batches", "one_array.py:batches gives 1 array, the network's inputs are images, vector. Give dicts, or tuples of the inputs, with or without labels after them."),
     Row("out of range", f"{DATA} digits --seed 4294967296", "Invalid value for '--seed': …. See --help.", 2),
 ]
 # fmt: on
