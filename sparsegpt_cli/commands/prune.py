@@ -82,7 +82,9 @@ def prune_export(
     lines.append(f"report: {out / 'report.html'}")
     ending = "int8.onnx" if int8 else "fp16.onnx"
     files = (out / f"{arm}.{ending}" for arm in ("dense", "sparse"))
-    lines.append(f"next: {command_line('benchmark', *files, *of.data.flags(), '--out', out / 'benchmark.json')}")
+    compared = {"--eval-data": eval_data, "--metric": quality.metric}
+    options = [*of.data.flags(), *(text for flag, value in compared.items() if value for text in (flag, value))]
+    lines.append(f"next: {command_line('benchmark', *files, *options, '--out', out / 'benchmark.json')}")
     failures = [text for version in _sparse_versions(content) for text in limits.quality_failures(content, version)]
     console.result({**content, **limits.verdict(failures)}, lines)
     if failures:

@@ -350,9 +350,13 @@ def test_commands_end_with_the_next_one(cli, digits_checkpoint, tmp_path):
         assert last.startswith("next: sparsegpt-trt ")
         return shlex.split(last)[2:]
 
-    command = following("prune-export", *quick, "--eval-samples", 64, "--no-baseline", "--out", out)
+    (tmp_path / "mine.py").write_text(
+        "def margin(outputs, labels): return outputs.max(axis=1)\nmargin.higher_is_better = True\n"
+    )
+    metric = ["--metric", f"{tmp_path / 'mine.py'}:margin"]
+    command = following("prune-export", *quick, "--eval-samples", 64, "--no-baseline", *metric, "--out", out)
     files = [str(out / f"{arm}.fp16.onnx") for arm in ("dense", "sparse")]
-    assert command == ["benchmark", *files, "--data", "digits", "--out", str(out / "benchmark.json")]
+    assert command == ["benchmark", *files, "--data", "digits", *metric, "--out", str(out / "benchmark.json")]
     assert following("build", files[1], "--compute-capability", "8.6") == ["report", str(out)]
     export = following("prune", *quick, "--out", pruned)
     half = str(tmp_path / "pruned.fp16.onnx")

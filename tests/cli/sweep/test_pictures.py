@@ -116,3 +116,24 @@ def test_layers_without_error_are_drawn(tmp_path):
     for row in rows:
         row["difference"] = 0.0
     assert len(draw(tmp_path, rows, layers)) == 3
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_metric_stands_in_place_of_top1(tmp_path, higher):
+    """One point higher is one point lost where lower is better."""
+    rows, layers = tables(**FULL)
+    for row in rows:
+        dense = row["dense_top1"] / 100
+        versions = {"dense": {"value": dense}, "sparse": {"value": dense + (-0.25 if higher else 0.25)}}
+        row["metrics"] = {"miou": {"higher_is_better": higher, "versions": versions}}
+        row |= {"difference": None, "disagreement": None, "dense_top1": None}
+    draw(tmp_path, rows, layers)
+    assert "miou lost (logarithmic)" in texts(tmp_path / "sparsity.svg")
+    assert {"early", "0.8", "0.9"} <= set(texts(tmp_path / "training-cnn.svg"))
+    assert any("its dense miou" in text for text in texts(tmp_path / "training-cnn.svg") if text)
+    assert "net, 2:4: miou lost" in texts(tmp_path / "samples-net.svg")
+    assert "0.3" in texts(tmp_path / "sparsity.svg")  # a loss, and so above zero
+    assert "−0.3" not in texts(tmp_path / "sparsity.svg")
+    table = summary_table(rows)
+    assert [column.header for column in table.columns][3:] == ["miou, 2:4", "miou, 0.9"]
+    assert str(next(table.columns[3].cells)) == ("-0.25" if higher else "+0.25")
