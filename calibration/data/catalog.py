@@ -94,6 +94,7 @@ def open_set(
     if names_code(spec) and path and not is_mistyped:
         return _of_shape(_loader(spec, inputs), image_size, channels)
     if kind not in _WITH_PATH or (colon and not path):
+        nearest = _with_kind(spec) or nearest
         guess = f"Did you mean {nearest[0]}? " if nearest else ""
         raise DataError(f"unknown data '{spec}'", f"{guess}Known: {', '.join(_SPECS)}.")
     if not path:
@@ -103,6 +104,12 @@ def open_set(
     read, usual_size = (_image_folder, 224) if kind == "imagefolder" else (_letterbox, 640)
     side = image_size or (like[1] if like and like[1] == like[2] else usual_size)
     return _of_shape(read(Path(path).expanduser(), side), side, channels)
+
+
+def _with_kind(path: str) -> list[str]:
+    """Return what a path without a kind may mean."""
+    found = Path(path).expanduser()
+    return [f"imagefolder:{path}"] if found.is_dir() else [f"npz:{path}"] if found.suffix == ".npz" else []
 
 
 def _padded(data: DataSet, size: Optional[int], channels: Optional[int], like: Optional[Sequence[int]]) -> DataSet:

@@ -170,6 +170,10 @@ class Samples:
                 f"labels have shape {self.labels.shape} and dtype {self.labels.dtype}",
                 "Give one integer class number for each image, or numbers (N, ...) for a metric.",
             )
+        if _is_one_hot(self.labels):
+            raise DataError(
+                f"labels of shape {self.labels.shape} are one-hot", "Give class numbers: labels.argmax(axis=1)."
+            )
         if len(self.labels) != len(self.images):
             raise DataError(f"there are {len(self.labels)} labels for {len(self.images)} images")
         if not is_class:
@@ -182,6 +186,13 @@ class Samples:
     def classes(self) -> Optional[Labels]:
         """The class numbers (N,); None if the labels are unknown or something else."""
         return self.labels if self.labels is not None and self.labels.ndim == 1 else None
+
+
+def _is_one_hot(labels: npt.NDArray[Any]) -> bool:
+    """Whether each row of labels (N, classes) is 1 for one class and 0 for all others."""
+    if labels.ndim != 2 or labels.shape[1] < 2:
+        return False
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def overlap(first: Images, second: Images) -> bool:

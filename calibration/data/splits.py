@@ -98,6 +98,8 @@ class Data:
     """Standard deviation of the normalisation, one value for each channel."""
     notes: tuple[str, ...] = ()
     """What the user should know about the images."""
+    evaluation_spec: Optional[str] = None
+    """The text that named other data for the evaluation split; None: that of ``spec``."""
 
     @property
     def inputs(self) -> Optional[NamedInputs]:
@@ -177,6 +179,7 @@ def open_data(
         mean=means,
         std=stds,
         notes=found.notes,
+        evaluation_spec=eval_data,
     )
 
 

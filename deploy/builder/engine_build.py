@@ -15,7 +15,14 @@ from deploy.builder.build_log import count_memory_skips, read_sparsity
 from deploy.builder.compiler import Compiled, compile_engine
 from deploy.builder.settings import BuildSettings
 from deploy.graph import Graph, OnnxFile, TensorSignature, graph_signature, resolve_shapes
-from deploy.machine import Backend, describe_environment, find_backend, find_gpu, known_compute_capabilities
+from deploy.machine import (
+    Backend,
+    describe_environment,
+    find_backend,
+    find_gpu,
+    has_sparse_tensor_cores,
+    known_compute_capabilities,
+)
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import read_verified, sidecar_path, write_bytes, write_json
 from sparsegpt_core.progress import Progress, silent
@@ -116,7 +123,7 @@ def build_engine(
         eligible_layers=eligible,
         chosen_layers=chosen,
         note=_note(backend, chosen),
-        warnings=_warnings(backend, settings, graph, eligible, compiled),
+        warnings=_warnings(backend, settings, capability, graph, eligible, compiled),
         seconds=round(compiled.seconds, 3),
         bytes=len(compiled.plan),
         sha256=hashlib.sha256(compiled.plan).hexdigest(),
@@ -173,9 +180,19 @@ def _note(backend: Backend, chosen: Optional[int]) -> str:
     return _SILENT_NOTE if chosen is None else f"The builder chose sparse kernels for {chosen} layers."
 
 
-def _warnings(backend: Backend, settings: BuildSettings, graph: Graph, eligible: int, compiled: Compiled) -> list[str]:
+def _warnings(
+    backend: Backend,
+    settings: BuildSettings,
+    capability: Optional[str],
+    graph: Graph,
+    eligible: int,
+    compiled: Compiled,
+) -> list[str]:
     skipped = count_memory_skips(compiled.warnings)
     found = {
+        f"A GPU of compute capability {capability} has no sparse tensor cores; they need 8.0 (Ampere) or newer.": (
+            settings.sparse and capability is not None and not has_sparse_tensor_cores(capability)
+        ),
         "The graph is FP32, which has no sparse kernels: export it as FP16 or INT8.": settings.sparse
         and not graph.has_sparse_kernels,
         "No layer is both 2:4 and eligible, so the sparse flag has no effect.": settings.sparse and not eligible,

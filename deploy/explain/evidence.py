@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Set, Tuple
 
 from deploy.builder import EngineLayer, SparsityLog, node_names
+from deploy.machine import has_sparse_tensor_cores
 from sparsegpt_core.reasons import Reason
 
 
@@ -38,7 +39,7 @@ class Evidence:
         """The reason that rules out sparse kernels in the whole engine, if there is one."""
         if not self.sparse_flag:
             return Reason.FLAG_OFF
-        if self.compute_capability is not None and int(self.compute_capability.partition(".")[0]) < 8:
+        if self.compute_capability is not None and not has_sparse_tensor_cores(self.compute_capability):
             return Reason.GPU_BEFORE_AMPERE
         return None if self.has_sparse_kernels else Reason.FP32_GRAPH
 

@@ -7,7 +7,7 @@ from deploy.machine.backends import BACKENDS, Backend, find_backend, known_compu
 from deploy.machine.cuda import Buffer, connect, free_memory, gpu_errors, pci_bus_id
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.environment import describe_environment
-from deploy.machine.gpu import GPU, find_gpu
+from deploy.machine.gpu import GPU, find_gpu, has_sparse_tensor_cores
 from deploy.machine.interrupts import run_interruptibly
 from deploy.machine.libraries import INSTALL, require
 from deploy.machine.runtime_choice import TENSORRT_PROVIDER, find_runtime
@@ -28,6 +28,7 @@ __all__ = [
     "find_runtime",
     "free_memory",
     "gpu_errors",
+    "has_sparse_tensor_cores",
     "known_compute_capabilities",
     "pci_bus_id",
     "require",

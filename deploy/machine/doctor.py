@@ -7,6 +7,8 @@ __all__ = ["Check", "check_machine"]
 import contextlib
 import warnings
 from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
 
 from deploy.machine.backends import find_backend
 from deploy.machine.gpu import require_gpu
@@ -67,7 +69,14 @@ def _check_library(name: str, cost: str, optional: bool) -> Check:
             module = require(_IMPORTED_MODULES.get(name, name))
     except MissingDependencyError as error:
         return Check(name, False, optional, f"without {name}: {cost} ({error})", error.hint)
-    return Check(name, True, optional, str(getattr(module, "__version__", "found")))
+    return Check(name, True, optional, _version(name, module))
+
+
+def _version(name: str, module: Any) -> str:
+    """Return a library's version: the module's own, else that of the package of its name."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return str(getattr(module, "__version__", None) or metadata.version(name))
+    return "found"
 
 
 def _check_gpu() -> Check:

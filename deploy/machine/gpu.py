@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GPU", "NO_DRIVER_HINT", "find_cuda_version", "find_gpu", "require_gpu"]
+__all__ = ["GPU", "NO_DRIVER_HINT", "find_cuda_version", "find_gpu", "has_sparse_tensor_cores", "require_gpu"]
 
 import ctypes
 import functools
@@ -19,6 +19,7 @@ NO_DRIVER_HINT = "Install NVIDIA's driver. In a container, use `docker run --gpu
 """How to get ``libcuda.so.1``, which comes with the driver alone."""
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of CUdevice_attribute in cuda.h
+_FIRST_SPARSE_MAJOR = 8  # of Ampere
 _NVIDIA_SMI_TIMEOUT_S = 20
 
 
@@ -47,6 +48,16 @@ def find_gpu() -> Optional[GPU]:
         return require_gpu()
     except InputError:
         return None
+
+
+def has_sparse_tensor_cores(compute_capability: str) -> bool:
+    """Return whether GPUs of a compute capability have sparse tensor cores: Ampere and newer have.
+
+    Example:
+        >>> has_sparse_tensor_cores("8.6"), has_sparse_tensor_cores("7.5")
+        (True, False)
+    """
+    return int(compute_capability.partition(".")[0]) >= _FIRST_SPARSE_MAJOR
 
 
 def require_gpu() -> GPU:

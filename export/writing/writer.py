@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, cast
 
 import onnx
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.onnx import ONNXProgram
+from torch.utils._pytree import tree_leaves
 
 from export.audit import write_metadata
 from export.writing.naming import name_nodes, name_values
@@ -30,6 +32,7 @@ OPSET = 20
 
 _MIN_OPSET = 17
 _MIN_TRACED_OPSET = 18  # torch.onnx writes no older one
+_MAX_DISTANCE = 1e-3  # of two calls; a GPU's sums may differ in their last digits
 _DETECTOR = "Give `model` a factory that returns its raw scores and boxes, or its backbone: see docs/detectors.md."
 
 
@@ -73,7 +76,7 @@ def export_model(
         with _quiet(), eval_mode(network), torch.no_grad(), full_precision(tf32=False):
             if dynamic_size:  # the tracer would accept a network that works at one size only
                 network(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
-            _refuse_detector(network(*examples))
+            _check_outputs(network(*examples), network(*examples))
             dynamic_shapes = _dynamic_shapes(examples, dynamic_size)
             program = torch.onnx.export(
                 network,
@@ -131,10 +134,34 @@ def _dynamic_shapes(examples: tuple[Tensor, ...], dynamic_size: bool) -> tuple[d
     return tuple(shapes)
 
 
-def _refuse_detector(outputs: Any) -> None:
-    """Raise ModelError for a network that returns a list of detections for each image, which no graph can express."""
+def _check_outputs(outputs: Any, again: Any) -> None:
+    """Raise ModelError for outputs that no graph can express: detections, other values than tensors, random ones.
+
+    Args:
+        outputs: The outputs.
+        again: The outputs of a second call with the same inputs.
+    """
     if isinstance(outputs, (list, tuple)) and outputs and all(isinstance(each, dict) for each in outputs):
         raise ModelError("the model is a detector: it returns a list of detections for each image", _DETECTOR)
+    leaves = tree_leaves(outputs)
+    other = {type(each).__name__: None for each in leaves if not isinstance(each, (Tensor, NoneType))}
+    if other or not any(isinstance(each, Tensor) for each in leaves):
+        raise ModelError(
+            f"the model returns {', '.join(other) or 'None'}, not only tensors",
+            "Return a tensor, or a tuple, list or dict of tensors.",
+        )
+    pairs = zip(leaves, tree_leaves(again), strict=True)
+    if any(isinstance(one, Tensor) and _distance(one, other) > _MAX_DISTANCE for one, other in pairs):
+        raise ModelError(
+            "the model's outputs change from call to call with the same inputs, in eval mode too",
+            "Make it deterministic: for example functional.dropout(x, p, self.training), not training=True.",
+        )
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Return the relative distance of two outputs; NaN, which other checks name, where one is not finite."""
+    one, other = one.double(), other.double()
+    return float((one - other).norm() / one.norm().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 def _check_batch(program: ONNXProgram, dynamic_shapes: tuple[dict[int, Any], ...]) -> None:

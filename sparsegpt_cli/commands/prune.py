@@ -81,10 +81,14 @@ def prune_export(
     lines.append(f"{pruned} of {len(content['layers'])} layers pruned to {job.settings.pattern}: {out / 'sparse.onnx'}")
     lines.append(f"report: {out / 'report.html'}")
     ending = "int8.onnx" if int8 else "fp16.onnx"
-    files = (out / f"{arm}.{ending}" for arm in ("dense", "sparse"))
-    compared = {"--eval-data": eval_data, "--metric": quality.metric}
-    options = [*of.data.flags(), *(text for flag, value in compared.items() if value for text in (flag, value))]
-    lines.append(f"next: {command_line('benchmark', *files, *options, '--out', out / 'benchmark.json')}")
+    dense, sparse = (out / f"{arm}.{ending}" for arm in ("dense", "sparse"))
+    if job.data.evaluation is None:  # a benchmark needs one
+        following = command_line("build", sparse)
+    else:
+        compared = {"--eval-data": eval_data, "--metric": quality.metric}
+        options = [*of.data.flags(), *(text for flag, value in compared.items() if value for text in (flag, value))]
+        following = command_line("benchmark", dense, sparse, *options, "--out", out / "benchmark.json")
+    lines.append(f"next: {following}")
     failures = [text for version in _sparse_versions(content) for text in limits.quality_failures(content, version)]
     console.result({**content, **limits.verdict(failures)}, lines)
     if failures:

@@ -93,7 +93,9 @@ class Config:
 
     def _refuse(self, key: str, node: Node) -> str:
         what = "a list" if isinstance(node.value, list) else "null" if node.value is None else "a section"
-        raise self._error(node, f"{key} cannot be {what}", "Give a value, as on the command line.")
+        items = node.value if isinstance(node.value, list) else []
+        example = f": {','.join(str(item.value) for item in items)}" if items else ""
+        raise self._error(node, f"{key} cannot be {what}", f"Give a value, as on the command line{example}.")
 
     def _try(self, key: str, node: Node, text: Text, flag: Any, context: typer.Context) -> None:
         try:
@@ -153,7 +155,7 @@ def _key(option: str) -> str:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    close = get_close_matches(key, sorted(known), 1)
+    close = get_close_matches(key, sorted(known), 1, cutoff=0.7)  # 'sizes' is not 'seeds'
     return f"Did you mean {close[0]}?" if close else "Keys are flags without the leading dashes; --help lists them."
 
 

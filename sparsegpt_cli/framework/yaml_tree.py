@@ -44,7 +44,8 @@ def read_tree(path: Path) -> dict[str, Node]:
         raise InputError(f"{path}, line {error.line}: {error}", error.hint) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}, line {line}: {error.problem}", "See docs/config.md.") from error
+        hint = "Indent with spaces, not with tabs." if "\\t" in str(error.problem) else "See docs/config.md."
+        raise InputError(f"{path}, line {line}: {error.problem}", hint) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML does not wrap the errors of some escapes
         raise InputError(f"{path} is not a YAML file: {str(error).splitlines()[0]}", "See docs/config.md.") from error
 
@@ -111,7 +112,7 @@ def _mapping(events: Iterator[Any], depth: int) -> dict[str, Node]:
             raise _RefusedError(_line(each), "a key is not text", "For example samples: 256.")
         if key in found:
             raise _RefusedError(_line(each), f"{key!r} is here again; it is first in line {found[key].line}")
-        found[key] = _node(next(events), events, depth)
+        found[key] = Node(_node(next(events), events, depth).value, _line(each))
     return found
 
 

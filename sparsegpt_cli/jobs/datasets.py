@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from calibration.data import Data, EvaluationSplit, names_code, open_data, subset_indices
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.named_inputs import InputNames
 
 __all__ = ["DataSource", "EvaluationBatches", "fingerprint", "open_dataset"]
@@ -71,17 +71,23 @@ def open_dataset(
         if names_code(each):
             say(f"importing and running {each}")
     own = {} if names_code(spec) else metadata
-    data = open_data(
-        spec,
-        data_root=source.root,
-        eval_data=source.evaluation,
-        mean=source.mean or own.get("mean"),
-        std=source.std or own.get("std"),
-        image_size=source.image_size,
-        channels=source.channels,
-        like=_shape(metadata.get("image")),
-        inputs=inputs,
-    )
+    try:
+        data = open_data(
+            spec,
+            data_root=source.root,
+            eval_data=source.evaluation,
+            mean=source.mean or own.get("mean"),
+            std=source.std or own.get("std"),
+            image_size=source.image_size,
+            channels=source.channels,
+            like=_shape(metadata.get("image")),
+            inputs=inputs,
+        )
+    except DataError as error:
+        if source.spec or not spec:
+            raise
+        hint = error.hint or "Give `data` the place where it is now."
+        raise DataError(f"{error} (the model's file records the data {spec})", hint) from error
     for note in data.notes:
         say(note)
     origin = "" if source.spec else ", as the model records"

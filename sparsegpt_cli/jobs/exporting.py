@@ -14,6 +14,7 @@ from deploy.graph import random_inputs
 from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
 from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
+from sparsegpt_cli.jobs.job import shipped_metadata
 from sparsegpt_cli.jobs.models import ModelSource, load_model, load_with_data, open_images, read_weights
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import load_int8
@@ -99,7 +100,8 @@ def export_checkpoint(
     with messages.progress() as progress:
         progress(f"export {precision}", 0, 1)
         pruned = metadata.get("pruned", ())
-        exporter = Exporter(loaded.module, images, metadata, pattern, pruned, settings, quantiser, progress)
+        shipped = shipped_metadata(metadata)
+        exporter = Exporter(loaded.module, images, shipped, pattern, pruned, settings, quantiser, progress)
         file = exporter.write(out, precision)
         progress(f"export {precision}", 1, 1)
     return file, pattern

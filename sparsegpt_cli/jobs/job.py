@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ __all__ = [
     "pruning_identity",
     "pruning_metadata",
     "run_identity",
+    "shipped_metadata",
 ]
 
 _DEFAULT_SAMPLES = 256
@@ -129,6 +132,20 @@ def model_metadata(model: LoadedModel, data: Data) -> dict[str, Any]:
     }
 
 
+def shipped_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an ONNX file, which goes to other machines: of absolute paths only the last part.
+
+    Example:
+        >>> shipped_metadata({"data": "npz:/home/ada/val.npz", "model": "nets/mine.py:net"})
+        {'data': 'npz:val.npz', 'model': 'nets/mine.py:net'}
+    """
+    return {**metadata, **{key: _without_folders(metadata[key]) for key in ("data", "model") if key in metadata}}
+
+
+def _without_folders(spec: str) -> str:
+    return ":".join(PurePath(part).name if part.startswith(("/", "~")) else part for part in spec.split(":"))
+
+
 def run_identity(job: Job) -> dict[str, Any]:
     """Return everything that a run's files depend on, as JSON. A resumed run reports what changed in it."""
     comparison: dict[str, Any] = {
@@ -162,6 +179,10 @@ def check_job(job: Job, messages: Messages, evaluates: bool = False) -> Job:
     (image,) = calibration_batches(job.data.training, 1, 1, job.seed)
     plan_layers(job.model.module, image, job.settings)
     found = check_network(job.model, job.data, job.device, messages, evaluates, job.eval_samples, job.seed)
+    if job.model.metadata.get("pruned"):
+        pattern = job.model.metadata.get("pattern", "a pattern")
+        found.append(f"the weights are pruned already, to {pattern}: what is called dense here has their zeros")
+        messages.warn(found[-1])
     missing = [] if job.model.weights else [missing_weights(job.model.spec)]
     return replace(job, warnings=(*missing, *found))
 
@@ -216,9 +237,12 @@ def _number_of_outputs(module: nn.Module, image: Tensor) -> int | None:
 
 def _check_labels(labels: Labels, outputs: int) -> None:
     if labels.max() >= outputs:
+        starts_at_1 = labels.min() == 1 and labels.max() == outputs
         raise DataError(
             f"evaluation labels {labels.min()} to {labels.max()} do not fit a model of {outputs} outputs",
-            "Give the model's own data as `data` or `eval_data`.",
+            "Class numbers start at 0: subtract 1 from the labels."
+            if starts_at_1
+            else "Give the model's own data as `data` or `eval_data`.",
         )
 
 

@@ -279,4 +279,6 @@ def _model_to_build(options: ModelSource, metadata: Mapping[str, Any]) -> str:
 
 def missing_weights(spec: str) -> str:
     """Return the warning for a model without a checkpoint."""
-    return f"no `weights`: {spec} has {'its own' if runs_code(spec) else 'random'} weights"
+    if runs_code(spec):
+        return f"no `weights`: the network keeps those of {spec}, which are random unless it loads some"
+    return f"no `weights`: {spec} has random weights"

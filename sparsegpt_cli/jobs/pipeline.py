@@ -19,7 +19,14 @@ from deploy.sessions import OnnxSession
 from export.exporter import Exporter, arm_name
 from sparsegpt_cli.jobs.datasets import EvaluationBatches, fingerprint
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
-from sparsegpt_cli.jobs.job import Job, code_identity, model_metadata, pruning_identity, pruning_metadata
+from sparsegpt_cli.jobs.job import (
+    Job,
+    code_identity,
+    model_metadata,
+    pruning_identity,
+    pruning_metadata,
+    shipped_metadata,
+)
 from sparsegpt_cli.jobs.prune_record import StageOutcome, describe_run
 from sparsegpt_cli.jobs.pruning import prune
 from sparsegpt_cli.report import render_report
@@ -233,7 +240,7 @@ def _export(
         exporter = Exporter(
             job.model.module,
             run.images,
-            metadata,
+            shipped_metadata(metadata),
             job.settings.pattern,
             metadata.get("pruned", ()),
             job.export,

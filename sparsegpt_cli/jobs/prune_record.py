@@ -67,6 +67,7 @@ def describe_run(job: Job, stages: Mapping[str, StageOutcome], total_seconds: fl
         "model": job.model.to_json(),
         "data": {
             "spec": job.data.spec,
+            "evaluation": job.data.evaluation_spec,
             "samples": job.calibration_samples,
             **{key: value for key, value in job.data.metadata().items() if key != "image"},
         },

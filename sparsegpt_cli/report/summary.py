@@ -36,7 +36,7 @@ class Summary:
 
     def __init__(self, view: View) -> None:
         self._view, self._prune, self._benchmark, self._files = view, view.prune, view.benchmark, view.files
-        self._dense = next((arm for arm in view.arms if arm.key == "dense"), NOT_MEASURED)
+        self._dense = view.reference or NOT_MEASURED
         self._result = view.result or NOT_MEASURED
 
     @property
@@ -141,8 +141,9 @@ class Summary:
     @property
     def benchmark_line(self) -> str:
         """The command that compares the file to deploy with the dense one."""
-        data = self._prune.child("data").text("spec")
-        given = ["--data", data] if data else []
+        data = self._prune.child("data")
+        named = {"--data": data.text("spec"), "--eval-data": data.text("evaluation")}
+        given = [text for flag, spec in named.items() if spec for text in (flag, spec)]
         return command_line("benchmark", self._file.dense, self._file.name, *given, "--out", "benchmark.json")
 
     @property

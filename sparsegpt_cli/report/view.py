@@ -12,7 +12,7 @@ from sparsegpt_cli.report.charts import LayerPoint
 from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import duration, size
 from sparsegpt_cli.report.reasons import ReasonGroup, group_by_reason
-from sparsegpt_cli.report.run_files import RunFiles, read_run_files
+from sparsegpt_cli.report.run_files import PrunedFile, RunFiles, read_run_files
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.text import printable
 
@@ -103,16 +103,27 @@ class View:
     @property
     def _finetuned(self) -> list[Arm]:
         """The accuracy of the fine-tuned network: of its file if that was benchmarked, else in PyTorch."""
-        measured = self.benchmark.fields.child("models").child("sparse").text("sha256")
-        if any(file.finetuned and file.sha256 == measured for file in self.files.pruned):
-            (arm,) = read_arms(self.benchmark.fields.child("accuracy"), {"sparse": "Fine-tuned"})
-            return [arm]
+        if file := self._benchmarked:
+            precision = "" if file.precision == "fp32" else f", {file.precision.upper()}"
+            return read_arms(self.benchmark.fields.child("accuracy"), {"sparse": f"Fine-tuned{precision}"})
         evaluation = self.files.evaluation
         return (
             [Arm("finetuned", "Fine-tuned, in PyTorch", evaluation, evaluation.child("difference"))]
             if evaluation
             else []
         )
+
+    @property
+    def _benchmarked(self) -> PrunedFile | None:
+        """The file of the fine-tuned network that was benchmarked."""
+        measured = self.benchmark.fields.child("models").child("sparse").text("sha256")
+        return next((file for file in self.files.pruned if file.finetuned and file.sha256 == measured), None)
+
+    @property
+    def reference(self) -> Arm | None:
+        """The dense network with which :attr:`result` is compared: of a benchmark, its file of the same precision."""
+        measured = self.benchmark.fields if self._benchmarked else self.prune
+        return next(iter(read_arms(measured.child("accuracy"), {"dense": "Dense"})), None)
 
     @property
     def result(self) -> Arm | None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sparsegpt_core.checkpoints.entries import pick_state
-from sparsegpt_core.checkpoints.formats import _check_in_memory, _load_pickle, _load_safetensors, _save
+from sparsegpt_core.checkpoints.formats import _check_in_memory, _is_safetensors, _load_pickle, _load_safetensors, _save
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.files import verified_digest
 from sparsegpt_core.network import check_finite
@@ -85,8 +85,12 @@ def load_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
     """
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}", "Give a .safetensors or .pt file to `weights`.")
+    if path.suffix == ".onnx":
+        raise ModelError(
+            f"{path} is an ONNX file", "Give it as `model`, or give PyTorch weights: a .safetensors or .pt file."
+        )
     digest = verified_digest(path)
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         content, metadata = _load_safetensors(path)
     else:
         content, metadata = _load_pickle(path), {}

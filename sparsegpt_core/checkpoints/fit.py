@@ -76,5 +76,7 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator
         if state[name].shape != value.shape:
             yield f"its {name} has shape {tuple(state[name].shape)}, the model's {tuple(value.shape)}"
     for name, value in own.items():
+        if name.rpartition(".")[2] == "num_batches_tracked":  # a counter, which a cast of all tensors makes a float
+            continue
         if state[name].is_floating_point() != value.is_floating_point() or state[name].is_complex():
             yield f"its {name} has dtype {state[name].dtype}, the model's {value.dtype}"

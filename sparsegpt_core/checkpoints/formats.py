@@ -23,6 +23,13 @@ def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) 
     write_bytes(path, safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(dict(metadata), allow_nan=False)}))
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Tell the format by the content, which may have the other format's name; by the name if it has neither."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" or (path.suffix == ".safetensors" and not head.startswith(b"PK"))
+
+
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -36,9 +43,9 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _load_pickle(path: Path) -> Any:
     """Read a .pt file, of any content but code."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:  # of a path, torch.load would read the suffix
             warnings.simplefilter("ignore")  # about old pickle protocols; errors are raised
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} contains more than tensors, or is damaged; it was not loaded",

@@ -27,6 +27,7 @@ __all__ = ["Layer", "channels_reason", "check_globs", "chosen_reason", "select_l
 
 
 # Keeping the positions themselves is cheaper than the Hessian in layers at least so wide, with so few positions.
+_CHANNELS = (1, 3, 4)  # of grey, colour and transparent images
 _MIN_COLUMNS, _MIN_COLUMNS_PER_POSITION = 2048, 4
 
 
@@ -191,11 +192,10 @@ def _run(
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        shapes = [str(tuple(each.shape[1:])) for each in tensors_of(sample)]
+        shapes = [tuple(each.shape[1:]) for each in tensors_of(sample)]
         what = "images of shape" if len(shapes) == 1 else "inputs of shapes"
         raise ModelError(
-            f"the model does not take {what} {', '.join(shapes)}: {first_line(error)}",
-            "Check that `model` and `data` belong together: channels, height and width.",
+            f"the model does not take {what} {', '.join(map(str, shapes))}: {first_line(error)}", _shape_hint(shapes[0])
         ) from error
     finally:
         for hook in hooks:
@@ -227,6 +227,13 @@ def _shift_target(
         return None if mean is None else ShiftTarget(mean, -1)
     shared = any(bias is call.bias for other, made in calls.items() if other != name for call in made)
     return None if shared else ShiftTarget(bias, 1)
+
+
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    """Say how to fix images of a shape (C, H, W) that a model does not take."""
+    if len(shape) == 3 and shape[2] in _CHANNELS and shape[0] not in _CHANNELS:
+        return "Images are (N, C, H, W), and these look like (N, H, W, C): use images.transpose(0, 3, 1, 2)."
+    return "Check that `model` and `data` belong together: channels, height and width."
 
 
 def _common(calls: Sequence[PrunableLayer]) -> PrunableLayer | None:

@@ -37,6 +37,7 @@ class ModelShape:
 
 
 Factory = Callable[[ModelShape], nn.Module]
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _FACTORIES: dict[str, Factory] = {}
 
 
@@ -186,7 +187,7 @@ def _imported(spec: str, shape: ModelShape, arguments: dict[str, Any]) -> nn.Mod
             raise ModelError(
                 f"{spec} is a network, which takes no arguments", "Name its class, or leave `model_args` out."
             )
-        return copy.deepcopy(named)
+        return copy.deepcopy(_unwrapped(named))
     given = check_arguments(spec, named, arguments, shape.num_classes)
     return _built(lambda: named(**given), spec)
 
@@ -198,4 +199,10 @@ def _built(factory: Callable[[], Any], spec: str) -> nn.Module:
         raise ModelError(f"building {spec} failed: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} made a {type(model).__name__}, not a torch.nn.Module")
-    return model
+    return _unwrapped(model)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside the wrappers of torch.compile and of several GPUs, which cannot be traced."""
+    inner = model.module if isinstance(model, _PARALLEL) else getattr(model, "_orig_mod", None)
+    return _unwrapped(inner) if isinstance(inner, nn.Module) else model

@@ -31,6 +31,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     spoil(folder, ["npz"])
     save_good(folder / "good.safetensors")
+    save_good(folder / "moved.safetensors", data="npz:gone.npz")
     write_arrays(folder)
     write_inputs(folder)
     write_images(folder)
@@ -51,6 +52,9 @@ def write_arrays(folder):
         "float16": {"images": np.full(IMAGES.shape, np.inf, dtype=np.float16)},
         "large": {"images": np.full(IMAGES.shape, 1e300)},
         "rgb": {"images": np.repeat(IMAGES, 3, axis=1)},
+        "nhwc": {"images": np.repeat(IMAGES.transpose(0, 2, 3, 1), 3, axis=3)},
+        "onehot": {"images": IMAGES, "labels": np.eye(10)[LABELS]},
+        "from1": {"images": IMAGES, "labels": LABELS + 1},
         "few": {"images": IMAGES, "labels": LABELS[:5]},
         "negative": {"images": IMAGES, "labels": LABELS - 1},
         "many": {"images": IMAGES, "labels": np.full(20, 2**62)},

@@ -61,6 +61,7 @@ def folder(tmp_path_factory):
         "several": {"params": state, "params_ema": state},
     }.items():
         torch.save(content, folder / f"{name}.pt")
+    (folder / "net.onnx").touch()
     zipfile.ZipFile(folder / "zip.pt", "w").close()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated

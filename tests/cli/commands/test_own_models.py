@@ -95,8 +95,18 @@ def test_a_checkpoint_of_a_wrapped_network_with_averaged_weights(cli, net, tmp_p
 def test_an_instance_keeps_its_weights(cli, net, tmp_path):
     outcome = cli("prune", "--model", "mynet.py:net", *DATA, "--out", "x.safetensors")
     assert outcome.code == 0, outcome.err
-    assert "warning: no --weights: mynet.py:net has its own weights" in outcome.err
+    assert "no --weights: the network keeps those of mynet.py:net, which are random unless it loads some" in outcome.err
     assert torch.equal(load_checkpoint(tmp_path / "x.safetensors").state["0.weight"], net[0].weight)
+
+
+def test_onnx_files_name_no_folders_of_this_machine(cli, net, tmp_path):
+    model, data = ("--model", f"{tmp_path}/mynet.py:net"), ("--data", f"npz:{tmp_path}/images.npz", *DATA[2:])
+    assert cli("prune", *model, *data, "--out", "x.safetensors").code == 0
+    assert load_checkpoint(tmp_path / "x.safetensors").metadata["data"] == data[1]
+    assert cli("export", *model, "--weights", "x.safetensors", "--out", "x.onnx").code == 0
+    content = (tmp_path / "x.onnx").read_bytes()
+    assert b"npz:images.npz" in content
+    assert str(tmp_path).encode() not in content
 
 
 def test_train_passes_the_arguments_and_classes_on(cli, net, tmp_path):

@@ -68,7 +68,10 @@ def test_every_command_takes_the_data_that_the_file_records(cli, folder, monkeyp
     record_data(folder, "npz:gone.npz")
     outcome = cli(*command, "--quiet")
     assert outcome.code == 1
-    assert outcome.err.splitlines()[-1] == "error: cannot read gone.npz: No such file or directory."
+    assert outcome.err.splitlines()[-1] == (
+        "error: cannot read gone.npz: No such file or directory (the model's file records the data npz:gone.npz). "
+        "Give --data the place where it is now."
+    )
 
 
 def test_a_pruned_network_records_its_calibration_data(cli, folder, monkeypatch):

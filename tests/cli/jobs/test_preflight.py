@@ -56,6 +56,14 @@ def test_random_weights_are_in_the_report(prune_export):
     assert outcome.err.count("random weights") == 1
 
 
+def test_pruned_weights_are_said(cli, prune_export, digits_checkpoint, tmp_path):
+    pruned = tmp_path / "pruned.safetensors"
+    options = ("--weights", digits_checkpoint, "--data", "digits", "--pattern", "1:4", "--method", "magnitude")
+    assert cli("prune", *options, "--out", pruned).code == 0
+    _, content = prune_export("--data", "digits", weights=("--weights", pruned))
+    assert "the weights are pruned already, to 1:4" in content["warnings"][0]
+
+
 def test_a_folder_of_few_classes_and_a_network_of_many(cli, tmp_path):
     for split in ("train", "val"):
         for name in ("cat", "dog"):

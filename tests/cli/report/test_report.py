@@ -72,6 +72,7 @@ def first_screen(page: Page) -> str:
 def test_the_first_screen_says_what_matters_and_what_to_do(tmp_path: Path, no_charts: None) -> None:
     files = sample_run(4)
     files["prune.json"]["settings"]["max_disagreement"] = 0.5
+    files["prune.json"]["data"]["evaluation"] = "npz:val.npz"
     files["prune.json"]["notes"] = ["sparse.fp16.onnx: 22 weights underflow FP16"]
     text = first_screen(read_page(write_run(tmp_path, files)))
     for phrase in (
@@ -81,7 +82,7 @@ def test_the_first_screen_says_what_matters_and_what_to_do(tmp_path: Path, no_ch
         "as fast at most, predicted from layer shapes 1.18×",
         "is the file to deploy, in FP16 sparse.fp16.onnx",
         "damping raised",
-        "sparsegpt-trt benchmark dense.fp16.onnx sparse.fp16.onnx --data digits --out benchmark.json",
+        "benchmark dense.fp16.onnx sparse.fp16.onnx --data digits --eval-data npz:val.npz --out benchmark.json",
     ):
         assert phrase in text, phrase
     assert "whole run" not in text

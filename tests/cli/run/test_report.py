@@ -31,8 +31,10 @@ def test_the_report_of_a_run_contains_what_was_made_of_the_fine_tuned_network(cl
     assert [name for name, _ in view.engines] == ["finetuned.plan"]
     assert view.benchmark
     finetuned = view.arms[-1]
-    measured = outcome.json["stages"]["benchmark"]["accuracy"]["sparse"]
-    assert (finetuned.name, finetuned.accuracy.number("top1")) == ("Fine-tuned", measured["top1"])
+    compared = outcome.json["stages"]["benchmark"]["accuracy"]
+    measured = compared["sparse"]
+    assert (finetuned.name, finetuned.accuracy.number("top1")) == ("Fine-tuned, FP16", measured["top1"])
+    assert view.reference.accuracy.number("loss") == compared["dense"]["loss"]  # of the same precision
     assert finetuned.difference.number("low") == measured["difference"]["low"]
     text = re.sub(r"<[^>]*>|\s+", " ", (out / "report.html").read_text())
     for phrase in (

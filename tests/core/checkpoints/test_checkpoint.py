@@ -3,6 +3,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
 
 from sparsegpt_core.checkpoints import load_checkpoint, load_int8, load_into, save_checkpoint, save_int8
 from sparsegpt_core.errors import ModelError, NumericsError
@@ -56,6 +57,21 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path):
     with pytest.raises(ModelError, match="more than tensors"):
         load_checkpoint(path)
     assert not victim.exists()
+
+
+def test_the_content_tells_the_format(tmp_path):
+    state = nn.Linear(4, 2).state_dict()
+    save_checkpoint(tmp_path / "a.safetensors", state, {"model": "mine"})
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pt")
+    torch.save(state, tmp_path / "b.safetensors")
+    named, other = load_checkpoint(tmp_path / "a.pt"), load_checkpoint(tmp_path / "b.safetensors")
+    assert named.metadata == {"model": "mine"}
+    assert all(torch.equal(found.state["weight"], state["weight"]) for found in (named, other))
+
+
+def test_counters_may_be_half_precision_too():
+    network = nn.BatchNorm1d(4)
+    load_into(network, {name: value.half() for name, value in network.state_dict().items()})
 
 
 def test_a_whole_model_is_refused(tmp_path):

@@ -114,6 +114,14 @@ def test_an_instance_is_copied(file):
         build_model(f"{file}:net", ModelShape((1, 2, 2)), {"width": 4})
 
 
+@pytest.mark.parametrize("wrap", ["torch.compile({})", "nn.DataParallel({})", "nn.DataParallel(torch.compile({}))"])
+def test_wrappers_are_removed(file, wrap):
+    """torch.export cannot trace a compiled network, and weights would have prefixes."""
+    file.write_text(f"import torch\n{FILE}\ndef wrapped():\n    return {wrap.format('Net(4)')}\n")
+    for network in (build_model(f"{file}:{name}", ModelShape((1, 2, 2))) for name in ("wrapped", "net")):
+        assert {*network.state_dict()} == {"1.weight", "1.bias"}
+
+
 def test_arguments_that_are_missing_or_unknown(file):
     with pytest.raises(ModelError, match=r"mynet\.py:Net needs the argument width") as caught:
         build_model(f"{file}:Net", ModelShape((1, 8, 8)))

@@ -99,6 +99,13 @@ def test_compute_capability_defaults_to_ampere(half: Path, monkeypatch: pytest.M
     assert build_engine(half, half.with_name("p"), BuildSettings(backend="tensorrt-rtx")).compute_capability == "8.6"
 
 
+def test_a_gpu_without_sparse_tensor_cores_warns(half: Path) -> None:
+    old, new = (BuildSettings(backend="tensorrt-rtx", compute_capability=each) for each in ("7.5", "8.0"))
+    (warning,) = build_engine(half, half.with_name("old.plan"), old).warnings
+    assert "7.5 has no sparse tensor cores" in warning
+    assert build_engine(half, half.with_name("new.plan"), new).warnings == []
+
+
 def test_rtx_says_that_it_keeps_no_timing_cache(half: Path) -> None:
     cache = half.with_name("tactics.cache")
     result = build_engine(half, half.with_name("a.plan"), BuildSettings(**RTX, timing_cache=cache))

@@ -109,6 +109,27 @@ def test_a_network_that_keeps_its_first_batch_size_is_refused():
     assert "docs/detectors.md" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("convert", "name"), [(lambda y: None, "None"), (lambda y: {"y": y, "n": 3, "s": "x"}, "int, str")]
+)
+def test_outputs_that_are_no_tensors(convert, name):
+    class Odd(nn.Conv2d):
+        def forward(self, images):
+            return convert(super().forward(images))
+
+    with pytest.raises(ModelError, match=f"the model returns {name}, not only tensors"):
+        export_model(Odd(3, 4, 1), (3, 8, 8))
+
+
+def test_random_outputs():
+    class Dropping(nn.Conv2d):
+        def forward(self, images):
+            return nn.functional.dropout(super().forward(images), 0.5, training=True)
+
+    with pytest.raises(ModelError, match="outputs change from call to call"):
+        export_model(Dropping(3, 4, 1), (3, 8, 8))
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 def test_any_batch_computes_what_pytorch_does(exported, batch):
     model, image, proto = exported

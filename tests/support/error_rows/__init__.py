@@ -74,12 +74,12 @@ def matches(line: str, text: str) -> bool:
     return re.fullmatch(re.escape(line).replace(ANYTHING, ".*"), text) is not None
 
 
-def save_good(path: Path) -> None:
-    """Write a checkpoint of ``simple_cnn`` for digits, with random weights."""
+def save_good(path: Path, data: str = "digits") -> None:
+    """Write a checkpoint of ``simple_cnn`` for digits, with random weights. It records the data."""
     torch.manual_seed(0)
     notes = {
         "model": "simple_cnn",
-        "data": "digits",
+        "data": data,
         "image": [1, 8, 8],
         "num_classes": 10,
         "mean": [0.5],
