@@ -97,23 +97,14 @@ class OnnxNetwork(GraphNetwork):
         """The shapes of the graph's inputs, by name; None for dynamic sizes."""
         return {each.name: _shape(each) for each in _inputs(self._source.graph)}
 
-    @property
-    def is_valid_onnx(self) -> bool:
-        """Whether the file passes ONNX's full check; ONNX Runtime also takes files that do not."""
-        try:
-            onnx.checker.check_model(self._source.model, full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError):
-            return False
-        return True
-
     def forward(self, *inputs: Tensor) -> Any:
         """Run the network on inputs (N, ...). A file with a fixed batch runs batch by batch."""
         if self.batch_size is None or self.batch_size == len(inputs[0]):
             return super().forward(*inputs)
         outputs = [GraphNetwork.forward(self, *part) for part in _split(inputs, self.batch_size)]
         if isinstance(outputs[0], dict):
-            return {name: torch.cat([each[name] for each in outputs]) for name in outputs[0]}
-        return torch.cat(outputs)
+            return {name: _joined([each[name] for each in outputs]) for name in outputs[0]}
+        return _joined(outputs)
 
     def select_layers(
         self, sample: Tensor, pattern: Pattern, include: Sequence[str] = (), exclude: Sequence[str] = ()
@@ -203,6 +194,9 @@ class OnnxNetwork(GraphNetwork):
     def _try(self, sample: Tensor) -> None:
         """Run the network on a sample and record the shapes."""
         try:
+            for x, shape in zip(tensors_of(sample), self.input_shapes.values()):
+                if len(x.shape) != len(shape) or any(b not in (None, a) for a, b in zip(x.shape[1:], shape[1:])):
+                    raise ValueError("the file fixes other sizes")
             with torch.no_grad():
                 self.record_values(sample)
         except (ModelError, RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -228,9 +222,8 @@ class OnnxNetwork(GraphNetwork):
                 halves = [tree_leaves(GraphNetwork.forward(self, *part)) for part in _split(probes, size)]
         except (ModelError, RuntimeError, ValueError, TypeError, IndexError):
             return size
-        joined = [torch.cat(parts) for parts in zip(*halves)]
-        same = all(a.shape == b.shape and _near(a, b) for a, b in zip(both, joined))
-        return None if same else size
+        pairs = zip(both, map(_joined, zip(*halves)))
+        return None if all(a.shape == b.shape and _near(a, b) for a, b in pairs) else size
 
 
 @dataclass(frozen=True)
@@ -378,6 +371,10 @@ def _digest(model: onnx.ModelProto) -> str:
 def _split(inputs: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
     """Cut inputs (N, ...) into batches of a size."""
     return zip(*(torch.split(x, size) for x in inputs), strict=True)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

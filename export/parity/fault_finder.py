@@ -23,7 +23,8 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
 from export.audit import load_model
-from export.execution import CpuSession, tensor_types
+from export.execution import CpuSession, tensor_types, with_outputs
+from export.importing import OnnxNetwork
 from sparsegpt_core.execution import full_precision
 
 __all__ = ["Fault", "find_fault", "torch_values"]
@@ -94,6 +95,11 @@ def torch_values(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Arra
         inputs: The inputs, on the network's device, with two samples or more: torch.export treats a size of 1 as a
             constant.
     """
+    if isinstance(network, OnnxNetwork):
+        model = network.to_onnx()
+        names = list(tensor_types(model).keys() - {each.name for each in model.graph.input})
+        session = CpuSession(with_outputs(model, names), "the imported graph", optimize=False)
+        return dict(zip(names, session.run([each.cpu().numpy() for each in inputs], names)))
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} if len(each) == len(inputs[0]) else {} for each in inputs)
     sink = io.StringIO()

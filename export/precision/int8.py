@@ -17,9 +17,10 @@ from export.precision.qdq_placement import Int8Plan, output_axis, tensors_read
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network import Int8Weight
 
-__all__ = ["to_int8"]
+__all__ = ["MIN_INT8_OPSET", "to_int8"]
 
-_MIN_OPSET = 13  # the first one with a scale for each channel
+MIN_INT8_OPSET = 13
+"""The oldest version of ONNX's operators with a scale for each channel."""
 
 
 def to_int8(
@@ -58,8 +59,8 @@ def to_int8(
         ['QuantizeLinear', 'DequantizeLinear', 'DequantizeLinear', 'Conv', 'Relu']
     """
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-    if opset < _MIN_OPSET:
-        raise ModelError(f"opset {opset} has no scales per channel", f"Export with `opset={_MIN_OPSET}` or later.")
+    if opset < MIN_INT8_OPSET:
+        raise ModelError(f"opset {opset} has no scales per channel", f"Export with `opset={MIN_INT8_OPSET}` or later.")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     rewriter = _Rewriter(copy.graph, plan, scales, int8_weights or {}, state or {})

@@ -1,0 +1,65 @@
+"""Makes FP16 and INT8 conversion possible for ONNX graphs of other tools."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import version_converter
+
+from export.audit import inlined
+from export.importing import sorted_nodes
+from sparsegpt_core.errors import ModelError, first_line
+
+__all__ = ["convertible"]
+
+
+def convertible(model: onnx.ModelProto, opset: int = 0) -> onnx.ModelProto:
+    """Return a copy with functions inlined, nodes in running order and named, and Constant nodes as initializers.
+
+    Args:
+        model: The graph.
+        opset: The oldest version of ONNX's operators that the conversion takes. An older graph is converted by onnx's
+            version converter.
+
+    Raises:
+        ModelError: The version converter cannot convert an operator.
+
+    Example:
+        >>> import onnx.parser
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 7, opset_import: ["": 11]> g (float[N] x) => (float[N] y) { y = Relu(a)  a = Relu(x) }
+        ... ''')
+        >>> new = convertible(model, opset=13)
+        >>> [node.name for node in new.graph.node], new.opset_import[0].version
+        (['a', 'y'], 13)
+    """
+    flat, copy, used = inlined(model), onnx.ModelProto(), set[str]()
+    copy.CopyFrom(flat)
+    del copy.graph.node[:]
+    nodes = [flat.graph.node[index] for index in sorted_nodes(flat.graph)]
+    for node in nodes:
+        if (value := _constant_tensor(node)) is not None:
+            copy.graph.initializer.add().CopyFrom(value)
+            copy.graph.initializer[-1].name = node.output[0]
+            continue
+        copy.graph.node.append(node)
+        new = copy.graph.node[-1]
+        while not new.name or new.name in used:
+            new.name = f"{new.name}_" if new.name else next(filter(None, node.output), node.op_type)
+        used.add(new.name)
+    own = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
+    if own and own[0] < opset:
+        try:
+            converted: onnx.ModelProto = version_converter.convert_version(copy, opset)
+        except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+            raise ModelError(
+                f"the graph has opset {own[0]} and cannot be converted to {opset}: {first_line(error)}",
+                f"Export it with opset {opset} or later.",
+            ) from error
+        copy = converted
+    return copy
+
+
+def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the tensor of a Constant node."""
+    attributes = node.attribute if node.op_type == "Constant" else ()
+    return next((each.t for each in attributes if each.name == "value"), None)
