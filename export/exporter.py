@@ -158,8 +158,8 @@ class Exporter:
             parity = check_parity(staged, self._network, tensors_of(self._images), allowed, path.name)
         if parity.relative > TOLERANCE[precision]:
             warnings.append(
-                f"{path.name} differs from PyTorch by {parity.relative:.2g} of its outputs: INT8 is too coarse for this "
-                "network. Compare its accuracy with FP16"
+                f"{path.name} differs from PyTorch by {parity.relative:.2g} of its outputs: INT8 is too coarse for "
+                "this network. Compare its accuracy with FP16"
             )
         if not parity.outputs_vary:
             warnings.append(
