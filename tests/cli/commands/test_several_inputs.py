@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from onnxruntime import InferenceSession
 
 from export.audit import read_metadata
@@ -129,6 +130,20 @@ def test_the_weights_are_those_of_prune_model(exported: Path, folder: Path) -> N
     for name in ("conv.weight", "state.weight", "mix.weight"):
         assert torch.equal(weights[name] == 0, network.state_dict()[name] == 0), name
         assert torch.allclose(weights[name], network.state_dict()[name], atol=1e-4), name
+
+
+def test_the_onnx_file_is_pruned_to_the_same_masks(cli, exported: Path, tmp_path: Path) -> None:
+    data = ("--data", "npz:train.npz", "--eval-data", "npz:val.npz", "--int8", "--no-baseline")
+    outcome = cli("prune-export", "--model", exported / "dense.onnx", *data, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "--data npz:train.npz --eval-data npz:val.npz" in outcome.out.partition("next: ")[2]
+    assert json.loads((tmp_path / "run" / "prune.json").read_text())["parity"]["sparse.int8"]["relative"] < 0.1
+    mine, theirs = (
+        {each.name: numpy_helper.to_array(each) for each in onnx.load(str(folder / "sparse.onnx")).graph.initializer}
+        for folder in (tmp_path / "run", exported)
+    )
+    for name in ("conv.weight", "mix.weight"):
+        np.testing.assert_array_equal(mine[name] == 0, theirs[name] == 0)
 
 
 @pytest.mark.parametrize("data", ["mixed.py:batches", "mixed.py:Samples"])

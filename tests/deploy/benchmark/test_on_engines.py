@@ -22,6 +22,7 @@ from deploy.measure import QUICK_TIMING, Regime, compare_accuracy
 from deploy.predict import layers_without_gain
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError, ModelError
+from sparsegpt_core.named_inputs import NamedInputs
 from tests.support.engines import QUICK, SHORT, batches
 from tests.support.fake_arms import KERNELS, Builder, classifier
 from tests.support.fake_gpu import FakeGPU
@@ -43,6 +44,34 @@ def test_arms_are_built_in_turn_with_their_own_weights_and_flags(builder: Builde
     }
     assert not list((tmp_path / "scratch").iterdir())
     assert [len(arm.engines) for arm in result.timed[0].latency.arms.values()] == [2, 2, 2]
+
+
+def test_engines_of_networks_with_several_inputs(gpu: FakeGPU, builder: Builder, pair, cli) -> None:
+    gpu.plan["inputs"] = 2
+    for path in pair:
+        model = onnx.load(path)
+        model.graph.input.add().CopyFrom(model.graph.input[0])
+        model.graph.input[1].name = "image1"
+        model.graph.node.insert(0, onnx.helper.make_node("Add", ["image", "image1"], ["both"]))
+        model.graph.node[1].input[0] = "both"
+        onnx.save(model, path)
+    inputs = [(NamedInputs({"image1": 2 * images, "image": -images}), labels) for images, labels in batches()]
+    result = benchmark_engines(*pair, inputs, EngineSettings(timing=SHORT, rebuilds=1, batches=(8, 3)))
+    shapes = [dict.fromkeys(("image", "image1"), ((size, 1, 8, 8),) * 3) for size in (8, 3)]
+    assert [asked[3] for asked in builder.asked] == [shapes[0]] * 3 + [shapes[1]] * 3
+    accuracy = result.compared.accuracy.arms
+    assert accuracy["dense"].top1 == accuracy["A"].top1 == accuracy["C"].top1 == 100  # labels are of 2x - x
+    assert accuracy["sparse"].top1 < 100
+    assert [each.latency.regime.batch for each in result.timed] == [8, 3]
+    wanted = BuildSettings(shapes=(1, 4, 8))
+    result = benchmark_engines(*pair, inputs, EngineSettings(timing=SHORT, rebuilds=1, build=wanted))
+    assert result.timed[0].latency.regime.batch == 4
+    named = {"image": ((4, 1, 8, 8),) * 3, "image1": ((5, 1, 8, 8),) * 3}
+    with pytest.raises(InputError, match=r"image1 of shape \(4, 1, 8, 8\) are not the opt shape \(5, 1, 8, 8\)"):
+        benchmark_engines(*pair, inputs, EngineSettings(timing=SHORT, build=BuildSettings(shapes=named)))
+    outcome = cli("predict", pair[0], *AT_ONCE, "--measure", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["shapes"] == {"image": [8, 1, 8, 8], "image1": [8, 1, 8, 8]}
 
 
 def test_the_result_of_a_benchmark(gpu: FakeGPU, builder: Builder, pair, monkeypatch: pytest.MonkeyPatch) -> None:
