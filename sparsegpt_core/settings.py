@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.patterns import NM, Pattern, parse_pattern
+from sparsegpt_core.patterns import NM, Pattern, Unstructured, parse_pattern
 
 __all__ = ["MASKS", "METHODS", "PruneSettings"]
 
@@ -60,8 +60,11 @@ class PruneSettings:
     """Globs of layers to leave dense."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.pattern, str):
-            object.__setattr__(self, "pattern", parse_pattern(self.pattern))
+        if not isinstance(self.pattern, (NM, Unstructured)):
+            object.__setattr__(self, "pattern", parse_pattern(str(self.pattern)))
+        for name in ("include", "exclude"):
+            if isinstance(globs := getattr(self, name), str):
+                object.__setattr__(self, name, (globs,))
         if self.method not in METHODS:
             raise InputError(f"unknown method '{self.method}'", f"Use {' or '.join(METHODS)}.")
         if self.damping is not None and not self.damping >= _MIN_DAMPING:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.activations import LayerDemand, open_source
-from sparsegpt_core.errors import CheckFailedError, InputError
+from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
 from sparsegpt_core.execution import DEFAULT, Resources, device_of, full_precision, with_smaller_batches
 from sparsegpt_core.network import (
     Batch,
@@ -81,6 +81,10 @@ def prune_model(
         >>> [(layer.name, layer.status, layer.sparsity) for layer in result.layers]
         [('0', 'dense', 0.0), ('1', 'pruned', 0.5), ('3', 'dense', 0.0)]
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the model is a {type(model).__name__}, not a torch.nn.Module", "The model comes first.")
+    if not isinstance(settings, PruneSettings):
+        raise InputError(f"the settings are a {type(settings).__name__}", 'Give PruneSettings(pattern="2:4").')
     tensors = network_inputs(model, batches)
     if not tensors:
         raise InputError("pruning needs calibration images")

@@ -91,6 +91,13 @@ def test_a_loader_of_a_whole_data_set_does_not_fill_the_memory(monkeypatch):
 
 def test_a_pattern_may_be_text():
     assert PruneSettings(pattern="2:4") == PruneSettings(NM(2, 4))
+    assert PruneSettings(pattern=0.5, include="conv1") == PruneSettings(Unstructured(0.5), include=("conv1",))
+    with pytest.raises(InputError, match=r"unknown pattern '\(2, 4\)'"):
+        PruneSettings(pattern=(2, 4))
+    with pytest.raises(InputError, match=r"the model is a Tensor, not a torch\.nn\.Module"):
+        prune_model(torch.ones(2, 4), nn.Linear(4, 4), PruneSettings())
+    with pytest.raises(InputError, match="the settings are a str"):
+        prune_model(nn.Linear(4, 4), torch.ones(2, 4), "2:4")
     assert preset("fast", pattern="50%").settings.pattern == Unstructured(0.5)
     assert torch.equal(pruned(IMAGES, pattern="1:4"), pruned(IMAGES, pattern=NM(1, 4)))
     with pytest.raises(InputError, match="unknown pattern 'half'"):
