@@ -59,6 +59,23 @@ class Unfinished:
             return None, changed
         return torch.load(self._folder / self._file, map_location="cpu", weights_only=True), ()
 
+    def once(self, name: str, make: Callable[[], State]) -> State:
+        """Return what an interrupted training of the same key has made before its first step, else make and keep it.
+
+        Args:
+            name: What is made.
+            make: Makes it, as JSON can express it.
+
+        Raises:
+            InputError: A file cannot be written.
+        """
+        entry = self._store.read(name, self._key)
+        if entry is not None:
+            return dict(entry.content)
+        content = make()
+        self._store.write(name, self._key, content)
+        return content
+
     def keep(self, state: Callable[[], State]) -> None:
         """Write the state, unless the last write was too recent.
 

@@ -209,12 +209,17 @@ def finetune_model(
     key |= {"dense": networks.dense.weights_sha256 if networks.dense else None, **how.key()}
     curve = curve_path(out)
     with resume(out, key, messages) as unfinished, messages.progress() as progress:
-        before = {name: network for name, network in (("dense", networks.dense), ("before", sparse)) if network}
-        evaluation = {
-            name: evaluate_where_possible(each.module, opened, how.device, progress) for name, each in before.items()
-        }
-        if metric:
-            _measure(metric, versions, opened, how, progress)  # a metric that fails does so before the training
+
+        def evaluate_before() -> dict[str, Any]:
+            if metric:
+                _measure(metric, versions, opened, how, progress)  # a metric that fails does so before the training
+            before = {name: network for name, network in (("dense", networks.dense), ("before", sparse)) if network}
+            return {
+                name: evaluate_where_possible(each.module, opened, how.device, progress)
+                for name, each in before.items()
+            }
+
+        evaluation = unfinished.once("evaluation", evaluate_before)
         content = how.run(networks, unfinished, curve, progress)
         evaluation["after"] = evaluate_where_possible(sparse.module, opened, how.device, progress)
     networks.audit()

@@ -11,6 +11,7 @@ from calibration.data import open_data
 from calibration.training import Unfinished
 from calibration.training.trainer import score
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
+from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import sha256
 
 
@@ -139,6 +140,27 @@ def test_a_metric_fails_before_the_first_step(finetune, metrics, digits_checkpoi
     assert "IndexError" in finetune("--metric", f"{broken}:margin").json["error"]
     assert "has no margn" in finetune("--metric", f"{metrics}:margn").json["error"]
     assert not (tmp_path / "fine.safetensors").exists()
+
+
+def test_a_resumed_run_does_not_evaluate_again_what_it_started_from(finetune, monkeypatch, digits_checkpoint):
+    """Else an evaluation longer than the time between two kills would leave none for the training."""
+    from sparsegpt_cli.jobs import finetuning
+
+    whole = finetune("--dense", digits_checkpoint, out="whole.safetensors").json["evaluation"]
+    calls = []
+
+    def counted(*arguments):
+        calls.append(1)
+        return evaluate(*arguments)
+
+    evaluate, train = finetuning.evaluate_where_possible, finetuning.finetune
+    monkeypatch.setattr(finetuning, "evaluate_where_possible", counted)
+    with monkeypatch.context() as killed:
+        killed.setattr(finetuning, "finetune", lambda *_: (_ for _ in ()).throw(InputError("killed")))
+        assert finetune("--dense", digits_checkpoint).code == 1
+    assert (len(calls), train) == (2, finetuning.finetune)
+    assert finetune("--dense", digits_checkpoint).json["evaluation"] == whole
+    assert len(calls) == 3
 
 
 def test_data_that_does_not_fit_is_said_before_the_first_step(finetune, digits_checkpoint, tmp_path, monkeypatch):
