@@ -22,6 +22,7 @@ from calibration.data.file_formats import (
 )
 from calibration.data.image_sources import ArrayImages, PaddedImages, Samples
 from calibration.data.loaders import names_code, read_loader
+from calibration.data.resizing import Size
 from calibration.data.stratified_draw import draw_indices
 from sparsegpt_core.errors import DataError, MissingDependencyError
 from sparsegpt_core.named_inputs import InputNames
@@ -100,10 +101,21 @@ def open_set(
     if not path:
         raise DataError(f"data '{spec}' needs a path", f"Write {kind}:PATH.")
     if kind == "npz":
-        return _of_shape(_npz(Path(path).expanduser(), inputs), image_size, channels)
+        return _of_shape(_channels_first(_npz(Path(path).expanduser(), inputs), like), image_size, channels)
     read, usual_size = (_image_folder, 224) if kind == "imagefolder" else (_letterbox, 640)
-    side = image_size or (like[1] if like and like[1] == like[2] else usual_size)
-    return _of_shape(read(Path(path).expanduser(), side), side, channels)
+    size = (image_size, image_size) if image_size else (like[1], like[2]) if like else (usual_size, usual_size)
+    return _of_shape(read(Path(path).expanduser(), size), image_size, channels)
+
+
+def _channels_first(data: DataSet, like: Optional[Sequence[int]]) -> DataSet:
+    """Turn images (N, H, W, C) round where a model's images have exactly that shape with the channels first."""
+    images = data.training.images
+    if not (like and isinstance(images, ArrayImages)) or images.shape == tuple(like):
+        return data
+    turned = np.moveaxis(images.array, -1, 1)
+    if turned.shape[1:] != tuple(like):
+        return data
+    return replace(data, training=replace(data.training, images=ArrayImages(turned)))
 
 
 def _with_kind(path: str) -> list[str]:
@@ -230,7 +242,7 @@ def _loader(spec: str, inputs: Optional[InputNames]) -> DataSet:
     return DataSet(samples, num_classes=classes, notes=(note,) if note else ())
 
 
-def _image_folder(folder: Path, size: int) -> DataSet:
+def _image_folder(folder: Path, size: Size) -> DataSet:
     """PATH/train with PATH/val, or their other names; or one folder for each class, or images without labels."""
     inside = class_folders(folder)
     if inside and set(inside) <= {*_EVALUATION_FOLDERS}:
@@ -250,7 +262,7 @@ def _image_folder(folder: Path, size: int) -> DataSet:
     )
 
 
-def _letterbox(folder: Path, size: int) -> DataSet:
+def _letterbox(folder: Path, size: Size) -> DataSet:
     """Images without classes, in PATH or PATH/images: all of them, or ``train`` with ``val``, ``valid`` or ``test``."""
     folder = folder / "images" if "images" in class_folders(folder) else folder
     inside = class_folders(folder)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.data.image_sources import ArrayImages, FileImages, Samples
+from calibration.data.resizing import Size
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.named_inputs import InputNames, NamedInputs
 
@@ -118,7 +119,7 @@ def class_folders(folder: Path) -> list[str]:
         return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def read_folder(folder: Path, classes: Sequence[str], size: int) -> Samples:
+def read_folder(folder: Path, classes: Sequence[str], size: Size) -> Samples:
     """Find the images below ``folder``: one folder for each class, or unlabelled images if ``classes`` is empty.
 
     Args:
@@ -140,7 +141,7 @@ def read_folder(folder: Path, classes: Sequence[str], size: int) -> Samples:
         return Samples(FileImages(list(itertools.chain(*files)), size), labels if classes else None)
 
 
-def read_letterboxed(folder: Path, size: int) -> Samples:
+def read_letterboxed(folder: Path, size: Size) -> Samples:
     """Find the images in ``folder`` and below, without classes; they are letterboxed.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any, Optional, Protocol, Union
 import numpy as np
 import numpy.typing as npt
 
-from calibration.data.resizing import crop, letterbox
+from calibration.data.resizing import Size, crop, letterbox
 from calibration.data.stratified_draw import Indices, Labels
 from sparsegpt_core.errors import DataError, MissingDependencyError
 from sparsegpt_core.named_inputs import NamedInputs
@@ -99,25 +99,25 @@ class PaddedImages:
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Image files as RGB squares: by default as torchvision's ``Resize`` and ``CenterCrop`` make them."""
+    """Image files as RGB images of one size: by default as torchvision's ``Resize`` and ``CenterCrop`` make them."""
 
     paths: Sequence[str]
     """The image files."""
-    size: int
+    size: Size
     """Height and width, in pixels."""
     letterbox: bool = False
     """Whether images are shown whole, with a grey border, as YOLO detectors see them."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape (3, size, size) of every image."""
-        return 3, self.size, self.size
+        """The shape (3, H, W) of every image."""
+        return 3, *self.size
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, indices: Union[Indices, Sequence[int]]) -> npt.NDArray[np.uint8]:
-        """Decode the images (N, 3, size, size) at ``indices``.
+        """Decode the images (N, 3, H, W) at ``indices``.
 
         Raises:
             DataError: A file is not an image, or damaged.

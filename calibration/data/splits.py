@@ -38,6 +38,8 @@ class _Split:
     """Subtracted from the images: one value, or one for each channel."""
     std: tuple[float, ...] = (1.0,)
     """Divides the images after that: one value, or one for each channel."""
+    channels_last: bool = False
+    """Whether batches of images are (N, H, W, C)."""
 
     def __len__(self) -> int:
         return len(self.samples.images)
@@ -53,7 +55,10 @@ class _Split:
         Raises:
             DataError: An image or input contains NaN or infinity, or cannot be read.
         """
-        return _batches(self.samples, self.mean, self.std, batch_size, indices)
+        for inputs, labels in _batches(self.samples, self.mean, self.std, batch_size, indices):
+            if self.channels_last and isinstance(inputs, np.ndarray):
+                inputs = np.ascontiguousarray(np.moveaxis(inputs, 1, -1))
+            yield inputs, labels
 
 
 class TrainingSplit(_Split):
@@ -102,6 +107,11 @@ class Data:
     """The text that named other data for the evaluation split; None: that of ``spec``."""
 
     @property
+    def channels_last(self) -> bool:
+        """Whether batches of images are (N, H, W, C)."""
+        return self.training.channels_last
+
+    @property
     def inputs(self) -> Optional[NamedInputs]:
         """The training samples of inputs by name; None for images."""
         images = self.training.samples.images
@@ -117,7 +127,8 @@ class Data:
         """Return what a model's file records about its inputs, as JSON can hold it."""
         if self.inputs:
             return {"inputs": self.inputs.describe()}
-        return {"image": list(self.image_shape), "mean": list(self.mean), "std": list(self.std)}
+        layout = {"channels_last": True} if self.channels_last else {}
+        return {"image": list(self.image_shape), "mean": list(self.mean), "std": list(self.std), **layout}
 
 
 def open_data(
@@ -130,6 +141,7 @@ def open_data(
     channels: Optional[int] = None,
     like: Optional[Sequence[int]] = None,
     inputs: Optional[InputNames] = None,
+    channels_last: bool = False,
 ) -> Data:
     """Open a data set.
 
@@ -145,6 +157,7 @@ def open_data(
         like: The shape (C, H, W) of a model's images. It replaces ``image_size`` and ``channels`` if the data fits.
         inputs: The network's inputs. Those of several come from ``npz:PATH``, by name, or from a loader. They are taken
             as they are: only images are normalised, resized and scaled.
+        channels_last: Whether batches of images are (N, H, W, C), as networks of TensorFlow take them.
 
     Raises:
         DataError: The data is missing, damaged or inconsistent, both splits are the same, or an argument
@@ -171,8 +184,8 @@ def open_data(
     _check_scale(found.training.images, means, stds)
     return Data(
         spec=spec,
-        training=TrainingSplit(found.training, means, stds),
-        evaluation=None if found.evaluation is None else EvaluationSplit(found.evaluation, means, stds),
+        training=TrainingSplit(found.training, means, stds, channels_last),
+        evaluation=EvaluationSplit(found.evaluation, means, stds, channels_last) if found.evaluation else None,
         num_classes=found.num_classes,
         class_names=found.class_names,
         image_shape=shape,

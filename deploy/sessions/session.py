@@ -82,7 +82,9 @@ def cast_inputs(
         InputError: An input takes integers, and its array has another type.
     """
     for each, values in arrays.items():
-        if wanted[each].kind != "f" and values.dtype != wanted[each]:
+        if wanted[each] == np.uint8 and values.dtype.kind == "f":  # images on the scale 0..255
+            arrays = {**arrays, each: np.rint(values).clip(0, 255)}
+        elif wanted[each].kind != "f" and values.dtype != wanted[each]:
             what = "images" if len(wanted) == 1 else each
             raise InputError(
                 f"{name} takes {what} of type {wanted[each]}, not {values.dtype}",

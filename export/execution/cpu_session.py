@@ -122,5 +122,7 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _typed(value: Array, kind: str) -> Array:
+    if kind == "tensor(uint8)" and value.dtype.kind == "f":  # images on the scale 0..255
+        return np.rint(value).clip(0, 255).astype(np.uint8)
     with np.errstate(over="ignore"):
         return value.astype(_FLOATS[kind]) if kind in _FLOATS and value.dtype != _FLOATS[kind] else value

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from export.audit import read_metadata, read_model
 
 __all__ = ["is_onnx_file", "onnx_config"]
 
-_IMAGE_KEYS = ("image", "mean", "std", "data", "num_classes")
+_CHANNELS = (1, 3, 4)
+_IMAGE_KEYS = ("image", "mean", "std", "data", "num_classes", "channels_last")
 
 
 def is_onnx_file(spec: str) -> bool:
@@ -25,8 +28,9 @@ def is_onnx_file(spec: str) -> bool:
 def onnx_config(path: Path) -> dict[str, Any]:
     """Return the image shape, mean and standard deviation that a file wants, as a checkpoint's metadata has them.
 
-    They are those that this program recorded in the file. Files of others are not normalised (mean 0, standard
-    deviation 1), and have an image shape where their first input is (N, C, H, W) of fixed size.
+    They are those that this program recorded in the file. Images for files of others are not normalised: they are on
+    the scale 0..1 (mean 0, standard deviation 1), or 0..255 where the input is uint8. The shape of images (C, H, W) is
+    known where the only input has a fixed size. Images are (N, H, W, C) where only the last axis can be the channels.
 
     Args:
         path: The .onnx file.
@@ -46,8 +50,14 @@ def onnx_config(path: Path) -> dict[str, Any]:
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in initializers]
     if len(inputs) == 1:
-        sizes = [each.dim_value for each in inputs[0].type.tensor_type.shape.dim]
+        kind = inputs[0].type.tensor_type
+        sizes = [each.dim_value for each in kind.shape.dim]
+        if len(sizes) == 4 and sizes[3] in _CHANNELS and sizes[1] not in _CHANNELS:
+            config["channels_last"] = True
+            sizes = [sizes[0], sizes[3], *sizes[1:3]]
         if len(sizes) == 4 and all(sizes[1:]):
             config["image"] = sizes[1:]
+        if kind.elem_type == onnx.TensorProto.UINT8:
+            config["std"] = [1 / 255]
     recorded = read_metadata(model)
     return config | {key: recorded[key] for key in _IMAGE_KEYS if key in recorded}

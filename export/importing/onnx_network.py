@@ -42,6 +42,12 @@ __all__ = ["OnnxNetwork"]
 
 _OUTPUT = "output_"  # buffers of outputs that are constants
 _SHIFT = "shift"  # the buffer of a layer whose shift another node's constant takes up
+_INPUT_TYPES: dict[int, torch.dtype] = {
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.DOUBLE: torch.float64,
+}
 _PROBE_SIZE = 64  # of a dynamic axis, where the network is tried on random inputs
 _SAME = 1e-3  # relative; a batch is not computed in the same order as one sample
 
@@ -356,8 +362,15 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
 
 
 def _add_input(graph: Graph, value: onnx.ValueInfoProto) -> Node:
-    """Add an input that takes images (N, C, H, W) as floats, in the layout and type of the file."""
-    return graph.placeholder(value.name)
+    """Add an input in the type of the file, which takes floats too: images are floats everywhere else."""
+    kind = value.type.tensor_type.elem_type
+    return graph.call_function(_as_type, (graph.placeholder(value.name), _INPUT_TYPES.get(kind)))
+
+
+def _as_type(x: Tensor, kind: torch.dtype | None) -> Tensor:
+    if kind is torch.uint8 and x.is_floating_point():  # images on the scale 0..255
+        return x.round().clamp(0, 255).to(kind)
+    return x.to(kind) if kind is not None and x.is_floating_point() else x
 
 
 def _digest(model: onnx.ModelProto) -> str:

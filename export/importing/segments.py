@@ -35,6 +35,11 @@ def sorted_nodes(graph: onnx.GraphProto) -> list[int]:
 
     Raises:
         ModelError: The nodes depend on each other in a circle.
+
+    Example:
+        >>> import onnx.parser
+        >>> sorted_nodes(onnx.parser.parse_graph("g (float[N] x) => (float[N] y) { y = Relu(a)  a = Relu(x) }"))
+        [1, 0]
     """
     makers = {output: index for index, node in enumerate(graph.node) for output in node.output if output}
     needs = [{makers[name] for name in tensors_read(node) if name in makers} for node in graph.node]

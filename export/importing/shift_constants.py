@@ -32,11 +32,18 @@ class ShiftConstant:
 
 
 def find_shift_constant(
-    graph: onnx.GraphProto, tensors: StoredTensors, output: str, rows: int, channel_axis: int
+    graph: onnx.GraphProto,
+    tensors: StoredTensors,
+    output: str,
+    rows: int,
+    channel_axis: int,
+    *,
+    is_axis_1: bool = True,
 ) -> ShiftConstant | None:
     """Return the constant that a layer's outputs are shifted by; None if there is none of its own.
 
-    It is the mean of a BatchNormalization, or the other operand of an Add or Sub.
+    It is the mean of a BatchNormalization, or the other operand of an Add or Sub; Cast, Identity and Transpose may come
+    before them.
 
     Args:
         graph: The graph.
@@ -44,6 +51,7 @@ def find_shift_constant(
         output: The layer's output.
         rows: K, the number of output channels.
         channel_axis: The axis of the output channels, counted from the end (-1 is the last).
+        is_axis_1: Whether that is the axis of BatchNormalization's channels, the second.
 
     Example:
         >>> import onnx.parser
@@ -59,7 +67,17 @@ def find_shift_constant(
     if len(readers) != 1 or readers[0] < 0:
         return None
     node = graph.node[readers[0]]
-    if node.op_type == "BatchNormalization" and len(node.input) > _MEAN and node.input[0] == output:
+    if node.op_type in ("Cast", "Identity"):
+        return find_shift_constant(graph, tensors, node.output[0], rows, channel_axis, is_axis_1=is_axis_1)
+    if node.op_type == "Transpose":
+        permutation = next(([*each.ints] for each in node.attribute if each.name == "perm"), [])
+        dimensions = len(permutation)
+        if dimensions + channel_axis not in permutation:
+            return None
+        axis = permutation.index(dimensions + channel_axis)
+        return find_shift_constant(graph, tensors, node.output[0], rows, axis - dimensions, is_axis_1=axis == 1)
+    is_norm = node.op_type == "BatchNormalization" and len(node.input) > _MEAN and node.input[0] == output
+    if is_norm and is_axis_1:
         name, sign = node.input[_MEAN], -1
         wanted: list[tuple[int, ...]] = [(rows,)]
     elif node.op_type in ("Add", "Sub") and [*node.input].count(output) == 1:

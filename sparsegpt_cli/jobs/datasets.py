@@ -82,6 +82,7 @@ def open_dataset(
             channels=source.channels,
             like=_shape(metadata.get("image")),
             inputs=inputs,
+            channels_last=own.get("channels_last") is True,
         )
     except DataError as error:
         if source.spec or not spec:

@@ -190,6 +190,8 @@ def _calibration_batches(job: Job, world: World) -> tuple[list[Tensor], int, lis
     batches, views, data = _draw(job, share), job.workflow.views, job.data
     if not views:
         return batches, 1, []
+    if data.channels_last:
+        return batches, 1, ["no views: they are made of images (N, C, H, W) only"]
     augmentation = augmentation_for(data.spec)
     if augmentation == "none":
         return batches, 1, [f"no views: it is not known whether images of {data.spec} may be shifted"]

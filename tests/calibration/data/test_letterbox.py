@@ -27,7 +27,7 @@ def write(path: Path, width: int = 60, height: int = 40) -> Path:
 @pytest.mark.parametrize(("width", "height"), [(100, 60), (37, 80), (20, 15), (64, 64), (640, 3), (63, 64)])
 def test_the_whole_image_is_in_the_middle_of_a_grey_square(width: int, height: int) -> None:
     pixels = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    framed = np.asarray(letterbox(Image.fromarray(pixels), 64)).astype(float)
+    framed = np.asarray(letterbox(Image.fromarray(pixels), (64, 64))).astype(float)
     new_width, new_height = (max(1, round(side * 64 / max(width, height))) for side in (width, height))
     left, top = (64 - new_width) // 2, (64 - new_height) // 2
     # OpenCV's INTER_LINEAR, which Ultralytics uses, is PyTorch's bilinear without antialiasing.
