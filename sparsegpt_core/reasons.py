@@ -61,8 +61,8 @@ _ADVICE = {
     Reason.EXCLUDED: "The settings or the profile exclude the layer, or the settings include other layers only.",
     Reason.SENSITIVE: "Pruning the layer would use up most of the allowed disagreement or sparsity budget.",
     Reason.NOT_REACHED: "No calibration image runs this layer, so nothing is known about its inputs.",
-    Reason.USED_BY_FUNCTION: "A function such as F.multi_head_attention_forward uses the weight without calling a "
-    "layer; only layers that are called are pruned.",
+    Reason.USED_BY_FUNCTION: "The network multiplies by the weight in another way than a layer does: by parts of it, "
+    "as cross attention, or by x @ parameter.",
     Reason.READ_ELSEWHERE: "An operation that is no layer reads the same weight, so pruning would change it too.",
     Reason.QUANTISED: "The file stores the weight as integers with a scale; prune the file from before quantisation.",
     Reason.IN_SUBGRAPH: "The layer is in the body of an If, Loop or Scan, or in a function of the file, whose inputs "

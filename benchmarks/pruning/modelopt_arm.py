@@ -7,7 +7,7 @@ from typing import Any
 import modelopt.torch.sparsity as mts
 from torch import Tensor, nn
 
-from sparsegpt_core.network.layers import select_layers
+from sparsegpt_core.network.layer_plan import select_layers
 from sparsegpt_core.patterns import NM
 
 __all__ = ["modelopt"]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsegpt_core.network.layers import select_layers
+from sparsegpt_core.network.layer_plan import select_layers
 from sparsegpt_core.patterns import NM
 
 __all__ = ["straightforward"]

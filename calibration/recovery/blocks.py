@@ -125,7 +125,8 @@ class _Finder:
 
     def _layers(self, name: str, module: nn.Module) -> tuple[str, ...]:
         """The pruned layers in a module."""
-        return tuple(inner for inner, _ in module.named_modules(prefix=name) if inner in self._pruned)
+        named = (*module.named_modules(prefix=name), *module.named_parameters(prefix=name))
+        return tuple(inner for inner, _ in named if inner in self._pruned)
 
     def _is_sequential(self, name: str, module: nn.Module) -> bool:
         """Whether a module runs once and has the forward method of ``nn.Sequential``."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegpt_core.errors import ModelError
+from sparsegpt_core.network import weight_key
 from sparsegpt_core.patterns import NM, Pattern, Unstructured, find_violations, parse_pattern
 
 __all__ = ["FrozenZeros", "parse_pruning_metadata"]
@@ -73,7 +74,7 @@ def parse_pruning_metadata(metadata: Mapping[str, Any]) -> tuple[tuple[str, ...]
 
 def _weight(model: nn.Module, layer: str) -> nn.Parameter:
     try:
-        return model.get_parameter(f"{layer}.weight".lstrip("."))
+        return model.get_parameter(weight_key(layer, dict(model.named_parameters())))
     except AttributeError as error:
         raise ModelError(
             f"the model has no layer {layer}, which the checkpoint lists as pruned", "Check `model`."

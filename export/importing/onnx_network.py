@@ -33,6 +33,7 @@ from sparsegpt_core.network import (
     channels_reason,
     check_globs,
     chosen_reason,
+    find_sample_axis,
     tensors_of,
 )
 from sparsegpt_core.patterns import Pattern
@@ -178,7 +179,7 @@ class OnnxNetwork(GraphNetwork):
         source = self._source
         if node.index not in source.names:
             return Layer(node.name, module, calls=0, reason=reason)
-        name, target, one_vector = source.names[node.index], None, False
+        name, target, one_vector, sample_axis = source.names[node.index], None, False, 0
         if node.index in source.shifts:
             target = ShiftTarget(module.get_buffer(_SHIFT), source.shifts[node.index].sign)
         elif node.bias is not None:
@@ -187,6 +188,7 @@ class OnnxNetwork(GraphNetwork):
             if isinstance(module, nn.Linear) and each.op == "get_attr" and each.target == f"{name}.weight":
                 shapes = [user.args[0].meta["val"].shape for user in each.users]
                 one_vector = len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][0] == samples
+                sample_axis = find_sample_axis(shapes[-1], samples)
         return Layer(
             name,
             module,
@@ -195,6 +197,7 @@ class OnnxNetwork(GraphNetwork):
             common_call=module if isinstance(module, PrunableLayer) else None,
             shift_target=target,
             one_vector_per_sample=one_vector,
+            sample_axis=sample_axis,
         )
 
     def _try(self, sample: Tensor) -> None:

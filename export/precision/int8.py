@@ -15,7 +15,7 @@ from export.audit import Constants
 from export.precision.int8_weights import Int8NodeWeight, int8_weight_for_node, round_to_int8
 from export.precision.qdq_placement import Int8Plan, output_axis, tensors_read
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.network import Int8Weight
+from sparsegpt_core.network import Int8Weight, weight_key
 
 __all__ = ["MIN_INT8_OPSET", "to_int8"]
 
@@ -146,7 +146,7 @@ class _Rewriter:
             raise InputError(f"{module} has no constant weight", "Give the graph that the plan was made from.")
         if module not in self._int8_weights:
             return round_to_int8(weight, axis, module)
-        exported = self._state.get(f"{module}.weight")
+        exported = self._state.get(weight_key(module, self._state))
         if exported is None:
             raise InputError(f"the network's state has no weight of {module}", "Give the state that was exported.")
         return int8_weight_for_node(self._int8_weights[module], exported, weight, axis, module)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import onnx
 from onnxscript import ir
+from torch import nn
 from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_unflatten
 
-from sparsegpt_core.network import name_outputs
+from sparsegpt_core.network import layer_name, name_outputs
 
-__all__ = ["INPUT", "name_nodes", "name_values"]
+__all__ = ["INPUT", "mark_layers", "name_nodes", "name_values"]
 
 INPUT = "input"
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_LAYER = "layer"  # in a node's metadata: the layer whose weight it multiplies by
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def name_values(program: ONNXProgram) -> None:
@@ -35,18 +38,52 @@ def name_values(program: ONNXProgram) -> None:
     ir.passes.common.NameFixPass()(program.model)  # renames other values that have one of these names
 
 
-def name_nodes(graph: onnx.GraphProto) -> None:
-    """Name nodes after their modules and drop the tracer's metadata, which contains paths of this machine."""
+def mark_layers(program: ONNXProgram, network: nn.Module) -> dict[str, str]:
+    """Record in each node with a weight the layer that it belongs to: the module, or else the parameter.
+
+    The optimiser renames transposed weights and merges equal ones, so this comes before it.
+
+    Returns:
+        The layer of each weight, by the weight's names in the network.
+    """
+    weights = {
+        name: value
+        for name, value in network.state_dict(keep_vars=True).items()
+        if isinstance(value, nn.Parameter) or name.endswith("weight")
+    }
+    first = {id(value): name for name, value in reversed(weights.items())}  # of the names of a shared weight
+    layers = {name: layer_name(first[id(value)]) for name, value in weights.items()}
+    for node in program.model.graph:
+        if node.op_type not in _WEIGHTED:
+            continue
+        value = node.inputs[1]
+        while value and (producer := value.producer()) and producer.op_type in ("Transpose", "Identity"):
+            value = producer.inputs[0]
+        if value and value.name in layers:
+            module = _module(node.metadata_props.get(_SCOPES, "[]"))
+            is_own = weights.get(f"{module}.weight") is weights[value.name]
+            node.metadata_props[_LAYER] = module if is_own else layers[value.name]
+    return layers
+
+
+def name_nodes(graph: onnx.GraphProto, layers: Mapping[str, str]) -> None:
+    """Name nodes after their layers, and others with weights after their modules.
+
+    The tracer's metadata is dropped. It contains paths of this machine.
+
+    Args:
+        graph: The graph, with the records of :func:`mark_layers`.
+        layers: The layer of each weight, for nodes that the optimiser made.
+    """
     used: Counter[str] = Counter()
     for index, node in enumerate(graph.node):
-        scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+        recorded = {entry.key: entry.value for entry in node.metadata_props}
         del node.metadata_props[:]
         node.doc_string = ""
         node.name = f"{node.op_type}_{index}"
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        if node.op_type in _WEIGHTED:
             # A convolution with a folded batch norm has the batch norm's scope, but its weight has its own name.
-            weight, _, suffix = node.input[1].rpartition(".")
-            module = weight if suffix == "weight" else next((s for s in reversed(literal_eval(scopes)[:-1]) if s), "")
+            module = recorded.get(_LAYER) or layers.get(node.input[1]) or _module(recorded.get(_SCOPES, "[]"))
             if module:
                 used[module] += 1
                 node.name = module if used[module] == 1 else f"{module}#{used[module]}"
@@ -55,6 +92,11 @@ def name_nodes(graph: onnx.GraphProto) -> None:
         del value.metadata_props[:]
     for tensor in graph.initializer:
         del tensor.metadata_props[:]
+
+
+def _module(scopes: str) -> str:
+    """The innermost module of a node."""
+    return next((scope for scope in reversed(literal_eval(scopes)[:-1]) if scope), "")
 
 
 def _input_names(exported: ExportedProgram) -> list[str]:

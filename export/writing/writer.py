@@ -18,7 +18,7 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_leaves
 
 from export.audit import write_metadata
-from export.writing.naming import name_nodes, name_values
+from export.writing.naming import mark_layers, name_nodes, name_values
 from export.writing.opset import to_opset_17
 from export.writing.saving import save_model
 from sparsegpt_core.errors import ModelError, first_line
@@ -49,7 +49,8 @@ def export_model(
 
     A single input is named ``input``; several inputs have the names of ``forward``'s arguments. A single tensor is
     named ``logits`` if it is (N, classes), else ``output``; other outputs have the names of their keys. Every node with
-    a weight has the name of its module, such as ``layer1.0.conv1``, which audits and TensorRT's logs show.
+    a weight has the name of its module, such as ``layer1.0.conv1``, or of a parameter that no module calls, such as
+    ``attention.in_proj_weight``. Audits and TensorRT's logs show it.
 
     Args:
         network: The network, in float32. It is traced in eval mode, on its own device.
@@ -89,6 +90,7 @@ def export_model(
             )
             program = cast(ONNXProgram, program)  # torch.onnx's old tracer returned None
             _check_batch(program, dynamic_shapes)
+            layers = mark_layers(program, network)
             _optimize(program, fold_batch_norm)
             name_values(program)
     except ModelError:
@@ -103,7 +105,7 @@ def export_model(
     written = next(each.version for each in model.opset_import if not each.domain)
     if written != opset:
         raise ModelError(f"torch.onnx wrote opset {written} instead of {opset}", f"Use `opset={OPSET}`.")
-    name_nodes(model.graph)
+    name_nodes(model.graph, layers)
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     model.producer_name = "sparsegpt-trt"
     write_metadata(model, metadata or {})

@@ -16,7 +16,7 @@ _MAX_NAMES = 8  # in the message
 
 
 def idle_layers(profile: Path, model: nn.Module, messages: Messages) -> tuple[str, ...]:
-    """Return the names of the modules that gain nothing.
+    """Return the names of the layers that gain nothing.
 
     Args:
         profile: A file of ``predict`` or ``explain``.
@@ -27,8 +27,8 @@ def idle_layers(profile: Path, model: nn.Module, messages: Messages) -> tuple[st
         InputError: The profile is missing or damaged, or belongs to another network.
     """
     named = layers_without_gain(profile)
-    modules = dict(model.named_modules())
-    found = tuple(name for name in named if name in modules)
+    layers = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
+    found = tuple(name for name in named if name in layers)
     if named and not found:
         raise InputError(
             f"{profile} belongs to another network: this one has no layer '{named[0]}'",

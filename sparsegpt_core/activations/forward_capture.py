@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.activations.demand import LayerDemand
 from sparsegpt_core.execution import device_of
-from sparsegpt_core.network import Call, Layer, record_calls
+from sparsegpt_core.network import Call, Layer, record_calls, weight_key
 from sparsegpt_core.progress import timed
 from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 
@@ -68,10 +68,11 @@ class ForwardCapture:
                 inputs = [x for x, _ in layer_calls(self._model, layer.prunable.weight, layer.calls, batch)]
                 outputs: list[Tensor | None] = [None] * layer.calls
                 if (reference := self._reference) is not None:
-                    weight = reference.get_parameter(f"{layer.name}.weight".lstrip("."))
+                    weight = reference.get_parameter(weight_key(layer.name, dict(reference.named_parameters())))
                     outputs = [y for _, y in layer_calls(reference, weight, layer.calls, batch, run_last=True)]
             with timed(self._seconds, "statistics"):
-                statistics.add_all((x, y, first) for x, y in zip(inputs, outputs, strict=True))
+                calls = zip(inputs, outputs, strict=True)
+                statistics.add_all((*layer.by_sample(x, y, len(batch)), first) for x, y in calls)
             first += len(batch)
 
     def set_value(self, tensor: Tensor, value: Tensor) -> None:

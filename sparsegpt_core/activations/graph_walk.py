@@ -88,7 +88,8 @@ class GraphWalk:
             for chunk in batch:
                 with timed(seconds, "forward"):
                     values = self._advance(chunk, stop)
-                    inputs += [(x, y, chunk.first_sample) for x, y in self._observe(layer, values)]
+                    for x, y in self._observe(layer, values):
+                        inputs.append((*layer.by_sample(x, y, len(chunk.samples)), chunk.first_sample))
                     self._store.put(chunk.number, values)
             with timed(seconds, "statistics"):
                 statistics.add_all(inputs)

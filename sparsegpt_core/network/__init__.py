@@ -8,7 +8,15 @@ from sparsegpt_core.network.functional_calls import Call, record_calls
 from sparsegpt_core.network.inputs import Batch, as_tensors, channels_last, from_arrays, split_batches, tensors_of
 from sparsegpt_core.network.int8_weight import Int8Weight
 from sparsegpt_core.network.layer_plan import plan_layers
-from sparsegpt_core.network.layers import Layer, channels_reason, check_globs, chosen_reason
+from sparsegpt_core.network.layers import (
+    Layer,
+    channels_reason,
+    check_globs,
+    chosen_reason,
+    find_sample_axis,
+    layer_name,
+    weight_key,
+)
 from sparsegpt_core.network.modules import check_finite, eval_mode, name_outputs
 from sparsegpt_core.network.parametrizations import (
     parametrized_tensors,
@@ -46,10 +54,12 @@ __all__ = [
     "chosen_reason",
     "eval_mode",
     "export_graph",
+    "find_sample_axis",
     "from_arrays",
     "input_columns",
     "input_names",
     "inputs_and_constants",
+    "layer_name",
     "matrix_to_weight",
     "name_outputs",
     "network_inputs",
@@ -64,5 +74,6 @@ __all__ = [
     "split_batches",
     "tensors_of",
     "trace",
+    "weight_key",
     "weight_to_matrix",
 ]

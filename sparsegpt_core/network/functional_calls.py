@@ -7,6 +7,7 @@ the actual input, weight, stride, padding and dilation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,15 +17,24 @@ from torch.overrides import TorchFunctionMode
 
 from sparsegpt_core.network.weight_layout import PrunableLayer
 
-__all__ = ["Call", "record_calls"]
+__all__ = ["LAYER_FUNCTIONS", "Call", "record_calls"]
 
 _CONVOLUTIONS: dict[Any, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     torch.conv1d: nn.Conv1d,
     torch.conv2d: nn.Conv2d,
     torch.conv3d: nn.Conv3d,
 }
+LAYER_FUNCTIONS = frozenset({F.linear, *_CONVOLUTIONS})
+"""The functions that multiply their input by a weight as a layer does."""
+
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+# Attention hands itself over to a mode as a whole. This copy of its code does not, so that the mode sees what it calls.
+_ATTENTION = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": lambda _: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
 
 
 class Call:
@@ -59,7 +69,7 @@ class Call:
 
 
 class record_calls(TorchFunctionMode):
-    """A context in which functions are called before and after every convolution and linear call.
+    """A context in which functions are called before and after every convolution and linear call, also in attention.
 
     Args:
         before: Called with the call. An exception from it ends the forward pass.
@@ -85,7 +95,10 @@ class record_calls(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run ``func``, and report it if it is a convolution or linear function."""
-        if func is not F.linear and func not in _CONVOLUTIONS:
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _ATTENTION(*args, **(kwargs or {}))
+        if func not in LAYER_FUNCTIONS:
             return func(*args, **(kwargs or {}))
         call = Call(func, args, kwargs or {})
         if self._before:

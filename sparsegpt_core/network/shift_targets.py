@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from sparsegpt_core.network.weight_layout import PrunableLayer
+
 __all__ = ["ShiftTarget", "record_readers"]
 
 
@@ -42,11 +44,24 @@ class record_readers(TorchFunctionMode):
         """Record the readers of this tensor from here on."""
         self._outputs[id(output)] = output
 
-    def batch_norm_mean(self, output: Tensor) -> Tensor | None:
-        """Return the running mean of the batch norm that is the only reader of an output and runs once; else None."""
-        readers = self._readers.get(id(output), [])
-        mean = readers[0] if len(readers) == 1 else None
-        return mean if mean is not None and self._norms[id(mean)] == 1 else None
+    def shift_target(
+        self, name: str, calls: Mapping[str, Sequence[PrunableLayer]], output: Tensor
+    ) -> ShiftTarget | None:
+        """Return the tensor that shifts the outputs of a layer that runs once: its bias, or else a batch norm's mean.
+
+        Args:
+            name: The layer.
+            calls: The calls of each layer, as plain layers.
+            output: The output of the layer's last call.
+        """
+        if len(calls[name]) != 1:
+            return None
+        bias = calls[name][0].bias
+        if bias is None:
+            mean = self._batch_norm_mean(output)
+            return None if mean is None else ShiftTarget(mean, -1)
+        shared = any(bias is call.bias for other, made in calls.items() if other != name for call in made)
+        return None if shared else ShiftTarget(bias, 1)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -64,3 +79,9 @@ class record_readers(TorchFunctionMode):
                     source = keywords.get("input", args[0] if args else None)
                     self._readers.setdefault(id(leaf), []).append(mean if leaf is source else None)
         return result
+
+    def _batch_norm_mean(self, output: Tensor) -> Tensor | None:
+        """The running mean of the batch norm that is the only reader of an output and runs once."""
+        readers = self._readers.get(id(output), [])
+        mean = readers[0] if len(readers) == 1 else None
+        return mean if mean is not None and self._norms[id(mean)] == 1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -36,6 +37,24 @@ class AttentionNet(nn.Module):
 
     def forward(self, x):
         return self.head(self.encoder(self.stem(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class FunctionalNet(nn.Module):
+    """Functions that multiply by parameters: a convolution, attention, and a product for windows of each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4, 16, 1)
+        self.kernel = nn.Parameter(torch.randn(16, 16, 3, 3) / 12)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.mixing = nn.ParameterDict({"weight": torch.randn(16, 16) / 4, "bias": torch.randn(16)})
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = F.conv2d(self.stem(x).relu(), self.kernel, padding=1).flatten(2).transpose(1, 2)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        x = F.linear(x.reshape(-1, 16, 16), self.mixing["weight"], self.mixing["bias"])
+        return self.head(x.relu().mean(1)).reshape(-1, 4, 4).mean(1)
 
 
 def images(counts=(5, 3), size=8):

@@ -15,14 +15,14 @@ from sparsegpt_core.activations.spill_store import ActivationStore
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.execution import Resources, full_precision
 from sparsegpt_core.network import input_columns, matrix_to_weight, trace, weight_to_matrix
-from sparsegpt_core.network.layers import select_layers
+from sparsegpt_core.network.layer_plan import select_layers
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers import magnitude
 from sparsegpt_core.statistics import LayerStatistics
 from sparsegpt_core.zoo import ModelShape, build_model
-from tests.support.networks import images
+from tests.support.networks import FunctionalNet, images
 
 
 class Tangle(nn.Module):
@@ -117,8 +117,8 @@ def gathered(network, batches, traced, exclude=(), device="cpu"):
             statistics = LayerStatistics(layer.prunable, cross=source.compares(layer))
             source.gather(layer, statistics)
             moments[layer.name] = statistics.moments(layer.name)
-            matrix = magnitude(weight_to_matrix(layer.module.weight), NM(2, 4))
-            source.set_value(layer.module.weight, matrix_to_weight(matrix, layer.shape))
+            matrix = magnitude(weight_to_matrix(layer.weight), NM(2, 4))
+            source.set_value(layer.weight, matrix_to_weight(matrix, layer.shape))
     return moments
 
 
@@ -131,6 +131,7 @@ def difference(first, second):
     [
         (Tangle, images()),
         (WritesIntoView, images((1, 1))),
+        (FunctionalNet, images()),
         (lambda: build_model("resnet18_cifar", ModelShape((4, 8, 8))), images()),
         (lambda: build_model("vgg16_cifar", ModelShape((4, 32, 32))), images((2,), 32)),
     ],

@@ -14,7 +14,7 @@ from sparsegpt_core.errors import ModelError
 from sparsegpt_core.network import plan_layers
 from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
-from tests.support.networks import AttentionNet
+from tests.support.networks import FunctionalNet
 
 UNTRAINED = {"weights": None, "weights_backbone": None}
 
@@ -62,16 +62,32 @@ class TwoHeads(nn.Module):
 
 
 class Functional(nn.Module):
-    """A convolution and a product with parameters of its own."""
+    """Parameters of its own, one of them also added to an output, and one that is no layer's."""
 
     def __init__(self):
         super().__init__()
-        self.kernel = nn.Parameter(torch.randn(8, 4, 3, 3))
-        self.mixing = nn.Parameter(torch.randn(8, 8))
-        self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.kernel, self.grouped = nn.Parameter(torch.randn(8, 4, 3, 3)), nn.Parameter(torch.randn(8, 4, 1, 1))
+        self.mixing, self.tied = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(8, 8))
+        self.body, self.last = nn.Linear(8, 8), nn.Parameter(torch.randn(4, 8))
 
     def forward(self, x):
-        return self.head(self.body(F.conv2d(x, self.kernel).relu().mean((2, 3)) @ self.mixing))
+        x = F.conv2d(F.conv2d(x, self.kernel), self.grouped, groups=2).relu().mean((2, 3)) @ self.mixing
+        return F.linear(self.body(F.linear(x, self.tied) + self.tied.mean(0)), self.last)
+
+
+class CrossAttention(nn.Module):
+    """Attention to other tokens, whose weights PyTorch keeps in one parameter, or in three for other sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(16, 8), nn.Linear(16, 4)
+        self.one = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.three = nn.MultiheadAttention(16, 2, kdim=8, vdim=8, batch_first=True)
+
+    def forward(self, x):
+        y = self.body(x)
+        x = self.one(x, x[:, :3], x[:, :3], need_weights=False)[0]
+        return self.head(self.three(x, y, y, need_weights=False)[0])
 
 
 class Odd(nn.Module):
@@ -132,26 +148,73 @@ def test_a_head_is_pruned_if_it_is_included():
     assert {layer.name for layer in layers if layer.reason is None} == {"block", "classes", "boxes"}
 
 
-def test_attention_lists_the_weights_that_its_function_uses():
-    planned = plan(AttentionNet(), 1, 3, 32, 32)
-    expected = ["encoder.self_attn.in_proj_weight", "encoder.self_attn.out_proj"]
-    assert sorted(having(Reason.USED_BY_FUNCTION, planned)) == expected
-    assert having(Reason.HEAD, planned) == ["head"]
+@pytest.mark.parametrize(
+    ("make", "functional"),
+    [
+        (
+            lambda: torchvision.models.VisionTransformer(32, 8, 2, 2, 64, 128, num_classes=10),
+            [
+                f"encoder.layers.encoder_layer_{n}.self_attention.{w}"
+                for n in (0, 1)
+                for w in ("in_proj_weight", "out_proj")
+            ],
+        ),
+        (
+            lambda: torchvision.models.SwinTransformer([2, 2], 16, [1, 2], [1, 2], [4, 4], num_classes=10),
+            [f"features.{n}.attn.{weight}" for n in ("1.0", "3.0", "3.1") for weight in ("qkv", "proj")],
+        ),
+    ],
+    ids=["vit", "swin"],
+)
+def test_attention_is_pruned(make, functional):
+    planned = plan(make(), 1, 3, 32, 32)
+    assert {name: planned[name] for name in functional} == dict.fromkeys(functional)
+    dense = [reason for reason in planned.values() if reason]
+    assert sorted(dense) == [Reason.CHANNELS_NOT_MULTIPLE, Reason.HEAD]
 
 
-def test_parameters_of_functions_are_listed_and_recorded():
-    model = Functional().eval()
-    layers = plan_layers(model, torch.randn(1, 4, 8, 8), PruneSettings())
-    found = {layer.name: (layer.kind, layer.shape) for layer in layers if layer.reason is Reason.USED_BY_FUNCTION}
-    assert found == {"kernel": ("Functional", (8, 4, 3, 3)), "mixing": ("Functional", (8, 8))}
+def test_weights_of_functions_are_layers_in_running_order():
+    layers = plan_layers(FunctionalNet().eval(), torch.randn(2, 4, 8, 8), PruneSettings())
+    assert [(layer.name, layer.kind, layer.shape, layer.reason) for layer in layers] == [
+        ("stem", "Conv2d", (16, 4, 1, 1), Reason.FIRST_LAYER),
+        ("kernel", "FunctionalNet", (16, 16, 3, 3), None),
+        ("attention.in_proj_weight", "MultiheadAttention", (48, 16), None),
+        ("attention.out_proj", "NonDynamicallyQuantizableLinear", (16, 16), None),
+        ("mixing", "ParameterDict", (16, 16), None),
+        ("head", "Linear", (4, 16), Reason.HEAD),
+    ]
 
 
-def test_the_audit_knows_the_weights_of_functions():
-    graph = export_model(AttentionNet().eval(), (3, 32, 32))
-    dense = {name: reason.value for name, reason in plan(AttentionNet(), 1, 3, 32, 32).items() if reason}
-    write_metadata(graph, {"pattern": "2:4", "dense": dense})
-    reasons = {layer.name: layer.reason for layer in audit_model(graph).layers}
-    assert reasons["encoder.self_attn"] == reasons["encoder.self_attn.out_proj"] == Reason.USED_BY_FUNCTION
+def test_globs_name_the_weights_of_functions():
+    settings = PruneSettings(include=("attention.*",), exclude=("*",))
+    layers = plan_layers(FunctionalNet().eval(), torch.randn(2, 4, 8, 8), settings)
+    pruned = [layer.name for layer in layers if layer.reason is None]
+    assert pruned == ["attention.in_proj_weight", "attention.out_proj"]
+
+
+def test_rules_hold_for_the_weights_of_functions():
+    assert plan(Functional(), 1, 4, 8, 8) == {
+        "kernel": Reason.FIRST_LAYER,
+        "grouped": Reason.GROUPED,
+        "tied": Reason.READ_ELSEWHERE,
+        "body": None,
+        "last": Reason.HEAD,
+        "mixing": Reason.USED_BY_FUNCTION,
+    }
+
+
+def test_parts_of_a_weight_stay_dense_and_the_audit_knows_it():
+    planned = plan(CrossAttention(), 2, 5, 16)
+    assert having(Reason.USED_BY_FUNCTION, planned) == ["one.in_proj_weight"]
+    separate = [f"three.{part}_proj_weight" for part in "qkv"]
+    assert having(None, planned) == ["body", "one.out_proj", *separate, "three.out_proj"]
+    graph = export_model(CrossAttention().eval(), (torch.randn(2, 5, 16),))
+    write_metadata(
+        graph, {"pattern": "2:4", "dense": {name: reason.value for name, reason in planned.items() if reason}}
+    )
+    audited = {layer.name: layer.reason for layer in audit_model(graph).layers}
+    assert {*separate, "one.out_proj"} <= audited.keys()
+    assert audited["one"] in (Reason.USED_BY_FUNCTION, Reason.NOT_CONSTANT)
 
 
 def test_a_parametrized_weight_names_the_call_that_removes_it():

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from sparsegpt_core.execution import Resources
-from sparsegpt_core.network.layers import select_layers
+from sparsegpt_core.network.layer_plan import select_layers
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.settings import PruneSettings

@@ -9,7 +9,7 @@ from torch import nn
 
 from sparsegpt_core.errors import CheckFailedError, InputError, NumericsError
 from sparsegpt_core.network import weight_to_matrix
-from sparsegpt_core.network.layers import select_layers
+from sparsegpt_core.network.layer_plan import select_layers
 from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation import permute as permutation
 from sparsegpt_core.permutation import permute_channels

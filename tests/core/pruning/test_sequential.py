@@ -7,7 +7,7 @@ from torch import nn
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.network import input_columns, weight_to_matrix
-from sparsegpt_core.network.layers import select_layers
+from sparsegpt_core.network.layer_plan import select_layers
 from sparsegpt_core.patterns import NM, Unstructured, find_violations
 from sparsegpt_core.pruning import prune_model
 from sparsegpt_core.reasons import Reason
