@@ -20,9 +20,9 @@ __all__ = ["export"]
 def export(
     console: Console,
     *,
-    weights: Annotated[Path, typer.Option(help="A .safetensors file, or a .pt file that contains tensors only.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     model: o.Model = "",
+    weights: o.Weights = None,
     model_args: o.ModelArgs = None,
     weights_key: o.WeightsKey = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
@@ -33,14 +33,14 @@ def export(
     num_classes: o.NumClasses = None,
     force: o.Force = False,
 ) -> None:
-    """Export a checkpoint to ONNX and compare with PyTorch.
+    """Export a checkpoint, or an .onnx file in another precision, and compare with the network.
 
     The pruned layers of a pruned checkpoint must still obey its pattern in the file.
     """
     from sparsegpt_cli.jobs.exporting import export_checkpoint
     from sparsegpt_cli.jobs.models import ModelSource
 
-    o.require_suffix(out, ".onnx", weights, data.data, force=force)
+    o.require_suffix(out, ".onnx", weights or (Path(model) if model else None), data.data, force=force)
     file, pattern = export_checkpoint(
         ModelSource(model, weights, num_classes, tuple(model_args or ()), weights_key),
         out,
@@ -58,7 +58,7 @@ def export(
         console.say(note)
     sparse = file.audit.sparse_layers if file.audit else None
     content = {"out": str(out), "precision": precision, "parity": file.parity.to_json(), "sparse_layers": sparse}
-    difference = f"differs from PyTorch by {file.parity.relative:.1e} of its logits"
+    difference = f"differs from the network by {file.parity.relative:.1e} of its logits"
     lines = [f"{out}: {precision}, {difference if file.parity.outputs_vary else 'not compared: constant outputs'}"]
     if sparse is not None:
         lines.append(f"{sparse} layers are {pattern}; sparsegpt-trt verify {out} lists them")
@@ -66,7 +66,8 @@ def export(
         lines.append(f"next: {command_line('build', out)}")
     elif sparse:  # there are no sparse kernels for FP32
         half = out.with_suffix(".fp16.onnx")
-        lines.append(f"next: {command_line('export', '--weights', weights, '--precision', 'fp16', '--out', half)}")
+        source = ("--weights", weights) if weights else ("--model", model)
+        lines.append(f"next: {command_line('export', *source, '--precision', 'fp16', '--out', half)}")
     console.result(content, lines)
 
 

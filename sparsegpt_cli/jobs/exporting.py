@@ -11,7 +11,9 @@ import torch
 from calibration.data import Data
 from calibration.sampling import calibration_batches
 from deploy.graph import random_inputs
+from export.audit import read_metadata, read_model
 from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
+from export.importing import is_onnx_file, onnx_config
 from sparsegpt_cli.jobs.datasets import DataSource
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_cli.jobs.job import shipped_metadata
@@ -43,7 +45,7 @@ def export_checkpoint(
     """Export a checkpoint; a pruned one must still obey its pattern in the file.
 
     Args:
-        model: The model, with its checkpoint.
+        model: The model, with its checkpoint; or an ONNX file.
         out: The .onnx file to write.
         precision: ``fp32``, ``fp16`` or ``int8``.
         settings: How to write it.
@@ -62,10 +64,15 @@ def export_checkpoint(
     """
     if precision not in TOLERANCE:
         raise InputError(f"unknown precision '{precision}'", f"Use {', '.join(TOLERANCE)}.")
-    if model.weights is None:
-        raise InputError("there is nothing to export", "Give `weights`.")
-    checkpoint = read_weights(model.weights, messages, model.weights_key)
-    metadata = dict(checkpoint.metadata) | ({"image": list(image)} if image else {})
+    checkpoint = read_weights(model.weights, messages, model.weights_key) if model.weights else None
+    if checkpoint:
+        metadata = dict(checkpoint.metadata)
+    elif is_onnx_file(model.spec):
+        path = Path(model.spec)
+        metadata = onnx_config(path) | read_metadata(read_model(path))
+    else:
+        raise InputError("there is nothing to export", "Give `weights`, or an .onnx file as `model`.")
+    metadata |= {"image": list(image)} if image else {}
     quantiser = None
     if data:
         source, known = data, dict(metadata)
@@ -79,7 +86,8 @@ def export_checkpoint(
             metadata |= {key: known[key] for key in ("mean", "std") if key in known}
         count = samples or min(_DEFAULT_SAMPLES, len(opened.training))
         batches = calibration_batches(opened.training, count, _BATCH, seed)
-        images, quantiser = batches[0], Int8Quantiser(batches, load_int8(model.weights))
+        images = batches[0]
+        quantiser = Int8Quantiser(batches, load_int8(model.weights) if model.weights else {})
     elif "inputs" in metadata:
         shapes = {each["name"]: (_NOISE_IMAGES, *each["shape"]) for each in metadata["inputs"]}
         types = {each["name"]: np.dtype(each["dtype"]) for each in metadata["inputs"]}
@@ -93,7 +101,7 @@ def export_checkpoint(
     pattern = parse_pattern(metadata.get("pattern", "2:4"))
     metadata |= {
         "model": loaded.spec,
-        "weights_sha256": checkpoint.sha256,
+        "weights_sha256": loaded.weights_sha256,
         "precision": precision,
         **loaded.build_metadata(),
     }
