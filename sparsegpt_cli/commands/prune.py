@@ -109,6 +109,7 @@ def prune(
     force: o.Force = False,
 ) -> None:
     """Prune a model and write its weights."""
+    from export.importing import is_onnx_file
     from sparsegpt_cli.jobs.job import pruning_identity, pruning_metadata
     from sparsegpt_cli.jobs.pruning import prune as run
     from sparsegpt_cli.resume import LAYERS, open_unfinished_run
@@ -141,7 +142,9 @@ def prune(
         "spilled_bytes": result.spilled_bytes,
         "warnings": [with_flags(warning) for warning in (*job.warnings, *pruned.warnings)],
     }
-    following = command_line("export", "--weights", out, "--precision", "fp16", "--out", out.with_suffix(".fp16.onnx"))
+    source = ("--model", of.model) if is_onnx_file(of.model) else ()
+    half = out.with_suffix(".fp16.onnx")
+    following = command_line("export", *source, "--weights", out, "--precision", "fp16", "--out", half)
     console.result(
         content,
         [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}", f"next: {following}"],

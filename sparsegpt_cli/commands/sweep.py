@@ -21,7 +21,9 @@ _PATTERNS = ("2:4", "1:4")
 def sweep(
     console: Console,
     *,
-    weights: Annotated[list[Path], typer.Option(help="A checkpoint of train or finetune; may be repeated.")],
+    weights: Annotated[
+        list[Path], typer.Option(help="A checkpoint of train or finetune, or an .onnx file; may be repeated.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write to. Finished results in it are not computed again.")],
     config: ConfigFile = None,
     model: Annotated[

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from calibration.data import Data
+from export.importing import is_onnx_file
 from sparsegpt_cli.jobs.datasets import DataSource, fingerprint, open_dataset
 from sparsegpt_cli.jobs.job import check_network, code_identity
-from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_with_data
+from sparsegpt_cli.jobs.models import LoadedModel, ModelSource, load_with_data, open_images
 from sparsegpt_cli.messages import SILENT, Messages
 from sparsegpt_cli.sweep.evaluation import Evaluator, NamedOutputs
 from sparsegpt_cli.sweep.grid import checkpoint_name, slug
@@ -128,13 +129,18 @@ def open_checkpoint(
 def load_network(
     weights: Path, data: DataSource, factories: tuple[str, ...] = (), messages: Messages = SILENT
 ) -> tuple[LoadedModel, Data]:
-    """Load a checkpoint's network and its data. The last result is cached.
+    """Load the network of a checkpoint or an ONNX file, and its data. The last result is cached.
 
     Raises:
         ModelError: The checkpoint cannot be read, does not name its model, or does not fit it.
         InputError: It names code that is not one of ``factories``.
         DataError: The data cannot be read.
     """
+    if is_onnx_file(weights.name):
+        source = ModelSource(str(weights))
+        return load_with_data(
+            source, None, lambda inputs: open_images(source.spec, data, {}, messages, inputs), messages
+        )
     checkpoint = load_checkpoint(weights)
     named = checkpoint.metadata.get("model")
     if named is None:
