@@ -51,7 +51,7 @@ class Lost(AssertionError):
 def main() -> None:
     """Kill each command the requested number of times, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("commands", nargs="*", default=["prune-export", "train", "sweep"])
+    parser.add_argument("commands", nargs="*", default=["prune-export", "prune-export of a file", "train", "sweep"])
     parser.add_argument("--kills", type=int, default=50, help="kills of each command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the counts")
@@ -61,11 +61,15 @@ def main() -> None:
         folder = Path(name)
         checkpoint = folder / "simple_cnn.safetensors"
         make_checkpoint(checkpoint)
+        network = folder / "simple_cnn.onnx"
+        export = [sys.executable, "-m", "sparsegpt_cli", "export", "--weights", str(checkpoint), "--out", str(network)]
+        subprocess.run([*export, "--quiet"], cwd=ROOT, check=True)
         weights = ["--weights", str(checkpoint)]
         grid = [f"--seeds={seed}" for seed in range(20)] + [f"--patterns={pattern}" for pattern in ("2:4", "1:4")]
         grid += [f"--samples={size}" for size in (16, 32, 64, 128, 256)]  # 200 cells
         jobs: dict[str, tuple[list[str], Callable[[Path], dict[str, str]]]] = {
             "prune-export": (["prune-export", *weights, "--int8", "--eval-samples", "200"], whole_run),
+            "prune-export of a file": (["prune-export", "--model", str(network), "--eval-samples", "200"], whole_run),
             "train": (["train", "--model", "simple_cnn", "--epochs", "20"], hashes),
             "sweep": (["sweep", *weights, "--methods=sparsegpt", *grid, "--eval-samples", "200"], _tables),
         }
@@ -108,8 +112,11 @@ def kill(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             killed += 1
-            if arguments[0] != "sweep" and out.exists() and read(out) != expected:
+            if arguments[0] == "sweep" or not out.exists():
+                continue
+            if read(out) != expected:
                 raise Lost(f"{out} after {killed} kills is neither missing nor whole") from None
+            _remove(out)  # the kill came after the last file
             continue
         if process.returncode or read(out) != expected:
             raise Lost(f"{arguments[0]} exited with {process.returncode} after {killed} kills, or its output differs")
@@ -118,8 +125,12 @@ def kill(
         left = {path.name for path in folder.iterdir()} - {out.name, whole.name} - curves
         if left:
             raise Lost(f"left behind: {', '.join(sorted(left))}")
-        shutil.rmtree(out) if out.is_dir() else out.unlink()
+        _remove(out)
     return Count(killed, ends, round(seconds, 1))
+
+
+def _remove(out: Path) -> None:
+    shutil.rmtree(out) if out.is_dir() else out.unlink()
 
 
 def hashes(out: Path) -> dict[str, str]:

@@ -53,7 +53,7 @@ def open_session(
         An ``onnxruntime.InferenceSession``.
 
     Raises:
-        InputError: The provider does not start, or cannot run the model.
+        InputError: The provider does not start, or cannot run the model, or a library cannot be loaded.
         ModelError: ONNX Runtime cannot load the model on the CPU.
     """
     options = onnxruntime.SessionOptions()
@@ -67,9 +67,15 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if provider != CPU:
         onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
-    try:
-        for library in custom_operators:
+    for library in custom_operators:
+        try:
             options.register_custom_ops_library(library)
+        except Exception as error:  # ONNX Runtime's error classes share no public base
+            raise InputError(
+                f"ONNX Runtime cannot load the library {library}: {first_line(error)}",
+                "Give `ort_custom_ops` a library of operators for this version of ONNX Runtime.",
+            ) from error
+    try:
         session = onnxruntime.InferenceSession(
             model,
             options,

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import torch
 from onnx import helper, numpy_helper
 
 from export.audit import write_metadata
+from export.writing import export_model
 from sparsegpt_cli.sweep.cell_store import CellStore
 from sparsegpt_core.checkpoints import save_checkpoint, save_int8
 from sparsegpt_core.files import write_json
 from sparsegpt_core.network import Int8Weight
+from tests.support.networks import Mixer, digits_net  # type: ignore[import-not-found]
 from tests.support.reports import (
     engine_run,  # type: ignore[import-not-found]
     sample_run,  # type: ignore[import-not-found]
@@ -34,10 +37,48 @@ METADATA = {
     "dense": {"stem": "FIRST_LAYER"},
 }
 
+_WEIGHT = "{" + ", ".join(str((37 * place % 17 - 8) / 8) for place in range(16)) + "}"
+NETWORKS = {
+    "moved": f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 4, 6, 6] x, float[N, 4] facts) => (float[N, 4, 6, 6] y, float[N, 4] z)
+        <float[4, 4] w = {_WEIGHT}, int64[4] shape = {{4, 4, 1, 1}}, float[4] mean = {{1, 2, 3, 4}}> {{
+          t = Transpose (w)  i = Identity (t)  r = Reshape (i, shape)
+          c = Conv <auto_pad = "SAME_UPPER"> (x, r)
+          y = Sub (c, c)
+          v = Constant <value = float[4, 4] {_WEIGHT}> ()
+          p = Gemm <transB = 1> (facts, v)
+          z = Add (p, mean)
+        }}""",
+    "bodies": f"""
+        <ir_version: 8, opset_import: ["": 17, "f": 1]>
+        g (float[1, 4] x) => (float[1, 4] y, float[1, 4] last)
+        <float[4, 4] w = {_WEIGHT}, bool t = {{1}}, int64 times = {{2}}> {{
+          b = f.twice (a)
+          a = MatMul (x, w)
+          y = If (t) <then_branch = inner () => (float[1, 4] z) {{ z = MatMul (b, w) }},
+                      else_branch = other () => (float[1, 4] u) {{ u = Identity (b) }}>
+          last = Loop (times, t, x) <body = body (int64 i, bool go, float[1, 4] h) => (bool on, float[1, 4] k) {{
+            on = Identity (go)  k = MatMul (h, w) }}>
+        }}
+        <domain: "f", opset_import: ["": 17]> twice (v) => (r) {{
+          c = Constant <value = float[4, 4] {_WEIGHT}> ()
+          r = MatMul (v, c)
+        }}""",
+    "half": f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float16[2, 4] x) => (float16[2, 4] y)
+        <float[4, 4] w = {_WEIGHT}, float[4, 4] v = {_WEIGHT}, float[4] b = {{1, 2, 3, 4}}> {{
+          w_ = Cast <to = 10> (w)  v_ = Cast <to = 10> (v)  b_ = Cast <to = 10> (b)
+          h = MatMul (w_, x_)  x_ = Transpose (x)  n = Transpose (h)  m = Gemm (n, v_, b_)  y = Relu (m)
+        }}""",
+}
+
 
 def main() -> None:
     """Write the corpus."""
     _onnx(CORPUS / "onnx")
+    _networks(CORPUS / "networks")
     _run(CORPUS / "run")
     CellStore(CORPUS / "cells").write("cell", {"seed": 0, "settings": {"alpha": 1.0}}, {"result": {"kl": 0.1}})
 
@@ -50,6 +91,17 @@ def _onnx(folder: Path) -> None:
     outside: dict[str, Any] = {"save_as_external_data": True, "location": "data.bin", "size_threshold": 0}
     (folder / "data.bin").unlink(missing_ok=True)  # onnx appends
     onnx.save(_plain(), str(folder / "external.onnx"), **outside)
+
+
+def _networks(folder: Path) -> None:
+    """Networks that can be pruned, from PyTorch and in the ways of other exporters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    for name, text in NETWORKS.items():
+        onnx.save(onnx.parser.parse_model(text), str(folder / f"{name}.onnx"))
+    onnx.save(export_model(digits_net().eval(), (1, 8, 8), fold_batch_norm=False), str(folder / "digits.onnx"))
+    mixer = export_model(Mixer().eval(), (4, 8, 8))
+    onnx.save(mixer, str(folder / "mixer.onnx"))
 
 
 def _plain() -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import onnx
+import torch
 import typer
 
-from benchmarks.fuzz.mutate import mutate_bytes, mutate_json, mutate_lines
+from benchmarks.fuzz.mutate import LARGEST, mutate_bytes, mutate_json, mutate_lines
 from benchmarks.fuzz.mutate_onnx import mutate_onnx
 from benchmarks.fuzz.mutate_tensors import mutate_safetensors
 from calibration.training import parse_pruning_metadata
@@ -24,6 +28,8 @@ from deploy.explain.plan_inspection import evidence_of_plan
 from deploy.graph import graph_signature, read_graph, resolve_shapes
 from deploy.predict import layers_without_gain, predict
 from export.audit import audit_model, read_metadata
+from export.audit import load_model as load_model_file
+from export.importing import OnnxNetwork
 from export.triton import TritonSettings, write_repository
 from sparsegpt_cli.app import app
 from sparsegpt_cli.framework import Session, load_config
@@ -37,8 +43,10 @@ from sparsegpt_cli.run.stages import Stage
 from sparsegpt_cli.sweep.cell_store import CellStore
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.checkpoints import load_checkpoint, load_int8
-from sparsegpt_core.errors import SparseGPTError
+from sparsegpt_core.errors import InputError, SparseGPTError
 from sparsegpt_core.files import check_model_metadata
+from sparsegpt_core.pruning import prune_model
+from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["TARGETS", "Target"]
 
@@ -49,6 +57,9 @@ RUN, ONNX = HERE / "corpus/run", HERE / "corpus/onnx"
 Mutator = Callable[[random.Random, bytes], bytes]
 _GROUP: Any = typer.main.get_command(app)
 _QUIET = Console(quiet=True)
+_SIZES, _MAX_SIZE = (2, 8), 64  # of a dynamic batch and another dynamic axis, and of any axis
+_MAX_NUMBERS = 1 << 20
+_NUMBERS = (1, 2, 3, 5, 6, 7, 9, 10, 11)  # ONNX's types that PyTorch has too
 _CHARTS = ("layer_charts", "tradeoff_chart", "accuracy_chart", "arms_chart", "distribution_chart")
 
 
@@ -95,6 +106,23 @@ def _audit(path: Path) -> None:
 def _predict(path: Path) -> None:
     found = predict(path)
     json.dumps({**found.to_json(), "verdict": found.verdict})
+
+
+def _prune_file(path: Path) -> None:
+    """Prune a file with two samples of noise in the shapes and types that it states."""
+    model = load_model_file(path)
+    network = OnnxNetwork(model)
+    kinds = {each.name: each.type.tensor_type.elem_type for each in model.graph.input}
+    chance = np.random.default_rng(0)
+    noise = []
+    for name, shape in network.input_shapes.items():
+        sizes = [min(abs(size or _SIZES[axis > 0]), _MAX_SIZE) for axis, size in enumerate(shape)]
+        if math.prod(sizes) > _MAX_NUMBERS:
+            raise InputError("the noise would be too large")
+        kind = onnx.helper.tensor_dtype_to_np_dtype(kinds[name]) if kinds[name] in _NUMBERS else np.float32
+        noise.append(torch.from_numpy(np.asarray(chance.standard_normal(sizes), kind)))
+    prune_model(network, [tuple(noise)], PruneSettings(include=("*",)))
+    network.to_onnx()
 
 
 def _graph(path: Path) -> None:
@@ -199,7 +227,13 @@ def _in_run(name: str, mutate: Mutator, read: Callable[[Path], object]) -> Targe
     return Target((RUN / name,), mutate, name, read, RUN)
 
 
+_SMALL = sorted(
+    path
+    for path in Path(onnx.__file__).parent.glob("backend/test/data/**/*.onnx")
+    if path.stat().st_size < LARGEST // 8
+)
 _MODELS = tuple(sorted(ONNX.glob("*.onnx")))
+_NETWORKS = tuple(sorted((HERE / "corpus/networks").glob("*.onnx")))
 _CELL = next((HERE / "corpus/cells").glob("*.json"))
 _YAML = ("&a ", "*a", "!!python/object:os.system ", "? ", "- ", "{", "[", "|", ">", "'", '"', "%YAML 9", "$OUT/..")
 _LOG = ("(Sparsity) Found ", "(Sparsity) Chose ", " layer(s)", ": ", ", ", "(", ")", "Skipping tactic", "out of memory")
@@ -207,6 +241,7 @@ _LOG = ("(Sparsity) Found ", "(Sparsity) Chose ", " layer(s)", ": ", ", ", "(", 
 TARGETS = {
     "audit": Target(_MODELS, mutate_onnx, "input.onnx", _audit, ONNX),
     "predict": Target(_MODELS, mutate_onnx, "input.onnx", _predict, ONNX),
+    "prune": Target((*_MODELS, *_NETWORKS, *_SMALL), mutate_onnx, "input.onnx", _prune_file, ONNX),
     "graph": Target(_MODELS, mutate_onnx, "input.onnx", _graph, ONNX),
     "triton": Target(_MODELS, mutate_onnx, "input.onnx", _triton, ONNX),
     "safetensors": Target((RUN / "sparse.safetensors",), mutate_safetensors, "input.safetensors", _checkpoint, RUN),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +19,9 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
 from export.audit import inlined, write_metadata
+from export.importing.graph_check import check_graph
 from export.importing.runtime_call import RuntimeCall
-from export.importing.segments import Piece, cut_graph, sorted_nodes
+from export.importing.segments import Piece, cut_graph, sorted_nodes, varying_tensors
 from export.importing.shift_constants import ShiftConstant, find_shift_constant
 from export.importing.stored_tensors import StoredTensors, with_values
 from export.importing.weight_flow import find_heads
@@ -50,6 +52,7 @@ _INPUT_TYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.DOUBLE: torch.float64,
 }
 _PROBE_SIZE = 64  # of a dynamic axis, where the network is tried on random inputs
+_MAX_PROBE_NUMBERS = 1 << 27  # 512 MiB
 _SAME = 1e-3  # relative; a batch is not computed in the same order as one sample
 
 
@@ -79,8 +82,10 @@ class OnnxNetwork(GraphNetwork):
 
     def __init__(self, model: onnx.ModelProto, custom_operators: Sequence[str] = ()) -> None:
         flat = inlined(model)
+        check_graph(flat)
         order, tensors = sorted_nodes(flat.graph), StoredTensors(flat.graph)
-        weighted = _with_sharing(find_weighted_nodes(flat.graph, tensors, order), tensors, model.graph)
+        varying = varying_tensors(flat.graph, order)
+        weighted = _with_sharing(find_weighted_nodes(flat.graph, tensors, order), tensors, model.graph, varying)
         super().__init__(Graph(), digest=_digest(model))
         names = _layer_names(weighted)
         shifts = _find_shifts(flat.graph, tensors, weighted, names)
@@ -95,6 +100,8 @@ class OnnxNetwork(GraphNetwork):
             stored = tensors.initializer(each.name)
             if stored is not None:
                 self.register_buffer(f"{_OUTPUT}{place}", torch.from_numpy(np.array(stored)), persistent=False)
+            elif each.name not in varying or not each.name:
+                raise ModelError(f"no node computes the graph's output '{each.name}'", "Export the model again.")
         self._source = _Source(model, flat.graph, order, weighted, names, shifts, pieces)
         _fill(self.graph, flat, self._source, custom_operators)
         self.batch_size = self._fixed_batch(flat.graph)
@@ -224,6 +231,8 @@ class OnnxNetwork(GraphNetwork):
             return None
         generator = torch.Generator().manual_seed(0)
         sizes = [(2 * size, *(each or _PROBE_SIZE for each in shape[1:])) for shape in shapes]
+        if sum(map(math.prod, sizes)) > _MAX_PROBE_NUMBERS:
+            return size
         probes = [torch.rand(*each, generator=generator) for each in sizes]
         try:
             with torch.no_grad():
@@ -260,9 +269,12 @@ class _Source:
 
 
 def _with_sharing(
-    weighted: Sequence[WeightedNode], tensors: StoredTensors, graph: onnx.GraphProto
+    weighted: Sequence[WeightedNode], tensors: StoredTensors, graph: onnx.GraphProto, varying: set[str]
 ) -> list[WeightedNode]:
-    """Give a reason to nodes whose weight another operation reads too, or that is not in the file's own graph."""
+    """Give a reason to nodes that multiply constants, and to those whose weight is not theirs alone.
+
+    It is not where another operation reads it too, or where it is not in the file's own graph.
+    """
     stored = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
     users: dict[str, list[WeightedNode]] = {}
     for node in weighted:
@@ -273,7 +285,9 @@ def _with_sharing(
         reason = node.reason
         if node.weight is not None:
             own = users[node.weight.name]
-            if node.weight.name not in stored:
+            if node.data not in varying:
+                reason = Reason.NOT_REACHED
+            elif node.weight.name not in stored:
                 reason = Reason.IN_SUBGRAPH
             elif tensors.readers(node.weight.name) != {each.index for each in own} or not all(
                 _same_layer(each, own[0]) for each in own
@@ -360,8 +374,8 @@ def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """The shape of an input; None for dynamic sizes."""
-    return tuple(each.dim_value or None for each in value.type.tensor_type.shape.dim)
+    """The shape of an input; None for dynamic sizes, which some files write as -1."""
+    return tuple(each.dim_value if each.dim_value > 0 else None for each in value.type.tensor_type.shape.dim)
 
 
 def _add_input(graph: Graph, value: onnx.ValueInfoProto) -> Node:

@@ -11,7 +11,7 @@ import onnx
 from export.importing.stored_tensors import tensors_read
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["Piece", "cut_graph", "sorted_nodes"]
+__all__ = ["Piece", "cut_graph", "sorted_nodes", "varying_tensors"]
 
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
@@ -51,7 +51,7 @@ def cut_graph(graph: onnx.GraphProto, cuts: Iterable[int], inputs: Iterable[str]
 
     Args:
         graph: The graph.
-        cuts: Indices of the nodes to cut out. Each becomes a piece of its own.
+        cuts: Indices of the nodes to cut out. Each becomes a piece of its own, unless it computes a constant.
         inputs: Constants that pieces read from outside, so that they can change.
 
     Returns:
@@ -71,8 +71,8 @@ def cut_graph(graph: onnx.GraphProto, cuts: Iterable[int], inputs: Iterable[str]
     """
     order, own = sorted_nodes(graph), set(cuts)
     place = {index: number for number, index in enumerate(order)}
-    outside = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer} | set(inputs)
-    constant = _constant_nodes(graph, order, outside, own)
+    varying = varying_tensors(graph, order, inputs)
+    constant = {index for index in order if varying.isdisjoint(graph.node[index].output)}
     makers = {output: index for index in order for output in graph.node[index].output if output}
     reads = {index: _reads(graph.node[index]) for index in order}
     needed = _needed(graph, order, reads)
@@ -91,7 +91,7 @@ def cut_graph(graph: onnx.GraphProto, cuts: Iterable[int], inputs: Iterable[str]
     for group, nodes in members.items():
         made = {output for index in nodes for output in graph.node[index].output}
         read = dict.fromkeys(name for index in nodes for name in reads[index] if name not in made)
-        outer = [name for name in read if name in outside or (name in makers and makers[name] not in constant)]
+        outer = [name for name in read if name in varying]
         gives = [
             name
             for index in nodes
@@ -103,22 +103,36 @@ def cut_graph(graph: onnx.GraphProto, cuts: Iterable[int], inputs: Iterable[str]
     return _sorted_pieces(pieces, makers, groups, list(members))
 
 
-def _reads(node: onnx.NodeProto) -> list[str]:
-    return list(dict.fromkeys(tensors_read(node)))
+def varying_tensors(graph: onnx.GraphProto, order: Sequence[int], inputs: Iterable[str] = ()) -> set[str]:
+    """Return the tensors that pieces may hand over: inputs of the graph, what depends on them, and its outputs.
 
+    All others are constants. Each piece that reads one computes it again.
 
-def _constant_nodes(graph: onnx.GraphProto, order: Sequence[int], outside: set[str], cuts: set[int]) -> set[int]:
-    """The nodes that no input of the graph reaches: each piece that reads one computes it again."""
-    varying, constant = set(outside), set[int]()
+    Args:
+        graph: The graph.
+        order: Indices of its nodes in running order.
+        inputs: Constants that pieces read from outside.
+
+    Example:
+        >>> import onnx.parser
+        >>> graph = onnx.parser.parse_graph(
+        ...     "g (float[N] x) => (float[N] y) <float w = {1}> { a = Abs(w)  y = Add(x, a) }"
+        ... )
+        >>> sorted(varying_tensors(graph, [0, 1]))
+        ['x', 'y']
+    """
+    varying = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer} | set(inputs)
     outputs = {value.name for value in graph.output}
     for index in order:
         node = graph.node[index]
         is_read = not varying.isdisjoint(tensors_read(node))
-        if is_read or index in cuts or node.op_type in _RANDOM or not outputs.isdisjoint(node.output):
-            varying.update(node.output)
-        else:
-            constant.add(index)
-    return constant
+        if is_read or node.op_type in _RANDOM or not outputs.isdisjoint(node.output):
+            varying.update(filter(None, node.output))
+    return varying
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    return list(dict.fromkeys(tensors_read(node)))
 
 
 def _needed(graph: onnx.GraphProto, order: Sequence[int], reads: Mapping[int, list[str]]) -> set[int]:

@@ -41,7 +41,7 @@ class StoredTensor:
                 value = np.transpose(value, np.argsort(axes))
             elif node.op_type == "Reshape":
                 value = value.reshape(shape)
-        return value.astype(self.dtype)
+        return value.astype(self.dtype, copy=False)
 
 
 class StoredTensors:

@@ -18,7 +18,7 @@ from export.importing.stored_tensors import StoredTensor, StoredTensors
 from sparsegpt_core.network import PrunableLayer
 from sparsegpt_core.reasons import Reason
 
-__all__ = ["WeightedNode", "find_weighted_nodes"]
+__all__ = ["WeightedNode", "find_weighted_nodes", "is_weighted"]
 
 Array = npt.NDArray[Any]
 Step = tuple[Callable[..., Tensor], tuple[Any, ...]]
@@ -119,22 +119,23 @@ def find_weighted_nodes(graph: onnx.GraphProto, tensors: StoredTensors, order: S
         >>> found.name, found.layer, found.weight.name
         ('y', Linear(in_features=2, out_features=1, bias=False), 'w')
     """
-    readers: dict[str, _Reader] = {
-        "Conv": _convolution,
-        "ConvTranspose": _transposed_convolution,
-        "Gemm": _gemm,
-        "MatMul": _matmul,
-    }
     found = []
     for index in order:
         node = graph.node[index]
-        if node.op_type in readers and node.domain in ("", "ai.onnx"):
-            weighted = readers[node.op_type](index, node, tensors)
+        if is_weighted(node):
+            weighted = _READERS[node.op_type](index, node, tensors)
             found += [weighted] if weighted else []
     return found
 
 
-_Reader = Callable[[int, onnx.NodeProto, StoredTensors], "WeightedNode | None"]
+def is_weighted(node: onnx.NodeProto) -> bool:
+    """Return whether a node is of an operator that multiplies by a weight.
+
+    Example:
+        >>> is_weighted(onnx.helper.make_node("Gemm", ["x", "w"], ["y"]))
+        True
+    """
+    return node.op_type in _READERS and node.domain in ("", "ai.onnx")
 
 
 def _convolution(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> WeightedNode | None:
@@ -244,6 +245,14 @@ def _product(
         after=after,
         is_trained=_looks_trained(weight),
     )
+
+
+_READERS: dict[str, Callable[[int, onnx.NodeProto, StoredTensors], WeightedNode | None]] = {
+    "Conv": _convolution,
+    "ConvTranspose": _transposed_convolution,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
 
 
 def _unprunable(index: int, node: onnx.NodeProto, layer: nn.Module, reason: Reason) -> WeightedNode:

@@ -51,7 +51,7 @@ def network_inputs(model: nn.Module, batches: Tensor | Iterable[Any]) -> list[Te
         [(4, 3, 8, 8), (2, 3, 8, 8)]
     """
     if isinstance(batches, Tensor):
-        return [batches]
+        return as_tensors([batches])
     inputs = input_names(model)
     varies = any(each.kind is each.VAR_POSITIONAL for each in inspect.signature(model.forward).parameters.values())
     most = None if varies and not isinstance(model, GraphNetwork) else len(inputs.names)

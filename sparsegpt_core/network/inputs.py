@@ -66,6 +66,8 @@ def as_tensors(batches: Sequence[Batch]) -> list[Tensor]:
         >>> len(batch), [tuple(tensor.shape) for tensor in tensors_of(batch[:2])]
         (3, [(2, 2), (2, 5)])
     """
+    if any(isinstance(each, Tensor) and each.dim() == 0 for each in batches):
+        raise InputError("a batch is a single number", "The first axis of a batch is that of its samples.")
     # A batch of several tensors only needs the methods of Inputs.
     return [cast(Tensor, each if isinstance(each, (Tensor, Inputs)) else Inputs(each)) for each in batches]
 

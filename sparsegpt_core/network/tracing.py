@@ -94,7 +94,7 @@ class GraphNetwork(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the graph on inputs (N, ...)."""
-        return _Run(self, graph=self.graph).run(*inputs)
+        return _Run(self).run(*inputs)
 
     def select_layers(
         self, sample: Tensor, pattern: Pattern, include: Sequence[str] = (), exclude: Sequence[str] = ()
@@ -115,10 +115,14 @@ class GraphNetwork(nn.Module):
         Args:
             sample: A small batch of inputs (N, ...).
         """
-        _Recorder(self, graph=self.graph).run(*tensors_of(sample[: self.batch_size]))
+        _Recorder(self).run(*tensors_of(sample[: self.batch_size]))
 
 
 class _Run(Interpreter):
+    def __init__(self, network: GraphNetwork) -> None:
+        super().__init__(network, graph=network.graph)
+        self.extra_traceback = False  # it would write the graph's node into messages of errors
+
     def fetch_attr(self, target: str) -> Any:
         """Return a parameter or buffer of a layer, whose name may contain any character."""
         layer, _, name = target.rpartition(".")

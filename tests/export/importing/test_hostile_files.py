@@ -1,0 +1,121 @@
+"""Files that others wrote, or broke: each is pruned, or refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+import torch
+from onnx import numpy_helper
+
+from export.audit import load_model
+from export.importing import OnnxNetwork, prune_onnx
+from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
+from sparsegpt_core.settings import PruneSettings
+
+FILES = sorted(Path(onnx.__file__).parent.glob("backend/test/data/**/*.onnx"))
+_NUMBERS = {np.dtype(name) for name in ("u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "?")}
+
+
+def _noise(model: onnx.ModelProto) -> tuple[torch.Tensor, ...]:
+    """Values for each input, in its type and in its shape, with 2 for dynamic sizes."""
+    initializers, chance = {tensor.name for tensor in model.graph.initializer}, np.random.default_rng(0)
+    found = []
+    for each in model.graph.input:
+        if each.name not in initializers:
+            kind = each.type.tensor_type
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else np.dtype("f4")
+            values = chance.random([size.dim_value or 2 for size in kind.shape.dim])
+            found.append(torch.from_numpy(np.asarray(values, dtype if dtype in _NUMBERS else "f4")))
+    return tuple(found) or (torch.zeros(2, 1),)
+
+
+def test_every_file_of_the_onnx_package_is_pruned_or_refused():
+    """Its real networks have weights that operators compute: they are found, and stay dense with that reason."""
+    pruned, refused = [], {}
+    for path in FILES:
+        model = load_model(path)
+        try:
+            sparse, result = prune_onnx(model, [_noise(model)], PruneSettings(include=("*",)))
+            pruned += [layer.name for layer in result.layers if layer.status == "pruned"]
+            assert [node.output for node in sparse.graph.node] == [node.output for node in model.graph.node]
+        except SparseGPTError as error:
+            refused[path.parent.name if path.stem == "model" else path.stem] = str(error)
+    assert len(FILES) > 100
+    assert len(pruned) >= 5
+    assert refused["light_resnet50"] == "nothing to prune to 2:4: 53 NOT_CONSTANT"
+    assert not [line for line in refused.values() if "\n" in line]
+
+
+def _parsed(body: str, opset: int = 17) -> onnx.ModelProto:
+    weight = "{" + ", ".join(str((37 * place % 17 - 8) / 8) for place in range(16)) + "}"
+    header = f'<ir_version: 8, opset_import: ["": {opset}]> g (float[n, 4] x) => (float[n, 4] y)'
+    return onnx.parser.parse_model(f"{header} <float[4, 4] w = {weight}, float[2, 4] c = {{1,2,3,4,5,6,7,8}}> {body}")
+
+
+def _broken(kind: str) -> onnx.ModelProto:
+    model = _parsed("{ a = MatMul (x, w)  y = Relu (a) }")
+    graph = model.graph
+    if kind == "a node without its weight":
+        del graph.node[0].input[1]
+    elif kind == "an output that nothing computes":
+        graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info("z", 1, [2]))
+    elif kind == "a type that does not exist":
+        graph.initializer[1].data_type = 99
+    elif kind == "an attribute that the operator does not have":
+        graph.node[0].attribute.append(onnx.helper.make_attribute("transB", 1))
+    elif kind == "a name that is not UTF-8":
+        content = model.SerializeToString().replace(b"MatMul", b"Mat\xfful")
+        return onnx.ModelProto.FromString(content)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("a node without its weight", "the node a is broken: .*input size 1"),
+        ("an output that nothing computes", "no node computes the graph's output 'z'"),
+        ("a type that does not exist", "the tensor c has type 99, which does not exist"),
+        ("an attribute that the operator does not have", "the node a is broken: .*Unrecognized attribute: transB"),
+        ("a name that is not UTF-8", "the name .* in the graph is not UTF-8"),
+    ],
+)
+def test_a_broken_graph_is_refused(kind, line):
+    with pytest.raises(ModelError, match=line):
+        OnnxNetwork(_broken(kind))
+
+
+def test_a_layer_that_multiplies_a_constant_stays_dense():
+    """Its output may be one of the graph's, or read by a layer that is pruned."""
+    model = _parsed("{ k = MatMul (c, w)  m = ReduceSum <keepdims = 0> (k)  a = MatMul (x, v)  y = Add (a, m) }")
+    model.graph.initializer.append(numpy_helper.from_array(np.random.default_rng(0).random((4, 4), np.float32), "v"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("k", 1, [2, 4]))
+    x = torch.randn(8, 4)
+    network = OnnxNetwork(model)
+    c, w, v = (torch.from_numpy(numpy_helper.to_array(t).copy()) for t in (
+        next(t for t in model.graph.initializer if t.name == name) for name in "cwv"
+    ))  # fmt: skip
+    found = network(x)
+    assert torch.allclose(found["y"], x @ v + (c @ w).sum(), atol=1e-5)
+    assert torch.allclose(found["k"], c @ w, atol=1e-5)
+    _, result = prune_onnx(model, x, PruneSettings(include=("*",)))
+    assert {layer.name: layer.reason and layer.reason.value for layer in result.layers} == {
+        "k": "NOT_REACHED",
+        "a": None,
+    }
+
+
+def test_a_batch_that_is_a_number_is_refused():
+    with pytest.raises(InputError, match="a batch is a single number"):
+        prune_onnx(_parsed("{ y = MatMul (x, w) }"), torch.tensor(1.0), PruneSettings())
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1 << 40, 1 << 40), (-1, None)])
+def test_a_batch_of_impossible_size(size, expected):
+    """A huge one is not tried out; a negative one means any."""
+    model = _parsed("{ y = MatMul (x, w) }")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    assert OnnxNetwork(model).batch_size == expected
