@@ -20,6 +20,7 @@ from calibration.recovery import ReconstructSettings, finetune, reconstruct
 from calibration.sampling import calibration_batches, held_out_batches
 from calibration.training import Distillation, FrozenZeros, TrainSettings, Unfinished, parse_pruning_metadata
 from deploy.measure import Metric, compare_versions
+from export.importing import is_onnx_file
 from sparsegpt_cli.figures import curve_path, draw_blocks, draw_epochs
 from sparsegpt_cli.jobs.datasets import DataSource, EvaluationBatches
 from sparsegpt_cli.jobs.job import check_network
@@ -280,6 +281,8 @@ def _outputs(module: nn.Module, images: npt.NDArray[Any]) -> dict[str, npt.NDArr
 
 
 def _load(model: ModelSource, dense: Path | None, data: DataSource, messages: Messages) -> Networks:
+    if is_onnx_file(model.spec):
+        raise InputError(f"{model.spec} can be pruned, not trained", "Give `model` the PyTorch network.")
     sparse, opened = load(model, data, messages)
     networks = Networks(sparse, None, opened, *parse_pruning_metadata(sparse.metadata))
     networks.audit()

@@ -212,6 +212,8 @@ def load_model(
     spec = _model_to_build(options, metadata)
     if is_onnx_file(spec):
         return _load_onnx(options, Path(spec), checkpoint, image, messages)
+    if options.custom_operators:
+        raise InputError("`ort_custom_ops` is for an .onnx file", "Leave it out, or give `model` the file.")
     arguments = parse_arguments(options.arguments)
     if runs_code(spec):
         messages.say(f"importing and running {spec}")

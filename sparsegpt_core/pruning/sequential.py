@@ -209,7 +209,7 @@ def _prune_layer(run: _Run, layer: Layer, calibration: Calibration | None) -> _P
         else:
             outcome = prune_with_calibration(layer, pattern, run.settings, calibration, int8_weights=run.int8_weights)
         run.store.save(layer.name, outcome)
-    weight = outcome.weight.to(parameter.device)
+    weight = outcome.weight.to(parameter.device) + 0.0  # no -0: it would depend on the number of processes
     _check(layer.name, weight, pattern)
     values = [(parameter, weight)]
     if layer.shift_target and outcome.absorbed is not None:

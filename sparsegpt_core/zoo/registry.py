@@ -129,7 +129,7 @@ def _suggestion(name: str) -> str:
     if suffix in (".pt", ".pth", ".safetensors"):
         return "Give `weights` the file, and `model` the network."
     if suffix == ".onnx":
-        return "Pruning needs the PyTorch network: give `model` and `weights`."
+        return "An ONNX file can be pruned, not trained: give `model` the PyTorch network."
     if name in models.list_models():
         return f"Did you mean torchvision:{name}?"
     if not difflib.get_close_matches(name, registered()) and importlib.util.find_spec("timm"):

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from deploy.machine import TENSORRT_PROVIDER
-from tests.support.error_rows import check, spoil
+from tests.support.error_rows import check, save_good, spoil
 from tests.support.error_rows.onnx import ROWS
 from tests.support.graphs import NOTHING, model
 
@@ -21,9 +21,12 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     spoil(folder, ("onnx", "plan", "json", "npz"))
     weight = NOTHING["w"]
-    unknown, future = model(), model()
+    unknown, future, custom, lacking = model(), model(), model(), model()
     unknown.graph.node[1].op_type = "Nonsense"
     future.opset_import[0].version = 999
+    custom.graph.node[1].domain = "vendor"
+    custom.opset_import.append(onnx.helper.make_opsetid("vendor", 1))
+    del lacking.graph.node[1].input[1]
     for name, content in {
         "good": model(),
         "nan": model(np.full_like(weight, np.nan)),
@@ -33,8 +36,15 @@ def folder(tmp_path_factory):
         "bomb": model(onnx.TensorProto(name="w", data_type=1, dims=[1 << 20, 1 << 20], raw_data=b"1234")),
         "unknown": unknown,
         "future": future,
+        "custom": custom,
+        "lacking": lacking,
+        "text_input": model(dtype=onnx.TensorProto.STRING),
+        "two": two_matrices(),
+        "pair": pair(),
     }.items():
         onnx.save(content, str(folder / f"{name}.onnx"))
+    save_good(folder / "good.safetensors")
+    np.savez(folder / "rgb.npz", images=np.zeros((8, 3, 8, 8), np.float32))
     whole = (folder / "good.onnx").read_bytes()
     (folder / "half.onnx").write_bytes(whole[: len(whole) // 2])
     onnx.save(model(), str(folder / "gone.onnx"), save_as_external_data=True, location="gone.bin", size_threshold=0)
@@ -52,6 +62,23 @@ def folder(tmp_path_factory):
             text = record if isinstance(record, str) else json.dumps(record)
             (folder / f"{name}.plan.json").write_text(text)
     return folder
+
+
+def two_matrices():
+    """A network for digits whose first matrix can be pruned."""
+    two = model()
+    two.graph.node[1].output[0] = "h"
+    two.graph.node.append(onnx.helper.make_node("Gemm", ["h", "v"], ["y"], name="head"))
+    two.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((10, 10), np.float32), "v"))
+    return two
+
+
+def pair():
+    """The same with a second input."""
+    two = two_matrices()
+    two.graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, ["N", 10]))
+    two.graph.node[2].input.append("more")
+    return two
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)

@@ -49,9 +49,19 @@ def test_two_processes_prune_to_the_same_bits_as_one(cli, digits_checkpoint, tmp
     one = safetensors.numpy.load_file(tmp_path / "one" / "sparse.safetensors")
     two = safetensors.numpy.load_file(tmp_path / "two" / "sparse.safetensors")
     for name, weight in one.items():
-        assert np.array_equal(weight, two[name]), name
+        assert weight.tobytes() == two[name].tobytes(), name
     settings = json.loads((tmp_path / "two" / "prune.json").read_text())["settings"]
     assert settings["processes"] == 2
+
+
+def test_two_processes_prune_an_onnx_file_to_the_same_bytes_as_one(cli, digits_checkpoint, tmp_path):
+    network = tmp_path / "network.onnx"
+    assert cli("export", "--weights", digits_checkpoint, "--out", network).code == 0
+    options = ("prune-export", "--model", network, "--data", "digits", "--samples", 96, "--device", "cpu", "--out")
+    assert cli(*options, tmp_path / "one").code == 0
+    both = together(*options, tmp_path / "two", cwd=tmp_path)
+    assert both.returncode == 0, both.stderr
+    assert (tmp_path / "two" / "sparse.onnx").read_bytes() == (tmp_path / "one" / "sparse.onnx").read_bytes()
 
 
 def test_a_failing_process_ends_all_with_one_message(digits_checkpoint, tmp_path):

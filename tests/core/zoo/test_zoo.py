@@ -156,7 +156,7 @@ def test_arguments_are_read_as_python_or_text():
         ("mobilenetv3_small_050", "Did you mean timm:mobilenetv3_small_050?"),
         ("mynet.py", "Name the factory in it: mynet.py:FACTORY."),
         ("net.pth", "Give `weights` the file, and `model` the network."),
-        ("net.onnx", "Pruning needs the PyTorch network: give `model` and `weights`."),
+        ("net.onnx", "An ONNX file can be pruned, not trained: give `model` the PyTorch network."),
         ("zzz", "Use cifar_cnn, resnet18_cifar, simple_cnn, vgg16_cifar, torchvision:NAME, timm:NAME, "
          "package.module:factory or FILE.py:factory."),
     ],

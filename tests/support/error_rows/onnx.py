@@ -13,10 +13,12 @@ COMMANDS = {
     "build": "build {}.onnx --out x.plan",
     "benchmark": "benchmark {}.onnx good.onnx --runtime onnxruntime",
     "explain": "explain {}.onnx",
+    "prune-export": "prune-export --model {}.onnx --data digits --out x",
     "predict": "predict {}.onnx --estimate",
     "triton-export": "triton-export {}.onnx --out x",
     "deepstream-export": "deepstream-export {}.onnx --out x",
 }
+PRUNE = "prune-export --data digits --out x --model"
 HINT = "Give the path of an .onnx file."
 UNREADABLE = {
     "missing": ("missing", f"no file at missing.onnx. {HINT}"),
@@ -39,6 +41,22 @@ EVERYWHERE = [
 # fmt: off
 ROWS = [
     *EVERYWHERE,
+    Row("its only layer is its head", f"{PRUNE} good.onnx", "nothing to prune to 2:4: 1 HEAD. --include prunes layers left out as FIRST_LAYER, HEAD or EXCLUDED."),
+    Row("images of another size", f"{PRUNE} two.onnx --image-size 16", "the model does not take inputs of shape (1, 16, 16): the file fixes other sizes. Its inputs are x ?×1×8×8. Give --image-size, or other --data."),
+    Row("images of other channels", "prune-export --model two.onnx --data npz:rgb.npz --out x", "the model does not take inputs of shape (3, 8, 8): the file fixes other sizes. Its inputs are x ?×1×8×8. Give --image-size, or other --data."),
+    Row("inputs of other names", "prune-export --model pair.onnx --data npz:rgb.npz --out x", "cannot read rgb.npz: the network's inputs are x, more, the data has images. Name the arrays as the inputs."),
+    Row("text for an input", f"{PRUNE} text_input.onnx", "f is tensor(string), not a tensor of numbers. Cut such outputs and inputs off the graph."),
+    Row("an unknown operator", f"{PRUNE} unknown.onnx", "ONNX Runtime cannot load the graph up to m: …. Export the model again."),
+    Row("an operator of no library", f"{PRUNE} custom.onnx", "ONNX Runtime cannot load the graph up to m: …. Give --ort-custom-ops, the operator's library."),
+    Row("a library that is missing", f"{PRUNE} custom.onnx --ort-custom-ops missing.so", "ONNX Runtime cannot load the library missing.so: …. Give --ort-custom-ops a library of operators for this version of ONNX Runtime."),
+    Row("a library for a PyTorch network", "prune-export --data digits --out x --model simple_cnn --ort-custom-ops missing.so", "--ort-custom-ops is for an .onnx file. Leave it out, or give --model the file."),
+    Row("a node without its weight", f"{PRUNE} lacking.onnx", "the node m is broken: …. Export the model again."),
+    Row("a later opset", f"{PRUNE} future.onnx", "ONNX Runtime cannot load the graph up to f: …. Export the model again."),
+    Row("too large: claims 4 TiB", f"{PRUNE} bomb.onnx", "ONNX Runtime cannot load the graph up to m: …. Export the model again."),
+    Row("weights of another network", f"{PRUNE} two.onnx --weights good.safetensors", "the checkpoint does not fit the model: it has …. Check --model, --data and --num-classes."),
+    Row("arguments for a file", f"{PRUNE} two.onnx --model-args width=2", "two.onnx is complete: it takes no arguments and no number of classes. Leave them out."),
+    Row("training a file", "train --data digits --out x.safetensors --model two.onnx", "unknown model 'two.onnx'. An ONNX file can be pruned, not trained: give --model the PyTorch network."),
+    Row("training a file", "finetune --data digits --out x.safetensors --model two.onnx --weights good.safetensors", "two.onnx can be pruned, not trained. Give --model the PyTorch network."),
     Row("NaN", BENCHMARK.format("nan"), "the logits of 'sparse' contain NaN or infinity. Export in FP32, or check the weights."),
     Row("wrong shape", BENCHMARK.format("shape"), "ONNX Runtime cannot load shape.onnx: …. Export the model again."),
     Row("wrong dtype", BENCHMARK.format("double"), "ONNX Runtime cannot load double.onnx: …. Export the model again."),

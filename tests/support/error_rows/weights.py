@@ -49,7 +49,7 @@ ROWS = [
     Row("no such model", f"{MODEL} simple_cn", "unknown model 'simple_cn'. Did you mean simple_cnn?"),
     Row("a model of torchvision", f"{MODEL} resnet18", "unknown model 'resnet18'. Did you mean torchvision:resnet18?"),
     Row("a file of weights for a model", f"{MODEL} net.pth", "unknown model 'net.pth'. Give --weights the file, and --model the network."),
-    Row("an ONNX file for a model", f"{MODEL} net.onnx", "unknown model 'net.onnx'. Pruning needs the PyTorch network: give --model and --weights."),
+    Row("an ONNX file without a graph for a model", f"{MODEL} net.onnx", "net.onnx is truncated or not an ONNX file: its graph is empty. Export the model again."),
     Row("a file of code without a name", f"{MODEL} factories_of_test.py", "unknown model 'factories_of_test.py'. Name the factory in it: factories_of_test.py:FACTORY."),
     Row("no such model", f"{MODEL} torchvision:resnet19", "torchvision has no model 'resnet19'. Did you mean …?"),
     Row("no such module", f"{MODEL} no_such_module:net", "cannot import net from no_such_module: No module named 'no_such_module'. Give package.module:NAME, importable from here, or path/to/FILE.py:NAME."),
