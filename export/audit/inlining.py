@@ -24,6 +24,15 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises:
         InputError: The functions cannot be inlined, call themselves, or make a graph that is too large.
+
+    Example:
+        >>> import onnx.parser
+        >>> model = onnx.parser.parse_model('''
+        ...     <ir_version: 8, opset_import: ["": 17, "f": 1]> g (float[N] x) => (float[N] y) { y = f.twice(x) }
+        ...     <domain: "f", opset_import: ["": 17]> twice (a) => (b) { b = Add(a, a) }
+        ... ''')
+        >>> [node.op_type for node in inlined(model).graph.node]
+        ['Add']
     """
     if not model.functions:
         return model

@@ -33,8 +33,10 @@ def export(
     num_classes: o.NumClasses = None,
     force: o.Force = False,
 ) -> None:
-    """Export a checkpoint, or an .onnx file in another precision, and compare with the network.
+    """Export a checkpoint to ONNX, or an .onnx file again.
 
+    The file is compared with the network. An .onnx file may be exported in another precision, or with a checkpoint's
+    weights.
     The pruned layers of a pruned checkpoint must still obey its pattern in the file.
     """
     from sparsegpt_cli.jobs.exporting import export_checkpoint
