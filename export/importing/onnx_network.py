@@ -340,10 +340,12 @@ def _fill(target: Graph, flat: onnx.ModelProto, source: _Source, custom: Sequenc
         types[each.name] = each.type.tensor_type.elem_type
         values[each.name] = _add_input(target, each)
 
+    attributes: dict[str, Node] = {}
+
     def attribute(name: str) -> Node:
-        if name not in values:
-            values[name] = target.get_attr(name)
-        return values[name]
+        if name not in attributes:
+            attributes[name] = target.get_attr(name)
+        return attributes[name]
 
     for piece in source.pieces:
         index = piece.nodes[0]

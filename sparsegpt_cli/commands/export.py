@@ -36,8 +36,7 @@ def export(
     """Export a checkpoint to ONNX, or an .onnx file again.
 
     The file is compared with the network. An .onnx file may be exported in another precision, or with a checkpoint's
-    weights.
-    The pruned layers of a pruned checkpoint must still obey its pattern in the file.
+    weights. The pruned layers of a pruned checkpoint must still obey its pattern in the file.
     """
     from sparsegpt_cli.jobs.exporting import export_checkpoint
     from sparsegpt_cli.jobs.models import ModelSource
