@@ -130,6 +130,7 @@ class Exporter:
             )
         )
         self._fp32_audit = self._audit(self._fp32, "FP32")
+        self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in self._fp32.graph.initializer)
         self._to_convert = convertible(self._fp32) if isinstance(network, OnnxNetwork) else self._fp32
 
     def write(self, path: Path, precision: str = "fp32") -> ExportedFile:
@@ -145,7 +146,7 @@ class Exporter:
             InputError: The precision is INT8, and the exporter has no ``quantise``.
         """
         model, audit, warnings, notes = self._fp32, self._fp32_audit, list[str](), list[str]()
-        if precision == "fp16":
+        if precision == "fp16" and not self._is_half:
             model = self._fp16(path.name, warnings, notes)
         elif precision == "int8":
             model = self._int8()
@@ -154,9 +155,10 @@ class Exporter:
         with staged_model(model, path) as staged:  # the file appears at its path after it has passed the checks
             if not isinstance(self._network, OnnxNetwork):  # others' files break rules that no runtime needs
                 _check_onnx(staged, path.name)
-            allowed = max(TOLERANCE[precision], _MAX_INT8_ERROR if precision == "int8" else 0)
+            usual = TOLERANCE["fp16" if precision == "fp32" and self._is_half else precision]
+            allowed = _MAX_INT8_ERROR if precision == "int8" else usual
             parity = check_parity(staged, self._network, tensors_of(self._images), allowed, path.name)
-        if parity.relative > TOLERANCE[precision]:
+        if parity.relative > usual:
             warnings.append(
                 f"{path.name} differs from PyTorch by {parity.relative:.2g} of its outputs: INT8 is too coarse for "
                 "this network. Compare its accuracy with FP16"
@@ -168,9 +170,9 @@ class Exporter:
             )
         warnings += [
             f"{path.name}: half of the channels of {output} differ from PyTorch by more than {errors.median:.2g} of "
-            f"themselves, which larger channels hide (allowed: {TOLERANCE[precision]:g}): compare a metric"
+            f"themselves, which larger channels hide (allowed: {usual:g}): compare a metric"
             for output, errors in parity.channel_errors.items()
-            if errors.median > TOLERANCE[precision]
+            if errors.median > usual
         ]
         return ExportedFile(path, audit, parity, tuple(warnings), tuple(notes))
 
