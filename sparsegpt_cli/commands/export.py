@@ -20,9 +20,9 @@ __all__ = ["export"]
 def export(
     console: Console,
     *,
+    weights: o.Weights = None,
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     model: o.Model = "",
-    weights: o.Weights = None,
     model_args: o.ModelArgs = None,
     weights_key: o.WeightsKey = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",

@@ -18,6 +18,7 @@ __all__ = ["OUTPUTS", "STAGE_FILES", "Stage", "StageFiles", "check_precision", "
 OUTPUTS = ("out", "plans", "timing_cache", "export_layers")
 """Options that name a stage's output paths."""
 
+_DATA = ("data", "data-root", "eval-data")  # flags that a stage takes from the one before if it names no data
 _EXTENDED = {"report": ("run",)}  # options that name a folder of an earlier stage, to which the stage adds files
 _NOT_SHARED = ("out", "seed", "quiet", "json")  # at the top level they are flags of run itself
 
@@ -90,8 +91,8 @@ class Stage:
 def resolve(config: Config, out: Path, seed: int, context: typer.Context) -> list[Stage]:
     """Turn sections into stages, in their order. No stage is run, and no data is read.
 
-    The value of a flag is that of its section, else a file of an earlier stage, else the shared value, else the
-    command's default.
+    The value of a flag is that of its section, else a file of an earlier stage, else the shared value, else for data
+    that of an earlier stage, else the command's default.
 
     Args:
         config: The configuration. Its sections that are not stages are ignored.
@@ -138,6 +139,7 @@ class _Resolver:
         self._config, self._out = config, out
         self._files: dict[str, str] = {}  # kind → the latest file of this kind
         self._writers: dict[str, str] = {}  # file → the stage that writes it
+        self._data: dict[str, Text] = {}  # flags of the latest stage that names data
 
     def stage(self, name: str, after: tuple[str, ...], seed: int, context: typer.Context) -> Stage:
         root = context.find_root()
@@ -162,6 +164,10 @@ class _Resolver:
         files, flags, own = STAGE_FILES[name], flags_of(command), self._config.sections[name]
         shared = {key: node for key, node in self._config.shared.items() if key in flags and key not in _NOT_SHARED}
         texts = self._config.texts({**shared, **own}, command, context)
+        if "data" in texts:
+            self._data = {key: texts[key] for key in _DATA if key in texts}
+        else:  # a model's file may record a folder of another machine, or none
+            texts |= {key: text for key, text in self._data.items() if key in flags}
         for key, kinds in files.reads.items():
             found = next((self._files[kind] for kind in kinds if kind in self._files), None)
             if found is not None and key not in own:

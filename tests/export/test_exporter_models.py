@@ -152,9 +152,9 @@ def test_weights_that_underflow_are_a_warning_only_where_they_are_many(tmp_path:
     with torch.no_grad():
         network.weight.view(-1)[:tiny] = 1e-9
     file = Exporter(network, torch.randn(2, 4, 8, 8), {}, NM(2, 4), []).write(tmp_path / "conv.fp16.onnx", "fp16")
-    (line,) = file.warnings if warned else file.notes
+    (line,) = [each for each in (file.warnings if warned else file.notes) if "underflow" in each]
     assert line.startswith(
         f"conv.fp16.onnx: {tiny} weights underflow FP16; they were set to ±6e-8 so that they stay non-zero"
     )
     assert line.endswith(". They are 90 % of weight: compare the FP16 accuracy") is warned
-    assert not (file.notes if warned else file.warnings)
+    assert not [each for each in (file.notes if warned else file.warnings) if "underflow" in each]

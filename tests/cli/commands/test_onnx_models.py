@@ -119,7 +119,7 @@ def test_sweep_takes_a_file(cli, file, tmp_path):
     options = ("--methods", "balanced", "--patterns", "2:4", "--samples", 64, "--jobs", 1)
     outcome = cli("sweep", "--weights", file, *DIGITS, *options, "--out", tmp_path / "sweep")
     assert outcome.code == 0, outcome.err
-    (row,) = csv.DictReader((tmp_path / "sweep" / "results.csv").open())
+    (row,) = csv.DictReader((tmp_path / "sweep" / "results.csv").read_text().splitlines())
     assert row["checkpoint"] == "net"
     assert float(row["disagreement"]) < 5
 

@@ -161,6 +161,18 @@ def test_before_pruning_predict_looks_at_the_dense_file_and_tells_pruning(tmp_pa
     ]
 
 
+def test_data_goes_from_stage_to_stage(tmp_path):
+    """Model files record no folders, so a later stage could not find the data by itself."""
+    first = "prune-export: {weights: dense.safetensors, data: npz:/there/train.npz, eval-data: npz:/there/val.npz}"
+    prune, check, benchmark = lines(tmp_path, f"{first}\nverify:\nbenchmark:")
+    assert "/there" in prune
+    assert "/there" not in check
+    assert "--data npz:/there/train.npz --eval-data npz:/there/val.npz" in benchmark
+    own = lines(tmp_path, f"{first}\nbenchmark: {{data: digits}}")[-1]
+    assert "--data digits" in own
+    assert "/there" not in own
+
+
 def test_a_section_wins_over_files_of_stages_and_these_over_shared_values(tmp_path):
     text = """
     seed: 5
@@ -409,6 +421,7 @@ def test_every_stage_is_a_command_and_every_path_is_read_or_written():
         if "Path" in str(annotation) and name not in ("config", "config_file")
     }
     inputs = {"weights", "dense", "sparse", "model", "profile", "data_root", "plan_b", "plan_c", "times", "run"}
+    inputs |= {"ort_custom_ops"}
     assert paths - inputs == set(OUTPUTS)
 
 
