@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-accuracy models exports results fuzz kills supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports results fuzz kills supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo --force
@@ -42,6 +42,10 @@ lint: $(READY)
 # Three quarters of an hour on an idle machine. BENCH=--quick tries it on a toy network; BENCH=--help lists all options.
 bench-pruning: $(READY) .venv-modelopt/.ready
 	$(BIN)/python -m benchmarks.pruning.run $(BENCH)
+
+# BENCH='--files FOLDER' names the folder of ONNX files and photos that benchmarks/onnx/README.md lists.
+bench-onnx: $(READY) .venv-onnx/.ready
+	$(BIN)/python -m benchmarks.onnx.run $(BENCH)
 
 # CHECKPOINT is a Fashion-MNIST checkpoint of `sparsegpt-trt train`. An hour and a half on two cores.
 bench-accuracy: $(READY) .venv-modelopt/.ready
@@ -85,10 +89,15 @@ supply-chain: .venv-supply/.ready
 	.venv-modelopt/bin/python -m pip install -r .venv-modelopt/torch.txt nvidia-modelopt==0.47.0 requests huggingface_hub
 	touch $@
 
+.venv-onnx/.ready: | $(READY)
+	$(PYTHON) -m venv .venv-onnx
+	.venv-onnx/bin/python -m pip install onnxsim==0.8.1 onnx-graphsurgeon==0.6.1 polygraphy onnxruntime
+	touch $@
+
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[rtx,timm,dev]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-gpu-contract .venv-modelopt .venv-supply demo build *.egg-info
+	rm -rf .venv .venv-lowest .venv-gpu-contract .venv-modelopt .venv-onnx .venv-supply demo build *.egg-info

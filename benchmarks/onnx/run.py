@@ -1,0 +1,140 @@
+"""Make the missing measurements, each in a new process, and write the page.
+
+Every measurement is written to disk at once: after a kill, the next start continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.onnx.inputs import FILES
+from benchmarks.onnx.jobs import ARMS, DOORS, DoorJob, FileJob
+from benchmarks.onnx.summary import read_records, summarise
+from deploy.machine import describe_environment
+from sparsegpt_core.files import read_json, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, QUICK = Path("benchmarks/results/onnx"), Path("out/bench-onnx/results")
+WORK = Path("out/bench-onnx/work")
+PARTS = ("doors", "files", "acceptance")
+NETWORKS = {"resnet18": 256, "mobilenet_v2": 64, "yolo_like": 64, "resnet50": 32}
+IMAGES = 64  # calibration images of a file
+
+Record = dict[str, Any]
+
+
+def main() -> int:
+    """Run the requested measurements; exit 1 if one failed."""
+    options = _options()
+    options.work.mkdir(parents=True, exist_ok=True)
+    here, environment = describe_environment(), options.out / "environment.json"
+    if environment.exists() and not options.fresh and read_json(environment) != here:
+        sys.exit(f"error: {environment} is of another machine or other versions\nhint: --fresh, or another --out")
+    write_json(environment, here)
+    plans = {"doors": _plan_doors, "files": _plan_files, "acceptance": _plan_acceptance}
+    done = [_measure(part, plans[part](options), options) for part in options.parts]
+    summarise(options.out)
+    print(options.out / "README.md")
+    return 0 if all(done) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.onnx.run", description=__doc__)
+    parser.add_argument("--out", type=Path, help=f"folder of the results (default: {RESULTS}; {QUICK} with --quick)")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of networks and pruned files")
+    parser.add_argument("--files", type=Path, help="folder of .onnx files and photos; README.md lists them")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="measure only these parts")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], help="only these, by doors")
+    parser.add_argument(
+        "--doors", nargs="+", choices=DOORS, default=DOORS, help="only these doors; pytorch comes first"
+    )
+    parser.add_argument("--repeats", type=int, default=2, help="rounds of each door")
+    parser.add_argument("--fresh", action="store_true", help="repeat the existing measurements")
+    parser.add_argument("--quick", action="store_true", help="test the doors on a toy network")
+    parser.add_argument("--others-python", default=".venv-onnx/bin/python", help="a Python with onnxsim and Polygraphy")
+    options = parser.parse_args()
+    options.out = options.out or (QUICK if options.quick else RESULTS)
+    return options
+
+
+def _plan_doors(options: argparse.Namespace) -> list[tuple[Record, Callable[[], Record | None]]]:
+    """List the doors round by round: a slow period of the machine then affects every door."""
+    networks = {"simple_cnn": 8} if options.quick else {name: NETWORKS[name] for name in options.networks}
+    jobs = [
+        DoorJob(name, door, networks[name], number)
+        for name in networks
+        for number in range(options.repeats)
+        for door in options.doors
+    ]
+
+    def measure(job: DoorJob) -> Record | None:
+        if not (options.work / f"{job.network}.unfolded.dense.npz").exists():
+            _run("doors", json.dumps({**asdict(job), "door": "prepare"}), options.work)
+        return _run("doors", json.dumps(asdict(job)), options.work)
+
+    return [(asdict(job), lambda job=job: measure(job)) for job in jobs]
+
+
+def _plan_files(options: argparse.Namespace) -> list[tuple[Record, Callable[[], Record | None]]]:
+    """List the tools on the files that are there. Tools on our layers need the arms ``fast`` and the tool's own."""
+    files = _files(options)
+    jobs = [FileJob(name, arm, IMAGES) for arm in ARMS for name in files]
+    others = options.others_python
+    return [
+        (asdict(job), lambda job=job: _run("files", json.dumps(asdict(job)), options.files, options.work, others))
+        for job in jobs
+    ]
+
+
+def _plan_acceptance(options: argparse.Namespace) -> list[tuple[Record, Callable[[], Record | None]]]:
+    return [
+        ({"file": name}, lambda name=name: _run("acceptance", name, options.files, options.work))
+        for name in _files(options)
+    ]
+
+
+def _files(options: argparse.Namespace) -> list[str]:
+    if options.files is None:
+        return []
+    for name in FILES:
+        if not (options.files / f"{name}.onnx").exists():
+            print(f"{name}.onnx is not in {options.files}: left out")
+    return [name for name in FILES if (options.files / f"{name}.onnx").exists()]
+
+
+def _measure(part: str, plan: list[tuple[Record, Callable[[], Record | None]]], options: argparse.Namespace) -> bool:
+    """Make the missing measurements of a part; return whether all succeeded."""
+    path = options.out / f"{part}.jsonl"
+    records = [] if options.fresh else read_records(path)
+    todo = [(job, run) for job, run in plan if not any(job.items() <= record.items() for record in records)]
+    failed = 0
+    for number, (job, run) in enumerate(todo, 1):
+        print(f"{part} {number}/{len(todo)}: {', '.join(map(str, job.values()))}", flush=True)
+        record = run()
+        if record is None:
+            failed += 1
+            continue
+        records.append(record)
+        write_text(path, "".join(json.dumps(each) + "\n" for each in records))
+    return not failed
+
+
+def _run(module: str, *arguments: str | Path) -> Record | None:
+    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.onnx.{module}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"  failed with status {done.returncode}: {done.stderr.strip()[-2000:]}", file=sys.stderr)
+        return None
+    record: Record | None = json.loads(done.stdout.splitlines()[-1]) if done.stdout else None
+    return record
+
+
+if __name__ == "__main__":
+    sys.exit(main())
