@@ -117,8 +117,9 @@ class Exporter:
         self._pattern, self._pruned = pattern, list(pruned)
         self._settings, self._quantise = settings or ExportSettings(), quantise
         self._progress = progress
-        self._fp32 = (
-            network.to_onnx(metadata)
+        self._metadata = metadata
+        self._fp32 = (  # of a file: written again for each precision, because it may be as large as the memory
+            None
             if isinstance(network, OnnxNetwork)
             else export_model(
                 network,
@@ -129,9 +130,9 @@ class Exporter:
                 opset=self._settings.opset,
             )
         )
-        self._fp32_audit = self._audit(self._fp32, "FP32")
-        self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in self._fp32.graph.initializer)
-        self._to_convert = convertible(self._fp32) if isinstance(network, OnnxNetwork) else self._fp32
+        graph = self._graph()
+        self._fp32_audit = self._audit(graph, "FP32")
+        self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.graph.initializer)
 
     def write(self, path: Path, precision: str = "fp32") -> ExportedFile:
         """Write one file.
@@ -145,11 +146,13 @@ class Exporter:
             NumericsError: A weight is NaN or infinite.
             InputError: The precision is INT8, and the exporter has no ``quantise``.
         """
-        model, audit, warnings, notes = self._fp32, self._fp32_audit, list[str](), list[str]()
+        audit, warnings, notes = self._fp32_audit, list[str](), list[str]()
         if precision == "fp16" and not self._is_half:
             model = self._fp16(path.name, warnings, notes)
         elif precision == "int8":
             model = self._int8()
+        else:
+            model = self._graph()
         if precision != "fp32":
             audit = self._audit(model, f"{path.name} ({precision.upper()})", audit)
         with staged_model(model, path) as staged:  # the file appears at its path after it has passed the checks
@@ -184,14 +187,15 @@ class Exporter:
         return audit
 
     def _fp16(self, name: str, warnings: list[str], notes: list[str]) -> onnx.ModelProto:
-        overflows = fp16_overflows(self._to_convert, tensors_of(self._images))
+        model = self._convertible()
+        overflows = fp16_overflows(model, tensors_of(self._images))
         if overflows:
             first, largest = next(iter(overflows.items()))
             warnings.append(
                 f"{name}: {len(overflows)} nodes stay in FP32 because values exceed FP16's range; "
                 f"{first} reads or computes {largest:.3g}"
             )
-        if underflows := fp16_underflows(self._to_convert):
+        if underflows := fp16_underflows(model):
             count = sum(underflow.values for underflow in underflows.values())
             text = f"{name}: {count} weights underflow FP16; they were set to ±6e-8 so that they stay non-zero"
             layer, worst = max(underflows.items(), key=lambda item: item[1].share)
@@ -199,14 +203,23 @@ class Exporter:
                 notes.append(text)
             else:
                 warnings.append(f"{text}. They are {100 * worst.share:.0f} % of {layer}: compare the FP16 accuracy")
-        return to_fp16(self._to_convert, self._settings.io_dtype, overflows)
+        return to_fp16(model, self._settings.io_dtype, overflows)
+
+    def _graph(self) -> onnx.ModelProto:
+        """Return the FP32 graph."""
+        if self._fp32 is not None:
+            return self._fp32
+        network: Any = self._network
+        model: onnx.ModelProto = network.to_onnx(self._metadata)
+        return model
+
+    def _convertible(self, opset: int = 0) -> onnx.ModelProto:
+        return self._fp32 or convertible(self._graph(), opset)
 
     def _int8(self) -> onnx.ModelProto:
         if self._quantise is None:
             raise InputError("INT8 needs images for the ranges of activations", "Give `data`.")
-        model = self._to_convert
-        if isinstance(self._network, OnnxNetwork):
-            model = convertible(model, MIN_INT8_OPSET)
+        model = self._convertible(MIN_INT8_OPSET)
         return self._quantise(model, self._network.state_dict(), self._settings, self._progress)
 
 

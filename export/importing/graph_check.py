@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import onnx
@@ -12,6 +13,7 @@ from sparsegpt_core.errors import ModelError, first_line
 
 __all__ = ["check_graph"]
 
+_MAX_NUMBERS = 1 << 50  # of a tensor
 _HINT = "Export the model again."
 
 
@@ -22,7 +24,8 @@ def check_graph(model: onnx.ModelProto) -> None:
         model: The model, without functions.
 
     Raises:
-        ModelError: A name is not text, a tensor's type does not exist, or a node is not as its operator demands.
+        ModelError: A text is not UTF-8, two tensors have one name, a version or a type does not exist, a shape is
+            impossible, or a node is not as its operator demands.
 
     Example:
         >>> import onnx.parser
@@ -36,13 +39,24 @@ def check_graph(model: onnx.ModelProto) -> None:
         sparsegpt_core.errors.ModelError: the node y is broken: Node with schema(::MatMul:13) has input size 1 ...
     """
     graph = model.graph
-    domains = [each.domain for each in model.opset_import]
-    broken = next((name for name in (*domains, *_names(graph)) if not isinstance(name, str)), None)
+    texts = [each.domain for each in model.opset_import]
+    texts += [value for each in (model, graph) for _, value in each.ListFields() if isinstance(value, (str, bytes))]
+    broken = next((text for text in (*texts, *_names(graph)) if not isinstance(text, str)), None)
     if broken is not None:
-        raise ModelError(f"the name {broken!r} in the graph is not UTF-8", _HINT)
+        raise ModelError(f"the text {broken!r} in the file is not UTF-8", _HINT)
     for tensor in graph.initializer:
         if tensor.data_type not in onnx.TensorProto.DataType.values()[1:]:
             raise ModelError(f"the tensor {tensor.name} has type {tensor.data_type}, which does not exist", _HINT)
+        if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _MAX_NUMBERS:
+            raise ModelError(f"the tensor {tensor.name} has an impossible shape", _HINT)
+    defined = {each.name for each in (*graph.input, *graph.initializer)}
+    for name in (output for node in graph.node for output in node.output if output):
+        if name in defined:
+            raise ModelError(f"the tensor {name} is computed twice, or is an input too", _HINT)
+        defined.add(name)
+    versions = [model.ir_version, *(each.version for each in model.opset_import)]
+    if not all(0 <= version < 1 << 31 for version in versions):
+        raise ModelError(f"the file has the versions {', '.join(map(str, versions))}, which do not exist", _HINT)
     context = C.CheckerContext()
     context.ir_version = model.ir_version
     context.opset_imports = {each.domain: each.version for each in model.opset_import}

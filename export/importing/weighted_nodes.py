@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 
 from export.importing.stored_tensors import StoredTensor, StoredTensors
+from sparsegpt_core.errors import ModelError
 from sparsegpt_core.network import PrunableLayer
 from sparsegpt_core.reasons import Reason
 
@@ -110,6 +111,9 @@ def find_weighted_nodes(graph: onnx.GraphProto, tensors: StoredTensors, order: S
         tensors: Its constants.
         order: Indices of its nodes in running order, which is that of the result.
 
+    Raises:
+        ModelError: A convolution's attributes are impossible.
+
     Example:
         >>> import onnx.parser
         >>> graph = onnx.parser.parse_graph('''
@@ -146,6 +150,10 @@ def _convolution(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> We
     (rows, channels), kernel = weight.shape[:2], weight.shape[2:]
     strides = _integers(node, "strides") or [1] * len(kernel)
     dilations = _integers(node, "dilations") or [1] * len(kernel)
+    pads = _integers(node, "pads") or [0] * 2 * len(kernel)
+    ranks = {len(strides), len(dilations), len(pads) / 2}
+    if ranks != {len(kernel)} or min(groups, *strides, *dilations) < 1 or rows % groups:
+        raise ModelError(f"the attributes of the node {_name(node)} are impossible", "Export the model again.")
     padding, before = _padding(node, kernel, strides, dilations)
     kind: Any = _CONVOLUTIONS[weight.ndim]
     layer = kind(
@@ -295,7 +303,7 @@ def _padding(
 ) -> tuple[tuple[int, ...], tuple[Step, ...]]:
     """Return the padding that PyTorch's layer can have, or zeros and the step that pads the input."""
     none = (0,) * len(kernel)
-    auto = next((each.s.decode() for each in node.attribute if each.name == "auto_pad"), "NOTSET")
+    auto = next((each.s.decode(errors="replace") for each in node.attribute if each.name == "auto_pad"), "NOTSET")
     if auto.startswith("SAME"):
         return none, ((_pad_same, ([*kernel], [*strides], [*dilations], auto == "SAME_UPPER")),)
     pads = [] if auto == "VALID" else _integers(node, "pads")

@@ -65,6 +65,12 @@ def _broken(kind: str) -> onnx.ModelProto:
         graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info("z", 1, [2]))
     elif kind == "a type that does not exist":
         graph.initializer[1].data_type = 99
+    elif kind == "two tensors of one name":
+        graph.node[1].output[0] = "a"
+    elif kind == "a shape that no tensor has":
+        graph.initializer[1].dims[:] = [1 << 40, 1 << 40]
+    elif kind == "a version that does not exist":
+        model.opset_import[0].version = 1 << 40
     elif kind == "an attribute that the operator does not have":
         graph.node[0].attribute.append(onnx.helper.make_attribute("transB", 1))
     elif kind == "a name that is not UTF-8":
@@ -79,13 +85,29 @@ def _broken(kind: str) -> onnx.ModelProto:
         ("a node without its weight", "the node a is broken: .*input size 1"),
         ("an output that nothing computes", "no node computes the graph's output 'z'"),
         ("a type that does not exist", "the tensor c has type 99, which does not exist"),
+        ("two tensors of one name", "the tensor a is computed twice"),
+        ("a shape that no tensor has", "the tensor c has an impossible shape"),
+        ("a version that does not exist", "the file has the versions 8, 1099511627776, which do not exist"),
         ("an attribute that the operator does not have", "the node a is broken: .*Unrecognized attribute: transB"),
-        ("a name that is not UTF-8", "the name .* in the graph is not UTF-8"),
+        ("a name that is not UTF-8", "the text .* in the file is not UTF-8"),
     ],
 )
 def test_a_broken_graph_is_refused(kind, line):
     with pytest.raises(ModelError, match=line):
         OnnxNetwork(_broken(kind))
+
+
+@pytest.mark.parametrize(
+    "attribute", [{"group": -1}, {"group": 3}, {"strides": [0, 1]}, {"pads": [1]}, {"dilations": [1]}]
+)
+def test_impossible_attributes_of_a_convolution(attribute):
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]> g (float[n, 4, 3, 3] x) => (float[n, 4, 3, 3] y) { y = Conv (x, w) }
+    """)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w"))
+    model.graph.node[0].attribute.extend(onnx.helper.make_attribute(*each) for each in attribute.items())
+    with pytest.raises(ModelError, match="the attributes of the node y are impossible"):
+        OnnxNetwork(model)
 
 
 def test_a_layer_that_multiplies_a_constant_stays_dense():
