@@ -45,7 +45,8 @@ def summarise(out: Path) -> None:
         "## Against other tools\n"
         "The output error is ‖dense − pruned‖² / ‖dense‖² on 64 photos that no tool has seen. *Disagrees* is the share "
         "of positions with another class. *2:4* counts the weights that `verify` finds sparse on TensorRT's axis. "
-        "*Zeros* is their share in all weights.",
+        "*Zeros* is their share in all weights. "
+        "A tool that does not find weights in Constant nodes leaves such a file as it was.",
         _files(read_records(out / "files.jsonl")),
         "## What runtimes take\n"
         "The files of `balanced`, converted by us. ONNX Runtime ran each of them; the number is the difference "
