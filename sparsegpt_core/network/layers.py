@@ -69,8 +69,8 @@ class Layer:
 
     @property
     def weight(self) -> Any:
-        """The module's weight. In quantised modules it is a method, not a tensor."""
-        return getattr(self.module, self.weight_name)
+        """The module's weight. In quantised modules it is a method, not a tensor; None where a graph computes it."""
+        return getattr(self.module, self.weight_name, None)
 
     @property
     def shape(self) -> tuple[int, ...]:

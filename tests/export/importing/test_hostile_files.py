@@ -130,6 +130,22 @@ def test_a_layer_that_multiplies_a_constant_stays_dense():
     }
 
 
+def test_a_convolution_with_a_computed_kernel_stays_dense_beside_a_pruned_layer():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]> g (float[n, 4, 3, 3] x) => (float[n, 4, 3, 3] y)
+        <int64[1] s = {0}> { k = ReduceMean <keepdims = 1, axes = [0]> (x)  a = Conv (x, w)
+          z = Expand (k, e)  c = Conv (a, z)  b = Conv (a, w2)  y = Add (b, c) }
+    """)
+    for name in ("w", "w2"):
+        values = np.random.default_rng(0).random((4, 4, 1, 1), np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([4, 4, 3, 3]), "e"))
+    model.graph.node[3].attribute.append(onnx.helper.make_attribute("pads", [1, 1, 1, 1]))
+    _, result = prune_onnx(model, torch.randn(8, 4, 3, 3), PruneSettings(include=("*",)))
+    reasons = {layer.name: layer.reason and layer.reason.value for layer in result.layers}
+    assert reasons == {"a": None, "c": "NOT_CONSTANT", "b": None}
+
+
 def test_a_batch_that_is_a_number_is_refused():
     with pytest.raises(InputError, match="a batch is a single number"):
         prune_onnx(_parsed("{ y = MatMul (x, w) }"), torch.tensor(1.0), PruneSettings())
