@@ -23,9 +23,9 @@ SETTINGS = EngineSettings(build=BuildSettings(backend="tensorrt"))
 
 def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SETTINGS) -> Dict[str, Any]:
     """Build, time and explain one pair of files at one batch; an error becomes part of the result."""
-    input_name, images = random_images(dense, batch)
+    _, images = random_images(dense, batch)
     try:
-        found = measure_engines(dense, sparse, images, input_name, settings)
+        found = measure_engines(dense, sparse, images, settings)
     except SparseGPTError as error:
         return {"dense": dense.name, "sparse": sparse.name, "batch": batch, "error": str(error)}
     return {

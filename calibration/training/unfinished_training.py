@@ -59,6 +59,11 @@ class Unfinished:
             return None, changed
         return torch.load(self._folder / self._file, map_location="cpu", weights_only=True), ()
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether a state after one step or more is kept, of any key."""
+        return self._store.entry(_NAME) is not None
+
     def once(self, name: str, make: Callable[[], State]) -> State:
         """Return what an interrupted training of the same key has made before its first step, else make and keep it.
 

@@ -23,7 +23,7 @@ from sparsegpt_cli.messages import Messages
 from sparsegpt_cli.resume import locked_file
 from sparsegpt_core import __version__
 from sparsegpt_core.checkpoints import save_checkpoint
-from sparsegpt_core.errors import DataError, ModelError
+from sparsegpt_core.errors import DataError, ModelError, SparseGPTError
 from sparsegpt_core.network import input_names
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.zoo import ModelShape, build_model, parse_arguments
@@ -142,7 +142,12 @@ def resume(out: Path, key: Mapping[str, Any], messages: Messages) -> Iterator[Un
             messages.warn(f"the interrupted training had other settings ({', '.join(changed)}); this one starts again")
         elif state:
             messages.say(f"resuming the interrupted training after {state['done']} steps")
-        yield unfinished
+        try:
+            yield unfinished
+        except SparseGPTError:
+            if not unfinished.has_steps:  # nothing to go on from
+                unfinished.remove()
+            raise
 
 
 def evaluate_where_possible(module: nn.Module, data: Data, device: str, progress: Progress) -> dict[str, Any] | None:

@@ -75,12 +75,12 @@ def test_it_loads_no_torch():
 
 
 @pytest.mark.parametrize(
-    "spec", ["metrics.py:iou", "./metrics.py:iou", "metrics:iou", "package.inner:iou", "package:iou"]
+    "spec", ["own_scores.py:iou", "./own_scores.py:iou", "own_scores:iou", "package.inner:iou", "package:iou"]
 )
 def test_the_source_file_is_the_one_that_is_imported(tmp_path, monkeypatch, spec):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "package").mkdir()
-    for file in ("metrics.py", "package/__init__.py", "package/inner.py"):
+    for file in ("own_scores.py", "package/__init__.py", "package/inner.py"):
         (tmp_path / file).write_text("from pathlib import Path\niou = Path(__file__)\n")
     found = source_file(spec)
     assert "package" not in sys.modules  # no code has run

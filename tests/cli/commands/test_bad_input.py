@@ -163,7 +163,7 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
     [
         (["export", "--weights", "{good}", "--out", "{folder}/x.txt"], ".onnx"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--precision", "fp64"], "fp64"),
-        (["export", "--weights", "{other}", "--out", "{folder}/x.onnx", "--precision", "int8"], "--data"),
+        (["export", "--weights", "{other}", "--out", "{folder}/x.onnx", "--precision", "int8"], "no model"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--opset", "9"], "opset 9"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--io-dtype", "int8"], "io-dtype"),
         (["export", "--weights", "{other}", "--out", "{folder}/x.onnx"], "--image"),

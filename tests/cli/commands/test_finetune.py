@@ -11,7 +11,6 @@ from calibration.data import open_data
 from calibration.training import Unfinished
 from calibration.training.trainer import score
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint
-from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import sha256
 
 
@@ -156,8 +155,8 @@ def test_a_resumed_run_does_not_evaluate_again_what_it_started_from(finetune, mo
     evaluate, train = finetuning.evaluate_where_possible, finetuning.finetune
     monkeypatch.setattr(finetuning, "evaluate_where_possible", counted)
     with monkeypatch.context() as killed:
-        killed.setattr(finetuning, "finetune", lambda *_: (_ for _ in ()).throw(InputError("killed")))
-        assert finetune("--dense", digits_checkpoint).code == 1
+        killed.setattr(finetuning, "finetune", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert finetune("--dense", digits_checkpoint).code == 130
     assert (len(calls), train) == (2, finetuning.finetune)
     assert finetune("--dense", digits_checkpoint).json["evaluation"] == whole
     assert len(calls) == 3
