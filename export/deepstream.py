@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from export.audit import graph_inputs
 from sparsegpt_core.errors import InputError
 
 __all__ = ["NETWORK_MODES", "DeepStreamConfig", "make_deepstream_config"]
@@ -133,8 +134,7 @@ def _warnings(std: Sequence[float], is_plan: bool) -> list[str]:
 
 def _image(graph: onnx.GraphProto) -> tuple[int, int, int]:
     """Return channels, height and width of the only input."""
-    weights = {weight.name for weight in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
+    inputs = graph_inputs(graph)
     if len(inputs) == 1:
         kind = inputs[0].type.tensor_type
         sizes = tuple(dim.dim_value for dim in kind.shape.dim)

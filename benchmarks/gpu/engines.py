@@ -14,6 +14,7 @@ import onnx
 from benchmarks.gpu.machine import end_with_errors, errors_in_one_line, is_measured, require_engines
 from deploy.benchmark import EngineSettings, measure_engines
 from deploy.builder import BuildSettings
+from export.audit import graph_inputs
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.files import write_json
 
@@ -48,7 +49,7 @@ def measure(dense: Path, sparse: Path, batch: int, settings: EngineSettings = SE
 def random_images(model: Path, batch: int) -> Tuple[str, npt.NDArray[Any]]:
     """Return the name of a file's input, and random images (N, C, H, W) for it."""
     graph = onnx.load(str(model), load_external_data=False).graph
-    (entry,) = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
+    (entry,) = graph_inputs(graph)
     kind, sizes = entry.type.tensor_type, [each.dim_value for each in entry.type.tensor_type.shape.dim][1:]
     images = np.random.default_rng(0).standard_normal((batch, *sizes))
     return entry.name, images.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))

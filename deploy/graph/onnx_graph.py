@@ -74,13 +74,12 @@ def read_graph(path: Path) -> Graph:
         ({'x': (None, 2)}, True)
     """
     require("onnx")
-    from export.audit import load_model
+    from export.audit import graph_inputs, load_model
 
     model = load_model(path)
-    weights = {weight.name for weight in model.graph.initializer}
     return Graph(
         model=model,
-        inputs={value.name: _shape(value) for value in model.graph.input if value.name not in weights},
+        inputs={value.name: _shape(value) for value in graph_inputs(model.graph)},
         types=frozenset(type_name(tensor.data_type) for tensor in _constants(model.graph)),
         quantized=any(node.op_type == "DequantizeLinear" for node in model.graph.node),
     )

@@ -5,6 +5,7 @@ May import ``sparsegpt_core``'s torch-free modules.
 
 from export.audit.audit import AuditedLayer, AuditResult, audit_model
 from export.audit.constant_values import Constants
+from export.audit.graph_parts import graph_inputs, integer_attribute, node_name, tensors_read
 from export.audit.inlining import inlined
 from export.audit.metadata import read_metadata, write_metadata
 from export.audit.model_files import external_files, load_model, read_model
@@ -15,9 +16,13 @@ __all__ = [
     "Constants",
     "audit_model",
     "external_files",
+    "graph_inputs",
     "inlined",
+    "integer_attribute",
     "load_model",
+    "node_name",
     "read_metadata",
     "read_model",
+    "tensors_read",
     "write_metadata",
 ]

@@ -14,6 +14,7 @@ from typing import Any, Optional, Union
 import onnx
 
 from export.audit.constant_values import Constants
+from export.audit.graph_parts import integer_attribute, node_name
 from export.audit.inlining import inlined
 from export.audit.metadata import read_metadata
 from export.audit.model_files import load_model
@@ -182,7 +183,7 @@ def _nodes(graph: onnx.GraphProto, outer: Optional[Constants] = None) -> Iterato
 
 
 def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: dict[str, Reason]) -> AuditedLayer:
-    name = str(node.name or next(iter(node.output), node.op_type))  # protobuf returns bytes if it is not UTF-8
+    name = node_name(node)
     weight = constants.value(node.input[1])
     axis = _reduction_axis(node, 0 if weight is None else weight.ndim)
     found: Optional[Violations] = None
@@ -200,7 +201,7 @@ def _audit_node(node: onnx.NodeProto, constants: Constants, pattern: NM, dense: 
         shape=None if weight is None else tuple(weight.shape),
         dtype=constants.dtype(node.input[1]),
         axis=axis,
-        groups=_integer(node, "group", 1),
+        groups=integer_attribute(node, "group", 1),
         violations=None if found is None else found.count,
         is_sparse=is_sparse,
         eligible=reason is None,
@@ -225,22 +226,18 @@ def _cause(now: AuditedLayer, then: Optional[AuditedLayer]) -> str:
     return "; ".join(causes)
 
 
-def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
-
-
 def _reduction_axis(node: onnx.NodeProto, dimensions: int) -> int:
     if node.op_type == "MatMul":
         return max(dimensions - 2, 0)
     if node.op_type == "Gemm":
-        return int(_integer(node, "transB", 0) != 0)
+        return int(integer_attribute(node, "transB", 0) != 0)
     return 1 if node.op_type == "Conv" else 0
 
 
 def _structural_reason(node: onnx.NodeProto, fits: bool, constant: bool) -> Optional[Reason]:
     if node.op_type == "ConvTranspose":
         return Reason.TRANSPOSED
-    if _integer(node, "group", 1) > 1:
+    if integer_attribute(node, "group", 1) > 1:
         return Reason.GROUPED
     if not constant:
         return Reason.NOT_CONSTANT

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from export.audit import graph_inputs
 from export.execution.cpu_session import CpuSession
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["observe_activations", "with_outputs"]
+__all__ = ["observe_activations"]
 
 Array = npt.NDArray[Any]
 Arrays = Union[Array, Sequence[Array]]
@@ -43,15 +44,13 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
         (3, 2, 4, 4)
     """
     observed = list(dict.fromkeys(names))
-    graph = model.graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in weights]
-    computed = {output for node in graph.node for output in node.output if output}
+    inputs = [value.name for value in graph_inputs(model.graph)]
+    computed = {output for node in model.graph.node for output in node.output if output}
     unknown = [name for name in observed if name not in computed and name not in inputs]
     if unknown:
         raise ModelError(f"the graph computes no tensor '{unknown[0]}'", "Plan and observe the same graph.")
     outputs = [name for name in observed if name in computed]
-    session = CpuSession(with_outputs(model, outputs), "the graph") if outputs else None
+    session = CpuSession(_with_outputs(model, outputs), "the graph") if outputs else None
 
     def observe(batch: Arrays) -> dict[str, Array]:
         arrays = [batch] if isinstance(batch, np.ndarray) else batch
@@ -62,16 +61,7 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     return observe
 
 
-def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of a model that has more of its tensors as outputs.
-
-    Example:
-        >>> from torch import nn
-        >>> from export.writing import export_model
-        >>> model = export_model(nn.Sequential(nn.ReLU(), nn.Sigmoid()), (1, 4, 4))
-        >>> len(with_outputs(model, model.graph.node[0].output).graph.output)
-        2
-    """
+def _with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     present = {value.name for value in copy.graph.output}

@@ -7,12 +7,11 @@ from typing import Any
 
 import onnx
 
-from export.audit import read_metadata, read_model
+from export.audit import graph_inputs, read_metadata, read_model
 
 __all__ = ["is_onnx_file", "onnx_config"]
 
 _CHANNELS = (1, 3, 4)
-_IMAGE_KEYS = ("image", "mean", "std", "data", "num_classes", "channels_last")
 
 
 def is_onnx_file(spec: str) -> bool:
@@ -28,9 +27,10 @@ def is_onnx_file(spec: str) -> bool:
 def onnx_config(path: Path) -> dict[str, Any]:
     """Return the image shape, mean and standard deviation that a file wants, as a checkpoint's metadata has them.
 
-    They are those that this program recorded in the file. Images for files of others are not normalised: they are on
-    the scale 0..1 (mean 0, standard deviation 1), or 0..255 where the input is uint8. The shape of images (C, H, W) is
-    known where the only input has a fixed size. Images are (N, H, W, C) where only the last axis can be the channels.
+    What this program recorded in the file comes first, with all else that it recorded. Images for files of others are
+    not normalised: they are on the scale 0..1 (mean 0, standard deviation 1), or 0..255 where the input is uint8. The
+    shape of images (C, H, W) is known where the only input has a fixed size. Images are (N, H, W, C) where only the
+    last axis can be the channels.
 
     Args:
         path: The .onnx file.
@@ -47,8 +47,7 @@ def onnx_config(path: Path) -> dict[str, Any]:
     """
     model = read_model(path)
     config: dict[str, Any] = {"mean": [0.0], "std": [1.0]}
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [each for each in model.graph.input if each.name not in initializers]
+    inputs = graph_inputs(model.graph)
     if len(inputs) == 1:
         kind = inputs[0].type.tensor_type
         sizes = [each.dim_value for each in kind.shape.dim]
@@ -59,5 +58,4 @@ def onnx_config(path: Path) -> dict[str, Any]:
             config["image"] = sizes[1:]
         if kind.elem_type == onnx.TensorProto.UINT8:
             config["std"] = [1 / 255]
-    recorded = read_metadata(model)
-    return config | {key: recorded[key] for key in _IMAGE_KEYS if key in recorded}
+    return config | read_metadata(model)

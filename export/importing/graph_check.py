@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 from onnx.checker import C, ValidationError
 
+from export.audit import node_name
 from export.importing.weighted_nodes import is_weighted
 from sparsegpt_core.errors import ModelError, first_line
 
@@ -65,8 +66,7 @@ def check_graph(model: onnx.ModelProto) -> None:
             try:
                 onnx.checker.check_node(node, context)
             except ValidationError as error:
-                name = node.name or next(iter(node.output), "")
-                raise ModelError(f"the node {name} is broken: {first_line(error)}", _HINT) from error
+                raise ModelError(f"the node {node_name(node)} is broken: {first_line(error)}", _HINT) from error
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from onnx import helper
 from torch import Tensor, nn
-from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
-from export.audit import inlined, write_metadata
+from export.audit import graph_inputs, inlined, write_metadata
 from export.importing.graph_check import check_graph
-from export.importing.runtime_call import RuntimeCall
+from export.importing.network_graph import OUTPUT, SHIFT, join_pieces
 from export.importing.segments import Piece, cut_graph, sorted_nodes, varying_tensors
+from export.importing.shared_weights import layer_names, settle_sharing
 from export.importing.shift_constants import ShiftConstant, find_shift_constant
 from export.importing.stored_tensors import StoredTensors, with_values
 from export.importing.weight_flow import find_heads
@@ -43,14 +41,6 @@ from sparsegpt_core.reasons import Reason
 
 __all__ = ["OnnxNetwork"]
 
-_OUTPUT = "output_"  # buffers of outputs that are constants
-_SHIFT = "shift"  # the buffer of a layer whose shift another node's constant takes up
-_INPUT_TYPES: dict[int, torch.dtype] = {
-    onnx.TensorProto.UINT8: torch.uint8,
-    onnx.TensorProto.FLOAT16: torch.float16,
-    onnx.TensorProto.FLOAT: torch.float32,
-    onnx.TensorProto.DOUBLE: torch.float64,
-}
 _PROBE_SIZE = 64  # of a dynamic axis, where the network is tried on random inputs
 _MAX_PROBE_NUMBERS = 1 << 27  # 512 MiB
 _SAME = 1e-3  # relative; a batch is not computed in the same order as one sample
@@ -85,51 +75,36 @@ class OnnxNetwork(GraphNetwork):
         check_graph(flat)
         order, tensors = sorted_nodes(flat.graph), StoredTensors(flat.graph)
         varying = varying_tensors(flat.graph, order)
-        weighted = _with_sharing(find_weighted_nodes(flat.graph, tensors, order), tensors, model.graph, varying)
-        super().__init__(Graph(), digest=_digest(model))
-        names = _layer_names(weighted)
+        weighted = settle_sharing(find_weighted_nodes(flat.graph, tensors, order), tensors, model.graph, varying)
+        names = layer_names(weighted)
         shifts = _find_shifts(flat.graph, tensors, weighted, names)
-        for node in weighted:
-            if names.get(node.index) == node.name:
-                self.add_layer(node.name, node.layer)
+        pieces = cut_graph(flat.graph, names, [constant.name for constant in shifts.values()])
+        for each in flat.graph.output:
+            if tensors.initializer(each.name) is None and (each.name not in varying or not each.name):
+                raise ModelError(f"no node computes the graph's output '{each.name}'", "Export the model again.")
+        layers = {node.index: (names[node.index], node) for node in weighted if node.index in names}
+        super().__init__(join_pieces(flat, pieces, layers, shifts, custom_operators), digest=_digest(model))
+        for name, node in layers.values():
+            if name == node.name:  # others share its weight
+                self.add_layer(name, node.layer)
         for index, constant in shifts.items():
             value = np.asarray(tensors.constants.value(constant.name), dtype=np.float32).reshape(-1)
-            self.get_submodule(names[index]).register_buffer(_SHIFT, torch.from_numpy(value.copy()))
-        pieces = cut_graph(flat.graph, names, [constant.name for constant in shifts.values()])
+            self.get_submodule(names[index]).register_buffer(SHIFT, torch.from_numpy(value.copy()))
         for place, each in enumerate(flat.graph.output):
-            stored = tensors.initializer(each.name)
-            if stored is not None:
-                self.register_buffer(f"{_OUTPUT}{place}", torch.from_numpy(np.array(stored)), persistent=False)
-            elif each.name not in varying or not each.name:
-                raise ModelError(f"no node computes the graph's output '{each.name}'", "Export the model again.")
+            if (stored := tensors.initializer(each.name)) is not None:
+                self.register_buffer(f"{OUTPUT}{place}", torch.from_numpy(np.array(stored)), persistent=False)
         self._source = _Source(model, flat.graph, order, weighted, names, shifts, pieces)
-        _fill(self.graph, flat, self._source, custom_operators)
         self.batch_size = self._fixed_batch(flat.graph)
 
     @property
     def input_shapes(self) -> dict[str, tuple[int | None, ...]]:
         """The shapes of the graph's inputs, by name; None for dynamic sizes."""
-        return {each.name: _shape(each) for each in _inputs(self._source.graph)}
-
-    def forward(self, *inputs: Tensor) -> Any:
-        """Run the network on inputs (N, ...). A file with a fixed batch runs batch by batch."""
-        if self.batch_size is None or self.batch_size == len(inputs[0]):
-            return super().forward(*inputs)
-        outputs = [GraphNetwork.forward(self, *part) for part in _split(inputs, self.batch_size)]
-        if isinstance(outputs[0], dict):
-            return {name: _joined([each[name] for each in outputs]) for name in outputs[0]}
-        return _joined(outputs)
+        return {each.name: _shape(each) for each in graph_inputs(self._source.graph)}
 
     def select_layers(
         self, sample: Tensor, pattern: Pattern, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> list[Layer]:
         """List the layers in running order. Each reason says why a layer stays dense.
-
-        Args:
-            sample: A small batch of inputs (N, ...).
-            pattern: The pattern. N:M needs C to be a multiple of M.
-            include: Globs of layer names.
-            exclude: Globs of layer names.
 
         Raises:
             ModelError: The network does not take the sample.
@@ -143,6 +118,7 @@ class OnnxNetwork(GraphNetwork):
         place = {index: number for number, piece in enumerate(source.pieces) for index in piece.nodes}
         nodes = sorted(source.weighted, key=lambda node: place.get(node.index, len(place)))
         first = next((each for each in nodes if not isinstance(each.layer, nn.Linear) and each.index in place), None)
+        shapes = self._linear_inputs()
         layers: dict[str, Layer] = {}
         for node in nodes:
             name = source.names.get(node.index, node.name)
@@ -155,7 +131,7 @@ class OnnxNetwork(GraphNetwork):
                 reason = channels_reason(module.weight.shape[1], pattern) or chosen_reason(
                     node.name, include, exclude, is_first=node is first, is_head=node.index in heads
                 )
-            layers[name] = self._layer(node, module, reason, len(sample))
+            layers[name] = self._layer(node, module, reason, len(sample), shapes.get(name, []))
         return list(layers.values())
 
     def to_onnx(self, metadata: dict[str, Any] | None = None) -> onnx.ModelProto:
@@ -175,36 +151,42 @@ class OnnxNetwork(GraphNetwork):
             if node.bias is not None:
                 values[node.bias.name] = node.bias.as_stored(layer.bias.detach().cpu().numpy())
         for index, constant in source.shifts.items():
-            shift = self.get_submodule(source.names[index]).get_buffer(_SHIFT).cpu().numpy()
+            shift = self.get_submodule(source.names[index]).get_buffer(SHIFT).cpu().numpy()
             values[constant.stored.name] = constant.stored.as_stored(shift.reshape(constant.shape))
         model = with_values(source.model, values)
         if metadata:
             write_metadata(model, metadata)
         return model
 
-    def _layer(self, node: WeightedNode, module: nn.Module, reason: Reason | None, samples: int) -> Layer:
+    def _linear_inputs(self) -> dict[str, list[torch.Size]]:
+        """The shapes of the inputs of each linear layer, one for each call. The network has run on a sample."""
+        products = [node for node in self.graph.nodes if node.target is torch.ops.aten.linear.default]
+        shapes: dict[str, list[torch.Size]] = {}
+        for node in products:
+            x, weight = node.args[:2]
+            shapes.setdefault(str(weight.target).removesuffix(".weight"), []).append(x.meta["val"].shape)
+        return shapes
+
+    def _layer(
+        self, node: WeightedNode, module: nn.Module, reason: Reason | None, samples: int, shapes: list[torch.Size]
+    ) -> Layer:
         source = self._source
         if node.index not in source.names:
             return Layer(node.name, module, calls=0, reason=reason)
-        name, target, one_vector, sample_axis = source.names[node.index], None, False, 0
+        target = None
         if node.index in source.shifts:
-            target = ShiftTarget(module.get_buffer(_SHIFT), source.shifts[node.index].sign)
+            target = ShiftTarget(module.get_buffer(SHIFT), source.shifts[node.index].sign)
         elif node.bias is not None:
             target = ShiftTarget(module.get_parameter("bias"), 1)
-        for each in self.graph.nodes:
-            if isinstance(module, nn.Linear) and each.op == "get_attr" and each.target == f"{name}.weight":
-                shapes = [user.args[0].meta["val"].shape for user in each.users]
-                one_vector = len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][0] == samples
-                sample_axis = find_sample_axis(shapes[-1], samples)
         return Layer(
-            name,
+            source.names[node.index],
             module,
             calls=1,
             reason=reason,
             common_call=module if isinstance(module, PrunableLayer) else None,
             shift_target=target,
-            one_vector_per_sample=one_vector,
-            sample_axis=sample_axis,
+            one_vector_per_sample=len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][0] == samples,
+            sample_axis=find_sample_axis(shapes[-1], samples) if shapes else 0,
         )
 
     def _try(self, sample: Tensor) -> None:
@@ -225,7 +207,7 @@ class OnnxNetwork(GraphNetwork):
 
     def _fixed_batch(self, graph: onnx.GraphProto) -> int | None:
         """Return the batch size of the file; None if it is open, or if the network computes the same in any batch."""
-        shapes = [_shape(each) for each in _inputs(graph)]
+        shapes = [_shape(each) for each in graph_inputs(graph)]
         size = shapes[0][0] if shapes and shapes[0] else None
         if size is None or any(shape[:1] != (size,) for shape in shapes):
             return None
@@ -236,11 +218,11 @@ class OnnxNetwork(GraphNetwork):
         probes = [torch.rand(*each, generator=generator) for each in sizes]
         try:
             with torch.no_grad():
-                both = tree_leaves(GraphNetwork.forward(self, *probes))
-                halves = [tree_leaves(GraphNetwork.forward(self, *part)) for part in _split(probes, size)]
+                both = tree_leaves(self(*probes))
+                self.batch_size = size
+                pairs = zip(both, tree_leaves(self(*probes)))
         except (ModelError, RuntimeError, ValueError, TypeError, IndexError):
             return size
-        pairs = zip(both, map(_joined, zip(*halves)))
         return None if all(a.shape == b.shape and _near(a, b) for a, b in pairs) else size
 
 
@@ -268,53 +250,6 @@ class _Source:
         return self
 
 
-def _with_sharing(
-    weighted: Sequence[WeightedNode], tensors: StoredTensors, graph: onnx.GraphProto, varying: set[str]
-) -> list[WeightedNode]:
-    """Give a reason to nodes that multiply constants, and to those whose weight is not theirs alone.
-
-    It is not where another operation reads it too, or where it is not in the file's own graph.
-    """
-    stored = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
-    users: dict[str, list[WeightedNode]] = {}
-    for node in weighted:
-        if node.weight is not None:
-            users.setdefault(node.weight.name, []).append(node)
-    settled = []
-    for node in weighted:
-        reason = node.reason
-        if node.weight is not None:
-            own = users[node.weight.name]
-            if node.data not in varying:
-                reason = Reason.NOT_REACHED
-            elif node.weight.name not in stored:
-                reason = Reason.IN_SUBGRAPH
-            elif tensors.readers(node.weight.name) != {each.index for each in own} or not all(
-                _same_layer(each, own[0]) for each in own
-            ):
-                reason = Reason.READ_ELSEWHERE
-        settled.append(replace(node, reason=reason))
-    return settled
-
-
-def _same_layer(a: WeightedNode, b: WeightedNode) -> bool:
-    return a is b or (
-        str(a.layer) == str(b.layer)
-        and (a.transposed, a.bias, a.before, a.after) == (b.transposed, b.bias, b.before, b.after)
-        and torch.equal(a.prunable.weight, b.prunable.weight)
-    )
-
-
-def _layer_names(weighted: Iterable[WeightedNode]) -> dict[int, str]:
-    """Return the layer's name for each node that can be pruned: that of the first node with its weight."""
-    owners: dict[str, str] = {}
-    names = {}
-    for node in weighted:
-        if node.reason is None and node.weight is not None:
-            names[node.index] = owners.setdefault(node.weight.name, node.name)
-    return names
-
-
 def _find_shifts(
     graph: onnx.GraphProto, tensors: StoredTensors, weighted: Sequence[WeightedNode], names: dict[int, str]
 ) -> dict[int, ShiftConstant]:
@@ -329,69 +264,6 @@ def _find_shifts(
     return found
 
 
-def _fill(target: Graph, flat: onnx.ModelProto, source: _Source, custom: Sequence[str]) -> None:
-    """Write the pieces into a graph of functions: PyTorch's layers, and calls of ONNX Runtime."""
-    by_index = {node.index: node for node in source.weighted}
-    constants = {constant.name: (source.names[index], constant) for index, constant in source.shifts.items()}
-    values: dict[str, Node] = {}
-    forms = {name: (constant.shape, constant.dtype) for name, (_, constant) in constants.items()}
-    types: dict[str, int] = {name: helper.np_dtype_to_tensor_dtype(dtype) for name, (_, dtype) in forms.items()}
-    for each in _inputs(source.graph):
-        types[each.name] = each.type.tensor_type.elem_type
-        values[each.name] = _add_input(target, each)
-
-    attributes: dict[str, Node] = {}
-
-    def attribute(name: str) -> Node:
-        if name not in attributes:
-            attributes[name] = target.get_attr(name)
-        return attributes[name]
-
-    for piece in source.pieces:
-        index = piece.nodes[0]
-        if index in source.names:
-            node, layer = by_index[index], source.names[index]
-            weight = attribute(f"{layer}.weight")
-            bias = attribute(f"{layer}.bias") if node.prunable.bias is not None else None
-            values[node.output] = node.add_to(target, values[node.data], weight, bias)
-            types[node.output] = types[node.data]
-            continue
-        call = RuntimeCall(flat, piece, types, forms, custom)
-        shifts = {name: attribute(f"{layer}.{_SHIFT}") for name, (layer, _) in constants.items() if name in piece.reads}
-        reads = [shifts.get(name) or values[name] for name in piece.reads]
-        result = target.call_function(call, tuple(reads))
-        types |= call.types
-        for place, name in enumerate(piece.gives):
-            values[name] = target.call_function(operator.getitem, (result, place)) if len(piece.gives) > 1 else result
-    for place, each in enumerate(source.graph.output):
-        if each.name not in values:
-            values[each.name] = attribute(f"{_OUTPUT}{place}")
-    outputs = {each.name: values[each.name] for each in source.graph.output}
-    target.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
-
-
-def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    initializers = {tensor.name for tensor in graph.initializer}
-    return [each for each in graph.input if each.name not in initializers]
-
-
-def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """The shape of an input; None for dynamic sizes, which some files write as -1."""
-    return tuple(each.dim_value if each.dim_value > 0 else None for each in value.type.tensor_type.shape.dim)
-
-
-def _add_input(graph: Graph, value: onnx.ValueInfoProto) -> Node:
-    """Add an input in the type of the file, which takes floats too: images are floats everywhere else."""
-    kind = value.type.tensor_type.elem_type
-    return graph.call_function(_as_type, (graph.placeholder(value.name), _INPUT_TYPES.get(kind)))
-
-
-def _as_type(x: Tensor, kind: torch.dtype | None) -> Tensor:
-    if kind is torch.uint8 and x.is_floating_point():  # images on the scale 0..255
-        return x.round().clamp(0, 255).to(kind)
-    return x.to(kind) if kind is not None and x.is_floating_point() else x
-
-
 def _digest(model: onnx.ModelProto) -> str:
     """Return a digest of a model of any size."""
     digest = hashlib.sha256()
@@ -400,13 +272,9 @@ def _digest(model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-def _split(inputs: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
-    """Cut inputs (N, ...) into batches of a size."""
-    return zip(*(torch.split(x, size) for x in inputs), strict=True)
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    """The shape of an input; None for dynamic sizes, which some files write as -1."""
+    return tuple(each.dim_value if each.dim_value > 0 else None for each in value.type.tensor_type.shape.dim)
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

@@ -12,9 +12,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from export.audit import node_name, tensors_read
 from export.execution import open_model
 from export.importing.segments import Piece
-from export.importing.stored_tensors import tensors_read
 from sparsegpt_core.errors import ModelError, first_line
 
 __all__ = ["RuntimeCall", "element_type"]
@@ -57,8 +57,7 @@ class RuntimeCall:
         constants: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] = MappingProxyType({}),
         custom_operators: Sequence[str] = (),
     ) -> None:
-        last = model.graph.node[piece.nodes[-1]]
-        self._name = last.name or last.output[0]
+        self._name = node_name(model.graph.node[piece.nodes[-1]])
         name = f"the graph up to {self._name}"
         session = open_model(_cut(model, piece, types), name, threads=1, custom_operators=custom_operators)
         self._session, self._gives = session, list(piece.gives)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.importing.stored_tensors import tensors_read
+from export.audit import graph_inputs, tensors_read
 from sparsegpt_core.errors import ModelError
 
 __all__ = ["Piece", "cut_graph", "sorted_nodes", "varying_tensors"]
@@ -121,7 +121,7 @@ def varying_tensors(graph: onnx.GraphProto, order: Sequence[int], inputs: Iterab
         >>> sorted(varying_tensors(graph, [0, 1]))
         ['x', 'y']
     """
-    varying = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer} | set(inputs)
+    varying = {value.name for value in graph_inputs(graph)} | set(inputs)
     outputs = {value.name for value in graph.output}
     for index in order:
         node = graph.node[index]

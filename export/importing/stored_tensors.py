@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ import onnx
 from google.protobuf.message import Message
 from onnx import numpy_helper
 
-from export.audit import Constants
+from export.audit import Constants, tensors_read
 
-__all__ = ["StoredTensor", "StoredTensors", "tensors_read", "with_values"]
+__all__ = ["StoredTensor", "StoredTensors", "with_values"]
 
 Array = npt.NDArray[Any]
 
@@ -156,15 +156,3 @@ def _assign(message: Any, name: str, value: Any) -> None:
         getattr(message, name).CopyFrom(value)
     else:
         setattr(message, name, value)
-
-
-def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node reads, those that the bodies of If, Loop and Scan take from outside included."""
-    yield from filter(None, node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            own = {each.name for each in (*graph.input, *graph.initializer)}
-            for inner in graph.node:
-                yield from (name for name in tensors_read(inner) if name not in own)
-                own.update(inner.output)
-            yield from (each.name for each in graph.output if each.name not in own)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import onnx
 
-from export.importing.stored_tensors import tensors_read
+from export.audit import tensors_read
 from export.importing.weighted_nodes import WeightedNode
 
 __all__ = ["find_heads"]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from export.audit import integer_attribute, node_name
 from export.importing.stored_tensors import StoredTensor, StoredTensors
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.network import PrunableLayer
@@ -146,14 +147,14 @@ def _convolution(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> We
     weight = tensors.constants.value(node.input[1])
     if weight is None or weight.ndim not in _CONVOLUTIONS or str(weight.dtype) not in _DTYPES:
         return _unprunable(index, node, nn.Module(), Reason.NOT_CONSTANT)
-    groups = _integer(node, "group", 1)
+    groups = integer_attribute(node, "group", 1)
     (rows, channels), kernel = weight.shape[:2], weight.shape[2:]
     strides = _integers(node, "strides") or [1] * len(kernel)
     dilations = _integers(node, "dilations") or [1] * len(kernel)
     pads = _integers(node, "pads") or [0] * 2 * len(kernel)
     ranks = {len(strides), len(dilations), len(pads) / 2}
     if ranks != {len(kernel)} or min(groups, *strides, *dilations) < 1 or rows % groups:
-        raise ModelError(f"the attributes of the node {_name(node)} are impossible", "Export the model again.")
+        raise ModelError(f"the attributes of the node {node_name(node)} are impossible", "Export the model again.")
     padding, before = _padding(node, kernel, strides, dilations)
     kind: Any = _CONVOLUTIONS[weight.ndim]
     layer = kind(
@@ -188,11 +189,11 @@ def _gemm(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> WeightedN
     weight = tensors.constants.value(node.input[1])
     if weight is None or weight.ndim != 2 or str(weight.dtype) not in _DTYPES:
         return None
-    transposed = not _integer(node, "transB", 0)
+    transposed = not integer_attribute(node, "transB", 0)
     matrix = weight.T if transposed else weight  # (K, C)
     bias = node.input[2] if len(node.input) > 2 else ""
     factors = {each.name: each.f for each in node.attribute if each.type == onnx.AttributeProto.FLOAT}
-    if _integer(node, "transA", 0) or factors.get("alpha", 1) != 1 or (bias and factors.get("beta", 1) != 1):
+    if integer_attribute(node, "transA", 0) or factors.get("alpha", 1) != 1 or (bias and factors.get("beta", 1) != 1):
         return _unprunable(index, node, _linear(matrix), Reason.NOT_A_PRODUCT)
     return _product(index, node, tensors, _linear(matrix), matrix, 1, bias, (), transposed=transposed)
 
@@ -242,7 +243,7 @@ def _product(
         after = (*after, (_cast, (_DTYPES[str(weight.dtype)],)))
     return WeightedNode(
         index,
-        _name(node),
+        node_name(node),
         layer,
         weight=stored,
         transposed=transposed,
@@ -266,7 +267,7 @@ _READERS: dict[str, Callable[[int, onnx.NodeProto, StoredTensors], WeightedNode 
 def _unprunable(index: int, node: onnx.NodeProto, layer: nn.Module, reason: Reason) -> WeightedNode:
     weight = getattr(layer, "weight", None)
     trained = weight is None or _looks_trained(weight.detach().numpy())
-    return WeightedNode(index, _name(node), layer, reason, is_trained=trained)
+    return WeightedNode(index, node_name(node), layer, reason, is_trained=trained)
 
 
 def _linear(matrix: Array) -> nn.Linear:
@@ -284,14 +285,6 @@ def _float_tensor(value: Array) -> Tensor:
 
 def _looks_trained(weight: Array) -> bool:
     return bool((weight != np.rint(weight)).any())
-
-
-def _name(node: onnx.NodeProto) -> str:
-    return str(node.name or node.output[0])
-
-
-def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(each.i) for each in node.attribute if each.name == name), default)
 
 
 def _integers(node: onnx.NodeProto, name: str) -> list[int]:

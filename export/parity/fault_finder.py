@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
 from export.audit import load_model
-from export.execution import CpuSession, tensor_types, with_outputs
+from export.execution import CpuSession, observe_activations, tensor_types
 from export.importing import OnnxNetwork
 from sparsegpt_core.execution import full_precision
 
@@ -97,9 +97,8 @@ def torch_values(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Arra
     """
     if isinstance(network, OnnxNetwork):
         model = network.to_onnx()
-        names = list(tensor_types(model).keys() - {each.name for each in model.graph.input})
-        session = CpuSession(with_outputs(model, names), "the imported graph", optimize=False)
-        return dict(zip(names, session.run([each.cpu().numpy() for each in inputs], names)))
+        names = tensor_types(model).keys() - {each.name for each in model.graph.input}
+        return observe_activations(model, names)([each.cpu().numpy() for each in inputs])
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} if len(each) == len(inputs[0]) else {} for each in inputs)
     sink = io.StringIO()

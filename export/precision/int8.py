@@ -11,9 +11,9 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from export.audit import Constants
+from export.audit import Constants, node_name, tensors_read
 from export.precision.int8_weights import Int8NodeWeight, int8_weight_for_node, round_to_int8
-from export.precision.qdq_placement import Int8Plan, output_axis, tensors_read
+from export.precision.qdq_placement import Int8Plan, output_axis
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network import Int8Weight, weight_key
 
@@ -88,7 +88,7 @@ class _Rewriter:
         self._int8_weights, self._state = int8_weights, state
         self._constants = Constants(graph)
         self._layers = set(plan.layers)
-        self._names = {*tensors_read(graph.node), *(output for node in graph.node for output in node.output)}
+        self._names = {name for node in graph.node for name in (*tensors_read(node), *node.output)}
         self._names.update(each.name for each in (*graph.input, *graph.initializer))
         self._pairs: dict[str, str] = {}
         self._weights: dict[tuple[str, int, str], tuple[str, Int8NodeWeight]] = {}
@@ -100,7 +100,7 @@ class _Rewriter:
         for index, tensor in enumerate(original.input):
             if (original.output[0], index) in self._plan.reads:
                 node.input[index] = self._pair(tensor)
-        name = node.name or node.output[0]
+        name = node_name(node)
         shift = None
         if name in self._layers:
             node.input[1], weight = self._weight(node, name)
@@ -190,7 +190,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):
         if not used.isdisjoint(node.output):
             nodes.append(node)
-            used.update(tensors_read([node]))
+            used.update(tensors_read(node))
     unread = {tensor.name for tensor in graph.initializer} - used
     for field, kept in (
         (graph.node, nodes[::-1]),

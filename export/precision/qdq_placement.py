@@ -9,16 +9,16 @@ placement.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
-from export.audit import Constants
+from export.audit import Constants, node_name, tensors_read
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["Int8Plan", "output_axis", "plan_int8", "tensors_read"]
+__all__ = ["Int8Plan", "output_axis", "plan_int8"]
 
 _POOLS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool")
 _FUSED = {"Add", "Clip", "Concat", "HardSigmoid", "HardSwish", "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid"}
@@ -85,14 +85,14 @@ def plan_int8(model: onnx.ModelProto, exclude: Collection[str] = (), ends: bool 
             "no Conv, Gemm or MatMul with a constant FP32 weight is left to quantise", "Give fewer names in `exclude`."
         )
     if not ends:
-        outer = [_name(layers[0]), _name(layers[-1])]
-        layers = [node for node in layers if not _is_excluded(_name(node), outer)] or layers
+        outer = [node_name(layers[0]), node_name(layers[-1])]
+        layers = [node for node in layers if not _is_excluded(node_name(node), outer)] or layers
     convolutions = {node.output[0] for node in layers if node.op_type == "Conv"}
     readers = _readers(graph)
     reads = {(node.output[0], 0) for node in layers}
     reads.update(_residuals(graph, convolutions, readers, constants))
     reads.update(_poolings(graph, convolutions, readers, reads))
-    return Int8Plan(tuple(_name(node) for node in layers), frozenset(reads), _ranges(graph, reads))
+    return Int8Plan(tuple(node_name(node) for node in layers), frozenset(reads), _ranges(graph, reads))
 
 
 def output_axis(node: onnx.NodeProto) -> int:
@@ -101,25 +101,11 @@ def output_axis(node: onnx.NodeProto) -> int:
     return 0 if node.op_type == "Conv" or transposed else 1
 
 
-def tensors_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
-    """Yield the tensors that nodes read, including nodes in the bodies of If and Loop."""
-    for node in nodes:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from tensors_read(attribute.g.node)
-                yield from (value.name for value in attribute.g.output)
-
-
 def _is_layer(node: onnx.NodeProto, constants: Constants) -> bool:
     if node.op_type not in ("Conv", "Gemm", "MatMul") or constants.value(node.input[0]) is not None:
         return False
     weight = constants.value(node.input[1])
     return weight is not None and weight.dtype == np.float32 and (node.op_type == "Conv" or weight.ndim == 2)
-
-
-def _name(node: onnx.NodeProto) -> str:
-    return str(node.name or node.output[0])
 
 
 def _is_excluded(name: str, exclude: Collection[str]) -> bool:
@@ -132,7 +118,7 @@ def _readers(graph: onnx.GraphProto) -> dict[str, set[Read]]:
     for node in graph.node:
         for index, tensor in enumerate(node.input):
             readers[tensor].add((node.output[0], index))
-        for tensor in {*tensors_read([node])} - {*node.input}:
+        for tensor in {*tensors_read(node)} - {*node.input}:
             readers[tensor].add(_NO_NODE)
     for value in graph.output:
         readers[value.name].add(_NO_NODE)

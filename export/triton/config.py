@@ -12,6 +12,7 @@ import onnx
 from google.protobuf.text_encoding import CEscape
 from onnx import TensorProto
 
+from export.audit import graph_inputs
 from sparsegpt_core.errors import InputError
 
 __all__ = ["TritonConfig", "TritonSettings", "TritonTensor", "make_config"]
@@ -143,8 +144,7 @@ def make_config(
     Raises:
         InputError: Triton does not know a tensor's type, a rank is unknown, or the model cannot run the batches.
     """
-    weights = {weight.name for weight in graph.initializer}
-    inputs = [_tensor(value) for value in graph.input if value.name not in weights]
+    inputs = [_tensor(value) for value in graph_inputs(graph)]
     outputs = [_tensor(value) for value in graph.output]
     reason = _no_batching_reason([*inputs, *outputs], settings.max_batch_size)
     size = 0 if reason else settings.max_batch_size or largest_batch or _DEFAULT_MAX_BATCH_SIZE

@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Interpreter, Node
 from torch.nn.modules.module import _IncompatibleKeys
+from torch.utils._pytree import tree_map
 
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.network.inputs import tensors_of
@@ -93,8 +94,12 @@ class GraphNetwork(nn.Module):
         return _IncompatibleKeys(missing, unexpected)
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Run the graph on inputs (N, ...)."""
-        return _Run(self).run(*inputs)
+        """Run the graph on inputs (N, ...), batch by batch if it takes one size only."""
+        size = self.batch_size
+        if size is None or size == len(inputs[0]):
+            return _Run(self).run(*inputs)
+        parts = zip(*(torch.split(x, size) for x in inputs), strict=True)
+        return tree_map(_join, *(_Run(self).run(*part) for part in parts))
 
     def select_layers(
         self, sample: Tensor, pattern: Pattern, include: Sequence[str] = (), exclude: Sequence[str] = ()
@@ -116,6 +121,10 @@ class GraphNetwork(nn.Module):
             sample: A small batch of inputs (N, ...).
         """
         _Recorder(self).run(*tensors_of(sample[: self.batch_size]))
+
+
+def _join(*parts: Tensor) -> Tensor:
+    return torch.cat([torch.atleast_1d(part) for part in parts])  # type: ignore[no-untyped-call]
 
 
 class _Run(Interpreter):
