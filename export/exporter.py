@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,11 @@ class Exporter:
         self._pattern, self._pruned = pattern, list(pruned)
         self._settings, self._quantise = settings or ExportSettings(), quantise
         self._progress = progress
-        self._metadata = metadata
-        self._fp32 = (  # of a file: written again for each precision, because it may be as large as the memory
-            None
-            if isinstance(network, OnnxNetwork)
-            else export_model(
+        self._graph: Callable[[], onnx.ModelProto]
+        if isinstance(network, OnnxNetwork):  # written again for each precision: it may be as large as the memory
+            self._graph = partial(network.to_onnx, metadata)
+        else:
+            traced = export_model(
                 network,
                 _examples(images),
                 metadata,
@@ -129,10 +130,10 @@ class Exporter:
                 fold_batch_norm=self._settings.fold_batch_norm,
                 opset=self._settings.opset,
             )
-        )
-        graph = self._graph()
-        self._fp32_audit = self._audit(graph, "FP32")
-        self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.graph.initializer)
+            self._graph = lambda: traced
+        fp32 = self._graph()
+        self._fp32_audit = self._audit(fp32, "FP32")
+        self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in fp32.graph.initializer)
 
     def write(self, path: Path, precision: str = "fp32") -> ExportedFile:
         """Write one file.
@@ -205,16 +206,9 @@ class Exporter:
                 warnings.append(f"{text}. They are {100 * worst.share:.0f} % of {layer}: compare the FP16 accuracy")
         return to_fp16(model, self._settings.io_dtype, overflows)
 
-    def _graph(self) -> onnx.ModelProto:
-        """Return the FP32 graph."""
-        if self._fp32 is not None:
-            return self._fp32
-        network: Any = self._network
-        model: onnx.ModelProto = network.to_onnx(self._metadata)
-        return model
-
     def _convertible(self, opset: int = 0) -> onnx.ModelProto:
-        return self._fp32 or convertible(self._graph(), opset)
+        """Return the FP32 graph, one of another tool as this program's conversions need it."""
+        return convertible(self._graph(), opset) if isinstance(self._network, OnnxNetwork) else self._graph()
 
     def _int8(self) -> onnx.ModelProto:
         if self._quantise is None:

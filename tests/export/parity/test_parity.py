@@ -109,8 +109,9 @@ def test_errors_of_scores_are_not_hidden_by_coordinates(tmp_path, fault):
     model = prepared(Boxes())
     exporter = Exporter(model, IMAGES, METADATA, NM(2, 4), ())
     assert not exporter.write(tmp_path / "good.onnx").warnings
-    scores = edited(exporter._fp32, "head.weight", lambda weight: np.multiply(weight[2:5], fault, out=weight[2:5]))
-    exporter._fp32 = edited(scores, "head.bias", lambda bias: np.multiply(bias[2:5], fault, out=bias[2:5]))
+    scores = edited(exporter._graph(), "head.weight", lambda weight: np.multiply(weight[2:5], fault, out=weight[2:5]))
+    faulty = edited(scores, "head.bias", lambda bias: np.multiply(bias[2:5], fault, out=bias[2:5]))
+    exporter._graph = lambda: faulty
     file = exporter.write(tmp_path / "model.onnx")
     with torch.inference_mode():
         expected = model(IMAGES).double().numpy()
@@ -129,7 +130,8 @@ def test_errors_of_scores_are_not_hidden_by_coordinates(tmp_path, fault):
 def test_a_channel_of_nearly_zero_does_not_fail_a_good_file(tmp_path):
     model = prepared(Boxes())
     exporter = Exporter(model, IMAGES, METADATA, NM(2, 4), ())
-    exporter._fp32 = edited(exporter._fp32, "head.weight", lambda weight: np.multiply(weight[5], 9, out=weight[5]))
+    larger = edited(exporter._graph(), "head.weight", lambda weight: np.multiply(weight[5], 9, out=weight[5]))
+    exporter._graph = lambda: larger
     file = exporter.write(tmp_path / "model.onnx")
     assert file.parity.channel_errors["output"].worst == pytest.approx(8, rel=1e-3)
     assert file.parity.channel_errors["output"].worst_channel == 5
