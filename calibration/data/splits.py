@@ -175,13 +175,16 @@ def open_data(
         found = _with_evaluation_of(found, open_set(eval_data, data_root, image_size, channels, like, inputs))
     _check_splits(found)
     shape = found.training.images.shape
-    if not shape:
-        return _of_inputs(spec, found, mean, std)
-    means = _per_channel("mean", found.mean if mean is None else mean, shape[0])
-    stds = _per_channel("std", found.std if std is None else std, shape[0])
-    if min(stds) < _MIN_STD:
-        raise DataError(f"std {min(stds):g} is too small", f"Give `std` numbers of {_MIN_STD:g} or more.")
-    _check_scale(found.training.images, means, stds)
+    means: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
+    if shape:
+        means = _per_channel("mean", found.mean if mean is None else mean, shape[0])
+        stds = _per_channel("std", found.std if std is None else std, shape[0])
+        if min(stds) < _MIN_STD:
+            raise DataError(f"std {min(stds):g} is too small", f"Give `std` numbers of {_MIN_STD:g} or more.")
+        _check_scale(found.training.images, means, stds)
+    elif any(mean or ()) or any(each != 1 for each in std or ()):
+        raise DataError("`mean` and `std` do not fit inputs by name, which stay as they are", "Leave them out.")
     return Data(
         spec=spec,
         training=TrainingSplit(found.training, means, stds, channels_last),
@@ -226,15 +229,6 @@ def _with_evaluation_of(data: DataSet, other: DataSet) -> DataSet:
         class_names=data.class_names or other.class_names,
         notes=(*data.notes, *other.notes),
     )
-
-
-def _of_inputs(spec: str, found: DataSet, mean: Optional[Sequence[float]], std: Optional[Sequence[float]]) -> Data:
-    """Return a data set of inputs by name, without a normalisation."""
-    if any(mean or ()) or any(each != 1 for each in std or ()):
-        raise DataError("`mean` and `std` do not fit inputs by name, which stay as they are", "Leave them out.")
-    evaluation = None if found.evaluation is None else EvaluationSplit(found.evaluation)
-    split = TrainingSplit(found.training)
-    return Data(spec, split, evaluation, found.num_classes, found.class_names, (), (), (), found.notes)
 
 
 def _check_splits(data: DataSet) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from calibration.data import Data
 from calibration.sampling import calibration_batches
 from deploy.graph import random_inputs
-from export.audit import read_metadata, read_model
 from export.exporter import TOLERANCE, ExportedFile, Exporter, ExportSettings
 from export.importing import is_onnx_file, onnx_config
 from sparsegpt_cli.jobs.datasets import DataSource
@@ -21,7 +20,6 @@ from sparsegpt_cli.jobs.models import ModelSource, load_model, load_with_data, o
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import load_int8
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.named_inputs import InputNames
 from sparsegpt_core.network import from_arrays
 from sparsegpt_core.patterns import Pattern, parse_pattern
 
@@ -68,18 +66,14 @@ def export_checkpoint(
     if checkpoint:
         metadata = dict(checkpoint.metadata)
     elif is_onnx_file(model.spec):
-        path = Path(model.spec)
-        metadata = onnx_config(path) | read_metadata(read_model(path))
+        metadata = onnx_config(Path(model.spec))
     else:
         raise InputError("there is nothing to export", "Give `weights`, or an .onnx file as `model`.")
     metadata |= {"image": list(image)} if image else {}
     quantiser = None
     if data:
-        source, known = data, dict(metadata)
-
-        def open_for(inputs: InputNames | None) -> Data:
-            return open_images(model.spec, source, known, messages, inputs)
-
+        known = dict(metadata)
+        open_for = partial(open_images, model.spec, data, known, messages)
         loaded, opened = load_with_data(model, checkpoint, open_for, messages, seed)
         metadata |= opened.metadata()
         if not (data.mean or data.std):

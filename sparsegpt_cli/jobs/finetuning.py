@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from calibration.data import Data
@@ -32,6 +31,8 @@ from sparsegpt_core.checkpoints import save_checkpoint
 from sparsegpt_core.errors import DataError, InputError
 from sparsegpt_core.execution import find_device
 from sparsegpt_core.files import sha256
+from sparsegpt_core.named_inputs import Arrays
+from sparsegpt_core.network import from_arrays
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import Progress
 
@@ -276,8 +277,8 @@ def _measure(
     return found
 
 
-def _outputs(module: nn.Module, images: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    return {name: value.numpy() for name, value in named_outputs(module, torch.from_numpy(images)).items()}
+def _outputs(module: nn.Module, images: Arrays) -> dict[str, npt.NDArray[Any]]:
+    return {name: value.numpy() for name, value in named_outputs(module, from_arrays(images)).items()}
 
 
 def _load(model: ModelSource, dense: Path | None, data: DataSource, messages: Messages) -> Networks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,7 @@ def load(model: ModelSource, data: DataSource, messages: Messages, seed: int = 0
     """
     checkpoint = read_weights(model.weights, messages, model.weights_key) if model.weights else None
     metadata = checkpoint.metadata if checkpoint else {}
-
-    def open_for(inputs: InputNames | None) -> Data:
-        return open_images(model.spec, data, metadata, messages, inputs)
-
+    open_for = partial(open_images, model.spec, data, metadata, messages)
     return load_with_data(model, checkpoint, open_for, messages, seed)
 
 

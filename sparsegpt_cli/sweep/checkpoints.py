@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,7 @@ def load_network(
     """
     if is_onnx_file(weights.name):
         source = ModelSource(str(weights))
-        return load_with_data(
-            source, None, lambda inputs: open_images(source.spec, data, {}, messages, inputs), messages
-        )
+        return load_with_data(source, None, partial(open_images, source.spec, data, {}, messages), messages)
     checkpoint = load_checkpoint(weights)
     named = checkpoint.metadata.get("model")
     if named is None:
@@ -148,9 +146,7 @@ def load_network(
     is_known = named in factories
     arguments = tuple(checkpoint.metadata.get("model_args", ())) if is_known else ()
     model = ModelSource(named if is_known else "", weights, arguments=arguments)
-    return load_with_data(
-        model, checkpoint, lambda inputs: open_dataset(data, checkpoint.metadata, messages.say, inputs), messages
-    )
+    return load_with_data(model, checkpoint, partial(open_dataset, data, checkpoint.metadata, messages.say), messages)
 
 
 def _digest_of(outputs: NamedOutputs) -> str:

@@ -62,14 +62,15 @@ class ForwardCapture:
 
     def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
         """Add the layer's inputs, with its dense outputs where they were asked for and differ."""
-        first = self._first_sample
+        first, reference = self._first_sample, self._reference
+        if reference is not None:
+            dense_weight = reference.get_parameter(weight_key(layer.name, dict(reference.named_parameters())))
         for batch in self._batches:
             with timed(self._seconds, "forward"):
                 inputs = [x for x, _ in layer_calls(self._model, layer.prunable.weight, layer.calls, batch)]
                 outputs: list[Tensor | None] = [None] * layer.calls
-                if (reference := self._reference) is not None:
-                    weight = reference.get_parameter(weight_key(layer.name, dict(reference.named_parameters())))
-                    outputs = [y for _, y in layer_calls(reference, weight, layer.calls, batch, run_last=True)]
+                if reference is not None:
+                    outputs = [y for _, y in layer_calls(reference, dense_weight, layer.calls, batch, run_last=True)]
             with timed(self._seconds, "statistics"):
                 calls = zip(inputs, outputs, strict=True)
                 statistics.add_all((*layer.by_sample(x, y, len(batch)), first) for x, y in calls)
