@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sparsegpt_core.errors import DataError
 
-__all__ = ["Arrays", "InputNames", "NamedInputs"]
+__all__ = ["Arrays", "InputNames", "NamedInputs", "to_bytes"]
 
 _KINDS = "fiub"  # floats, integers and booleans
 
@@ -122,6 +122,17 @@ class NamedInputs:
     def tobytes(self) -> bytes:
         """Return the content, for a digest."""
         return b"".join(f"{name}{values.dtype}".encode() + values.tobytes() for name, values in self.arrays.items())
+
+
+def to_bytes(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Round images on the scale 0..255, for networks that take bytes.
+
+    Example:
+        >>> to_bytes(np.array([-1.0, 127.6, 300.0])).tolist()
+        [0, 128, 255]
+    """
+    rounded: npt.NDArray[np.uint8] = np.rint(images).clip(0, 255).astype(np.uint8)
+    return rounded
 
 
 Arrays = Union[npt.NDArray[Any], NamedInputs]

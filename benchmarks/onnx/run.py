@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from benchmarks.measurements import Record, measure_apart, read_records, write_records
 from benchmarks.onnx.inputs import FILES
 from benchmarks.onnx.jobs import ARMS, DOORS, DoorJob, FileJob
-from benchmarks.onnx.summary import read_records, summarise
+from benchmarks.onnx.summary import summarise
 from deploy.machine import describe_environment
-from sparsegpt_core.files import read_json, write_json, write_text
+from sparsegpt_core.files import read_json, write_json
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS, QUICK = Path("benchmarks/results/onnx"), Path("out/bench-onnx/results")
 WORK = Path("out/bench-onnx/work")
 PARTS = ("doors", "files", "acceptance")
 NETWORKS = {"resnet18": 256, "mobilenet_v2": 64, "yolo_like": 64, "resnet50": 32}
 IMAGES = 64  # calibration images of a file
-
-Record = dict[str, Any]
 
 
 def main() -> int:
@@ -76,8 +72,8 @@ def _plan_doors(options: argparse.Namespace) -> list[tuple[Record, Callable[[], 
 
     def measure(job: DoorJob) -> Record | None:
         if not (options.work / f"{job.network}.unfolded.dense.npz").exists():
-            _run("doors", json.dumps({**asdict(job), "door": "prepare"}), options.work)
-        return _run("doors", json.dumps(asdict(job)), options.work)
+            measure_apart("benchmarks.onnx.doors", json.dumps({**asdict(job), "door": "prepare"}), options.work)
+        return measure_apart("benchmarks.onnx.doors", json.dumps(asdict(job)), options.work)
 
     return [(asdict(job), lambda job=job: measure(job)) for job in jobs]
 
@@ -88,14 +84,22 @@ def _plan_files(options: argparse.Namespace) -> list[tuple[Record, Callable[[], 
     jobs = [FileJob(name, arm, IMAGES) for arm in ARMS for name in files]
     others = options.others_python
     return [
-        (asdict(job), lambda job=job: _run("files", json.dumps(asdict(job)), options.files, options.work, others))
+        (
+            asdict(job),
+            lambda job=job: measure_apart(
+                "benchmarks.onnx.files", json.dumps(asdict(job)), options.files, options.work, others
+            ),
+        )
         for job in jobs
     ]
 
 
 def _plan_acceptance(options: argparse.Namespace) -> list[tuple[Record, Callable[[], Record | None]]]:
     return [
-        ({"file": name}, lambda name=name: _run("acceptance", name, options.files, options.work))
+        (
+            {"file": name},
+            lambda name=name: measure_apart("benchmarks.onnx.acceptance", name, options.files, options.work),
+        )
         for name in _files(options)
     ]
 
@@ -122,18 +126,8 @@ def _measure(part: str, plan: list[tuple[Record, Callable[[], Record | None]]], 
             failed += 1
             continue
         records.append(record)
-        write_text(path, "".join(json.dumps(each) + "\n" for each in records))
+        write_records(path, records)
     return not failed
-
-
-def _run(module: str, *arguments: str | Path) -> Record | None:
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.onnx.{module}", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"  failed with status {done.returncode}: {done.stderr.strip()[-2000:]}", file=sys.stderr)
-        return None
-    record: Record | None = json.loads(done.stdout.splitlines()[-1]) if done.stdout else None
-    return record
 
 
 if __name__ == "__main__":

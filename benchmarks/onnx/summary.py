@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from benchmarks.measurements import Record, read_records
 from benchmarks.onnx.jobs import ARMS, DOORS
 from sparsegpt_core.files import read_json, write_text
 
-__all__ = ["read_records", "summarise"]
+__all__ = ["summarise"]
 
 GIB = 2**30
 MAX_RATIO = 1.5
@@ -20,13 +19,6 @@ TITLES = {
     "unfolded": "ONNX, batch norms as operators",
     "other kernels": "PyTorch without oneDNN",
 }
-
-Record = dict[str, Any]
-
-
-def read_records(path: Path) -> list[Record]:
-    """Read the records of a file of JSON lines; none if it is missing."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def summarise(out: Path) -> None:

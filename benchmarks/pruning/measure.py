@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.pruning.records import Job, Record
+from benchmarks.measurements import Record
+from benchmarks.pruning.records import Job
 from benchmarks.pruning.workload import EXCLUDE, workload
 from sparsegpt_core.patterns import NM, find_violations
 

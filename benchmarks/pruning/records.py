@@ -6,11 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from math import nan
 from statistics import mean, median
-from typing import Any
 
-__all__ = ["Job", "Record", "Records", "forward_ratio"]
+from benchmarks.measurements import Record
 
-Record = dict[str, Any]
+__all__ = ["Job", "Records", "forward_ratio"]
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.pruning.records import Job, Record
+from benchmarks.measurements import Record, measure_apart, read_records, write_records
+from benchmarks.pruning.records import Job
 from benchmarks.pruning.summary import summarise
 from deploy.machine import describe_environment
-from sparsegpt_core.files import read_json, write_json, write_text
+from sparsegpt_core.files import read_json, write_json
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("benchmarks/pruning/results")
 QUICK = Path("out/bench-pruning")
 ARMS = ("dense", "default", "plain", "straightforward", "modelopt")
@@ -44,7 +43,7 @@ def main() -> int:
     options = _options()
     jobs = [job for job in plan(options.repeats, options.quick) if job.arm in options.arms]
     records_file, environment_file = options.out / "measurements.jsonl", options.out / "environment.json"
-    records = _read(records_file)
+    records = read_records(records_file)
     if options.fresh:
         records = [record for record in records if _job(record) not in jobs]
     here = describe_environment()
@@ -61,7 +60,7 @@ def main() -> int:
             continue
         print(f"  {record['seconds']:.1f} s", flush=True)
         records.append(record)
-        write_text(records_file, "".join(json.dumps(record) + "\n" for record in records))
+        write_records(records_file, records)
     if any(record["arm"] == "default" for record in records):
         summarise(records, here, options.out)
         print(options.out / "README.md")
@@ -83,17 +82,7 @@ def _options() -> argparse.Namespace:
 
 def _measure(job: Job, modelopt_python: str) -> Record | None:
     python = modelopt_python if job.arm == "modelopt" else sys.executable
-    command = [python, "-W", "ignore", "-m", "benchmarks.pruning.measure", json.dumps(asdict(job))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"  failed with status {done.returncode}: {done.stderr.strip()[-2000:]}", file=sys.stderr)
-        return None
-    record: Record = json.loads(done.stdout.splitlines()[-1])
-    return record
-
-
-def _read(path: Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return measure_apart("benchmarks.pruning.measure", json.dumps(asdict(job)), python=python)
 
 
 def _job(record: Record) -> Job:

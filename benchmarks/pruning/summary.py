@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.measurements import Record
 from benchmarks.pruning.picture import draw
-from benchmarks.pruning.records import Record, Records, forward_ratio
+from benchmarks.pruning.records import Records, forward_ratio
 from sparsegpt_core.files import write_text
 
 __all__ = ["summarise"]

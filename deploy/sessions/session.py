@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from deploy.graph import InputShape
 from sparsegpt_core.errors import InputError, ModelError
-from sparsegpt_core.named_inputs import Arrays, NamedInputs
+from sparsegpt_core.named_inputs import Arrays, NamedInputs, to_bytes
 
 __all__ = ["Session", "cast_inputs", "check_inputs", "join_portions", "logits_of", "rows_of"]
 
@@ -82,8 +82,8 @@ def cast_inputs(
         InputError: An input takes integers, and its array has another type.
     """
     for each, values in arrays.items():
-        if wanted[each] == np.uint8 and values.dtype.kind == "f":  # images on the scale 0..255
-            arrays = {**arrays, each: np.rint(values).clip(0, 255)}
+        if wanted[each] == np.uint8 and values.dtype.kind == "f":
+            arrays = {**arrays, each: to_bytes(values)}
         elif wanted[each].kind != "f" and values.dtype != wanted[each]:
             what = "images" if len(wanted) == 1 else each
             raise InputError(

@@ -15,6 +15,7 @@ from onnx.shape_inference import infer_shapes
 from export.onnxruntime_session import open_session
 from export.writing import fits_in_protobuf, save_model
 from sparsegpt_core.errors import ModelError, first_line
+from sparsegpt_core.named_inputs import to_bytes
 
 __all__ = ["CpuSession", "open_model", "tensor_types"]
 
@@ -122,7 +123,7 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _typed(value: Array, kind: str) -> Array:
-    if kind == "tensor(uint8)" and value.dtype.kind == "f":  # images on the scale 0..255
-        return np.rint(value).clip(0, 255).astype(np.uint8)
+    if kind == "tensor(uint8)" and value.dtype.kind == "f":
+        return to_bytes(value)
     with np.errstate(over="ignore"):
         return value.astype(_FLOATS[kind]) if kind in _FLOATS and value.dtype != _FLOATS[kind] else value
