@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional, Union
 
 import onnx
@@ -10,7 +10,7 @@ import onnxruntime
 
 from sparsegpt_core.errors import InputError, ModelError, first_line
 
-__all__ = ["CPU", "open_session"]
+__all__ = ["CPU", "load_operators", "open_session"]
 
 CPU = "CPUExecutionProvider"
 _GPU_HINT = (
@@ -18,6 +18,7 @@ _GPU_HINT = (
     "and put their libraries on LD_LIBRARY_PATH."
 )
 _CRASHES_ON_FP16 = "NchwcTransformer"  # ends the process on LayerNormalization before attention (decision 0030)
+_LIBRARIES: list[str] = []  # of custom operators, in this process
 _FATAL = 4  # ONNX Runtime's log level that leaves errors out: they are raised
 
 
@@ -31,7 +32,6 @@ def open_session(
     provider_options: Optional[Mapping[str, str]] = None,
     sizes: Optional[Mapping[str, int]] = None,
     optimize: bool = True,
-    custom_operators: Sequence[str] = (),
 ) -> Any:
     """Open a model in ONNX Runtime.
 
@@ -47,13 +47,12 @@ def open_session(
         provider_options: The provider's options, by name.
         sizes: Sizes of dynamic dimensions, by the graph's names for them.
         optimize: Whether ONNX Runtime may fuse nodes. Without it, every node computes what the file says.
-        custom_operators: The paths of libraries with custom operators.
 
     Returns:
         An ``onnxruntime.InferenceSession``.
 
     Raises:
-        InputError: The provider does not start, or cannot run the model, or a library cannot be loaded.
+        InputError: The provider does not start, or cannot run the model.
         ModelError: ONNX Runtime cannot load the model on the CPU.
     """
     options = onnxruntime.SessionOptions()
@@ -67,14 +66,8 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if provider != CPU:
         onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
-    for library in custom_operators:
-        try:
-            options.register_custom_ops_library(library)
-        except Exception as error:  # ONNX Runtime's error classes share no public base
-            raise InputError(
-                f"ONNX Runtime cannot load the library {library}: {first_line(error)}",
-                "Give `ort_custom_ops` a library of operators for this version of ONNX Runtime.",
-            ) from error
+    for library in _LIBRARIES:
+        options.register_custom_ops_library(library)
     try:
         session = onnxruntime.InferenceSession(
             model,
@@ -92,6 +85,28 @@ def open_session(
     if provider not in session.get_providers():
         raise InputError(f"{provider} does not start, so ONNX Runtime would run {name} on the CPU", _GPU_HINT)
     return session
+
+
+def load_operators(library: str) -> None:
+    """Load a library of custom operators, which runs its code. Every session that is opened after that has them.
+
+    A graph with such operators is opened many times: in pieces, as each file that is made of it, and to observe it.
+
+    Args:
+        library: The library's path.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the library.
+    """
+    try:
+        onnxruntime.SessionOptions().register_custom_ops_library(library)
+    except Exception as error:  # ONNX Runtime's error classes share no public base
+        raise InputError(
+            f"ONNX Runtime cannot load the library {library}: {first_line(error)}",
+            "Give `ort_custom_ops` a library of operators for this version of ONNX Runtime.",
+        ) from error
+    if library not in _LIBRARIES:
+        _LIBRARIES.append(library)
 
 
 def _uses_fp16(model: Union[str, bytes], proto: Optional[onnx.ModelProto]) -> bool:

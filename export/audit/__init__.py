@@ -5,7 +5,7 @@ May import ``sparsegpt_core``'s torch-free modules.
 
 from export.audit.audit import AuditedLayer, AuditResult, audit_model
 from export.audit.constant_values import Constants
-from export.audit.graph_parts import graph_inputs, integer_attribute, node_name, tensors_read
+from export.audit.graph_parts import graph_inputs, integer_attribute, is_custom, node_name, tensors_read
 from export.audit.inlining import inlined
 from export.audit.metadata import read_metadata, write_metadata
 from export.audit.model_files import external_files, load_model, read_model
@@ -19,6 +19,7 @@ __all__ = [
     "graph_inputs",
     "inlined",
     "integer_attribute",
+    "is_custom",
     "load_model",
     "node_name",
     "read_metadata",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx
 
-__all__ = ["graph_inputs", "integer_attribute", "node_name", "tensors_read"]
+__all__ = ["graph_inputs", "integer_attribute", "is_custom", "node_name", "tensors_read"]
 
 
 def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -30,6 +30,16 @@ def node_name(node: onnx.NodeProto) -> str:
         ('y', 'Nop')
     """
     return str(node.name or next(iter(node.output), node.op_type))  # protobuf returns bytes if it is not UTF-8
+
+
+def is_custom(node: onnx.NodeProto) -> bool:
+    """Return whether a node's operator is not ONNX's own.
+
+    Example:
+        >>> is_custom(onnx.helper.make_node("Relu", ["x"], ["y"], domain="mine"))
+        True
+    """
+    return node.domain not in ("", "ai.onnx")
 
 
 def integer_attribute(node: onnx.NodeProto, name: str, default: int) -> int:

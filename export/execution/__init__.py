@@ -3,7 +3,7 @@
 May import ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
-from export.execution.activation_observer import observe_activations
+from export.execution.activation_observer import observe_activations, with_outputs
 from export.execution.cpu_session import CpuSession, open_model, tensor_types
 
-__all__ = ["CpuSession", "observe_activations", "open_model", "tensor_types"]
+__all__ = ["CpuSession", "observe_activations", "open_model", "tensor_types", "with_outputs"]

@@ -13,7 +13,7 @@ from export.audit import graph_inputs
 from export.execution.cpu_session import CpuSession
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["observe_activations"]
+__all__ = ["observe_activations", "with_outputs"]
 
 Array = npt.NDArray[Any]
 Arrays = Union[Array, Sequence[Array]]
@@ -50,7 +50,7 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     if unknown:
         raise ModelError(f"the graph computes no tensor '{unknown[0]}'", "Plan and observe the same graph.")
     outputs = [name for name in observed if name in computed]
-    session = CpuSession(_with_outputs(model, outputs), "the graph") if outputs else None
+    session = CpuSession(with_outputs(model, outputs), "the graph") if outputs else None
 
     def observe(batch: Arrays) -> dict[str, Array]:
         arrays = [batch] if isinstance(batch, np.ndarray) else batch
@@ -61,7 +61,16 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     return observe
 
 
-def _with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of a model that has more of its tensors as outputs.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> model = export_model(nn.Sequential(nn.ReLU(), nn.Sigmoid()), (1, 4, 4))
+        >>> len(with_outputs(model, model.graph.node[0].output).graph.output)
+        2
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     present = {value.name for value in copy.graph.output}

@@ -37,7 +37,6 @@ def join_pieces(
     pieces: Sequence[Piece],
     layers: Mapping[int, tuple[str, WeightedNode]],
     shifts: Mapping[int, ShiftConstant],
-    custom_operators: Sequence[str] = (),
 ) -> Graph:
     """Turn the pieces of an ONNX graph into functions of tensors: PyTorch's layers, and calls of ONNX Runtime.
 
@@ -46,7 +45,6 @@ def join_pieces(
         pieces: Its pieces in running order.
         layers: By index of a node that is a layer the layer's name, and the node.
         shifts: By index of such a node the constant that takes up shifts of its outputs.
-        custom_operators: The paths of libraries with custom operators.
 
     Raises:
         ModelError: ONNX Runtime cannot load a piece.
@@ -76,7 +74,7 @@ def join_pieces(
             values[node.output] = node.add_to(target, values[node.data], weight, bias)
             types[node.output] = types[node.data]
             continue
-        call = RuntimeCall(model, piece, types, forms, custom_operators)
+        call = RuntimeCall(model, piece, types, forms)
         shifted = {name: attribute(f"{layer}.{SHIFT}") for name, (layer, _) in constants.items() if name in piece.reads}
         reads = [shifted.get(name) or values[name] for name in piece.reads]
         result = target.call_function(call, tuple(reads))

@@ -54,7 +54,6 @@ class OnnxNetwork(GraphNetwork):
 
     Args:
         model: The model, with its weights in memory.
-        custom_operators: The paths of libraries with custom operators for ONNX Runtime.
 
     Raises:
         ModelError: The graph is broken, or ONNX Runtime cannot load it.
@@ -70,7 +69,7 @@ class OnnxNetwork(GraphNetwork):
         (tensor([[7.]]), ['p.weight'])
     """
 
-    def __init__(self, model: onnx.ModelProto, custom_operators: Sequence[str] = ()) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
         flat = inlined(model)
         check_graph(flat)
         order, tensors = sorted_nodes(flat.graph), StoredTensors(flat.graph)
@@ -83,7 +82,7 @@ class OnnxNetwork(GraphNetwork):
             if tensors.initializer(each.name) is None and (each.name not in varying or not each.name):
                 raise ModelError(f"no node computes the graph's output '{each.name}'", "Export the model again.")
         layers = {node.index: (names[node.index], node) for node in weighted if node.index in names}
-        super().__init__(join_pieces(flat, pieces, layers, shifts, custom_operators), digest=_digest(model))
+        super().__init__(join_pieces(flat, pieces, layers, shifts), digest=_digest(model))
         for name, node in layers.values():
             if name == node.name:  # others share its weight
                 self.add_layer(name, node.layer)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from export.audit import load_model
 from export.importing.onnx_network import OnnxNetwork
+from export.onnxruntime_session import load_operators
 from sparsegpt_core.network import Batch
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.pruning import PruneResult, prune_model
@@ -34,14 +35,14 @@ def prune_onnx(
             a tensor for each input, or dicts that name them as the graph does.
         settings: Pattern, method and layers. Layers have the names of their nodes.
         progress: Called after every layer.
-        custom_operators: The paths of libraries with custom operators for ONNX Runtime.
+        custom_operators: The paths of libraries with custom operators. ONNX Runtime keeps them in this process.
 
     Returns:
         The same model with pruned weights, and what was done to each layer. Only weights, and the constants that keep
         the outputs' means, differ.
 
     Raises:
-        InputError: The file cannot be read as ONNX, or there are no inputs.
+        InputError: The file cannot be read as ONNX, a library cannot be loaded, or there are no inputs.
         ModelError: ONNX Runtime cannot run the graph, or there is nothing to prune.
         NumericsError: NaN or infinity in weights or activations, or a Hessian that cannot be damped.
 
@@ -56,6 +57,8 @@ def prune_onnx(
         >>> [(layer.name, layer.status) for layer in result.layers], audit_model(sparse).sparse_layers
         ([('0', 'dense'), ('1', 'pruned'), ('3', 'dense')], 1)
     """
-    network = OnnxNetwork(load_model(model) if isinstance(model, Path) else model, custom_operators=custom_operators)
+    for library in custom_operators:
+        load_operators(library)
+    network = OnnxNetwork(load_model(model) if isinstance(model, Path) else model)
     result = prune_model(network, batches, settings, progress)
     return network.to_onnx(), result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -41,7 +41,6 @@ class RuntimeCall:
         piece: The piece.
         types: The element types of the tensors that it reads, by name.
         constants: The shapes and types of constants among them, by name. They arrive as (K,) in float32.
-        custom_operators: Libraries of custom operators.
 
     Raises:
         ModelError: ONNX Runtime cannot load the piece.
@@ -55,11 +54,10 @@ class RuntimeCall:
         piece: Piece,
         types: Mapping[str, int],
         constants: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] = MappingProxyType({}),
-        custom_operators: Sequence[str] = (),
     ) -> None:
         self._name = node_name(model.graph.node[piece.nodes[-1]])
         name = f"the graph up to {self._name}"
-        session = open_model(_cut(model, piece, types), name, threads=1, custom_operators=custom_operators)
+        session = open_model(_cut(model, piece, types), name, threads=1)
         self._session, self._gives = session, list(piece.gives)
         self._reads = [(name, constants.get(name)) for name in piece.reads]
         self.types = {each.name: element_type(each.type, each.name) for each in session.get_outputs()}

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from export.audit import integer_attribute, node_name
+from export.audit import integer_attribute, is_custom, node_name
 from export.importing.stored_tensors import StoredTensor, StoredTensors
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.network import PrunableLayer
@@ -140,7 +140,7 @@ def is_weighted(node: onnx.NodeProto) -> bool:
         >>> is_weighted(onnx.helper.make_node("Gemm", ["x", "w"], ["y"]))
         True
     """
-    return node.op_type in _READERS and node.domain in ("", "ai.onnx")
+    return node.op_type in _READERS and not is_custom(node)
 
 
 def _convolution(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> WeightedNode | None:

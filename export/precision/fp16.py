@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
+from export.audit import is_custom
 from export.execution import CpuSession, tensor_types
 from export.precision.fp16_casts import replace_items, tidy_casts
 from export.writing import fits_in_protobuf
@@ -38,8 +39,8 @@ _MIN_QDQ_OPSET = 19  # the first one in which Q and DQ may have FP16 scales
 def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] = ()) -> onnx.ModelProto:
     """Return an FP16 copy of an FP32 graph, with or without Q/DQ.
 
-    ONNX Runtime's converter does the work. :data:`FP32_OPERATORS` and the nodes that use a weight beyond FP16's range
-    stay in FP32. Zeros stay zero. Other values too small for FP16 become its smallest number, 6e-8.
+    ONNX Runtime's converter does the work. :data:`FP32_OPERATORS`, custom operators and the nodes that use a weight
+    beyond FP16's range stay in FP32. Zeros stay zero. Other values too small for FP16 become its smallest number, 6e-8.
 
     Args:
         model: The FP32 graph. With Q/DQ nodes it needs opset 19 or later, because their scales become FP16.
@@ -66,6 +67,7 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
         raise InputError(f"unknown `io_dtype` '{io_dtype}'", "Use fp32 or fp16.")
     _require_convertible(model)
     blocked = {*keep, *_users(model.graph, _overflowing_weights(model))}
+    blocked |= {node.name for node in model.graph.node if is_custom(node)}  # of unknown types
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     # The converter would cast a weight that has a type in value_info.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import onnx
-from onnx import version_converter
+from onnx import helper, version_converter
 
-from export.audit import inlined
-from export.importing import sorted_nodes
+from export.audit import inlined, is_custom
+from export.execution import open_model, with_outputs
+from export.importing import element_type, sorted_nodes
 from sparsegpt_core.errors import ModelError, first_line
 
 __all__ = ["convertible"]
@@ -15,13 +16,15 @@ __all__ = ["convertible"]
 def convertible(model: onnx.ModelProto, opset: int = 0) -> onnx.ModelProto:
     """Return a copy with functions inlined, nodes in running order and named, and Constant nodes as initializers.
 
+    Around custom operators the types of tensors are added.
+
     Args:
         model: The graph.
         opset: The oldest version of ONNX's operators that the conversion takes. An older graph is converted by onnx's
             version converter.
 
     Raises:
-        ModelError: The version converter cannot convert an operator.
+        ModelError: The version converter cannot convert an operator, or ONNX Runtime lacks a custom one.
 
     Example:
         >>> import onnx.parser
@@ -56,7 +59,19 @@ def convertible(model: onnx.ModelProto, opset: int = 0) -> onnx.ModelProto:
                 f"Export it with opset {opset} or later.",
             ) from error
         copy = converted
+    if any(is_custom(node) for node in copy.graph.node):
+        _add_types(copy)
     return copy
+
+
+def _add_types(model: onnx.ModelProto) -> None:
+    """Add the types of all tensors. Shape inference knows none after a custom operator; ONNX Runtime knows them."""
+    known = {each.name for each in (*model.graph.value_info, *model.graph.output)}
+    names = {name for node in model.graph.node for name in node.output} - known
+    for each in open_model(with_outputs(model, names), "the graph").get_outputs():
+        if each.name in names:
+            kind = element_type(each.type, each.name)
+            model.graph.value_info.append(helper.make_tensor_value_info(each.name, kind, None))
 
 
 def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:

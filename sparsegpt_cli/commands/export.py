@@ -31,6 +31,7 @@ def export(
     image: Annotated[str | None, typer.Option(help="Image shape CxHxW. Default: the checkpoint's.")] = None,
     samples: o.Samples = None,
     num_classes: o.NumClasses = None,
+    ort_custom_ops: o.CustomOperators = None,
     force: o.Force = False,
 ) -> None:
     """Export a checkpoint to ONNX, or an .onnx file again.
@@ -43,7 +44,9 @@ def export(
 
     o.require_suffix(out, ".onnx", weights or (Path(model) if model else None), data.data, force=force)
     file, pattern = export_checkpoint(
-        ModelSource(model, weights, num_classes, tuple(model_args or ()), weights_key),
+        ModelSource(
+            model, weights, num_classes, tuple(model_args or ()), weights_key, tuple(map(str, ort_custom_ops or ()))
+        ),
         out,
         precision,
         options.settings(),

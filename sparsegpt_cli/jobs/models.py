@@ -15,6 +15,7 @@ from torch import nn
 from calibration.data import Data
 from export.audit import load_model as load_model_file
 from export.importing import OnnxNetwork, is_onnx_file, onnx_config
+from export.onnxruntime_session import load_operators
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, count_classes, load_checkpoint, load_into
@@ -249,7 +250,9 @@ def _load_onnx(
     if options.arguments or options.num_classes:
         raise InputError(f"{path} is complete: it takes no arguments and no number of classes", "Leave them out.")
     model = load_model_file(path)
-    network = OnnxNetwork(model, custom_operators=options.custom_operators)
+    for library in options.custom_operators:
+        load_operators(library)
+    network = OnnxNetwork(model)
     metadata = dict(checkpoint.metadata) if checkpoint else {}
     if network.batch_size:
         messages.say(f"{path.name} takes batches of {network.batch_size}")

@@ -13,6 +13,7 @@ from sparsegpt_cli.options.quality import MetricName, QualityOptions, load_metri
 from sparsegpt_cli.options.shared import (
     TF32,
     BatchSize,
+    CustomOperators,
     Device,
     EvalData,
     EvalSamples,
@@ -32,6 +33,7 @@ __all__ = [
     "TF32",
     "BatchSize",
     "BuildOptions",
+    "CustomOperators",
     "DataOptions",
     "Device",
     "EngineOptions",
