@@ -9,7 +9,7 @@ from deploy.graph.onnx_file import OnnxFile
 from deploy.graph.onnx_graph import Graph, InputShape, read_graph
 from deploy.graph.shapes import DEFAULT_BATCHES, ShapeRange, Shapes, parse_shapes, resolve_shapes
 from deploy.graph.signature import TensorSignature, graph_signature
-from deploy.graph.workload import Workload, read_workloads
+from deploy.graph.workload import Product, Workload, read_workloads
 
 __all__ = [
     "DEFAULT_BATCHES",
@@ -17,6 +17,7 @@ __all__ = [
     "Graph",
     "InputShape",
     "OnnxFile",
+    "Product",
     "ShapeRange",
     "Shapes",
     "TensorSignature",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BYTES_PER_VALUE", "Workload", "read_workloads"]
+__all__ = ["BYTES_PER_VALUE", "Product", "Workload", "read_workloads"]
 
 import math
 from collections.abc import Mapping
@@ -23,15 +23,41 @@ _MOVERS = frozenset(
 
 
 @dataclass(frozen=True)
+class Product:
+    """The matrix product that a layer is: ``rows`` × ``channels``·``taps`` by ``channels``·``taps`` × ``columns``."""
+
+    rows: int
+    """Output positions of all images; input positions of a transposed convolution."""
+    columns: int
+    """Output channels of one group; times kernel positions in a transposed convolution."""
+    channels: int
+    """Input channels of one group, which the product sums over."""
+    taps: int = 1
+    """Kernel positions, which the product sums over too."""
+    groups: int = 1
+    """Products of this size, such as the groups of a convolution."""
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations; a multiply-add counts as two."""
+        return 2 * self.rows * self.columns * self.channels * self.taps * self.groups
+
+
+@dataclass(frozen=True)
 class Workload:
     """The work of one node in FP16."""
 
-    flops: int
-    """Floating-point operations; a multiply-add counts as two."""
     bytes: int
     """Bytes of activations and weights that the node reads or writes."""
-    weight_bytes: int
+    weight_bytes: int = 0
     """Bytes of the weights alone."""
+    product: Optional[Product] = None
+    """The matrix product; None for an operator that only moves data."""
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations; a multiply-add counts as two."""
+        return self.product.flops if self.product else 0
 
 
 def read_workloads(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Workload]:
@@ -54,8 +80,9 @@ def read_workloads(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str,
         >>> model = onnx.parser.parse_model('''
         ...     <ir_version: 8, opset_import: ["": 17]>
         ...     g (float[N, 2] x) => (float[N, 3] y) <float[2, 3] w = {1, 2, 3, 4, 5, 6}> { y = MatMul(x, w) }''')
-        >>> read_workloads(model, {"x": (4, 2)})  # 4·2·3 multiply-adds; 4·2 + 2·3 + 4·3 values of two bytes
-        {'y': Workload(flops=48, bytes=52, weight_bytes=12)}
+        >>> work = read_workloads(model, {"x": (4, 2)})["y"]
+        >>> work.flops, work.bytes, work.weight_bytes  # 4·2·3 multiply-adds; 4·2 + 2·3 + 4·3 values of two bytes
+        (48, 52, 12)
     """
     known = {name: tensor.shape for name, tensor in infer_tensors(model, shapes).items()}
     found = {}
@@ -72,15 +99,21 @@ def _workload(node: Any, shapes: Sequence[Shape]) -> Optional[Workload]:
     sizes = [math.prod(shape) for shape in shapes]
     moved = BYTES_PER_VALUE * sum(sizes)
     if node.op_type in _MOVERS:
-        return Workload(0, moved, 0)
+        return Workload(moved)
     if len(shapes) != 3 or 0 in sizes:
         return None
-    weight = shapes[1]
+    return Workload(moved, BYTES_PER_VALUE * sizes[1], _product(node, shapes, sizes))
+
+
+def _product(node: Any, shapes: Sequence[Shape], sizes: Sequence[int]) -> Product:
+    weight, attributes = shapes[1], {each.name: each.i for each in node.attribute}
+    groups, taps = attributes.get("group", 1), math.prod(weight[2:])
     if node.op_type == "ConvTranspose":  # weight (C, K / groups, R, S): each input value meets K / groups · R · S
-        products = sizes[0] * (sizes[1] // weight[0])
-    elif node.op_type == "Conv":  # weight (K, C / groups, R, S): each output value sums C / groups · R · S
-        products = sizes[2] * (sizes[1] // weight[0])
-    else:
-        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        products = sizes[2] * (weight[-1] if transposed or len(weight) == 1 else weight[-2])
-    return Workload(2 * products, moved, BYTES_PER_VALUE * sizes[1])
+        return Product(sizes[0] // weight[0], weight[1] * taps, weight[0] // groups, 1, groups)
+    if node.op_type == "Conv":  # weight (K, C / groups, R, S): each output value sums C / groups · R · S
+        return Product(sizes[2] // weight[0], weight[0] // groups, weight[1], taps, groups)
+    if len(weight) == 1:
+        return Product(sizes[2], 1, weight[0])
+    columns, channels = weight[-2:] if attributes.get("transB") else weight[:-3:-1]
+    groups = math.prod(weight[:-2])
+    return Product(sizes[2] // columns // groups, columns, channels, 1, groups)

@@ -1,19 +1,17 @@
-"""Estimates the speed-up of 2:4 from a dense ONNX model, without pruning it and without a GPU.
-
-The roofline model estimates a layer's time: the longer of its computation at the tensor cores' rate and the transfer
-of its bytes (Williams et al., 2009). Sparse kernels halve the computation and nearly halve the weights. They are
-faster only in layers with enough channels.
-"""
+"""Estimates the speed-up of 2:4 on a GPU from a dense ONNX model, without pruning it and without the GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
 
-from deploy.explain import ceiling, is_small
+from deploy.explain import ceiling
 from deploy.graph import OnnxFile, Shapes, Workload, read_workloads, resolve_shapes
+from deploy.predict.profile import MIN_GAIN
+from deploy.roofline import GPUSpec, dense_time, find_spec, sparse_time
+from sparsegpt_core.errors import InputError
 from sparsegpt_core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -21,12 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EstimatedPrediction", "PredictedLayer", "predict"]
 
-# An A100 computes 312 TFLOP/s in FP16 and moves 1.56 TB/s, so at 200 FLOP per byte both take equally long; other GPUs
-# have 150 to 400. INT8 doubles the rate and halves the bytes, so a dense layer's share of the time stays the same.
-_BALANCE_FLOP_PER_BYTE = 200
-# A sparse weight keeps two of four values and two bits of position for each: 36 bits of 64 in FP16, 20 of 32 in INT8.
-_SAVED_SHARE_FP16, _SAVED_SHARE_INT8 = 7 / 16, 3 / 8
 _STRUCTURAL = (Reason.TRANSPOSED, Reason.GROUPED, Reason.NOT_CONSTANT, Reason.CHANNELS_NOT_MULTIPLE)
+_PRECISIONS = ("fp16", "int8")
 _NOTE = "An estimate from layer shapes, not a measurement: only engines on a GPU show the real gain."
 
 
@@ -48,10 +42,16 @@ class PredictedLayer:
     """Bytes that one inference moves in FP16."""
     share: Optional[float]
     """Share of the estimated time, 0 to 1."""
+    seconds: Optional[float]
+    """Estimated time of its dense kernel in one inference."""
+    sparse_seconds: Optional[float]
+    """Estimated time of its sparse kernel, if there is one."""
+    bound: Optional[str]
+    """What takes most of the dense kernel's time: ``compute``, ``memory`` or ``launch``."""
     eligible: bool
     """Whether a sparse kernel could run it after pruning."""
     gain: Optional[float]
-    """The largest speed-up of its sparse kernel; 1 where none is expected."""
+    """``seconds`` / ``sparse_seconds``; 1 where the sparse kernel is not clearly faster."""
     reason: Optional[Reason]
     """Why no gain is expected; None where one is."""
     advice: str
@@ -66,27 +66,62 @@ class EstimatedPrediction:
     """The file's path."""
     shapes: Mapping[str, Tuple[int, ...]]
     """The shape of each input that the estimate is for."""
+    gpu: str
+    """The GPU that the estimate is for, a key of ``GPUS``."""
+    precision: str
+    """``fp16`` or ``int8``."""
     layers: Tuple[PredictedLayer, ...]
     """One estimate for each layer."""
+    seconds: Optional[float]
+    """Estimated time of one dense inference: layers and operators that move data."""
     eligible_share: Optional[float]
     """Share of the estimated time that eligible layers take, 0 to 1."""
     ceiling: Optional[float]
     """The largest speed-up that sparse tensor cores allow with this share."""
     bound: Optional[float]
-    """The largest speed-up with each layer's own ``gain``, at most ``ceiling``."""
+    """The estimated speed-up with every layer pruned whose sparse kernel is faster."""
+
+    @property
+    def paying(self) -> Tuple[str, ...]:
+        """Modules whose layers gain at least 2 % with sparse kernels, in the graph's order.
+
+        A module that is called several times has one node for each call (``name``, ``name#2``), which count together.
+        """
+        calls: Dict[str, List[PredictedLayer]] = {}
+        for layer in self.layers:
+            if layer.seconds is not None:
+                calls.setdefault(_module(layer.name), []).append(layer)
+        return tuple(
+            name
+            for name, layers in calls.items()
+            if sum(layer.seconds or 0.0 for layer in layers) >= MIN_GAIN * sum(map(_best_seconds, layers))
+        )
+
+    def speedup_of(self, names: Collection[str]) -> Optional[float]:
+        """Return the estimated speed-up of the whole network if some of its layers are pruned.
+
+        Args:
+            names: Modules, or nodes of the graph. A module's name stands for all of its calls.
+        """
+        if self.seconds is None:
+            return None
+        pruned = [layer for layer in self.layers if layer.name in names or _module(layer.name) in names]
+        saved = sum(layer.seconds - _best_seconds(layer) for layer in pruned if layer.seconds is not None)
+        return self.seconds / (self.seconds - saved)
 
     @property
     def verdict(self) -> str:
         """The estimate in a few sentences."""
         if self.bound is None or self.ceiling is None or self.eligible_share is None:
             return f"No layer's shape could be inferred. {_NOTE}"
+        on = f"on {self.gpu} in {self.precision.upper()}"
         gaining = sum(layer.gain is not None and layer.gain > 1 for layer in self.layers)
         if not gaining:
-            return f"No gain is expected: no layer is both eligible and large enough. {_NOTE}{self._left_out}"
+            return f"No gain is expected {on}: no layer is faster with a sparse kernel. {_NOTE}{self._left_out}"
         return (
-            f"At most {self.bound:.2f}×: eligible layers take {100 * self.eligible_share:.0f} % of the time, which "
-            f"would allow {self.ceiling:.2f}×, but only {gaining} of {len(self.layers)} layers are large enough. "
-            f"Measured speed-ups of whole CNNs are 1.0 to 1.2×. {_NOTE}{self._left_out}"
+            f"About {self.bound:.2f}× {on}: {gaining} of {len(self.layers)} layers are faster with a sparse kernel. "
+            f"Eligible layers take {100 * self.eligible_share:.0f} % of the time, so {self.ceiling:.2f}× is the limit. "
+            f"{_NOTE}{self._left_out}"
         )
 
     @property
@@ -99,47 +134,58 @@ class EstimatedPrediction:
         return {"estimate": True, "note": _NOTE, **asdict(self), "verdict": self.verdict}
 
 
-def predict(model: Union[Path, OnnxFile], shapes: Optional[Shapes] = None) -> EstimatedPrediction:
+def predict(
+    model: Union[Path, OnnxFile],
+    shapes: Optional[Shapes] = None,
+    gpu: Optional[str] = None,
+    precision: Optional[str] = None,
+) -> EstimatedPrediction:
     """Estimate the speed-up of 2:4.
 
     Args:
         model: A dense ONNX model. A pruned model has the same estimate.
         shapes: Shapes as for a build; the estimate is for the opt shape. None for 8 images where the batch is dynamic.
+        gpu: A key of :data:`~deploy.roofline.GPUS`. None for this machine's GPU, or ``a100`` where that is not known.
+        precision: ``fp16`` or ``int8`` for all layers. None for the file's: INT8 where both operands are dequantised,
+            else FP16.
 
     Raises:
-        InputError: The file is missing or is not an ONNX model, or the shapes do not fit it.
+        InputError: The file is missing or is not an ONNX model, the shapes do not fit it, or the GPU or the precision
+            is unknown.
         MissingDependencyError: onnx is not installed.
 
     Example:
         >>> import numpy as np
         >>> import onnx
-        >>> weight = onnx.numpy_helper.from_array(np.ones((512, 512), np.float16), "w")
+        >>> weight = onnx.numpy_helper.from_array(np.ones((4096, 4096), np.float16), "w")
         >>> model = onnx.parser.parse_model('''
         ...     <ir_version: 8, opset_import: ["": 17]>
-        ...     g (float16[N, 512] x) => (float16[N, 512] y) { y = MatMul(x, w) }''')
+        ...     g (float16[N, 4096] x) => (float16[N, 4096] y) { y = MatMul(x, w) }''')
         >>> model.graph.initializer.extend([weight])
         >>> onnx.save(model, "dense.onnx")
-        >>> prediction = predict(Path("dense.onnx"), shapes=(1, 1, 1))
-        >>> round(prediction.bound, 2), prediction.layers[0].eligible
-        (1.77, True)
+        >>> prediction = predict(Path("dense.onnx"), shapes=(1, 4096, 4096), gpu="a100")
+        >>> prediction.layers[0].bound, prediction.paying, prediction.speedup_of(["y"]) == prediction.bound
+        ('compute', ('y',), True)
     """
-    file = OnnxFile.of(model)
+    if precision is not None and precision not in _PRECISIONS:
+        raise InputError(f"`precision` is '{precision}'", f"Use one of {', '.join(_PRECISIONS)}.")
+    spec, file = find_spec(gpu), OnnxFile.of(model)
     graph = file.graph
     best = {name: shape for name, (_, shape, _) in resolve_shapes(graph.inputs, shapes).items()}
     workloads = read_workloads(graph.model, best)
+    int8 = _int8_nodes(graph.model) if precision is None else set(workloads) if precision == "int8" else set()
+    precision = precision or ("int8" if graph.quantized else "fp16")
     audited = {layer.name: layer for layer in file.audit.layers}  # names may repeat
-    times = {name: _seconds(workload) for name, workload in workloads.items()}
-    total = sum(times.values())
-    int8 = _int8_nodes(graph.model)
+    total = sum(dense_time(work, spec, name in int8).seconds for name, work in workloads.items())
     layers = tuple(
-        _predict_layer(layer, workloads.get(layer.name), total, layer.name in int8) for layer in audited.values()
+        _predict_layer(layer, workloads.get(layer.name), total, spec, layer.name in int8) for layer in audited.values()
     )
-    known = [(layer, times[layer.name]) for layer in layers if layer.share is not None]
+    known = [layer for layer in layers if layer.share is not None]
     if not known:
-        return EstimatedPrediction(str(file.path), best, layers, None, None, None)
-    share = sum(time for layer, time in known if layer.eligible) / total
-    saved = sum(time * (1 - 1 / layer.gain) for layer, time in known if layer.gain)
-    return EstimatedPrediction(str(file.path), best, layers, share, ceiling(share), total / (total - saved))
+        return EstimatedPrediction(str(file.path), best, spec.name, precision, layers, None, None, None, None)
+    share = sum(layer.share or 0.0 for layer in known if layer.eligible)
+    bound = total / (total - sum((layer.seconds or 0.0) - _best_seconds(layer) for layer in known))
+    return EstimatedPrediction(str(file.path), best, spec.name, precision, layers, total, share, ceiling(share), bound)
 
 
 def _int8_nodes(model: Any) -> Set[str]:
@@ -149,30 +195,40 @@ def _int8_nodes(model: Any) -> Set[str]:
     return {node.name or node.output[0] for node in nodes if node.output and dequantized.issuperset(node.input[:2])}
 
 
-def _predict_layer(layer: AuditedLayer, workload: Optional[Workload], total: float, int8: bool) -> PredictedLayer:
+def _predict_layer(
+    layer: AuditedLayer, work: Optional[Workload], total: float, gpu: GPUSpec, int8: bool
+) -> PredictedLayer:
     eligible = layer.reason not in _STRUCTURAL
-    reason = layer.reason if not eligible else Reason.SMALL_CHANNELS if is_small(layer) else None
-    saved = _SAVED_SHARE_INT8 if int8 else _SAVED_SHARE_FP16
-    gain = _seconds(workload) / _sparse_seconds(workload, saved) if workload and reason is None else 1.0
+    dense = dense_time(work, gpu, int8) if work else None
+    sparse = sparse_time(work, gpu, int8) if work and eligible else None
+    gain = dense.seconds / sparse.seconds if dense and sparse else None if eligible else 1.0
+    reason = None if eligible else layer.reason
+    if gain is not None and gain < MIN_GAIN:
+        gain, reason = 1.0, reason or Reason.SMALL_CHANNELS
     return PredictedLayer(
         name=layer.name,
         op=layer.op,
         shape=layer.shape,
         groups=layer.groups,
-        flops=workload.flops if workload else None,
-        bytes=workload.bytes if workload else None,
-        share=_seconds(workload) / total if workload else None,
+        flops=work.flops if work else None,
+        bytes=work.bytes if work else None,
+        share=dense.seconds / total if dense else None,
+        seconds=dense.seconds if dense else None,
+        sparse_seconds=sparse.seconds if sparse else None,
+        bound=dense.bound if dense else None,
         eligible=eligible,
-        gain=gain if workload or reason else None,
+        gain=gain,
         reason=reason,
         advice=reason.advice if reason else "",
     )
 
 
-def _seconds(workload: Workload) -> float:
-    """Estimate a node's time in units of the time to move one byte."""
-    return max(workload.flops / _BALANCE_FLOP_PER_BYTE, workload.bytes)
+def _best_seconds(layer: PredictedLayer) -> float:
+    """Return the estimated time of the faster kernel, which the builder chooses."""
+    seconds = layer.seconds or 0.0
+    return seconds / layer.gain if layer.gain else seconds
 
 
-def _sparse_seconds(workload: Workload, saved_share: float) -> float:
-    return max(workload.flops / 2 / _BALANCE_FLOP_PER_BYTE, workload.bytes - saved_share * workload.weight_bytes)
+def _module(node: str) -> str:
+    """Return the module of a node: a module's further calls are named ``name#2``, ``name#3``."""
+    return node.partition("#")[0]

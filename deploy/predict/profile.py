@@ -9,16 +9,19 @@ from typing import Dict, List, Tuple
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.files import read_json
 
-__all__ = ["layers_without_gain"]
+__all__ = ["MIN_GAIN", "layers_without_gain"]
+
+MIN_GAIN = 1.02
+"""The smallest gain for which pruning a layer pays. It is above 1, since times are noisy and estimates rough."""
 
 
-def layers_without_gain(profile: Path, min_gain: float = 1.02) -> Tuple[str, ...]:
+def layers_without_gain(profile: Path, min_gain: float = MIN_GAIN) -> Tuple[str, ...]:
     """Return the modules that may stay dense, since their sparse kernels gain nothing.
 
     Args:
         profile: The JSON of ``predict`` or ``explain``, with ``layers`` [{``name``, ``gain``}]. A module with several
             calls (``name#2``) is returned if none of them gains. A layer with an unknown gain is pruned.
-        min_gain: The smallest gain for which pruning a layer pays. It is above 1, since measured times are noisy.
+        min_gain: The smallest gain for which pruning a layer pays.
 
     Raises:
         InputError: The file is missing, or contains no such layers.

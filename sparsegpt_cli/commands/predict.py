@@ -32,6 +32,11 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    gpu: o.Gpu = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Estimate for fp16 or int8. Default: what the file says; FP32 counts as fp16."),
+    ] = None,
     timing: o.TimingOptions,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result, which prune --profile reads.")] = None,
     force: o.Force = False,
@@ -49,7 +54,9 @@ def predict(
     if out:
         o.require_free(out, model, force=force)
     with console.progress() as progress:
-        found, how = predict_file(model, wanted, measure, timing.settings(), console.seed, progress, console.say)
+        found, how = predict_file(
+            model, wanted, measure, timing.settings(), console.seed, progress, console.say, gpu, precision
+        )
     console.say(how)
     content = found.to_json()
     if out:

@@ -10,6 +10,7 @@ from deploy.graph import OnnxFile, Shapes
 from deploy.machine import find_runtime
 from deploy.measure import QUICK_TIMING, TimingSettings
 from deploy.predict import EstimatedPrediction, MeasuredPrediction, predict, try_pruning
+from sparsegpt_core.errors import InputError
 from sparsegpt_core.progress import Progress, Say, silent
 
 __all__ = ["predict_file"]
@@ -23,6 +24,8 @@ def predict_file(
     seed: int = 0,
     progress: Progress = silent,
     say: Say = lambda _: None,
+    gpu: str | None = None,
+    precision: str | None = None,
 ) -> tuple[EstimatedPrediction | MeasuredPrediction, str]:
     """Predict the gain of 2:4 for a dense ONNX file.
 
@@ -35,15 +38,22 @@ def predict_file(
         seed: Seed of the timed images and of the bootstrap.
         progress: Called for every stage.
         say: Called with what the engines cost, before they are built.
+        gpu: The GPU to estimate for, a key of :data:`~deploy.roofline.GPUS`. It rules out a measurement.
+        precision: ``fp16`` or ``int8`` to estimate for. It rules out a measurement.
 
     Returns:
         The prediction, and how it was made, for people.
 
     Raises:
-        InputError: The file or the shapes are wrong; or ``measure`` is true without a GPU or for an FP32 file.
+        InputError: The file or the shapes are wrong; or ``measure`` is true without a GPU, for an FP32 file, or with
+            ``gpu`` or ``precision``.
         MissingDependencyError: ``measure`` is true, and TensorRT or PyCUDA is not installed.
     """
     file = OnnxFile(model)
+    if gpu or precision:
+        if measure:
+            raise InputError("`measure` takes neither `gpu` nor `precision`", "Leave them out, or use `estimate`.")
+        return predict(file, shapes, gpu, precision), "estimated, as asked"
     if measure is None and not file.graph.has_sparse_kernels:
         return predict(file, shapes), "estimated, since FP32 has no sparse kernels that could be timed"
     backend, why = find_runtime({None: "auto", True: "tensorrt", False: "onnxruntime"}[measure])

@@ -14,6 +14,7 @@ __all__ = [
     "Device",
     "EvalData",
     "EvalSamples",
+    "Gpu",
     "MemoryLimit",
     "Model",
     "ModelArgs",
@@ -91,6 +92,15 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        help="The GPU to estimate for, such as a100, l4, rtx3060 or orin-nx. Default: this machine's, else a100.",
+        show_default=False,
+    ),
+]
 
 
 Pattern = Annotated[str, typer.Option(help="N:M along the input channels, or a fraction of zeros (0.5, 50%).")]

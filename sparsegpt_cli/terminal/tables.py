@@ -195,12 +195,13 @@ def prediction_table(prediction: EstimatedPrediction) -> Table:
             _shape(layer.shape),
             "yes" if layer.eligible else "no",
             _code(layer.reason),
+            layer.bound or "-",
             "-" if layer.share is None else f"{100 * layer.share:.1f} %",
             _number(layer.gain, ".2f"),
         ]
         for layer in prediction.layers
     ]
-    return table(["layer", "op", "weight", "eligible", "reason"], ["time", "gain at most"], rows)
+    return table(["layer", "op", "weight", "eligible", "reason", "bound"], ["time", "gain"], rows)
 
 
 def advice_lines(layers: Iterable[ExplainedLayer | PredictedLayer]) -> list[str]:

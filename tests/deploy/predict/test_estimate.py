@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from onnx import helper, numpy_helper
 from torchvision.models import resnet18
 
 from deploy.explain import ceiling
-from deploy.graph import Workload, read_workloads
+from deploy.graph import Product, Workload, read_workloads
 from deploy.predict import EstimatedPrediction, layers_without_gain, predict
 from deploy.predict.pruned_copy import magnitude_copy, magnitude_mask
 from export.audit import audit_model
@@ -57,7 +58,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prediction(resnet: Path) -> EstimatedPrediction:
-    return predict(resnet, (1, 4, 8))
+    return predict(resnet, (1, 32, 64), gpu="rtx3060")
 
 
 def test_workloads_by_hand() -> None:
@@ -75,12 +76,22 @@ def test_workloads_by_hand() -> None:
     constants |= {"shape": np.array([0, 6]), "gemm": weight(10, 6), "matmul": weight(10, 5)}
     found = read_workloads(model_of(nodes, {"x": ("N", 4, 8, 8)}, constants), {"x": (2, 4, 8, 8)})
     assert found == {
-        "conv": Workload(2 * (2 * 8 * 16) * 36, 2 * (512 + 288 + 256), 2 * 288),
-        "depthwise": Workload(2 * 256, 2 * (256 + 8 + 256), 16),
-        "up": Workload(2 * 256 * 24, 2 * (256 + 192 + 2 * 6 * 64), 2 * 192),
-        "pool": Workload(0, 2 * (768 + 12), 0),
-        "gemm": Workload(2 * 2 * 10 * 6, 2 * (12 + 60 + 20), 120),
-        "y": Workload(2 * 2 * 5 * 10, 2 * (20 + 50 + 10), 100),
+        "conv": Workload(2 * (512 + 288 + 256), 2 * 288, Product(2 * 16, 8, 4, 9)),
+        "depthwise": Workload(2 * (256 + 8 + 256), 16, Product(2 * 16, 1, 1, 1, groups=8)),
+        "up": Workload(2 * (256 + 192 + 2 * 6 * 64), 2 * 192, Product(2 * 16, 6 * 4, 8)),
+        "pool": Workload(2 * (768 + 12)),
+        "gemm": Workload(2 * (12 + 60 + 20), 120, Product(2, 10, 6)),
+        "y": Workload(2 * (20 + 50 + 10), 100, Product(2, 5, 10)),
+    }
+
+    flops = {name: work.flops for name, work in found.items()}
+    assert flops == {
+        "conv": 2 * (2 * 8 * 16) * 36,
+        "depthwise": 2 * 256,
+        "up": 2 * 256 * 24,
+        "pool": 0,
+        "gemm": 2 * 2 * 10 * 6,
+        "y": 2 * 2 * 5 * 10,
     }
 
 
@@ -90,7 +101,7 @@ def test_nodes_without_outputs_do_no_work() -> None:
 
 
 def test_flops_of_resnet18_are_those_known(prediction: EstimatedPrediction) -> None:
-    per_image = sum(layer.flops or 0 for layer in prediction.layers) / 4
+    per_image = sum(layer.flops or 0 for layer in prediction.layers) / 32
     assert per_image == pytest.approx(2 * 1.8141e9 * (64 / 224) ** 2, rel=0.01)  # He et al., 2015: 1.8e9 multiply-adds
 
 
@@ -100,26 +111,66 @@ def test_resnet18(prediction: EstimatedPrediction) -> None:
     stem, small, large = layers["conv1"], layers["layer1.0.conv1"], layers["layer4.1.conv2"]
     assert (stem.eligible, stem.reason, stem.gain) == (False, Reason.CHANNELS_NOT_MULTIPLE, 1.0)
     assert (small.eligible, small.reason, small.gain) == (True, Reason.SMALL_CHANNELS, 1.0)
-    assert (large.eligible, large.reason, large.advice) == (True, None, "")
+    assert (large.eligible, large.reason, large.advice, large.bound) == (True, None, "", "compute")
     assert layers["layer3.0.downsample.0"].reason == Reason.SMALL_CHANNELS  # 1×1, 128 channels; its 3×3 counts as 1152
     assert layers["layer3.0.conv1"].reason is None
     assert 0.8 < sum(layer.share or 0 for layer in prediction.layers) < 1  # the pools take the rest
-    assert prediction.shapes == {"input": (4, 3, 64, 64)}
+    assert (prediction.gpu, prediction.precision) == ("rtx3060", "fp16")
+    assert prediction.shapes == {"input": (32, 3, 64, 64)}
     assert prediction.bound is not None
     assert prediction.ceiling is not None
     assert 1 < prediction.bound < prediction.ceiling < 2
     assert "estimate" in prediction.verdict
 
 
+def test_speedups_of_some_layers(prediction: EstimatedPrediction) -> None:
+    paying = prediction.paying
+    assert "layer4.1.conv2" in paying
+    assert not {"conv1", "layer1.0.conv1"} & set(paying)
+    assert prediction.speedup_of(paying) == pytest.approx(prediction.bound)
+    assert prediction.speedup_of([]) == prediction.speedup_of(["conv1"]) == 1
+    one = next(layer for layer in prediction.layers if layer.name == "layer4.1.conv2")
+    assert prediction.seconds is not None
+    assert one.seconds is not None
+    assert one.sparse_seconds is not None
+    left = prediction.seconds - one.seconds + one.sparse_seconds
+    assert prediction.speedup_of(["layer4.1.conv2"]) == pytest.approx(prediction.seconds / left)
+
+
+def test_calls_of_one_module_count_together(prediction: EstimatedPrediction) -> None:
+    wide = next(layer for layer in prediction.layers if layer.name == "layer4.1.conv2")
+    calls = replace(wide, name="conv"), replace(wide, name="conv#2", gain=1.0)
+    assert wide.seconds is not None
+    both = replace(prediction, layers=calls, seconds=2 * wide.seconds)
+    assert both.paying == ("conv",)
+    assert both.speedup_of(["conv"]) == both.speedup_of(["conv#2", "conv"]) == both.speedup_of(["conv", "x"])
+    assert both.speedup_of(["conv#2"]) == 1
+
+
+def test_precisions(resnet: Path) -> None:
+    fp16, int8 = (predict(resnet, (32,) * 3, "a30", precision) for precision in ("fp16", "int8"))
+    assert predict(resnet, (32,) * 3, "a30") == fp16  # an FP32 file counts as FP16
+    assert int8.seconds is not None
+    assert fp16.seconds is not None
+    assert fp16.seconds / 2 < int8.seconds < fp16.seconds
+    with pytest.raises(InputError, match="precision"):
+        predict(resnet, precision="fp8")
+
+
 def test_roofline_by_hand(tmp_path: Path) -> None:
-    """A layer bound by memory gains what its weights shrink; one bound by computing gains twofold."""
+    """A layer bound by memory gains what its weights shrink."""
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "fc")]
     path = save(model_of(nodes, {"x": ("N", 2048)}, {"w": weight(2048, 2048)}), tmp_path)
-    (narrow,), (wide,) = predict(path, (1, 1, 1)).layers, predict(path, (8192,) * 3).layers
-    moved, weights = 2 * (2048 + 2048**2 + 2048), 2 * 2048**2
-    assert narrow.gain == pytest.approx(moved / (moved - weights * 7 / 16))
-    assert (wide.gain, wide.share) == (2.0, 1.0)
-    assert predict(path, (8192,) * 3).bound == predict(path, (8192,) * 3).ceiling == 2.0
+    (narrow,) = predict(path, (1, 1, 1), "l4").layers
+    assert (narrow.bound, narrow.share) == ("memory", 1.0)
+    assert narrow.seconds is not None
+    assert narrow.sparse_seconds is not None
+    saved = 2 * 2048**2 * 7 / 16  # bytes
+    assert narrow.seconds - narrow.sparse_seconds == pytest.approx(saved / (0.8 * 300e9))
+    (wide,) = predict(path, (8192,) * 3, "a100").layers
+    assert wide.bound == "compute"
+    assert wide.gain is not None
+    assert 1.1 < wide.gain < 2
 
 
 def test_int8_weights_shrink_less_than_fp16(tmp_path: Path) -> None:
@@ -132,9 +183,10 @@ def test_int8_weights_shrink_less_than_fp16(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["b", "w"], ["y"], "fc"),
     ]
     constants = {"q": weight(2048, 2048, dtype=np.int8), "scale": np.array(scale), "zero": np.array(zero)}
-    (layer,) = predict(save(model_of(nodes, {"x": ("N", 2048)}, constants), tmp_path), (1, 1, 1)).layers
-    moved, weights = 2048 + 2048**2 + 2048, 2048**2
-    assert layer.gain == pytest.approx(moved / (moved - weights * 3 / 8))
+    (layer,) = predict(save(model_of(nodes, {"x": ("N", 2048)}, constants), tmp_path), (1, 1, 1), "l4").layers
+    assert layer.seconds is not None
+    assert layer.sparse_seconds is not None
+    assert layer.seconds - layer.sparse_seconds == pytest.approx(2048**2 * 3 / 8 / (0.8 * 300e9))
 
 
 def test_prediction_without_shapes_or_gain(tmp_path: Path, resnet: Path) -> None:
