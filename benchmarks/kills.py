@@ -68,8 +68,11 @@ def main() -> None:
         grid = [f"--seeds={seed}" for seed in range(20)] + [f"--patterns={pattern}" for pattern in ("2:4", "1:4")]
         grid += [f"--samples={size}" for size in (16, 32, 64, 128, 256)]  # 200 cells
         jobs: dict[str, tuple[list[str], Callable[[Path], dict[str, str]]]] = {
-            "prune-export": (["prune-export", *weights, "--int8", "--eval-samples", "200"], whole_run),
-            "prune-export of a file": (["prune-export", "--model", str(network), "--eval-samples", "200"], whole_run),
+            "prune-export": (["prune-export", *weights, "--layers=all", "--int8", "--eval-samples", "200"], whole_run),
+            "prune-export of a file": (
+                ["prune-export", "--model", str(network), "--layers=all", "--eval-samples", "200"],
+                whole_run,
+            ),
             "train": (["train", "--model", "simple_cnn", "--epochs", "20"], hashes),
             "sweep": (["sweep", *weights, "--methods=sparsegpt", *grid, "--eval-samples", "200"], _tables),
         }

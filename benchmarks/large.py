@@ -74,7 +74,19 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
     given = ["--model", f"benchmarks.large:{name}", "--data", f"npz:{images}"]
     pruned, exported = folder / "pruned.safetensors", folder / "sparse.onnx"
     commands = (
-        ["prune", "--weights", weights, *given, "--method", "magnitude", "--samples", 4, "--out", pruned],
+        [
+            "prune",
+            "--weights",
+            weights,
+            *given,
+            "--layers=all",
+            "--method",
+            "magnitude",
+            "--samples",
+            4,
+            "--out",
+            pruned,
+        ],
         ["export", "--weights", pruned, *given, "--out", exported],
         ["export", "--weights", pruned, *given, "--precision", "fp16", "--out", folder / "sparse.fp16.onnx"],
         ["verify", exported, "--json"],

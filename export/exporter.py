@@ -135,6 +135,10 @@ class Exporter:
         self._fp32_audit = self._audit(fp32, "FP32")
         self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in fp32.graph.initializer)
 
+    def graph(self) -> onnx.ModelProto:
+        """Return the FP32 graph, which is not compared with PyTorch."""
+        return self._graph()
+
     def write(self, path: Path, precision: str = "fp32") -> ExportedFile:
         """Write one file.
 

@@ -32,8 +32,13 @@ class Workflow:
     """Whether layers share an unstructured pattern's zeros, instead of the same fraction in each."""
     max_disagreement: float | None = None
     """Leave the most sensitive layers dense until at most this percentage of held-out images changes class."""
+    max_drop: float | None = None
+    """Leave the most sensitive layers dense until top-1 on held-out images falls by at most so many percentage points,
+    where they have labels."""
     sparsity_budget: float | None = None
     """Leave the most sensitive layers dense while this fraction of all weights stays zero."""
+    min_speedup: float | None = None
+    """Leave the most sensitive layers dense while the estimated speed-up of the network stays as large."""
     views: int = 0
     """Shifted and mirrored copies of each calibration image, for data sets that allow them."""
 
@@ -46,13 +51,18 @@ class Workflow:
             raise InputError(f"`max_disagreement` is {self.max_disagreement:g}, not 0 to 100 %", "For example 0.5.")
         if self.sparsity_budget is not None and not 0 < self.sparsity_budget < 1:
             raise InputError(f"`sparsity_budget` is {self.sparsity_budget:g}, not between 0 and 1", "For example 0.4.")
-        if self.max_disagreement is not None and self.sparsity_budget is not None:
-            raise InputError("`max_disagreement` and `sparsity_budget` exclude each other", "Give one of them.")
+        if self.min_speedup is not None and not self.min_speedup > 1:
+            raise InputError(f"`min_speedup` is {self.min_speedup:g}, not above 1", "For example 1.05.")
+        if self.sparsity_budget is not None:
+            for name in ("max_disagreement", "max_drop", "min_speedup"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"`{name}` and `sparsity_budget` exclude each other", "Give one of them.")
 
     @property
     def selects(self) -> bool:
         """Whether layers are left dense to meet a target."""
-        return self.max_disagreement is not None or self.sparsity_budget is not None
+        targets = (self.max_disagreement, self.max_drop, self.sparsity_budget, self.min_speedup)
+        return any(target is not None for target in targets)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from deploy.builder.inspector import read_layers
 from deploy.builder.timing_cache import load_timing_cache
 from deploy.explain.plan_inspection import evidence_of_plan
 from deploy.graph import graph_signature, read_graph, resolve_shapes
-from deploy.predict import layers_without_gain, predict
+from deploy.predict import predict, read_profile
 from export.audit import audit_model, read_metadata
 from export.audit import load_model as load_model_file
 from export.importing import OnnxNetwork
@@ -179,7 +179,7 @@ def _sidecar(path: Path) -> None:
 
 
 def _prune_json(path: Path) -> None:
-    _all_of(lambda: render_report(path.parent), lambda: layers_without_gain(path))
+    _all_of(lambda: render_report(path.parent), lambda: read_profile(path))
 
 
 def _config(path: Path) -> None:

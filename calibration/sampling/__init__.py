@@ -4,7 +4,7 @@ May import ``data`` and ``sparsegpt_core``.
 """
 
 from calibration.sampling.augmentation import AUGMENTATIONS, augmentation_for, crop_flip, normalised_black, with_views
-from calibration.sampling.batches import calibration_batches, held_out_batches
+from calibration.sampling.batches import calibration_batches, held_out_batches, held_out_indices
 
 __all__ = [
     "AUGMENTATIONS",
@@ -12,6 +12,7 @@ __all__ = [
     "calibration_batches",
     "crop_flip",
     "held_out_batches",
+    "held_out_indices",
     "normalised_black",
     "with_views",
 ]

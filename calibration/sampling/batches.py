@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from calibration.data import TrainingSplit, draw_indices
 from sparsegpt_core.network import from_arrays
 
-__all__ = ["calibration_batches", "held_out_batches"]
+__all__ = ["calibration_batches", "held_out_batches", "held_out_indices"]
 
 _ALL_IMAGES = slice(None)
 
@@ -67,12 +68,22 @@ def held_out_batches(split: TrainingSplit, samples: int, count: int, batch_size:
         198
     """
     _require_training_split(split)
+    indices = held_out_indices(split, samples, count, seed)
+    return [from_arrays(images) for images, _ in split.batches(batch_size, indices)] if len(indices) else []
+
+
+def held_out_indices(split: TrainingSplit, samples: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the indices of the images that :func:`held_out_batches` draws with the same arguments.
+
+    Example:
+        >>> from calibration.data import open_data
+        >>> split = open_data("digits").training
+        >>> split.labels[held_out_indices(split, samples=1000, count=5, seed=0)].shape
+        (5,)
+    """
     others = np.setdiff1d(np.arange(len(split)), draw_indices(len(split), samples, seed, split.labels))
-    if not len(others):
-        return []
     labels = None if split.labels is None else split.labels[others]
-    indices = others[draw_indices(len(others), min(count, len(others)), seed, labels)]
-    return [from_arrays(images) for images, _ in split.batches(batch_size, indices)]
+    return others[draw_indices(len(others), min(count, len(others)), seed, labels)] if len(others) else others
 
 
 def _require_training_split(split: TrainingSplit) -> None:

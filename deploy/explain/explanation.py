@@ -87,7 +87,7 @@ class Explanation:
         return verdict(self)
 
     def to_json(self) -> Dict[str, Any]:
-        """Return the fields as values for JSON, which ``layers_without_gain`` can read."""
+        """Return the fields as values for JSON, which ``read_profile`` can read."""
         return {**asdict(self), "verdict": self.verdict}
 
 

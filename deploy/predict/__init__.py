@@ -4,14 +4,17 @@ May import ``benchmark``, ``explain``, ``measure`` and below.
 """
 
 from deploy.predict.estimate import EstimatedPrediction, PredictedLayer, predict
+from deploy.predict.layer_gains import LayerGains, MeasuredGain, find_gains, read_profile
 from deploy.predict.measurement import MeasuredPrediction, try_pruning
-from deploy.predict.profile import layers_without_gain
 
 __all__ = [
     "EstimatedPrediction",
+    "LayerGains",
+    "MeasuredGain",
     "MeasuredPrediction",
     "PredictedLayer",
-    "layers_without_gain",
+    "find_gains",
     "predict",
+    "read_profile",
     "try_pruning",
 ]

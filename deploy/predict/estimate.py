@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Optional, Set, Tuple, Union
 
 from deploy.explain import ceiling
 from deploy.graph import OnnxFile, Shapes, Workload, read_workloads, resolve_shapes
-from deploy.predict.profile import MIN_GAIN
 from deploy.roofline import GPUSpec, dense_time, find_spec, sparse_time
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.reasons import Reason
@@ -17,7 +16,10 @@ from sparsegpt_core.reasons import Reason
 if TYPE_CHECKING:
     from export.audit import AuditedLayer
 
-__all__ = ["EstimatedPrediction", "PredictedLayer", "predict"]
+__all__ = ["MIN_GAIN", "EstimatedPrediction", "PredictedLayer", "predict"]
+
+MIN_GAIN = 1.02
+"""The smallest gain for which pruning a layer pays: measured times are noisy, and estimates coarse."""
 
 _STRUCTURAL = (Reason.TRANSPOSED, Reason.GROUPED, Reason.NOT_CONSTANT, Reason.CHANNELS_NOT_MULTIPLE)
 _PRECISIONS = ("fp16", "int8")
@@ -82,34 +84,6 @@ class EstimatedPrediction:
     """The estimated speed-up with every layer pruned whose sparse kernel is faster."""
 
     @property
-    def paying(self) -> Tuple[str, ...]:
-        """Modules whose layers gain at least 2 % with sparse kernels, in the graph's order.
-
-        A module that is called several times has one node for each call (``name``, ``name#2``), which count together.
-        """
-        calls: Dict[str, List[PredictedLayer]] = {}
-        for layer in self.layers:
-            if layer.seconds is not None:
-                calls.setdefault(_module(layer.name), []).append(layer)
-        return tuple(
-            name
-            for name, layers in calls.items()
-            if sum(layer.seconds or 0.0 for layer in layers) >= MIN_GAIN * sum(map(_best_seconds, layers))
-        )
-
-    def speedup_of(self, names: Collection[str]) -> Optional[float]:
-        """Return the estimated speed-up of the whole network if some of its layers are pruned.
-
-        Args:
-            names: Modules, or nodes of the graph. A module's name stands for all of its calls.
-        """
-        if self.seconds is None:
-            return None
-        pruned = [layer for layer in self.layers if layer.name in names or _module(layer.name) in names]
-        saved = sum(layer.seconds - _best_seconds(layer) for layer in pruned if layer.seconds is not None)
-        return self.seconds / (self.seconds - saved)
-
-    @property
     def verdict(self) -> str:
         """The estimate in a few sentences."""
         if self.bound is None or self.ceiling is None or self.eligible_share is None:
@@ -164,8 +138,8 @@ def predict(
         >>> model.graph.initializer.extend([weight])
         >>> onnx.save(model, "dense.onnx")
         >>> prediction = predict(Path("dense.onnx"), shapes=(1, 4096, 4096), gpu="a100")
-        >>> prediction.layers[0].bound, prediction.paying, prediction.speedup_of(["y"]) == prediction.bound
-        ('compute', ('y',), True)
+        >>> prediction.layers[0].bound, prediction.layers[0].gain > 1.2
+        ('compute', True)
     """
     if precision is not None and precision not in _PRECISIONS:
         raise InputError(f"`precision` is '{precision}'", f"Use one of {', '.join(_PRECISIONS)}.")
@@ -227,8 +201,3 @@ def _best_seconds(layer: PredictedLayer) -> float:
     """Return the estimated time of the faster kernel, which the builder chooses."""
     seconds = layer.seconds or 0.0
     return seconds / layer.gain if layer.gain else seconds
-
-
-def _module(node: str) -> str:
-    """Return the module of a node: a module's further calls are named ``name#2``, ``name#3``."""
-    return node.partition("#")[0]

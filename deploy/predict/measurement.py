@@ -37,7 +37,7 @@ class MeasuredPrediction:
         return f"{self.measured.explanation.verdict} {_NOTE}"
 
     def to_json(self) -> Dict[str, Any]:
-        """Return the content of ``predict.json``, which ``layers_without_gain`` can read."""
+        """Return the content of ``predict.json``, which ``read_profile`` can read."""
         measured, latency = self.measured, self.measured.latency.to_json()
         return {
             "estimate": False,

@@ -64,6 +64,7 @@ def prune_export(
         export=export.settings(),
         int8=int8,
         metric=o.load_metric(quality.metric, console),
+        max_drop=limits.max_drop.get("top1"),
         command=shlex.join(["sparsegpt-trt", *sys.argv[1:]]),
     )
     if (limits or job.metric) and job.data.evaluation is None:
@@ -125,7 +126,7 @@ def prune(
         return
     with open_unfinished_run(out, pruning_identity(job), console) as unfinished:
         with console.progress() as progress:
-            pruned = run(job, progress, unfinished, unfinished / LAYERS)
+            pruned = run(job, progress, unfinished, unfinished / LAYERS, say=console.say)
         result = pruned.result
         save_checkpoint(out, job.model.module.state_dict(), pruning_metadata(job, result))
         if int8:

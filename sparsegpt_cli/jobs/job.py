@@ -17,6 +17,7 @@ from calibration.evaluation import lower_limit, outputs_of
 from calibration.sampling import calibration_batches
 from deploy.measure import Metric
 from export.exporter import ExportSettings
+from sparsegpt_cli.jobs.gains import Target
 from sparsegpt_cli.jobs.models import LoadedModel, missing_weights
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core import __version__
@@ -61,6 +62,8 @@ class Job:
     """Where to prune."""
     workflow: Workflow = field(default_factory=Workflow)
     """Steps before and after the layers are pruned."""
+    target: Target | None = None
+    """The GPU that decides which layers pay. None: every layer that can be pruned is."""
     samples: int | None = None
     """Calibration images; None: 256, or all if there are fewer."""
     eval_samples: int = 2000
@@ -103,6 +106,7 @@ def pruning_identity(job: Job) -> dict[str, Any]:
         "device": str(job.device),
         "tf32": job.tf32,
         "int8": job.int8,
+        "target": asdict(job.target) if job.target else None,
         **settings,
     }
 

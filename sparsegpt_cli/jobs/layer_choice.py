@@ -1,8 +1,8 @@
-"""Leaves layers dense, the most sensitive first, until a target is met."""
+"""Leaves layers dense, those with the most error for what they gain first, until a target is met."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ class Trial(NamedTuple):
     result: PruneResult
     distance: Distance
     """How far it is from the dense network on held-out images."""
+    drop: float | None
+    """Percentage points by which top-1 falls on them; None without labels."""
 
 
 PruneExcept = Callable[[tuple[str, ...]], Trial]
@@ -36,10 +38,13 @@ class SelectionStep:
     """The share of zeros in the weights of all convolution and linear layers, 0 to 1."""
     distance: Distance
     """How far the network is from the dense one on held-out images."""
+    speedup: float | None = None
+    """The estimated speed-up; None: not estimated."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the number of layers left dense, the sparsity, and the distances."""
-        return {"dense_layers": self.dense, "sparsity": self.sparsity, **self.distance.to_json()}
+        """Return the number of layers left dense, the sparsity, the speed-up, and the distances."""
+        figures = {"dense_layers": self.dense, "sparsity": self.sparsity, "speedup": self.speedup}
+        return {**figures, **self.distance.to_json()}
 
 
 @dataclass(frozen=True)
@@ -51,62 +56,86 @@ class LayerChoice:
     sensitive: tuple[str, ...]
     """Names of the layers left dense to meet the target."""
     tradeoff: Tradeoff
-    """Sparsity against error for every number of layers left dense."""
+    """Sparsity and time against error for every number of layers left dense."""
     steps: tuple[SelectionStep, ...]
     """All trials, the chosen one last."""
 
 
 def choose_dense_layers(
-    prune_except: PruneExcept, workflow: Workflow, target: DisagreementTarget | None = None
+    prune_except: PruneExcept,
+    workflow: Workflow,
+    target: DisagreementTarget | None = None,
+    saved: Mapping[str, float] | None = None,
 ) -> LayerChoice:
-    """Leave as few layers dense as the target allows.
+    """Leave as few layers dense as the limits allow; without one as many as the budget or the speed-up allows.
 
     Args:
         prune_except: Prunes the dense network except for the named layers. It is called once for every trial, and
             last for the layers that are chosen.
-        workflow: With ``sparsity_budget`` if there is no ``target``.
+        workflow: With ``max_drop``, ``sparsity_budget`` or ``min_speedup`` if there is no ``target``.
         target: The largest disagreement on held-out images.
+        saved: The share of the network's time that each layer's sparse kernels save.
 
     Raises:
-        InputError: The target cannot be met, or the method measures no sensitivities.
+        InputError: The limits cannot be met, or the method measures no sensitivities.
     """
     first = prune_except(())
-    tradeoff = Tradeoff.of(first.result.layers)
+    tradeoff = Tradeoff.of(first.result.layers, saved)
     if not tradeoff.names:
         raise InputError("the method does not measure how sensitive layers are", "Use --method sparsegpt.")
-    if target:
-        trials = _meet_disagreement(first, tradeoff.names, prune_except, target)
+    if workflow.min_speedup is not None:
+        most = tradeoff.for_speedup(workflow.min_speedup)
     else:
-        count = tradeoff.for_sparsity(workflow.sparsity_budget or 0.0)
-        trials = {0: first} | ({count: prune_except(tradeoff.names[:count])} if count else {})
+        most = tradeoff.for_sparsity(workflow.sparsity_budget or 0.0)
+    if target or workflow.max_drop is not None:
+        limits = _Limits(target, workflow.max_drop)
+        trials = _meet(limits, first, tradeoff.names, most, prune_except)
+    else:
+        trials = {0: first} | ({most: prune_except(tradeoff.names[:most])} if most else {})
     chosen = [*trials][-1]
-    steps = [SelectionStep(count, tradeoff.sparsity[count], trial.distance) for count, trial in trials.items()]
+    speedup = tradeoff.speedup or (None,) * len(tradeoff.sparsity)
+    steps = [SelectionStep(k, tradeoff.sparsity[k], trial.distance, speedup[k]) for k, trial in trials.items()]
     return LayerChoice(trials[chosen].result, tradeoff.names[:chosen], tradeoff, tuple(steps))
 
 
-def _meet_disagreement(
-    first: Trial, names: tuple[str, ...], prune_except: PruneExcept, target: DisagreementTarget
+class _Limits(NamedTuple):
+    """What a network may lose on held-out images."""
+
+    target: DisagreementTarget | None
+    max_drop: float | None
+
+    def failures(self, trial: Trial) -> list[str]:
+        """Return a clause for each limit that a network misses."""
+        found, disagreement = [], trial.distance.disagreement
+        if self.target and not self.target.meets(disagreement):
+            upper = f"at most {self.target.upper_limit(disagreement):.2f} % with 95 % confidence"
+            images = f" on {self.target.images} held-out images{f', {upper}' if self.target.has_interval else ''}"
+            found.append(f"disagreement is {disagreement:.2f} %{images} (allowed: {self.target.limit:g} %)")
+        if self.max_drop is not None and trial.drop is not None and trial.drop > self.max_drop:
+            found.append(f"top-1 on held-out images falls by {trial.drop:.2f} points (allowed: {self.max_drop:g})")
+        return found
+
+
+def _meet(
+    limits: _Limits, first: Trial, names: tuple[str, ...], most: int, prune_except: PruneExcept
 ) -> dict[int, Trial]:
-    """Return the trials by the number of layers left dense, the fewest that meet the target last."""
+    """Return the trials by the number of layers left dense, the fewest that meet the limits last; ``most`` at most."""
     trials = {0: first}
-    if target.meets(first.distance.disagreement):
+    if not limits.failures(first):
         return trials
 
     def meets(count: int) -> bool:
         trials[count] = prune_except(names[:count])
-        return target.meets(trials[count].distance.disagreement)
+        return not limits.failures(trials[count])
 
-    count = fewest(len(names), meets)
+    too_many = min(most + 1, len(names))
+    count = fewest(too_many, meets)
     last = [*trials][-1]
-    if count == len(names):
-        disagreement = trials[last].distance.disagreement
-        upper = (
-            f", at most {target.upper_limit(disagreement):.2f} % with 95 % confidence" if target.has_interval else ""
-        )
+    if count == too_many:
+        missed = " and ".join(limits.failures(trials[last]))
         raise InputError(
-            f"a disagreement of {target.limit:g} % cannot be met: with one layer pruned it is {disagreement:.2f} % on "
-            f"{target.images} held-out images{upper}",
-            "Raise --max-disagreement, or use more --samples or --quality best.",
+            f"with only {len(names) - last} of {len(names)} layers pruned, {missed}",
+            "Raise the limit, lower --min-speedup if it is given, or use more --samples or --quality best.",
         )
     if last != count:  # the model has the weights of a later trial
         del trials[count]

@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from calibration.sampling import calibration_batches
-from deploy.graph import DEFAULT_BATCHES, read_graph
 from deploy.measure import ArmAccuracy, compare_versions
-from deploy.predict import predict
+from deploy.roofline import find_spec
 from deploy.sessions import OnnxSession
 from export.exporter import Exporter, arm_name
 from sparsegpt_cli.jobs.datasets import EvaluationBatches, fingerprint
+from sparsegpt_cli.jobs.gains import Target, predict_for
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
 from sparsegpt_cli.jobs.job import (
     Job,
@@ -33,9 +33,10 @@ from sparsegpt_cli.report import render_report
 from sparsegpt_cli.resume import LAYERS, STAGES, StageStore, staged, write_manifest
 from sparsegpt_core.checkpoints import save_checkpoint, save_int8
 from sparsegpt_core.files import write_json
-from sparsegpt_core.network import Int8Weight, from_arrays, plan_layers, tensors_of
+from sparsegpt_core.network import Int8Weight, from_arrays, plan_layers
 from sparsegpt_core.progress import Progress, Say, silent, timed
 from sparsegpt_core.pruning import LayerChoices, prune_model, run_key
+from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["RUN_FILES", "prune_export"]
@@ -123,15 +124,16 @@ def _run_stages(run: _Run, say: Say) -> dict[str, Any]:
         return StageOutcome(**store.once(name, lambda: vars(make())))
 
     outcomes = {"dense": stage("dense", lambda: _dense(run))}
-    outcomes["sparse"] = stage("sparse", lambda: _sparse(run))
+    outcomes["sparse"] = stage("sparse", lambda: _sparse(run, say))
     if has_baseline:
         settings = outcomes["sparse"].content["settings"]
-        choices = LayerChoices(quotas=settings["quotas"], sensitive=tuple(settings["sensitive"]))
+        left_dense = {name: Reason(code) for name, code in settings["left_dense"].items()}
+        choices = LayerChoices(settings["quotas"], left_dense)
         outcomes["magnitude"] = stage("magnitude", lambda: _magnitude(run, dense, choices))
     arms = [arm for arm in ("dense", "magnitude", "sparse") if arm in outcomes]
     outcomes["compare"] = stage("compare", lambda: _compare(run, arms))
     content = describe_run(job, outcomes, time.perf_counter() - start)
-    return {**content, "prediction": _predict(run)}
+    return {**content, "prediction": _predict(run, content["gains"])}
 
 
 def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
@@ -149,7 +151,9 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     keys = {"dense": run_key(model, [images], dense), "sparse": run_key(model, calibrated, sparse)}
     if job.baseline and job.settings.method != "magnitude":
         magnitude = {**dense, "pattern": job.settings.pattern, "in": job.settings.include, "out": job.settings.exclude}
-        if job.workflow.selects or job.workflow.global_budget:  # the sparse stage chooses its layers and quotas
+        if (
+            job.target or job.workflow.selects or job.workflow.global_budget
+        ):  # the sparse stage chooses its layers and quotas
             magnitude["choices"] = keys["sparse"]
         keys["magnitude"] = run_key(model, [images], magnitude)
     compare = {
@@ -166,15 +170,14 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     return {**keys, "compare": run_key(model, calibrated, compare)}
 
 
-def _predict(run: _Run) -> dict[str, Any]:
-    """Return the largest gain that the layers' shapes allow."""
-    path, profile = run.folder / "sparse.onnx", {}
-    for (name, dims), tensor in zip(read_graph(path).inputs.items(), tensors_of(run.images), strict=True):
-        wanted = (DEFAULT_BATCHES[1], *tensor.shape[1:])
-        shape = tuple(fixed or size for fixed, size in zip(dims, wanted, strict=True))
-        profile[name] = (shape, shape, shape)
-    predicted = predict(path, profile).to_json()
-    return {key: predicted[key] for key in ("bound", "ceiling", "eligible_share", "verdict")}
+def _predict(run: _Run, gains: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the estimated speed-up, with the layers that were pruned if those that pay were chosen."""
+    job = run.job
+    target = job.target or Target(find_spec().name, "int8" if job.int8 else "fp16")
+    predicted = predict_for(target, run.folder / "sparse.onnx", run.images).to_json()
+    if gains:
+        predicted |= {"bound": gains["speedup"]["pruned"], "verdict": gains["verdict"]}
+    return {key: predicted[key] for key in ("gpu", "precision", "bound", "ceiling", "eligible_share", "verdict")}
 
 
 def _parity_images(job: Job) -> int:
@@ -185,10 +188,11 @@ def _dense(run: _Run) -> StageOutcome:
     return _export(run, "dense", model_metadata(run.job.model, run.job.data))
 
 
-def _sparse(run: _Run) -> StageOutcome:
+def _sparse(run: _Run, say: Say) -> StageOutcome:
     """Prune the model and export it."""
     job = run.job
-    pruned = prune(job, run.progress, run.folder, run.unfinished and run.unfinished / LAYERS)
+    finished = run.unfinished and run.unfinished / LAYERS
+    pruned = prune(job, run.progress, run.folder, finished, run.folder / "dense.onnx", say)
     metadata, int8_weights = pruning_metadata(job, pruned.result), pruned.result.int8_weights
     exported = _export(run, "sparse", metadata, int8_weights)
     checkpoint = run.folder / "sparse.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,23 @@ from torch import Tensor, nn
 
 from calibration.evaluation import DisagreementTarget, Distance, distance, held_out_images, outputs_of
 from calibration.recovery import reestimate_batchnorm
-from calibration.sampling import augmentation_for, calibration_batches, held_out_batches, normalised_black, with_views
+from calibration.sampling import (
+    augmentation_for,
+    calibration_batches,
+    held_out_batches,
+    held_out_indices,
+    normalised_black,
+    with_views,
+)
+from sparsegpt_cli.jobs.gains import PayingLayers, find_paying, has_sparse_kernels
 from sparsegpt_cli.jobs.job import Job
 from sparsegpt_cli.jobs.layer_choice import SelectionStep, Trial, choose_dense_layers
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.execution import Resources, World, join_world
 from sparsegpt_core.permutation import PermutationResult
-from sparsegpt_core.progress import Progress, silent, timed
+from sparsegpt_core.progress import Progress, Say, silent, timed
 from sparsegpt_core.pruning import LayerChoices, PruneResult, Tradeoff, global_quotas, permute_model, prune_model
+from sparsegpt_core.reasons import Reason
 
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
@@ -59,8 +69,10 @@ class Pruned:
     """The channel orders."""
     batch_norm: BatchNormChoice | None = None
     """The comparison of batch-norm statistics."""
+    paying: PayingLayers | None = None
+    """The layers that pay; None: every layer was to be pruned."""
     tradeoff: Tradeoff | None = None
-    """Sparsity against error for every number of layers left dense."""
+    """Sparsity and time against error for every number of layers left dense."""
     measured: tuple[SelectionStep, ...] = ()
     """The networks that were measured to meet a target, the chosen one last."""
     target: DisagreementTarget | None = None
@@ -72,11 +84,14 @@ class Pruned:
         if self.permutation is not None:
             permutation = [space.to_json() for space in self.permutation.spaces]
         if self.tradeoff is not None:
-            rows = zip(("", *self.tradeoff.names), self.tradeoff.sparsity, self.tradeoff.error, strict=True)
-            points = [{"left_dense": name, "sparsity": sparsity, "error": error} for name, sparsity, error in rows]
-            curve = {"points": points, "measured": [point.to_json() for point in self.measured]}
+            curve = {
+                "points": self.tradeoff.to_json(),
+                "measured": [point.to_json() for point in self.measured],
+            }
         target = self.target.to_json(self.measured[-1].distance.disagreement) if self.target else None
+        pruned = [layer.name for layer in self.result.layers if layer.status == "pruned"]
         return {
+            "gains": self.paying.to_json(pruned) if self.paying else None,
             "permutation": permutation,
             "batch_norm": None if self.batch_norm is None else self.batch_norm.to_json(),
             "tradeoff": curve,
@@ -84,7 +99,14 @@ class Pruned:
         }
 
 
-def prune(job: Job, progress: Progress = silent, scratch: Path | None = None, finished: Path | None = None) -> Pruned:
+def prune(
+    job: Job,
+    progress: Progress = silent,
+    scratch: Path | None = None,
+    finished: Path | None = None,
+    dense: Path | None = None,
+    say: Say = lambda _: None,
+) -> Pruned:
     """Prune the job's model in place, calibrated on its training split; ``torchrun`` shares the work.
 
     Args:
@@ -92,15 +114,25 @@ def prune(job: Job, progress: Progress = silent, scratch: Path | None = None, fi
         progress: Called for every layer.
         scratch: A folder for activations beyond the memory limit; by default the system's temporary one.
         finished: The folder where finished layers are kept, and found again after a kill; None keeps nothing.
+        dense: The dense network's ONNX file, if there is one; else the estimate of what pays exports the network.
+        say: Called with the estimate before the layers are pruned.
 
     Raises:
+        InputError: No layer pays, or a target cannot be met.
         DataError: A target must be met on held-out images, and calibration takes all images.
         SparseGPTError: Any other step failed.
     """
     job.model.module.to(job.device)
     with join_world(job.device) as world:
         resources = Resources(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
-        return _prune(job, resources, progress)
+        paying = resources.world.first(partial(_find_paying, job, dense)) if job.target else None
+        if paying:
+            say(paying.verdict)
+        return _prune(job, paying, resources, progress)
+
+
+def _with_sensitive(choices: LayerChoices, names: Sequence[str]) -> LayerChoices:
+    return replace(choices, left_dense={**choices.left_dense, **dict.fromkeys(names, Reason.SENSITIVE)})
 
 
 @dataclass(frozen=True)
@@ -109,26 +141,45 @@ class _HeldOut:
 
     batches: list[Tensor]
     outputs: Tensor
+    labels: Tensor | None
     world: World
 
-    def distance(self, model: nn.Module) -> Distance:
-        """Return how far a network is from the dense one: the same number on every process."""
-        own = distance(self.outputs, outputs_of(model, self.batches))
-        numbers = torch.tensor([own.logit_error, own.kl, own.disagreement], dtype=torch.float64)
-        self.world.spread([numbers])
-        return Distance(*numbers.tolist())
+    def compare(self, model: nn.Module) -> tuple[Distance, float | None]:
+        """Return how far a network is from the dense one, and the percentage points by which its top-1 is lower.
+
+        The figures are those of the first process, on every process. Without labels there is no top-1.
+        """
+        return self.world.first(partial(self._compare, model))
+
+    def _compare(self, model: nn.Module) -> tuple[Distance, float | None]:
+        outputs = outputs_of(model, self.batches)
+        labels = self.labels
+        drop = None if labels is None else _top1(self.outputs, labels) - _top1(outputs, labels)
+        return distance(self.outputs, outputs), drop
 
 
-def _prune(job: Job, resources: Resources, progress: Progress) -> Pruned:
+def _top1(outputs: Tensor, labels: Tensor) -> float:
+    """Return the percentage of images whose class is right."""
+    return 100 * float(torch.eq(outputs.argmax(1), labels).double().mean())
+
+
+def _find_paying(job: Job, dense: Path | None) -> PayingLayers | None:
+    """Return the layers that pay; None for a pattern without sparse kernels, where no layer does."""
+    if job.target is None or not has_sparse_kernels(job.settings.pattern):
+        return None
+    return find_paying(job.model.module, _draw(job, slice(0, 2))[0], job.settings, job.target, job.export, dense)
+
+
+def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress: Progress) -> Pruned:
     model, workflow = job.model.module, job.workflow
     batches, samples_per_image, warnings = _calibration_batches(job, resources.world)
     held_out = _hold_out(job, resources.world) if workflow.selects or workflow.batch_norm == "auto" else None
     seconds: dict[str, float] = {}
 
-    permutation, choices = None, LayerChoices()
+    permutation, choices = None, LayerChoices(left_dense=paying.left_dense if paying else {})
     if workflow.permute:
         with timed(seconds, "permute"):
-            permutation, more = _permute(job, batches, progress, resources)
+            permutation, more = _permute(job, batches, choices, progress, resources)
         warnings += more
     if workflow.global_budget:
         with timed(seconds, "budget"):
@@ -157,16 +208,17 @@ def _prune(job: Job, resources: Resources, progress: Progress) -> Pruned:
 
         def prune_except(names: tuple[str, ...]) -> Trial:
             model.load_state_dict(state)
-            result = prune_network(replace(choices, sensitive=names))
+            result = prune_network(_with_sensitive(choices, names))
             with timed(seconds, "judge"):
-                distance_to_dense = held_out.distance(model)
-            return Trial(result, distance_to_dense)
+                return Trial(result, *held_out.compare(model))
 
         if workflow.max_disagreement is not None:
             target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
             warnings += [target.warning] if target.warning else []
-        choice = choose_dense_layers(prune_except, workflow, target)
-        choices, result = replace(choices, sensitive=choice.sensitive), choice.result
+        if workflow.max_drop is not None and held_out.labels is None:
+            warnings.append("no layer is left dense for `max_drop`: the calibration images have no labels")
+        choice = choose_dense_layers(prune_except, workflow, target, paying.gains.saved if paying else None)
+        choices, result = _with_sensitive(choices, choice.sensitive), choice.result
     else:
         result = prune_network(choices)
 
@@ -174,6 +226,7 @@ def _prune(job: Job, resources: Resources, progress: Progress) -> Pruned:
     return Pruned(
         result=result,
         choices=choices,
+        paying=paying,
         seconds=seconds,
         warnings=(*warnings, *more, *result.warnings),
         permutation=permutation,
@@ -206,22 +259,33 @@ def _draw(job: Job, share: slice = slice(None)) -> list[Tensor]:
 def _hold_out(job: Job, world: World) -> _HeldOut | None:
     """Draw held-out images and run the dense network on them; None where calibration takes all images."""
     count = held_out_images(job.workflow.max_disagreement, job.data.sample_size)
-    batches = held_out_batches(job.data.training, job.calibration_samples, count, job.batch_size, job.seed)
+    split, samples = job.data.training, job.calibration_samples
+    batches = held_out_batches(split, samples, count, job.batch_size, job.seed)
     if batches:
-        return _HeldOut(batches, outputs_of(job.model.module, batches), world)
+        outputs, labels = outputs_of(job.model.module, batches), None
+        if split.labels is not None and outputs.ndim == 2:
+            labels = torch.from_numpy(split.labels[held_out_indices(split, samples, count, job.seed)])
+        return _HeldOut(batches, outputs, labels, world)
     if job.workflow.selects:
         raise DataError("no training images are left to hold out: calibration takes them all", "Lower --samples.")
     return None
 
 
 def _permute(
-    job: Job, batches: Sequence[Tensor], progress: Progress, resources: Resources
+    job: Job, batches: Sequence[Tensor], choices: LayerChoices, progress: Progress, resources: Resources
 ) -> tuple[PermutationResult | None, list[str]]:
     """Order the model's channels; return the orders and warnings."""
     # A limit in seconds would let processes find different orders.
     limit = job.workflow.permute_seconds if resources.world.size == 1 else float("inf")
     result, obstacle = permute_model(
-        job.model.module, batches, job.settings, progress, resources, limit=limit, seed=job.seed
+        job.model.module,
+        batches,
+        job.settings,
+        progress,
+        resources,
+        left_dense=choices.left_dense,
+        limit=limit,
+        seed=job.seed,
     )
     if obstacle:
         return result, [f"channels keep their order: {obstacle}"]
@@ -244,11 +308,11 @@ def _choose_batch_norm(
         return None, ["batch norm keeps its statistics: calibration leaves no images to compare new ones on"]
     state = copy.deepcopy(model.state_dict())
     with timed(seconds, "judge"):
-        kept = held_out.distance(model)
+        kept, _ = held_out.compare(model)
     if not _reestimate(job, seconds):
         return None, []
     with timed(seconds, "judge"):
-        new = held_out.distance(model)
+        new, _ = held_out.compare(model)
     choice = BatchNormChoice(kept, new, new.logit_error < kept.logit_error)
     if not choice.uses_new:
         model.load_state_dict(state)

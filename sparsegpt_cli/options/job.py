@@ -50,6 +50,7 @@ class JobOptions:
         eval_data: str | None = None,
         *,
         evaluates: bool = False,
+        max_drop: float | None = None,
         **more: Any,
     ) -> Job:
         """Load the model and its data, and check that they fit each other.
@@ -59,6 +60,7 @@ class JobOptions:
             console: Takes messages. Its seed is that of the job.
             eval_data: The data set of the evaluation split; None: that of the calibration data.
             evaluates: Whether the job measures accuracy on the evaluation split.
+            max_drop: Percentage points of top-1 for which layers are left dense.
             more: Further fields of the job.
 
         Raises:
@@ -66,13 +68,14 @@ class JobOptions:
         """
         from sparsegpt_cli.jobs.job import Job, check_job
         from sparsegpt_cli.jobs.models import ModelSource, load
-        from sparsegpt_cli.jobs.profile import idle_layers
         from sparsegpt_cli.options.sizes import parse_size
         from sparsegpt_core.execution import find_device
 
         # First what can be wrong without reading a file.
         quality, device = pruning.quality_settings(), find_device(self.device)
-        settings = quality.settings
+        target = pruning.target(more.get("int8", False))
+        if pruning.profile and target is None:
+            console.say(f"--layers all: {pruning.profile} is not used")
         limit = parse_size(self.memory_limit) if self.memory_limit else None
         model, data = load(
             ModelSource(
@@ -87,15 +90,13 @@ class JobOptions:
             console,
             console.seed,
         )
-        if pruning.profile:
-            idle = idle_layers(pruning.profile, model.module, console)
-            settings = replace(settings, exclude=(*settings.exclude, *idle))
         job = Job(
             model=model,
             data=data,
-            settings=settings,
+            settings=quality.settings,
             device=device,
-            workflow=quality.workflow,
+            workflow=replace(quality.workflow, max_drop=max_drop),
+            target=target,
             samples=self.samples,
             seed=console.seed,
             memory_limit=limit,

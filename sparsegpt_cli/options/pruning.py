@@ -11,12 +11,14 @@ import typer
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
+    from sparsegpt_cli.jobs.gains import Target
     from sparsegpt_core.quality import Quality
 from sparsegpt_cli.options.shared import Pattern
 
 __all__ = ["PruneOptions"]
 
 _BY_QUALITY = ("mask", "refit", "bias", "damping", "permute", "batch_norm", "views")
+_LAYERS = ("pays", "all", "auto")
 _AUTO_DISAGREEMENT_PERCENT = 0.5  # of held-out images, for --layers auto
 
 
@@ -68,9 +70,6 @@ class PruneOptions:
         typer.Option(help="Glob of layers to prune although they are first, last or excluded; may be repeated."),
     ] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of layers to leave dense; may be repeated.")] = None
-    profile: Annotated[
-        Path | None, typer.Option(help="A JSON file of predict or explain; layers that gain nothing stay dense.")
-    ] = None
 
     permute: Annotated[
         bool | None,
@@ -99,15 +98,33 @@ class PruneOptions:
     layers: Annotated[
         str,
         typer.Option(
-            help="all, or auto: leave the worst layers dense, with --max-disagreement 0.5% unless a target is given."
+            help="pays: those that 2:4 can make faster; all; or auto: those that pay, without the worst ones, with "
+            "--max-disagreement 0.5% unless a target is given."
         ),
-    ] = "all"
+    ] = "pays"
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="The GPU that decides which layers pay, such as a100, l4, rtx3060 or orin-nx. Default: that of this "
+            "machine, else a100.",
+            show_default=False,
+        ),
+    ] = None
+    engine_batch: Annotated[int, typer.Option(min=1, help="Images in one inference of the engine.")] = 8
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Measured gains of the layers, in place of estimates: the JSON of predict or benchmark."),
+    ] = None
     max_disagreement: Annotated[
         str | None,
         typer.Option(
             help="Leave the worst layers dense until, with 95 % confidence, at most this percentage of held-out images "
             "changes class."
         ),
+    ] = None
+    min_speedup: Annotated[
+        float | None,
+        typer.Option(help="Leave the worst layers dense while the estimated speed-up is at least this, such as 1.05."),
     ] = None
     sparsity_budget: Annotated[
         float | None, typer.Option(help="Leave the worst layers dense while this fraction of all weights stays zero.")
@@ -122,8 +139,10 @@ class PruneOptions:
         from sparsegpt_core.patterns import parse_pattern
         from sparsegpt_core.quality import preset
 
-        if self.layers not in ("all", "auto"):
-            raise InputError(f"unknown layers '{self.layers}'", "Use all or auto; --include and --exclude take globs.")
+        if self.layers not in _LAYERS:
+            raise InputError(
+                f"unknown layers '{self.layers}'", "Use pays, all or auto; --include and --exclude take globs."
+            )
         given = {name: value for name in _BY_QUALITY if (value := getattr(self, name)) is not None}
         if self.alpha is not None:
             given["alpha"] = _alpha(self.alpha)
@@ -138,13 +157,36 @@ class PruneOptions:
             global_budget=self.global_budget,
             max_disagreement=self._max_disagreement(),
             sparsity_budget=self.sparsity_budget,
+            min_speedup=self.min_speedup,
             **given,
         )
+
+    def target(self, int8: bool) -> Target | None:
+        """The GPU that decides which layers pay; None with ``--layers all``.
+
+        Args:
+            int8: Whether the engine is INT8; else it is FP16.
+
+        Raises:
+            InputError: The GPU is unknown, the profile is missing or damaged, or an option needs layers that pay.
+        """
+        from deploy.predict import read_profile
+        from deploy.roofline import find_spec
+        from sparsegpt_cli.jobs.gains import Target
+
+        if self.layers == "all":
+            for name in ("gpu", "min_speedup"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"`{name}` needs layers that pay", "Leave out `layers=all`.")
+            return None
+        profile = read_profile(self.profile) if self.profile else {}
+        return Target(find_spec(self.gpu).name, "int8" if int8 else "fp16", self.engine_batch, profile)
 
     def _max_disagreement(self) -> float | None:
         if self.max_disagreement is not None:
             return _percent(self.max_disagreement)
-        return _AUTO_DISAGREEMENT_PERCENT if self.layers == "auto" and self.sparsity_budget is None else None
+        has_target = self.sparsity_budget is not None or self.min_speedup is not None
+        return _AUTO_DISAGREEMENT_PERCENT if self.layers == "auto" and not has_target else None
 
 
 def _percent(text: str) -> float:

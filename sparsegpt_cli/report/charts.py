@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, ZERO, chart_style, label, name_rows, svg
 
-__all__ = ["LayerPoint", "accuracy_chart", "layer_charts", "tradeoff_chart"]
+__all__ = ["Curve", "LayerPoint", "accuracy_chart", "layer_charts", "tradeoff_chart"]
 
 _ROWS_PER_CHART = 40  # fit on a printed page
 
@@ -65,30 +65,38 @@ def accuracy_chart(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
         return svg(figure, "accuracy")
 
 
-def tradeoff_chart(predicted: Sequence[tuple[float, float]], measured: Sequence[tuple[float, float]]) -> Markup:
-    """Draw error and disagreement against sparsity, with more and more layers left dense.
+@dataclass(frozen=True)
+class Curve:
+    """What a network gains and loses with more and more layers left dense."""
 
-    Args:
-        predicted: (sparsity, sum of the pruned layers' sensitivities), with one more layer dense each time.
-        measured: (sparsity, disagreement in percent) of the networks that were tried; the last one was chosen.
-    """
+    predicted: Sequence[tuple[float, float]]
+    """(Gain, sum of the pruned layers' sensitivities), with one more layer dense each time."""
+    measured: Sequence[tuple[float, float]]
+    """(Gain, disagreement in percent) of the networks that were tried; the last one was chosen."""
+    has_speedup: bool
+    """Whether the gain is the estimated speed-up; else it is the sparsity, 0 to 1."""
+
+
+def tradeoff_chart(curve: Curve) -> Markup:
+    """Draw error and disagreement against the speed-up, or else the sparsity."""
+    factor, label_text = (1, "estimated speed-up") if curve.has_speedup else (100, "weights that are zero, %")
     with chart_style():
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        left.plot(*_columns(predicted), "o-", color=MUTED, markersize=3.5, linewidth=1)
+        left.plot(*_columns(curve.predicted, factor), "o-", color=MUTED, markersize=3.5, linewidth=1)
         left.set_ylabel("sum of the layers' errors")
-        right.plot(*_columns(measured), "o", color=MUTED, markerfacecolor=PAPER)
-        right.plot(*_columns(measured[-1:]), "o", color=ACCENT)
+        right.plot(*_columns(curve.measured, factor), "o", color=MUTED, markerfacecolor=PAPER)
+        right.plot(*_columns(curve.measured[-1:], factor), "o", color=ACCENT)
         right.set_ylabel("images that changed class, %")
         for axes in (left, right):
             axes.set_ylim(bottom=0)
-            axes.set_xlabel("weights that are zero, %")
+            axes.set_xlabel(label_text)
             axes.grid()
         return svg(figure, "tradeoff")
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [100 * x for x, _ in points], [y for _, y in points]
+def _columns(points: Sequence[tuple[float, float]], factor: float) -> tuple[list[float], list[float]]:
+    return [factor * x for x, _ in points], [y for _, y in points]
 
 
 def _layer_chart(layers: Sequence[LayerPoint], method: str, limits: tuple[float, float], salt: str) -> Markup:

@@ -49,7 +49,7 @@ def render_report(run: Path) -> Path:
             view=view,
             summary=Summary(view),
             layer_charts=layer_charts(view.points, view.method),
-            tradeoff_chart=tradeoff_chart(*view.tradeoff) if view.tradeoff else None,
+            tradeoff_chart=tradeoff_chart(view.tradeoff) if view.tradeoff else None,
             accuracy_chart=accuracy_chart(view.differences) if view.differences else None,
             arms_chart=arms_chart(timed, view.benchmark.gains, view.benchmark.noise) if timed else None,
             distribution_chart=distribution_chart(scattered) if scattered else None,

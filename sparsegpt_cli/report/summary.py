@@ -53,7 +53,8 @@ class Summary:
         """The run in a few sentences. Engines that were timed come first."""
         pattern, total = self._prune.child("settings").text("pattern"), len(self._view.layers)
         state = pattern if ":" in pattern else "pruned"
-        found = [f"{len(self._view.pruned)} of {total} {'layer is' if total == 1 else 'layers are'} {state}."]
+        found = [f"{verdict}."] if (verdict := self._prune.child("gains").text("verdict")) else []
+        found += [f"{len(self._view.pruned)} of {total} {'layer is' if total == 1 else 'layers are'} {state}."]
         found += [sentence for sentence in (self._quality, self._target) if sentence]
         return [self._benchmark.verdict, *found] if self._benchmark.on_engines else [*found, self._speed]
 
@@ -90,7 +91,7 @@ class Summary:
     def _speed(self) -> str:
         bound = self._view.prediction.number("bound")
         text = "Speed on a GPU has not been measured"
-        return f"{text}; the layer shapes allow at most {fixed(bound)}×." if bound is not None else f"{text}."
+        return f"{text}; it is estimated at {fixed(bound)}× of the dense one." if bound is not None else f"{text}."
 
     @property
     def tiles(self) -> list[tuple[str, str]]:
@@ -113,7 +114,7 @@ class Summary:
             label = f"as fast as the dense engine (95 % interval{self._benchmark.of_build} {low} … {high})"
             found.append((label, f"{fixed(gain.number('ratio'))}×"))
         elif bound is not None:
-            found.append(("as fast at most, predicted from layer shapes", f"{fixed(bound)}×"))
+            found.append(("as fast as the dense network, estimated", f"{fixed(bound)}×"))
         if file := self._files.deployed:
             found.append((f"is the file to deploy, in {_PRECISIONS[file.precision]}", file.name))
         return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparsegpt_cli.report.accuracy import Arm, read_arms
 from sparsegpt_cli.report.benchmark import Benchmark
-from sparsegpt_cli.report.charts import LayerPoint
+from sparsegpt_cli.report.charts import Curve, LayerPoint
 from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import duration, size
 from sparsegpt_cli.report.reasons import ReasonGroup, group_by_reason
@@ -54,14 +54,16 @@ class View:
         return [layer for layer in self.layers if layer.text("status") == "pruned"]
 
     @property
-    def tradeoff(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]] | None:
-        """(Sparsity, predicted error) and (sparsity, measured disagreement) pairs; None without a target."""
+    def tradeoff(self) -> Curve | None:
+        """What more and more layers left dense cost and gain; None without a target."""
         curve = self.prune.child("tradeoff")
+        has_speedup = all(point.has("speedup") for point in curve.children("points"))
+        gain = "speedup" if has_speedup else "sparsity"
         predicted, measured = (
-            [(point.number("sparsity") or 0.0, point.number(key) or 0.0) for point in curve.children(points)]
+            [(point.number(gain) or 0.0, point.number(key) or 0.0) for point in curve.children(points)]
             for points, key in (("points", "error"), ("measured", "disagreement"))
         )
-        return (predicted, measured) if predicted and measured else None
+        return Curve(predicted, measured, has_speedup) if predicted and measured else None
 
     @property
     def target(self) -> str | None:

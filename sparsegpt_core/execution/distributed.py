@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,9 @@ from sparsegpt_core.errors import SparseGPTError, first_line
 from sparsegpt_core.torchrun import rank, world_size
 
 __all__ = ["ALONE", "PeerError", "World", "join_world", "speaks_for_all"]
+
+
+T = TypeVar("T")
 
 
 class PeerError(SparseGPTError):
@@ -73,6 +77,22 @@ class World:
             with _peers():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
+
+    def first(self, make: Callable[[], T]) -> T:
+        """Return what ``make`` returns on the first process. The other processes do not call it.
+
+        Args:
+            make: Returns something that pickle can send.
+
+        Raises:
+            PeerError: Another process ended.
+        """
+        if self.size == 1:
+            return make()
+        values = [make() if self.rank == 0 else None]
+        with _peers():
+            dist.broadcast_object_list(values, 0)
+        return cast(T, values[0])
 
     def place(self, count: int) -> tuple[int, int]:
         """Return the index of this process's first item among those of all processes, and the number of all items.

@@ -36,7 +36,9 @@ __all__ = ["plan_layers", "select_layers"]
 _CHANNELS = (1, 3, 4)  # of grey, colour and transparent images
 
 
-def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensitive: Sequence[str] = ()) -> list[Layer]:
+def plan_layers(
+    model: nn.Module, sample: Batch, settings: PruneSettings, left_dense: Mapping[str, Reason] | None = None
+) -> list[Layer]:
     """List the network's layers in running order. Those without a reason will be pruned.
 
     Layers that share a weight are pruned together: if one of them stays dense, all do.
@@ -45,7 +47,7 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensit
         model: The network, in eval mode.
         sample: A small batch of inputs (N, C, H, W), on any device, or a tuple of several inputs.
         settings: Pattern and globs.
-        sensitive: Names of layers to leave dense because pruning them costs most.
+        left_dense: Layers to leave dense beside those that the settings leave out, with the reason.
 
     Raises:
         ModelError: There is nothing to prune, or the model does not take the sample.
@@ -67,10 +69,7 @@ def plan_layers(model: nn.Module, sample: Batch, settings: PruneSettings, sensit
             layers = model.select_layers(tensor, settings.pattern, *globs)
         else:
             layers = select_layers(model, tensor, settings.pattern, *globs)
-    layers = [
-        replace(layer, reason=Reason.SENSITIVE) if layer.reason is None and layer.name in sensitive else layer
-        for layer in layers
-    ]
+    layers = [replace(layer, reason=layer.reason or (left_dense or {}).get(layer.name)) for layer in layers]
     reached = [layer for layer in layers if layer.reason is not Reason.NOT_REACHED]
     dense = {id(layer.common_call.weight): layer.reason for layer in reached if layer.common_call and layer.reason}
     layers = [

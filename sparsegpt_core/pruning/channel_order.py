@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from sparsegpt_core.patterns import NM
 from sparsegpt_core.permutation import ORDERS, PermutationResult, permute_channels
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.pruning.saliency import measure_saliencies
+from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["permute_model"]
@@ -25,6 +26,7 @@ def permute_model(
     progress: Progress = silent,
     resources: Resources = DEFAULT,
     *,
+    left_dense: Mapping[str, Reason] | None = None,
     limit: float = float("inf"),
     seed: int = 0,
 ) -> tuple[PermutationResult | None, str]:
@@ -36,6 +38,7 @@ def permute_model(
         settings: Pattern, damping and layers.
         progress: Called after every layer whose saliency is measured, and after every search of an order.
         resources: Memory, scratch folder and processes.
+        left_dense: Layers that will not be pruned, with the reason.
         limit: Seconds for the searches, without the time for the saliencies.
         seed: Seed of the searches.
 
@@ -56,7 +59,7 @@ def permute_model(
     """
     if not isinstance(settings.pattern, NM):
         return None, "unstructured pruning does not depend on the order of channels"
-    found = measure_saliencies(model, batches, settings, progress, resources)
+    found = measure_saliencies(model, batches, settings, progress, resources, left_dense)
     with full_precision(resources.tf32):
         try:
             result = permute_channels(

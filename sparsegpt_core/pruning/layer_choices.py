@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.patterns import NM, Pattern, Unstructured
+from sparsegpt_core.reasons import Reason
 
 __all__ = ["LayerChoices"]
 
@@ -17,7 +18,7 @@ class LayerChoices:
 
     Example:
         >>> from sparsegpt_core.patterns import Unstructured
-        >>> choices = LayerChoices(quotas={"conv": 0.7}, sensitive=("head",))
+        >>> choices = LayerChoices(quotas={"conv": 0.7}, left_dense={"head": Reason.SENSITIVE})
         >>> str(choices.pattern_for("conv", Unstructured(0.5)))
         '0.7'
     """
@@ -25,8 +26,9 @@ class LayerChoices:
     quotas: Mapping[str, float] = field(default_factory=dict)
     """Fractions of zeros by layer, in place of an unstructured pattern's. See
     :func:`~sparsegpt_core.pruning.global_quotas`."""
-    sensitive: tuple[str, ...] = ()
-    """Names of layers to leave dense because pruning them costs most. See :class:`~sparsegpt_core.pruning.Tradeoff`."""
+    left_dense: Mapping[str, Reason] = field(default_factory=dict)
+    """Layers to leave dense, with the reason: pruning them costs most (see :class:`~sparsegpt_core.pruning.Tradeoff`),
+    or gains nothing."""
 
     def check(self, pattern: Pattern) -> None:
         """Check that layers may have quotas.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from sparsegpt_core.execution import DEFAULT, Resources, full_precision
 from sparsegpt_core.network import Batch, Layer, as_tensors, eval_mode, plan_layers, weight_to_matrix
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.pruning.layer_moments import gather_moments
+from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
 
 __all__ = ["Saliencies", "measure_saliencies"]
@@ -38,6 +39,7 @@ def measure_saliencies(
     settings: PruneSettings,
     progress: Progress = silent,
     resources: Resources = DEFAULT,
+    left_dense: Mapping[str, Reason] | None = None,
 ) -> Saliencies:
     """Measure the saliency of every weight of the layers to prune.
 
@@ -47,6 +49,7 @@ def measure_saliencies(
         settings: Pattern, layers, damping and positions.
         progress: Called after every layer.
         resources: Memory, scratch folder and processes.
+        left_dense: Layers that will not be pruned, with the reason.
 
     Raises:
         NumericsError: NaN or infinity in activations, or a Hessian that cannot be damped.
@@ -56,7 +59,7 @@ def measure_saliencies(
     first, samples = resources.world.place(sum(map(len, tensors)))
     positions = min(settings.positions_per_column or _MAX_POSITIONS_PER_COLUMN, _MAX_POSITIONS_PER_COLUMN)
     with eval_mode(model), torch.no_grad(), full_precision(resources.tf32):
-        result = Saliencies(plan_layers(model, tensors[0][:2], settings), {}, {})
+        result = Saliencies(plan_layers(model, tensors[0][:2], settings, left_dense), {}, {})
         demand = LayerDemand(_first_uses(result.layers), samples, first)
         progress("saliency", 0, len(demand.layers))
         with open_source(model, tensors, demand, resources, seconds) as source:

@@ -91,7 +91,7 @@ def prune_model(
     choices.check(settings.pattern)
     check_finite(model.state_dict())
     with eval_mode(model), torch.no_grad(), full_precision(resources.tf32):
-        layers = plan_layers(model, tensors[0][:2], settings, choices.sensitive)
+        layers = plan_layers(model, tensors[0][:2], settings, choices.left_dense)
         folder = resources.finished if resources.world.size == 1 else None
         about = {
             "settings": asdict(settings),

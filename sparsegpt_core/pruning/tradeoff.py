@@ -1,20 +1,23 @@
-"""Sparsity against error: the order in which layers are left dense, and how many of them meet a target."""
+"""Sparsity or time against error: the order in which layers are left dense, and how many of them meet a target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.pruning.results import LayerResult
 
 __all__ = ["Tradeoff", "fewest"]
 
+_NOTHING = 1e-12  # of the time, or of the zeros: below it a layer is worth nothing
+
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Sparsity against error with the k most sensitive layers left dense, for every k.
+    """Sparsity and time against error with the k most costly layers left dense, for every k.
 
     Example:
         >>> from sparsegpt_core.pruning import LayerResult
@@ -28,22 +31,57 @@ class Tradeoff:
     """
 
     names: tuple[str, ...]
-    """The pruned layers, the most sensitive first."""
+    """The pruned layers: first the one with the most error for the time that it saves, or for its zeros."""
     sparsity: tuple[float, ...]
     """Item k: fraction of zeros in all convolution and linear weights, with the first k layers left dense."""
     error: tuple[float, ...]
     """Item k: sum of the other layers' sensitivities, which predicts the network's loss."""
+    speedup: tuple[float, ...] | None = None
+    """Item k: the estimated speed-up of the network, if the other layers run on sparse kernels. None: not estimated."""
 
     @classmethod
-    def of(cls, layers: Sequence[LayerResult]) -> Tradeoff:
-        """Rank the pruned layers by sensitivity per zero."""
+    def of(cls, layers: Sequence[LayerResult], saved: Mapping[str, float] | None = None) -> Tradeoff:
+        """Rank the pruned layers by error for time saved, or else for zeros.
+
+        Args:
+            layers: All layers of the network.
+            saved: The share of the network's time that each layer's sparse kernels save.
+        """
         pruned = {layer.name: layer for layer in layers if layer.status == "pruned" and layer.sensitivity is not None}
         zeros = {name: layer.sparsity * prod(layer.shape) for name, layer in pruned.items()}
         costs = {name: layer.sensitivity or 0.0 for name, layer in pruned.items()}
-        names = sorted(pruned, key=lambda name: costs[name] / max(1.0, zeros[name]), reverse=True)
+        worth = {name: saved.get(name, 0.0) for name in pruned} if saved else zeros
+        names = sorted(pruned, key=lambda name: costs[name] / max(_NOTHING, worth[name]), reverse=True)
+        rests = [names[k:] for k in range(len(names) + 1)]
         weights = sum(prod(layer.shape) for layer in layers) or 1
-        kept = [sum(zeros[name] for name in names[k:]) / weights for k in range(len(names) + 1)]
-        return cls(tuple(names), tuple(kept), tuple(sum(costs[name] for name in names[k:]) for k in range(len(kept))))
+        return cls(
+            tuple(names),
+            tuple(sum(zeros[name] for name in rest) / weights for rest in rests),
+            tuple(sum(costs[name] for name in rest) for rest in rests),
+            tuple(1 / (1 - sum(worth[name] for name in rest)) for rest in rests) if saved else None,
+        )
+
+    def for_speedup(self, min_speedup: float) -> int:
+        """Return how many layers can be left dense at an estimated speed-up of at least ``min_speedup``.
+
+        Raises:
+            InputError: The speed-up with all layers pruned is lower, or is not estimated.
+        """
+        if self.speedup is None:
+            raise InputError("a speed-up needs an estimate of the gain of each layer", "Use `layers=pays`.")
+        if self.speedup[0] < min_speedup:
+            raise InputError(
+                f"a speed-up of {min_speedup:g}× cannot be reached: with all layers pruned the estimate is "
+                f"{self.speedup[0]:.2f}×",
+                "Lower `min_speedup`, or name another `gpu`.",
+            )
+        return max(k for k, speedup in enumerate(self.speedup) if speedup >= min_speedup)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return one point for each number of layers left dense; ``left_dense`` is the last one of them."""
+        speedup = self.speedup or (None,) * len(self.error)
+        rows = zip(("", *self.names), self.sparsity, self.error, speedup, strict=True)
+        return [dict(zip(("left_dense", "sparsity", "error", "speedup"), row, strict=True)) for row in rows]
 
     def for_sparsity(self, min_sparsity: float) -> int:
         """Return how many layers can be left dense at a sparsity of at least ``min_sparsity``.

@@ -70,7 +70,19 @@ def test_a_factory_is_pruned_and_exported(
     scale = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
     dense = [part for glob in excluded for part in ("--exclude", glob)]
     outcome = cli(
-        *("prune", *model, *data, *scale, *dense, "--quality", "fast", "--out", "sparse.safetensors", "--json")
+        *(
+            "prune",
+            "--layers=all",
+            *model,
+            *data,
+            *scale,
+            *dense,
+            "--quality",
+            "fast",
+            "--out",
+            "sparse.safetensors",
+            "--json",
+        )
     )
     assert outcome.code == 0, outcome.err
     layers = outcome.json["layers"]

@@ -20,7 +20,7 @@ def test_torch_tensorrt_receives_a_module_that_is_2_4(cli, digits_checkpoint, tm
     (example,) = (block for block in BLOCKS if "torch_tensorrt" in block)
     out = tmp_path / "out" / "sparse.safetensors"
     options = ["--samples", 64, "--include", "conv2", "--include", "fc1", "--out", out]
-    assert cli("prune", "--weights", digits_checkpoint, *options, "--quiet").code == 0
+    assert cli("prune", "--layers=all", "--weights", digits_checkpoint, *options, "--quiet").code == 0
     given: list = []
 
     def compile(module, ir="default", inputs=None, *, sparse_weights=False):

@@ -189,7 +189,7 @@ def test_what_a_run_wrote_is_recorded(tmp_path, cli):
         32,
         "--json",
     ]
-    outcome = cli("prune-export", *options, "--out", out)
+    outcome = cli("prune-export", "--layers=all", *options, "--out", out)
     assert outcome.code == 0, outcome.err
     manifest = read_json(out / "manifest.json")
     assert {*manifest["files"]} == {path.name for path in out.iterdir()} - {"manifest.json", "report.html"}

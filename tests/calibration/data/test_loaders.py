@@ -139,7 +139,17 @@ def test_a_mistyped_kind_of_data_runs_no_code():
 
 def test_a_loader_calibrates_and_another_evaluates(folder, cli, digits_checkpoint):
     options = ("--data", "loaders_of_test:loader", "--eval-data", "./loaders_of_test.py:generator", "--no-baseline")
-    command = ("prune-export", "--weights", digits_checkpoint, "--quality", "fast", "--out", folder / "out", *options)
+    command = (
+        "prune-export",
+        "--layers=all",
+        "--weights",
+        digits_checkpoint,
+        "--quality",
+        "fast",
+        "--out",
+        folder / "out",
+        *options,
+    )
     outcome = cli(*command)
     assert outcome.code == 1  # both give the same images
     assert "importing and running loaders_of_test:loader" in outcome.err
@@ -155,7 +165,7 @@ def test_a_loader_calibrates_and_another_evaluates(folder, cli, digits_checkpoin
 def test_code_that_a_file_names_does_not_run(folder, cli, digits_checkpoint):
     kept = load_checkpoint(digits_checkpoint)
     save_checkpoint(folder / "net.safetensors", kept.state, {**kept.metadata, "data": "loaders_of_test:leaves"})
-    outcome = cli("prune", "--weights", "net.safetensors", "--out", "x.safetensors", "--quiet")
+    outcome = cli("prune", "--layers=all", "--weights", "net.safetensors", "--out", "x.safetensors", "--quiet")
     assert outcome.code == 1
     assert outcome.err == (
         "error: the model's file records the data loaders_of_test:leaves, which is code, and a file must not make code "

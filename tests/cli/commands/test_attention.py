@@ -35,7 +35,9 @@ def test_a_head_of_zeros_is_flagged(model, program, tmp_path):
     data = ["--data", f"npz:{tmp_path / 'images.npz'}", "--eval-data", f"npz:{tmp_path / 'evaluation.npz'}"]
     images = np.random.default_rng(1).integers(0, 256, (16, 3, 32, 32), dtype=np.uint8)
     np.savez(tmp_path / "evaluation.npz", images=images, labels=np.arange(16) % 4)
-    outcome = program("prune-export", *model, *data, "--quality", "fast", "--out", tmp_path / "out", "--json")
+    outcome = program(
+        "prune-export", "--layers=all", *model, *data, "--quality", "fast", "--out", tmp_path / "out", "--json"
+    )
     assert outcome.code == 0, outcome.err
     warnings = "\n".join(outcome.json["warnings"])
     assert "sparse.onnx: PyTorch's outputs do not depend on the images" in warnings
@@ -52,7 +54,7 @@ def test_a_head_of_zeros_is_flagged(model, program, tmp_path):
 
 def test_prune_export(model, program, tmp_path):
     out = tmp_path / "out"
-    outcome = program("prune-export", *model, "--data", f"npz:{tmp_path / 'images.npz'}", "--out", out)
+    outcome = program("prune-export", "--layers=all", *model, "--data", f"npz:{tmp_path / 'images.npz'}", "--out", out)
     assert outcome.code == 0, outcome.err
     assert {"dense.fp16.onnx", "sparse.fp16.onnx", "report.html"} <= {path.name for path in out.iterdir()}
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".unfinished")]

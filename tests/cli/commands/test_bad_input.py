@@ -83,7 +83,7 @@ CASES = [
 def test_prune_export(cli, inputs, tmp_path, options, message):
     arguments = [option.format(**inputs) for option in options]
     before = {path.name for path in tmp_path.iterdir()}
-    outcome = cli("prune-export", *arguments, "--out", tmp_path / "out", "--quiet")
+    outcome = cli("prune-export", "--layers=all", *arguments, "--out", tmp_path / "out", "--quiet")
     assert outcome.code == 1, outcome.err
     last = outcome.err.strip().splitlines()[-1]
     assert last.startswith("error: ")
@@ -93,7 +93,7 @@ def test_prune_export(cli, inputs, tmp_path, options, message):
 
 
 def test_a_memory_limit_that_is_too_small_keeps_the_finished_stages(cli, digits_checkpoint, tmp_path):
-    run = ("prune-export", "--weights", digits_checkpoint, "--out", tmp_path / "out", "--memory-limit")
+    run = ("prune-export", "--layers=all", "--weights", digits_checkpoint, "--out", tmp_path / "out", "--memory-limit")
     outcome = cli(*run, "1MB")
     assert outcome.code == 1
     kept, last = outcome.err.strip().splitlines()[-2:]
@@ -109,7 +109,9 @@ def test_a_memory_limit_that_is_too_small_keeps_the_finished_stages(cli, digits_
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_no_gpu(cli, digits_checkpoint, tmp_path):
-    outcome = cli("prune-export", "--weights", digits_checkpoint, "--device", "cuda", "--out", tmp_path / "out")
+    outcome = cli(
+        "prune-export", "--layers=all", "--weights", digits_checkpoint, "--device", "cuda", "--out", tmp_path / "out"
+    )
     assert outcome.code == 1
     assert "device 'cuda' cannot be used" in outcome.err
     assert outcome.err.endswith(", or set --device cpu.\n")
@@ -119,7 +121,7 @@ def test_output_that_cannot_be_written(cli, digits_checkpoint, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("mine")
     for out in (blocked, blocked / "inside"):
-        outcome = cli("prune-export", "--weights", digits_checkpoint, "--out", out, "--quiet")
+        outcome = cli("prune-export", "--layers=all", "--weights", digits_checkpoint, "--out", out, "--quiet")
         assert outcome.code == 1
         assert "Traceback" not in outcome.err
     assert blocked.read_text() == "mine"
@@ -133,7 +135,7 @@ def test_a_full_disk_leaves_nothing(cli, digits_checkpoint, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(saving, "_write", full)
-    outcome = cli("prune-export", "--weights", digits_checkpoint, "--out", tmp_path / "out", "--quiet")
+    outcome = cli("prune-export", "--layers=all", "--weights", digits_checkpoint, "--out", tmp_path / "out", "--quiet")
     assert outcome.code == 1
     assert "No space left on device" in outcome.err
     assert list(tmp_path.iterdir()) == []
@@ -151,7 +153,7 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
     (out / "sparse.onnx").write_text("old")
 
     monkeypatch.setattr(pipeline, "prune", lambda *_: signal.raise_signal(number))
-    outcome = cli("prune-export", "--weights", digits_checkpoint, "--out", out, "--force", "--quiet")
+    outcome = cli("prune-export", "--layers=all", "--weights", digits_checkpoint, "--out", out, "--force", "--quiet")
     assert outcome.code == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.unfinished"]  # to go on from
     assert [path.name for path in out.iterdir()] == ["sparse.onnx"]

@@ -22,16 +22,14 @@ def dense(digits_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def profiled(dense, digits_checkpoint, tmp_path_factory):
-    """The folder of a run with a profile, the profile, and what the run said."""
+    """The folder of a run with a profile, and the profile."""
     from sparsegpt_cli.app import main
 
     out = tmp_path_factory.mktemp("profiled")
-    profile = out / "predict.json"
-    assert main(["predict", str(dense), "--out", str(profile), "--quiet"]) == 0
-    content = json.loads(profile.read_text())
-    for layer in content["layers"]:  # so small a network gains on no GPU
-        layer["gain"] = 1.3 if layer["name"] == "fc1" else layer["gain"]
-    write_json(profile, content)
+    profile = out / "benchmark.json"
+    gains = {"conv2": (1.01, "CHOSEN_NO_GAIN"), "fc1": (1.5, None), "fc2": (0.9, "ELIGIBLE_NOT_CHOSEN")}
+    layers = [{"name": name, "gain": gain, "reason": reason} for name, (gain, reason) in gains.items()]
+    write_json(profile, {"explanation": {"layers": layers}})
     command = ["prune-export", "--weights", str(digits_checkpoint), "--profile", str(profile), "--no-baseline"]
     command += ["--eval-samples", "20", "--samples", "64", "--out", str(out / "run")]
     assert main(command) == 0
@@ -68,14 +66,14 @@ def test_the_estimate_is_for_the_gpu_that_is_asked_for(cli, dense):
     assert "--gpu" in both.err
 
 
-def test_layers_without_gain_in_a_profile_stay_dense(profiled):
+def test_layers_that_gained_nothing_in_a_profile_stay_dense(profiled):
     out, _ = profiled
     layers = {layer["name"]: layer for layer in json.loads((out / "prune.json").read_text())["layers"]}
     assert {name: (layer["status"], layer["reason"]) for name, layer in layers.items()} == {
         "conv1": ("dense", "CHANNELS_NOT_MULTIPLE"),
-        "conv2": ("dense", "EXCLUDED"),
+        "conv2": ("dense", "CHOSEN_NO_GAIN"),
         "fc1": ("pruned", None),
-        "fc2": ("dense", "EXCLUDED"),
+        "fc2": ("dense", "HEAD"),
     }
 
 
@@ -84,7 +82,7 @@ def test_prune_says_how_many_and_why_and_include_wins(cli, profiled, digits_chec
     options = ["--profile", profile, "--include", "conv2", "--samples", 64, "--out", tmp_path / "x.safetensors"]
     outcome = cli("prune", "--weights", digits_checkpoint, *options, "--json")
     assert outcome.code == 0, outcome.err
-    assert "predict.json: 3 layers stay dense, since 2:4 gains nothing there: conv1, conv2, fc2" in outcome.err
+    assert "2 of 2 layers can become faster" in outcome.err
     assert {layer["name"]: layer["status"] for layer in outcome.json["layers"]}["conv2"] == "pruned"
 
 
@@ -93,7 +91,7 @@ def test_prune_says_how_many_and_why_and_include_wins(cli, profiled, digits_chec
     [
         ({"layers": [{"name": "stem", "gain": 1.0}]}, "another network"),
         ({"layers": [{"name": "stem"}]}, "no layers with gains"),
-        ({"layers": [{"name": name, "gain": 1} for name in ("conv1", "conv2", "fc1", "fc2")]}, "nothing to prune"),
+        ({"layers": [{"name": name, "gain": 1} for name in ("conv1", "conv2", "fc1", "fc2")]}, "no layer can become"),
     ],
 )
 def test_profiles_that_will_not_do(cli, digits_checkpoint, tmp_path, content, message):
@@ -113,7 +111,7 @@ def test_explaining_a_file_alone(cli, profiled):
     layers = {layer["name"]: layer for layer in content["layers"]}
     assert (layers["fc1"]["eligible"], layers["fc1"]["chosen"], layers["fc1"]["reason"]) == (True, None, None)
     assert (layers["conv2"]["eligible"], layers["conv2"]["chosen"]) == (False, False)
-    assert layers["conv2"]["reason"] == "EXCLUDED"
+    assert layers["conv2"]["reason"] == "CHOSEN_NO_GAIN"
     assert content["chosen_layers"] is None
     assert len(content["unknown"]) == 2
     assert content["verdict"] == "not measured; how many of 1 eligible layers use sparse kernels is unknown"

@@ -21,7 +21,10 @@ def sparse(digits_checkpoint, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("sparse") / "sparse.safetensors"
     pattern = ["--pattern", "1:16", "--method", "magnitude"]
-    assert main(["prune", "--weights", str(digits_checkpoint), *pattern, "--out", str(path), "--quiet"]) == 0
+    assert (
+        main(["prune", "--layers=all", "--weights", str(digits_checkpoint), *pattern, "--out", str(path), "--quiet"])
+        == 0
+    )
     return path
 
 

@@ -48,7 +48,7 @@ DATA = ["--data", "npz:train.npz", "--eval-data", "npz:val.npz"]
 def run(folder):
     options = ["--model", "mapnet.py:net", *DATA, "--quality", "fast", "--int8", "--out", "out", "--json"]
     limits = ["--metric", "mymetric.py:PixelAccuracy", "--max-drop", "pixel_accuracy=0", "--gate-on", "bound"]
-    command = [sys.executable, "-m", "sparsegpt_cli", "prune-export", *options, *limits]
+    command = [sys.executable, "-m", "sparsegpt_cli", "prune-export", "--layers=all", *options, *limits]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=folder)
     return Outcome(done.returncode, done.stdout, done.stderr)
@@ -123,7 +123,9 @@ def test_options_that_do_not_fit(cli, tmp_path, monkeypatch, command, options, c
 
 def test_a_metric_needs_evaluation_images(cli, folder, monkeypatch) -> None:
     monkeypatch.chdir(folder)
-    outcome = cli("prune-export", "--model", "mapnet.py:net", *DATA[:2], "--metric", "miou", "--out", "none")
+    outcome = cli(
+        "prune-export", "--layers=all", "--model", "mapnet.py:net", *DATA[:2], "--metric", "miou", "--out", "none"
+    )
     assert outcome.code == 1
     assert "npz:train.npz has no evaluation split" in outcome.err
 

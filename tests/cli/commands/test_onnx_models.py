@@ -38,7 +38,19 @@ def run(tmp_path_factory, file) -> Path:
     from sparsegpt_cli.app import main
 
     out = tmp_path_factory.mktemp("run") / "out"
-    command = ["prune-export", "--model", file, *DIGITS, "--samples", 128, "--int8", "--out", out, "--quiet"]
+    command = [
+        "prune-export",
+        "--layers=all",
+        "--model",
+        file,
+        *DIGITS,
+        "--samples",
+        128,
+        "--int8",
+        "--out",
+        out,
+        "--quiet",
+    ]
     assert main([str(argument) for argument in command]) == 0
     return out
 
@@ -66,7 +78,18 @@ def test_prune_export_changes_the_weights_of_the_file_alone(file, run):
 def test_both_doors_prune_the_same(cli, run, digits_checkpoint, tmp_path):
     """The masks and the accuracy are those of the checkpoint pruned as a PyTorch network."""
     out = tmp_path / "torch"
-    outcome = cli("prune-export", "--weights", digits_checkpoint, "--data", "digits", "--samples", 128, "--out", out)
+    outcome = cli(
+        "prune-export",
+        "--layers=all",
+        "--weights",
+        digits_checkpoint,
+        "--data",
+        "digits",
+        "--samples",
+        128,
+        "--out",
+        out,
+    )
     assert outcome.code == 0, outcome.err
     masks = []
     for folder in (run, out):
@@ -95,7 +118,7 @@ def test_a_checkpoint_of_a_file_goes_back_into_it(cli, file, run, tmp_path):
     """``prune`` writes the layers' weights; ``export`` writes the file with them, to the same values."""
     weights = tmp_path / "weights.safetensors"
     options = ("--model", file, *DIGITS, "--samples", 128, "--quiet")
-    assert cli("prune", *options, "--out", weights).code == 0
+    assert cli("prune", "--layers=all", *options, "--out", weights).code == 0
     assert set(load_checkpoint(weights).state) == set(load_checkpoint(run / "sparse.safetensors").state)
     outcome = cli("export", "--model", file, "--weights", weights, "--out", tmp_path / "again.onnx")
     assert outcome.code == 0, outcome.err
@@ -126,6 +149,6 @@ def test_sweep_takes_a_file(cli, file, tmp_path):
 
 def test_best_says_that_channels_keep_their_order(cli, file, tmp_path):
     options = ("--samples", 32, "--quality", "best", "--views", 0, "--no-baseline")
-    outcome = cli("prune-export", "--model", file, *DIGITS, *options, "--out", tmp_path / "best")
+    outcome = cli("prune-export", "--layers=all", "--model", file, *DIGITS, *options, "--out", tmp_path / "best")
     assert outcome.code == 0, outcome.err
     assert "channels keep their order: its operations are those of an ONNX file" in outcome.err

@@ -84,7 +84,7 @@ def test_files_that_exist_are_kept(cli, digits_checkpoint, tmp_path, file, comma
 def test_force_replaces_files(cli, digits_checkpoint, tmp_path):
     _write(tmp_path / "sparse.onnx")
     options = ["--samples", 32, "--quality", "fast", "--no-baseline", "--data", "digits", "--quiet", "--force"]
-    outcome = cli("prune-export", "--weights", digits_checkpoint, *options, "--out", tmp_path)
+    outcome = cli("prune-export", "--layers=all", "--weights", digits_checkpoint, *options, "--out", tmp_path)
     assert outcome.code == 0, outcome.err
     assert cli("verify", tmp_path / "sparse.onnx").code == 0
 
@@ -110,7 +110,9 @@ def test_the_current_folder_and_its_parent_are_output_folders(cli, digits_checkp
     (inner / "folder").mkdir(parents=True)
     monkeypatch.chdir(inner)
     options = ["--samples", 32, "--quality", "fast", "--no-baseline", "--json", "--quiet"]
-    outcome = cli("prune-export", "--weights", digits_checkpoint, "--data", "digits", *options, "--out", name)
+    outcome = cli(
+        "prune-export", "--layers=all", "--weights", digits_checkpoint, "--data", "digits", *options, "--out", name
+    )
     assert outcome.code == 0, outcome.err
     folder = (inner / name).resolve()
     assert {"dense.onnx", "sparse.onnx", "report.html"} <= {path.name for path in folder.iterdir()}
@@ -119,6 +121,6 @@ def test_the_current_folder_and_its_parent_are_output_folders(cli, digits_checkp
 
 
 def test_an_empty_output_path_is_an_error_of_usage(cli):
-    outcome = cli("prune-export", "--model", "simple_cnn", "--out", "")
+    outcome = cli("prune-export", "--layers=all", "--model", "simple_cnn", "--out", "")
     assert outcome.code == 2
     assert outcome.err == "error: Invalid value for '--out': the path is empty. See --help.\n"

@@ -49,7 +49,7 @@ def test_a_checkpoint_of_a_wrapped_network_with_averaged_weights(cli, net, tmp_p
     averaged = {f"module.{name}": 2 * value for name, value in net.state_dict().items()}
     torch.save({"state_dict": net.state_dict(), "state_dict_ema": averaged}, "net.pt")
     model = ("--model", "./mynet.py:Net", "--model-args", "width=8")
-    outcome = cli("prune", *model, "--weights", "net.pt", *DATA, "--out", "raw.safetensors")
+    outcome = cli("prune", "--layers=all", *model, "--weights", "net.pt", *DATA, "--out", "raw.safetensors")
     assert outcome.code == 0, outcome.err
     said = outcome.err
     assert "importing and running ./mynet.py:Net" in said
@@ -93,7 +93,7 @@ def test_a_checkpoint_of_a_wrapped_network_with_averaged_weights(cli, net, tmp_p
 
 
 def test_an_instance_keeps_its_weights(cli, net, tmp_path):
-    outcome = cli("prune", "--model", "mynet.py:net", *DATA, "--out", "x.safetensors")
+    outcome = cli("prune", "--layers=all", "--model", "mynet.py:net", *DATA, "--out", "x.safetensors")
     assert outcome.code == 0, outcome.err
     assert "no --weights: the network keeps those of mynet.py:net, which are random unless it loads some" in outcome.err
     assert torch.equal(load_checkpoint(tmp_path / "x.safetensors").state["0.weight"], net[0].weight)
@@ -101,7 +101,7 @@ def test_an_instance_keeps_its_weights(cli, net, tmp_path):
 
 def test_onnx_files_name_no_folders_of_this_machine(cli, net, tmp_path):
     model, data = ("--model", f"{tmp_path}/mynet.py:net"), ("--data", f"npz:{tmp_path}/images.npz", *DATA[2:])
-    assert cli("prune", *model, *data, "--out", "x.safetensors").code == 0
+    assert cli("prune", "--layers=all", *model, *data, "--out", "x.safetensors").code == 0
     assert load_checkpoint(tmp_path / "x.safetensors").metadata["data"] == data[1]
     assert cli("export", *model, "--weights", "x.safetensors", "--out", "x.onnx").code == 0
     content = (tmp_path / "x.onnx").read_bytes()

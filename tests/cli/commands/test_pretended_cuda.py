@@ -33,6 +33,7 @@ def constants(path):
 def test_prune_export_writes_what_it_writes_on_the_cpu(weights, cli, tmp_path, options):
     command = [
         "prune-export",
+        "--layers=all",
         "--model",
         MODEL,
         "--weights",

@@ -43,7 +43,18 @@ FILES = {
 def run(digits_checkpoint, tmp_path_factory):
     """A finished run folder and what ``prune-export --json`` printed."""
     out = tmp_path_factory.mktemp("pipeline") / "out"
-    command = ["prune-export", "--weights", digits_checkpoint, "--data", "digits", "--int8", "--out", out, "--json"]
+    command = [
+        "prune-export",
+        "--layers=all",
+        "--weights",
+        digits_checkpoint,
+        "--data",
+        "digits",
+        "--int8",
+        "--out",
+        out,
+        "--json",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "sparsegpt_cli", *map(str, command)], capture_output=True, text=True, check=False
     )
@@ -117,7 +128,10 @@ def test_the_report_names_every_layer(run):
 def test_the_same_seed_gives_the_same_files(run, digits_checkpoint, tmp_path, cli):
     out, _ = run
     again = tmp_path / "again"
-    assert cli("prune-export", "--weights", digits_checkpoint, "--int8", "--out", again, "--quiet").code == 0
+    assert (
+        cli("prune-export", "--layers=all", "--weights", digits_checkpoint, "--int8", "--out", again, "--quiet").code
+        == 0
+    )
     for name in FILES - {"prune.json", "manifest.json", "report.html"}:
         assert sha256(out / name) == sha256(again / name), name
 
@@ -241,7 +255,10 @@ def test_benchmark_without_torch(run, program):
 def test_prune_then_export_is_prune_export(run, digits_checkpoint, cli, tmp_path):
     out, _ = run
     pruned, exported = tmp_path / "pruned.safetensors", tmp_path / "sparse.onnx"
-    assert cli("prune", "--weights", digits_checkpoint, "--data", "digits", "--int8", "--out", pruned).code == 0
+    assert (
+        cli("prune", "--layers=all", "--weights", digits_checkpoint, "--data", "digits", "--int8", "--out", pruned).code
+        == 0
+    )
     assert sha256(tmp_path / "pruned.int8.safetensors") == sha256(out / "sparse.int8.safetensors")
     assert load_checkpoint(pruned).metadata == load_checkpoint(out / "sparse.safetensors").metadata
     outcome = cli("export", "--weights", pruned, "--out", exported, "--data", "digits", "--json")
@@ -264,7 +281,9 @@ def test_other_patterns(digits_checkpoint, cli, tmp_path):
     for pattern, zeros in (("1:4", 0.75), ("0.6", 0.6)):
         out = tmp_path / pattern.replace(":", "")
         path = out / "pruned.safetensors"
-        outcome = cli("prune", "--weights", digits_checkpoint, "--pattern", pattern, "--out", path, "--json")
+        outcome = cli(
+            "prune", "--layers=all", "--weights", digits_checkpoint, "--pattern", pattern, "--out", path, "--json"
+        )
         assert outcome.code == 0, outcome.err
         pruned = [layer["sparsity"] for layer in outcome.json["layers"] if layer["status"] == "pruned"]
         assert pruned
@@ -291,7 +310,7 @@ def test_random_weights_and_unlabelled_images(cli, random_images, tmp_path):
     """As the README's example with torchvision: no weights, no labels, no evaluation split."""
     out = tmp_path / "out"
     model = ["--model", "torchvision:resnet18", "--data", f"npz:{random_images}"]
-    outcome = cli("prune-export", *model, "--out", out, "--json")
+    outcome = cli("prune-export", "--layers=all", *model, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
     assert "random weights" in outcome.err
     assert outcome.json["accuracy"] is None
@@ -354,11 +373,13 @@ def test_commands_end_with_the_next_one(cli, digits_checkpoint, tmp_path):
         "def margin(outputs, labels): return outputs.max(axis=1)\nmargin.higher_is_better = True\n"
     )
     metric = ["--metric", f"{tmp_path / 'mine.py'}:margin"]
-    command = following("prune-export", *quick, "--eval-samples", 64, "--no-baseline", *metric, "--out", out)
+    command = following(
+        "prune-export", "--layers=all", *quick, "--eval-samples", 64, "--no-baseline", *metric, "--out", out
+    )
     files = [str(out / f"{arm}.fp16.onnx") for arm in ("dense", "sparse")]
     assert command == ["benchmark", *files, "--data", "digits", *metric, "--out", str(out / "benchmark.json")]
     assert following("build", files[1], "--compute-capability", "8.6") == ["report", str(out)]
-    export = following("prune", *quick, "--out", pruned)
+    export = following("prune", "--layers=all", *quick, "--out", pruned)
     half = str(tmp_path / "pruned.fp16.onnx")
     assert export == ["export", "--weights", str(pruned), "--precision", "fp16", "--out", half]
     assert following(*export) == ["build", half]

@@ -95,7 +95,10 @@ def exported(folder: Path) -> Path:
     out = folder / "out"
     data = ["--data", f"npz:{folder / 'train.npz'}", "--eval-data", f"npz:{folder / 'val.npz'}"]
     network = ["--model", f"{folder / 'mixed.py'}:Mixed", "--weights", str(folder / "net.pt")]
-    assert main(["prune-export", *network, *data, "--int8", "--no-baseline", "--out", str(out), "--quiet"]) == 0
+    assert (
+        main(["prune-export", "--layers=all", *network, *data, "--int8", "--no-baseline", "--out", str(out), "--quiet"])
+        == 0
+    )
     return out
 
 
@@ -134,7 +137,7 @@ def test_the_weights_are_those_of_prune_model(exported: Path, folder: Path) -> N
 
 def test_the_onnx_file_is_pruned_to_the_same_masks(cli, exported: Path, tmp_path: Path) -> None:
     data = ("--data", "npz:train.npz", "--eval-data", "npz:val.npz", "--int8", "--no-baseline")
-    outcome = cli("prune-export", "--model", exported / "dense.onnx", *data, "--out", tmp_path / "run")
+    outcome = cli("prune-export", "--layers=all", "--model", exported / "dense.onnx", *data, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     assert "--data npz:train.npz --eval-data npz:val.npz" in outcome.out.partition("next: ")[2]
     assert json.loads((tmp_path / "run" / "prune.json").read_text())["parity"]["sparse.int8"]["relative"] < 0.1
@@ -148,7 +151,18 @@ def test_the_onnx_file_is_pruned_to_the_same_masks(cli, exported: Path, tmp_path
 
 @pytest.mark.parametrize("data", ["mixed.py:batches", "mixed.py:Samples"])
 def test_a_loader_gives_the_same_inputs(cli, exported: Path, data: str) -> None:
-    outcome = cli("prune", "--model", "mixed.py:Mixed", "--weights", "net.pt", "--data", data, "--out", "l.safetensors")
+    outcome = cli(
+        "prune",
+        "--layers=all",
+        "--model",
+        "mixed.py:Mixed",
+        "--weights",
+        "net.pt",
+        "--data",
+        data,
+        "--out",
+        "l.safetensors",
+    )
     assert outcome.code == 0, outcome.err
     assert f"data {data}: images (3, 8, 8) float32, vector (16,) float32, tokens (6,) int64, taken as" in outcome.err
     weights, expected = (

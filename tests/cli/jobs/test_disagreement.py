@@ -45,6 +45,7 @@ def run(cli, digits_checkpoint, tmp_path):
         out = tmp_path / "out"
         command = (
             "prune-export",
+            "--layers=all",
             "--weights",
             digits_checkpoint,
             "--pattern",

@@ -24,7 +24,18 @@ def prune_export(cli, digits_checkpoint, tmp_path):
 
     def run(*options, weights=("--weights", digits_checkpoint)):
         out = tmp_path / "out"
-        outcome = cli("prune-export", *weights, "--quality", "fast", "--no-baseline", "--quiet", "--out", out, *options)
+        outcome = cli(
+            "prune-export",
+            "--layers=all",
+            *weights,
+            "--quality",
+            "fast",
+            "--no-baseline",
+            "--quiet",
+            "--out",
+            out,
+            *options,
+        )
         kept = out / "prune.json"
         return outcome, json.loads(kept.read_text()) if kept.exists() else None
 
@@ -59,7 +70,7 @@ def test_random_weights_are_in_the_report(prune_export):
 def test_pruned_weights_are_said(cli, prune_export, digits_checkpoint, tmp_path):
     pruned = tmp_path / "pruned.safetensors"
     options = ("--weights", digits_checkpoint, "--data", "digits", "--pattern", "1:4", "--method", "magnitude")
-    assert cli("prune", *options, "--out", pruned).code == 0
+    assert cli("prune", "--layers=all", *options, "--out", pruned).code == 0
     _, content = prune_export("--data", "digits", weights=("--weights", pruned))
     assert "the weights are pruned already, to 1:4" in content["warnings"][0]
 
@@ -74,7 +85,9 @@ def test_a_folder_of_few_classes_and_a_network_of_many(cli, tmp_path):
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     data = ("--data", f"imagefolder:{tmp_path / 'photos'}", "--image-size", 16)
     model = ("--model", "simple_cnn", "--num-classes", 50)
-    outcome = cli("prune", *model, *data, "--quality", "fast", "--out", tmp_path / "x.safetensors", "--json")
+    outcome = cli(
+        "prune", "--layers=all", *model, *data, "--quality", "fast", "--out", tmp_path / "x.safetensors", "--json"
+    )
     assert outcome.code == 0, outcome.err
     warning = outcome.json["warnings"][1]
     assert warning.startswith("the model has 50 outputs, imagefolder:")
@@ -132,7 +145,7 @@ def test_float_images_up_to_255_with_the_mean_of_imagenet_are_refused(cli, tmp_p
     np.savez(tmp_path / "x.npz", images=images)
     data = ("--data", f"npz:{tmp_path / 'x.npz'}")
     options = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--out", tmp_path / "x.safetensors")
-    outcome = cli("prune", "--model", "simple_cnn", *data, *options)
+    outcome = cli("prune", "--layers=all", "--model", "simple_cnn", *data, *options)
     assert outcome.code == 1
     assert outcome.err == (
         f"error: the images are floats up to {images.max():g}, --mean and --std are on the scale 0..1. Save the images "

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 def run(cli, checkpoint, folder, *options):
     outcome = cli(
-        *("prune", "--weights", checkpoint, "--samples", 64, "--json", "--force"),
+        *("prune", "--layers=all", "--weights", checkpoint, "--samples", 64, "--json", "--force"),
         *("--out", folder / "sparse.safetensors", *options),
     )
     assert outcome.code == 0, outcome.err
@@ -65,7 +65,16 @@ def test_nonsense_is_refused(options):
 
 
 def test_a_search_of_no_seconds_is_a_usage_error(cli, digits_checkpoint, tmp_path):
-    outcome = cli("prune", "--weights", digits_checkpoint, "--out", tmp_path / "x.safetensors", "--permute-seconds", 0)
+    outcome = cli(
+        "prune",
+        "--layers=all",
+        "--weights",
+        digits_checkpoint,
+        "--out",
+        tmp_path / "x.safetensors",
+        "--permute-seconds",
+        0,
+    )
     assert outcome.code == 2
     assert outcome.err == "error: Invalid value for '--permute-seconds': 0 is not above 0. See --help.\n"
 
@@ -87,7 +96,7 @@ def test_views_are_calibrated_on(cli, digits_checkpoint, tmp_path):
 
 def test_no_views_of_images_that_are_not_known(cli, random_images, tmp_path):
     model = ("--model", "cifar_cnn", "--num-classes", 10, "--data", f"npz:{random_images}")
-    outcome = cli("prune", *model, "--views", 2, "--out", tmp_path / "sparse.safetensors", "--json")
+    outcome = cli("prune", "--layers=all", *model, "--views", 2, "--out", tmp_path / "sparse.safetensors", "--json")
     assert outcome.code == 0, outcome.err
     assert any("no views" in warning for warning in outcome.json["warnings"])
 
@@ -135,14 +144,23 @@ def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tm
         (["--mask", "round"], "unknown mask"),
         (["--layers", "some"], "unknown layers"),
         (["--global-budget"], "no budget to share"),
-        (["--layers", "auto", "--method", "magnitude"], "does not measure"),
+        (["--max-disagreement", "1", "--method", "magnitude"], "does not measure"),
         (["--quality", "excellent"], "unknown quality"),
         (["--batch-norm", "maybe"], "unknown batch norm"),
         (["--max-disagreement", "1", "--samples", "1198"], "no training images are left"),
     ],
 )
 def test_an_impossible_request_is_refused_in_one_line(cli, digits_checkpoint, tmp_path, options, message):
-    outcome = cli("prune", "--weights", digits_checkpoint, "--out", tmp_path / "x.safetensors", "--quiet", *options)
+    outcome = cli(
+        "prune",
+        "--layers=all",
+        "--weights",
+        digits_checkpoint,
+        "--out",
+        tmp_path / "x.safetensors",
+        "--quiet",
+        *options,
+    )
     assert outcome.code == 1
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) <= 2

@@ -31,7 +31,7 @@ def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
         "35 of 38 layers are 2:4. Top-1 accuracy went from 98.33 to 98.16 % "
         "(−0.17 points, 95 % interval −0.91 … +0.58), no statistically significant difference. "
         "0.83 % of 599 held-out images change class. "
-        "Speed on a GPU has not been measured; the layer shapes allow at most 1.18×."
+        "Speed on a GPU has not been measured; it is estimated at 1.18× of the dense one."
     ) in page.text.replace("\xa0", " ")
     for reason in (Reason.FIRST_LAYER, Reason.GROUPED, Reason.HEAD):
         assert reason.advice in page.text
@@ -79,7 +79,7 @@ def test_the_first_screen_says_what_matters_and_what_to_do(tmp_path: Path, no_ch
         "resnet18_cifar, weights dense.safetensors",
         "The target was that at most 0.50 % of held-out images change class; on the evaluation images it is missed.",
         "of the images change class 0.83 %",
-        "as fast at most, predicted from layer shapes 1.18×",
+        "as fast as the dense network, estimated 1.18×",
         "is the file to deploy, in FP16 sparse.fp16.onnx",
         "damping raised",
         "benchmark dense.fp16.onnx sparse.fp16.onnx --data digits --eval-data npz:val.npz --out benchmark.json",

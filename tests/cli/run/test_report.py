@@ -9,7 +9,7 @@ from sparsegpt_cli.report.view import read_run
 CONFIG = """
 data: digits
 train: {model: simple_cnn, epochs: 1, batch-size: 64}
-prune-export: {samples: 32, quality: fast, baseline: false, eval-samples: 100}
+prune-export: {layers: all, samples: 32, quality: fast, baseline: false, eval-samples: 100}
 finetune: {epochs: 1, learning-rate: 1e-3}
 export: {precision: fp16}
 verify:

@@ -34,7 +34,7 @@ CHECKPOINTS = """
 data: digits
 seed: 1
 train: {model: simple_cnn, epochs: 2, batch-size: 64}
-prune: {samples: 64}
+prune: {samples: 64, layers: all}
 finetune: {epochs: 1, learning-rate: 1e-3}
 """
 CONFIG = f"{CHECKPOINTS}export:\nverify: {{fail-on: dense}}\n"

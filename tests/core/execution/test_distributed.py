@@ -40,8 +40,10 @@ def test_samples_are_shared_by_whole_batches_if_there_are_enough(samples, size):
 
 def test_two_processes_prune_to_the_same_bits_as_one(cli, digits_checkpoint, tmp_path):
     options = ("--weights", digits_checkpoint, "--samples", 96, "--views", 1, "--json")
-    alone = cli("prune-export", *options, "--out", tmp_path / "one", "--device", "cpu")
-    both = together("prune-export", *options, "--out", tmp_path / "two", "--device", "cpu", cwd=tmp_path)
+    alone = cli("prune-export", "--layers=all", *options, "--out", tmp_path / "one", "--device", "cpu")
+    both = together(
+        "prune-export", "--layers=all", *options, "--out", tmp_path / "two", "--device", "cpu", cwd=tmp_path
+    )
     assert both.returncode == 0, both.stderr
     report = json.loads(both.stdout)  # one object: only one of the two reports
     for a, b in zip(alone.json["layers"], report["layers"], strict=True):
@@ -57,7 +59,19 @@ def test_two_processes_prune_to_the_same_bits_as_one(cli, digits_checkpoint, tmp
 def test_two_processes_prune_an_onnx_file_to_the_same_bytes_as_one(cli, digits_checkpoint, tmp_path):
     network = tmp_path / "network.onnx"
     assert cli("export", "--weights", digits_checkpoint, "--out", network).code == 0
-    options = ("prune-export", "--model", network, "--data", "digits", "--samples", 96, "--device", "cpu", "--out")
+    options = (
+        "prune-export",
+        "--layers=all",
+        "--model",
+        network,
+        "--data",
+        "digits",
+        "--samples",
+        96,
+        "--device",
+        "cpu",
+        "--out",
+    )
     assert cli(*options, tmp_path / "one").code == 0
     both = together(*options, tmp_path / "two", cwd=tmp_path)
     assert both.returncode == 0, both.stderr

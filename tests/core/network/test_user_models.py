@@ -345,7 +345,7 @@ def test_a_segmentation_network_runs_through_every_command(
         np.savez(tmp_path / f"{name}.npz", images=noise(8, 3, 12, 12, seed=seed).numpy())
     out = tmp_path / "out"
     run = cli(
-        *("prune-export", "--model", "segmenters:Segmenter", "--out", out, "--json", "--no-baseline"),
+        *("prune-export", "--layers=all", "--model", "segmenters:Segmenter", "--out", out, "--json", "--no-baseline"),
         *("--data", f"npz:{tmp_path / 'train.npz'}", "--eval-data", f"npz:{tmp_path / 'test.npz'}"),
     )
     assert run.code == 0, run.err

@@ -23,7 +23,7 @@ def images() -> list[torch.Tensor]:
 
 
 def test_quotas_and_sensitive_layers_are_obeyed() -> None:
-    choices = LayerChoices(quotas={"2": 0.75}, sensitive=("4",))
+    choices = LayerChoices(quotas={"2": 0.75}, left_dense={"4": Reason.SENSITIVE})
     result = prune_model(network(), images(), PruneSettings(Unstructured(0.5)), choices=choices)
     layers = {layer.name: layer for layer in result.layers}
     assert {name: layer.sparsity for name, layer in layers.items()} == {"0": 0.5, "2": 0.75, "4": 0.0, "5": 0.0}

@@ -19,6 +19,7 @@ from sparsegpt_core.errors import CheckFailedError, InputError
 from sparsegpt_core.execution import Resources
 from sparsegpt_core.patterns import Unstructured
 from sparsegpt_core.pruning import LayerChoices, PruneResult, layer_pruning, prune_model
+from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
 
 EVERYTHING = PruneSettings(mask="auto", alpha=None, include=("*",))
@@ -146,7 +147,7 @@ def test_other_settings_weights_or_images_use_no_kept_layer(tmp_path, solved, mo
         prune(tmp_path, options=options)
         assert solved == layers
     solved.clear()
-    prune(tmp_path, options={"choices": LayerChoices(sensitive=("first",))})
+    prune(tmp_path, options={"choices": LayerChoices(left_dense={"first": Reason.SENSITIVE})})
     assert set(solved) == set(layers) - {"first"}
     solved.clear()
     prune_model(network(), images(seed=2), EVERYTHING, resources=Resources(finished=tmp_path))
@@ -230,7 +231,17 @@ def test_a_run_that_failed_before_its_first_layer_leaves_nothing(tmp_path, capsy
 
 def test_a_disagreement_that_cannot_be_met_keeps_the_layers(cli, digits_checkpoint, tmp_path) -> None:
     out = tmp_path / "sparse.safetensors"
-    command = ("prune", "--weights", digits_checkpoint, "--samples", 64, "--out", out, "--max-disagreement")
+    command = (
+        "prune",
+        "--layers=all",
+        "--weights",
+        digits_checkpoint,
+        "--samples",
+        64,
+        "--out",
+        out,
+        "--max-disagreement",
+    )
     failed = cli(*command, 0.0001)
     assert failed.code == 1
     assert "cannot be met" in failed.err
@@ -272,7 +283,16 @@ def test_a_folder_that_cannot_be_written_is_an_input_error(tmp_path) -> None:
 
 
 def test_prune_export_killed_at_any_time_gives_the_same_files(digits_checkpoint, tmp_path) -> None:
-    command = ["prune-export", "--weights", str(digits_checkpoint), "--include", "*", "--eval-samples", "50"]
+    command = [
+        "prune-export",
+        "--layers=all",
+        "--weights",
+        str(digits_checkpoint),
+        "--include",
+        "*",
+        "--eval-samples",
+        "50",
+    ]
     count = kill([*command, "--no-baseline"], tmp_path / "run", whole_run, 2, random.Random(1))
     assert count.kills == 2
     assert count.ends >= 1  # a start that was faster than the undisturbed run ends before it is killed

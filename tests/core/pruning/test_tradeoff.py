@@ -26,6 +26,18 @@ def test_layers_with_the_most_error_per_zero_come_first():
     assert tradeoff.error == pytest.approx((1.0, 0.6, 0.0, 0.0))
 
 
+def test_layers_with_the_most_error_for_the_time_they_save_come_first():
+    """A layer that saves nothing comes before all others, unless it costs nothing."""
+    tradeoff = Tradeoff.of(layers(), {"small": 0.2, "large": 0.1})
+    assert tradeoff.names == ("large", "small", "easy")
+    assert tradeoff.speedup == pytest.approx((1 / 0.7, 1 / 0.8, 1, 1))
+    assert [tradeoff.for_speedup(speedup) for speedup in (1.4, 1.3, 1.25, 1.2)] == [0, 0, 1, 1]
+    with pytest.raises(InputError, match=r"1\.5× cannot be reached: with all layers pruned the estimate is 1\.43×"):
+        tradeoff.for_speedup(1.5)
+    with pytest.raises(InputError, match="needs an estimate"):
+        Tradeoff.of(layers()).for_speedup(1.1)
+
+
 @pytest.mark.parametrize(("budget", "count"), [(0.45, 0), (0.4, 0), (0.35, 1), (0.3, 1), (0.05, 2), (0.01, 2)])
 def test_as_many_layers_stay_dense_as_the_budget_allows(budget, count):
     assert Tradeoff.of(layers()).for_sparsity(budget) == count

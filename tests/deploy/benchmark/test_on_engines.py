@@ -19,7 +19,7 @@ from deploy.builder.compiler import Compiled
 from deploy.graph import OnnxFile
 from deploy.machine import Backend, find_gpu, find_runtime
 from deploy.measure import QUICK_TIMING, Regime, compare_accuracy
-from deploy.predict import layers_without_gain
+from deploy.predict import read_profile
 from deploy.sessions import OnnxSession
 from sparsegpt_core.errors import DataError, InputError, MissingDependencyError, ModelError
 from sparsegpt_core.named_inputs import NamedInputs
@@ -408,7 +408,7 @@ def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pai
     assert content["shapes"] == {"image": [4, 1, 8, 8]}
     assert content["cost"]["engines"] == 9
     assert content["layers"][0]["is_sparse"]  # the copy's; the file itself is as it was
-    assert layers_without_gain(out) == ("conv",)
+    assert read_profile(out)["conv"].gain == content["layers"][0]["gain"]
     assert "temporary copy" in cli("predict", pair[0], *AT_ONCE).out
     assert builder.asked[0][3]["image"][1] == (4, 1, 8, 8)
     assert builder.asked[-1][3]["image"][1] == (8, 1, 8, 8)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,11 @@ from torchvision.models import resnet18
 
 from deploy.explain import ceiling
 from deploy.graph import Product, Workload, read_workloads
-from deploy.predict import EstimatedPrediction, layers_without_gain, predict
+from deploy.predict import EstimatedPrediction, predict
 from deploy.predict.pruned_copy import magnitude_copy, magnitude_mask
 from export.audit import audit_model
 from export.writing import export_model
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.files import write_json
 from sparsegpt_core.patterns import NM, find_violations
 from sparsegpt_core.reasons import Reason
 
@@ -123,30 +120,6 @@ def test_resnet18(prediction: EstimatedPrediction) -> None:
     assert "estimate" in prediction.verdict
 
 
-def test_speedups_of_some_layers(prediction: EstimatedPrediction) -> None:
-    paying = prediction.paying
-    assert "layer4.1.conv2" in paying
-    assert not {"conv1", "layer1.0.conv1"} & set(paying)
-    assert prediction.speedup_of(paying) == pytest.approx(prediction.bound)
-    assert prediction.speedup_of([]) == prediction.speedup_of(["conv1"]) == 1
-    one = next(layer for layer in prediction.layers if layer.name == "layer4.1.conv2")
-    assert prediction.seconds is not None
-    assert one.seconds is not None
-    assert one.sparse_seconds is not None
-    left = prediction.seconds - one.seconds + one.sparse_seconds
-    assert prediction.speedup_of(["layer4.1.conv2"]) == pytest.approx(prediction.seconds / left)
-
-
-def test_calls_of_one_module_count_together(prediction: EstimatedPrediction) -> None:
-    wide = next(layer for layer in prediction.layers if layer.name == "layer4.1.conv2")
-    calls = replace(wide, name="conv"), replace(wide, name="conv#2", gain=1.0)
-    assert wide.seconds is not None
-    both = replace(prediction, layers=calls, seconds=2 * wide.seconds)
-    assert both.paying == ("conv",)
-    assert both.speedup_of(["conv"]) == both.speedup_of(["conv#2", "conv"]) == both.speedup_of(["conv", "x"])
-    assert both.speedup_of(["conv#2"]) == 1
-
-
 def test_precisions(resnet: Path) -> None:
     fp16, int8 = (predict(resnet, (32,) * 3, "a30", precision) for precision in ("fp16", "int8"))
     assert predict(resnet, (32,) * 3, "a30") == fp16  # an FP32 file counts as FP16
@@ -207,37 +180,6 @@ def test_prediction_without_shapes_or_gain(tmp_path: Path, resnet: Path) -> None
 
 def test_ceiling() -> None:
     assert [ceiling(share) for share in (0, 0.5, 1)] == [1, pytest.approx(4 / 3), 2]
-
-
-def test_the_profile_names_the_layers_to_leave_dense(prediction: EstimatedPrediction, tmp_path: Path) -> None:
-    write_json(tmp_path / "predict.json", prediction.to_json())
-    content = json.loads((tmp_path / "predict.json").read_text())
-    assert content["estimate"] is True
-    assert content["layers"][0]["reason"] == "CHANNELS_NOT_MULTIPLE"
-    dense = layers_without_gain(tmp_path / "predict.json")
-    assert {"conv1", "layer1.0.conv1", "layer3.0.downsample.0"} <= set(dense)
-    assert not {"layer3.0.conv1", "layer4.1.conv2"} & set(dense)
-
-
-def test_profiles_of_several_calls_and_unknown_gains(tmp_path: Path) -> None:
-    gains = [("a", 1.0), ("a#2", 1.3), ("b", 1.01), ("b#2", 0.9), ("c", None), ("d", 1.1), ("e", 1.0)]
-    write_json(tmp_path / "p.json", {"layers": [{"name": name, "gain": gain} for name, gain in gains]})
-    assert layers_without_gain(tmp_path / "p.json") == ("b", "e")
-    assert layers_without_gain(tmp_path / "p.json", min_gain=1.2) == ("b", "d", "e")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *([], {}, {"layers": 3}, {"layers": [3]}, {"layers": [{"name": "a"}]}, {"layers": [{"name": 3, "gain": 1}]}),
-        *({"layers": [{"name": "a", "gain": "fast"}]}, {"layers": [{"name": "a", "gain": [1]}]}),
-    ],
-)
-def test_files_that_are_not_profiles_are_refused(content: object, tmp_path: Path) -> None:
-    write_json(tmp_path / "p.json", content)
-    with pytest.raises(InputError, match=r"p\.json") as caught:
-        layers_without_gain(tmp_path / "p.json")
-    assert caught.value.hint
 
 
 def best_mask(group: np.ndarray, n: int) -> set[tuple[int, ...]]:

@@ -74,6 +74,6 @@ def test_every_file_of_a_run_has_them(model, cli, tmp_path):
         np.savez(tmp_path / f"{name}.npz", images=np.random.default_rng(seed).random((48, 3, 8, 8), np.float32))
     data = ("--data", f"npz:{tmp_path / 'train.npz'}", "--eval-data", f"npz:{tmp_path / 'val.npz'}")
     options = ("--ort-custom-ops", library, "--include", "*", "--out", tmp_path / "out")
-    outcome = cli("prune-export", "--model", tmp_path / "net.onnx", *data, *options)
+    outcome = cli("prune-export", "--layers=all", "--model", tmp_path / "net.onnx", *data, *options)
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "out" / "sparse.fp16.onnx").exists()
