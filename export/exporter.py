@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from export.audit import AuditResult, audit_model
 from export.importing import OnnxNetwork
-from export.parity import Parity, check_parity
+from export.parity import Parity, check_parity, reference_name
 from export.precision import MIN_INT8_OPSET, convertible, fp16_overflows, fp16_underflows, to_fp16
 from export.writing import OPSET, export_model, staged_model
 from sparsegpt_core.errors import CheckFailedError, InputError, first_line
@@ -152,6 +152,7 @@ class Exporter:
             InputError: The precision is INT8, and the exporter has no ``quantise``.
         """
         audit, warnings, notes = self._fp32_audit, list[str](), list[str]()
+        reference = reference_name(self._network)
         if precision == "fp16" and not self._is_half:
             model = self._fp16(path.name, warnings, notes)
         elif precision == "int8":
@@ -168,17 +169,17 @@ class Exporter:
             parity = check_parity(staged, self._network, tensors_of(self._images), allowed, path.name)
         if parity.relative > usual:
             warnings.append(
-                f"{path.name} differs from PyTorch by {parity.relative:.2g} of its outputs: INT8 is too coarse for "
+                f"{path.name} differs from {reference} by {parity.relative:.2g} of its outputs: INT8 is too coarse for "
                 "this network. Compare its accuracy with FP16"
             )
         if not parity.outputs_vary:
             warnings.append(
-                f"{path.name}: PyTorch's outputs do not depend on the images, so the comparison proves nothing: "
+                f"{path.name}: {reference}'s outputs do not depend on the images, so the comparison proves nothing: "
                 "load trained weights"
             )
         warnings += [
-            f"{path.name}: half of the channels of {output} differ from PyTorch by more than {errors.median:.2g} of "
-            f"themselves, which larger channels hide (allowed: {usual:g}): compare a metric"
+            f"{path.name}: half of the channels of {output} differ from {reference} by more than {errors.median:.2g} "
+            f"of themselves, which larger channels hide (allowed: {usual:g}): compare a metric"
             for output, errors in parity.channel_errors.items()
             if errors.median > usual
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, Union
 
@@ -10,7 +11,7 @@ import onnxruntime
 
 from sparsegpt_core.errors import InputError, ModelError, first_line
 
-__all__ = ["CPU", "load_operators", "open_session"]
+__all__ = ["CPU", "load_operators", "open_session", "runtime_message"]
 
 CPU = "CPUExecutionProvider"
 _GPU_HINT = (
@@ -20,6 +21,12 @@ _GPU_HINT = (
 _CRASHES_ON_FP16 = "NchwcTransformer"  # ends the process on LayerNormalization before attention (decision 0030)
 _LIBRARIES: list[str] = []  # of custom operators, in this process
 _FATAL = 4  # ONNX Runtime's log level that leaves errors out: they are raised
+# Its status, and the place in its source: a path, a line and the signature of a function.
+_SOURCE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |"
+    r"/onnxruntime_src/\S+:\d+ [^()]*\((?:[^()]|\([^()]*\))*\)\S* (?:\[with [^\]]*\] )?"
+)
+_LATER_OPSET = re.compile(r"Opset (\d+) is under development.* support for domain (\S+) is till opset (\d+)", re.DOTALL)
 
 
 def open_session(
@@ -78,13 +85,29 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime's error classes share no public base
         if provider == CPU:
+            if later := _LATER_OPSET.search(str(error)):
+                opset, domain, newest = later.groups()
+                raise ModelError(
+                    f"ONNX Runtime cannot load {name}: it has opset {opset} of {domain}",
+                    f"Export it with an opset up to {newest}, or install a newer ONNX Runtime.",
+                ) from error
             unknown = "is not a registered function/op" in str(error)
             hint = "Give `ort_custom_ops`, the operator's library." if unknown else "Export the model again."
-            raise ModelError(f"ONNX Runtime cannot load {name}: {first_line(error)}", hint) from error
-        raise InputError(f"{provider} cannot run {name}: {first_line(error)}", _GPU_HINT) from error
+            raise ModelError(f"ONNX Runtime cannot load {name}: {runtime_message(error)}", hint) from error
+        raise InputError(f"{provider} cannot run {name}: {runtime_message(error)}", _GPU_HINT) from error
     if provider not in session.get_providers():
         raise InputError(f"{provider} does not start, so ONNX Runtime would run {name} on the CPU", _GPU_HINT)
     return session
+
+
+def runtime_message(error: BaseException) -> str:
+    """Return the first line of an error of ONNX Runtime, without places in its source.
+
+    Example:
+        >>> runtime_message(ValueError("[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/a.cc:7 void f(int) bad shape"))
+        'bad shape'
+    """
+    return _SOURCE.sub("", first_line(error))
 
 
 def load_operators(library: str) -> None:
@@ -102,7 +125,7 @@ def load_operators(library: str) -> None:
         onnxruntime.SessionOptions().register_custom_ops_library(library)
     except Exception as error:  # ONNX Runtime's error classes share no public base
         raise InputError(
-            f"ONNX Runtime cannot load the library {library}: {first_line(error)}",
+            f"ONNX Runtime cannot load the library {library}: {runtime_message(error)}",
             "Give `ort_custom_ops` a library of operators for this version of ONNX Runtime.",
         ) from error
     if library not in _LIBRARIES:

@@ -103,7 +103,7 @@ def distance(reference: Tensor, other: Tensor) -> Distance:
     log, log_other = F.log_softmax(reference, dim=1), F.log_softmax(other, dim=1)
     return Distance(
         logit_error=float((reference - other).square().sum() / reference.square().sum().clamp_min(1e-300)),
-        kl=float((log.exp() * (log - log_other)).sum(dim=1).mean()),
+        kl=float((log.exp() * (log - log_other)).sum(dim=1).clamp_min(0).mean()),  # rounding may go below 0
         disagreement=100 * float((reference.argmax(1) != other.argmax(1)).double().mean()),
     )
 

@@ -94,7 +94,10 @@ class BenchmarkResult:
     @property
     def warnings(self) -> Tuple[str, ...]:
         """Sentences about causes for doubt in the numbers, of all batches."""
-        texts = (*self.compared.warnings, *(text for timed in self.timed for text in timed.warnings))
+        dense, sparse = self.models["dense"], self.models["sparse"]
+        equal = dense["sha256"] == sparse["sha256"]
+        same = [f"{dense['path']} and {sparse['path']} are the same file, so there is nothing to compare"] * equal
+        texts = (*same, *self.compared.warnings, *(text for timed in self.timed for text in timed.warnings))
         return tuple(dict.fromkeys(texts))
 
     @property

@@ -254,7 +254,7 @@ def _check_batch(logs: Mapping[str, npt.NDArray[Any]], labels: Optional[npt.NDAr
 
 def _score(log: npt.NDArray[Any], reference: npt.NDArray[Any], labels: Optional[npt.NDArray[Any]]) -> _Scores:
     best = np.argsort(-log, axis=1, kind="stable")[:, :5]  # (N, 5); stable: the first of equal logits wins
-    kl = (np.exp(reference) * (reference - log)).sum(axis=1)  # (N, classes) -> (N)
+    kl = (np.exp(reference) * (reference - log)).sum(axis=1).clip(min=0)  # (N, classes) -> (N); rounding may go below 0
     if labels is None:
         nothing = np.empty(0)
         return _Scores(best[:, 0], kl, nothing, nothing, nothing)

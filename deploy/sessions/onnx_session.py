@@ -12,7 +12,7 @@ import numpy.typing as npt
 from deploy.graph import InputShape, OnnxFile
 from deploy.machine import require
 from deploy.sessions.session import cast_inputs, check_inputs, join_portions, logits_of, rows_of
-from sparsegpt_core.errors import InputError, ModelError, first_line
+from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.named_inputs import Arrays
 
 __all__ = ["OnnxSession"]
@@ -120,14 +120,14 @@ class OnnxSession:
             for name in self._outputs:
                 binding.bind_output(name, self._device)
         except Exception as error:
-            raise InputError(f"{self.name} cannot take {_shapes(arrays)}: {first_line(error)}") from error
+            raise InputError(f"{self.name} cannot take {_shapes(arrays)}: {_message(error)}") from error
 
         def run() -> None:
             try:
                 self._session.run_with_iobinding(binding)
                 binding.synchronize_outputs()
             except Exception as error:
-                raise InputError(f"{self.name} cannot run images: {first_line(error)}") from error
+                raise InputError(f"{self.name} cannot run images: {_message(error)}") from error
 
         return run
 
@@ -172,8 +172,14 @@ class OnnxSession:
         try:
             found = self._session.run(self._outputs, arrays)
         except Exception as error:
-            raise InputError(f"{self.name} cannot run {_shapes(arrays)}: {first_line(error)}") from error
+            raise InputError(f"{self.name} cannot run {_shapes(arrays)}: {_message(error)}") from error
         return {name: rows_of(self.name, name, value, batch)[:count] for name, value in zip(self._outputs, found)}
+
+
+def _message(error: Exception) -> str:
+    from export.onnxruntime_session import runtime_message
+
+    return runtime_message(error)
 
 
 def _shapes(arrays: Mapping[str, npt.NDArray[Any]]) -> str:

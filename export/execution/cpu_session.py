@@ -12,9 +12,9 @@ import numpy.typing as npt
 import onnx
 from onnx.shape_inference import infer_shapes
 
-from export.onnxruntime_session import open_session
+from export.onnxruntime_session import open_session, runtime_message
 from export.writing import fits_in_protobuf, save_model
-from sparsegpt_core.errors import ModelError, first_line
+from sparsegpt_core.errors import ModelError
 from sparsegpt_core.named_inputs import to_bytes
 
 __all__ = ["CpuSession", "open_model", "tensor_types"]
@@ -58,8 +58,11 @@ class CpuSession:
     def run(self, inputs: Sequence[Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """Run the model. Floating-point inputs are cast to the type that the graph wants.
 
+        A model with a fixed batch runs in portions, whose outputs are joined along the first axis. Copies of the last
+        sample fill the last portion.
+
         Args:
-            inputs: One array for each input of the graph.
+            inputs: One array (N, ...) for each input of the graph.
             outputs: The names of the outputs to return; None for all.
 
         Raises:
@@ -67,12 +70,31 @@ class CpuSession:
         """
         try:
             feeds = {each.name: _typed(value, each.type) for each, value in zip(self._session.get_inputs(), inputs)}
-            values: list[Array] = self._session.run(outputs, feeds)
+            return self._run_portions(feeds, outputs)
         except Exception as error:  # ONNX Runtime's error classes share no public base
             raise ModelError(
-                f"ONNX Runtime cannot run {self._name}: {first_line(error)}", "Give a file exported from this model."
+                f"ONNX Runtime cannot run {self._name}: {runtime_message(error)}",
+                "Give a file exported from this model.",
             ) from error
-        return values
+
+    def _run_portions(self, feeds: dict[str, Array], outputs: Sequence[str] | None) -> list[Array]:
+        sizes = [each.shape[0] for each in self._session.get_inputs() if each.shape]
+        batch = next((size for size in sizes if isinstance(size, int)), 0)
+        count = len(next(iter(feeds.values()))) if batch else 0
+        if batch == count:
+            whole: list[Array] = self._session.run(outputs, feeds)
+            return whole
+        portions, missing = -(-count // batch), -count % batch
+        split = {
+            name: np.split(_filled(value, missing * len(value) // count), portions) for name, value in feeds.items()
+        }
+        runs = [
+            self._session.run(outputs, {name: parts[place] for name, parts in split.items()})
+            for place in range(portions)
+        ]
+        joined = [np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*runs)]
+        rows = [len(value) // portions for value in joined]  # of a portion; not all tensors have rows for each sample
+        return [value if size % batch else value[: size // batch * count] for value, size in zip(joined, rows)]
 
 
 def open_model(model: onnx.ModelProto, name: str, **options: Any) -> Any:
@@ -127,3 +149,7 @@ def _typed(value: Array, kind: str) -> Array:
         return to_bytes(value)
     with np.errstate(over="ignore"):
         return value.astype(_FLOATS[kind]) if kind in _FLOATS and value.dtype != _FLOATS[kind] else value
+
+
+def _filled(value: Array, missing: int) -> Array:
+    return np.concatenate([value, np.repeat(value[-1:], missing, axis=0)]) if missing else value

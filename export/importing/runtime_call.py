@@ -15,7 +15,8 @@ from torch import Tensor
 from export.audit import node_name, tensors_read
 from export.execution import open_model
 from export.importing.segments import Piece
-from sparsegpt_core.errors import ModelError, first_line
+from export.onnxruntime_session import runtime_message
+from sparsegpt_core.errors import ModelError
 
 __all__ = ["RuntimeCall", "element_type"]
 
@@ -73,7 +74,9 @@ class RuntimeCall:
             feeds = {name: _array(x, form) for (name, form), x in zip(self._reads, tensors, strict=True)}
             found = self._session.run(self._gives, feeds)
         except Exception as error:  # ONNX Runtime's error classes share no public base
-            raise ModelError(f"ONNX Runtime cannot run the graph up to {self._name}: {first_line(error)}") from error
+            raise ModelError(
+                f"ONNX Runtime cannot run the graph up to {self._name}: {runtime_message(error)}"
+            ) from error
         device = tensors[0].device if tensors else torch.device("cpu")
         outputs = tuple(torch.as_tensor(np.asarray(value), device=device) for value in found)
         return outputs[0] if len(outputs) == 1 else outputs

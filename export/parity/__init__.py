@@ -1,8 +1,8 @@
 """Compares an ONNX file's outputs with PyTorch's, and names the node where they part.
 
-May import ``execution``, ``writing``, ``audit`` and ``sparsegpt_core``.
+May import ``importing``, ``execution``, ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
-from export.parity.parity import Parity, check_parity
+from export.parity.parity import Parity, check_parity, reference_name
 
-__all__ = ["Parity", "check_parity"]
+__all__ = ["Parity", "check_parity", "reference_name"]

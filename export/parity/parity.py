@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from export.execution import CpuSession
+from export.importing import OnnxNetwork
 from export.parity.fault_finder import find_fault, torch_values
 from sparsegpt_core.channel_errors import ChannelErrors, channel_energies, errors_by_channel
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError, first_line
 from sparsegpt_core.execution import device_of, full_precision
 
-__all__ = ["Parity", "check_parity"]
+__all__ = ["Parity", "check_parity", "reference_name"]
 
 Array = npt.NDArray[Any]
 
@@ -79,15 +80,15 @@ def check_parity(
         True
     """
     inputs = [images] if isinstance(images, Tensor) else list(images)
-    name = name or path.name
+    name, reference = name or path.name, reference_name(network)
     expected = _outputs(network, inputs)
     if not all(np.isfinite(each).all() for each in expected):
-        raise NumericsError("the PyTorch model's outputs are not finite", "Check its weights, and `mean` and `std`.")
-    session = CpuSession(path, str(path))
+        raise NumericsError(f"{reference}'s outputs are not finite", "Check its weights, and `mean` and `std`.")
+    session = CpuSession(path, name)
     actual = [each.astype(np.float32) for each in session.run([each.cpu().numpy() for each in inputs])]
     if [each.shape for each in actual] != [each.shape for each in expected]:
         raise ModelError(
-            f"{path} has outputs of shape {_shapes(actual)}, PyTorch of {_shapes(expected)}",
+            f"{name} has outputs of shape {_shapes(actual)}, {reference} of {_shapes(expected)}",
             "Give a file exported from this model.",
         )
 
@@ -95,16 +96,27 @@ def check_parity(
     if not all(np.isfinite(each).all() for each in differences):
         place = _place(path, network, inputs, differences, tolerance)
         raise NumericsError(
-            f"{name} computes NaN or infinity where PyTorch does not; {place}", "Export with `precision=fp32`."
+            f"{name} computes NaN or infinity where {reference} does not; {place}", "Export with `precision=fp32`."
         )
     parity = _measure(actual, expected, differences, [each.cpu().numpy() for each in inputs], session.outputs)
     if not parity.relative <= tolerance:
         place = _place(path, network, inputs, differences, tolerance)
         raise CheckFailedError(
-            f"{name} differs from PyTorch by {parity.relative:.2g} of its outputs (allowed: {tolerance:g}); {place}",
+            f"{name} differs from {reference} by {parity.relative:.2g} of its outputs (allowed: {tolerance:g}); "
+            f"{place}",
             "The export is wrong or its precision too low. Compare with `precision=fp32`.",
         )
     return parity
+
+
+def reference_name(network: nn.Module) -> str:
+    """Return what messages call the network that a file is compared with.
+
+    Example:
+        >>> reference_name(nn.ReLU())
+        'PyTorch'
+    """
+    return "the imported network" if isinstance(network, OnnxNetwork) else "PyTorch"
 
 
 def _outputs(network: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:

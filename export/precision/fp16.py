@@ -195,7 +195,8 @@ def _overflowing_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -
         probed.graph.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
         probed.graph.output.append(helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
     values = CpuSession(probed, "the FP32 graph").run([each.cpu().numpy() for each in inputs])
-    return {name: float(value) for name, value in zip(names, values, strict=True) if not value <= _MAX_FP16}
+    largest_values = {name: float(value.max()) for name, value in zip(names, values, strict=True)}
+    return {name: value for name, value in largest_values.items() if not value <= _MAX_FP16}
 
 
 def _users(graph: onnx.GraphProto, tensors: dict[str, float]) -> dict[str, float]:

@@ -76,6 +76,8 @@ def sweep(
     o.load_metric(metric, console)  # before any work
     limit = parse_size(memory_limit) if memory_limit else None
     swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
+    for warning in swept.warnings:
+        console.warn(warning)
     total = len(swept.rows) + len(swept.failed)
     summary = f"{len(swept.rows)} of {total} cells: {out / 'results.csv'}, {out / 'pictures'}"
     console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), summary])

@@ -19,10 +19,10 @@ from export.onnxruntime_session import load_operators
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
 from sparsegpt_cli.messages import Messages
 from sparsegpt_core.checkpoints import Checkpoint, check_fit, count_classes, load_checkpoint, load_into
-from sparsegpt_core.errors import InputError
+from sparsegpt_core.errors import InputError, SparseGPTError
 from sparsegpt_core.files import sha256
 from sparsegpt_core.named_inputs import InputNames
-from sparsegpt_core.network import input_names, remove_parametrizations
+from sparsegpt_core.network import check_finite, input_names, remove_parametrizations
 from sparsegpt_core.zoo import ModelShape, build_model, data_config, parse_arguments, runs_code
 
 __all__ = [
@@ -252,7 +252,11 @@ def _load_onnx(
     model = load_model_file(path)
     for library in options.custom_operators:
         load_operators(library)
-    network = OnnxNetwork(model)
+    try:
+        network = OnnxNetwork(model)
+        check_finite(network.state_dict())
+    except SparseGPTError as error:
+        raise type(error)(f"{path.name}: {error}", error.hint) from error
     metadata = dict(checkpoint.metadata) if checkpoint else {}
     if network.batch_size:
         messages.say(f"{path.name} takes batches of {network.batch_size}")

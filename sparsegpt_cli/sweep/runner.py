@@ -44,6 +44,8 @@ class Swept:
     """The tables and pictures."""
     failed: list[dict[str, str]]
     """``cell``, ``error`` and ``hint`` of each cell that failed."""
+    warnings: list[str]
+    """What the finished cells warn about, each after its cell's name."""
     computed: int
     """The number of cells that this run computed."""
 
@@ -54,6 +56,7 @@ class Swept:
             "computed": self.computed,
             "failed": self.failed,
             "files": [str(path) for path in self.files],
+            "warnings": self.warnings,
         }
 
 
@@ -103,7 +106,8 @@ def sweep(
         for cell, record in ((task.cell, records[task.cell]) for task in tasks)
         if "error" in record
     ]
-    return Swept(rows, files, failed, len(todo))
+    warnings = [f"{task.cell}: {warning}" for task, record in finished for warning in record["result"]["warnings"]]
+    return Swept(rows, files, failed, warnings, len(todo))
 
 
 def _tasks(

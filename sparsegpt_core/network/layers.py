@@ -173,15 +173,17 @@ def check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
     """Check that every glob matches a layer.
 
     Raises:
-        InputError: A glob matches no layer; names the nearest.
+        InputError: A glob matches no layer; names the nearest. Or there is no layer.
 
     Example:
         >>> check_globs(["layer1.*"], ["layer1.conv", "head"])
     """
+    if globs and not names:
+        raise InputError("the network has no convolution or linear layer")
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
             near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)
-            raise InputError(f"'{glob}' matches no layer", f"Layer names look like: {', '.join(near) or 'none'}.")
+            raise InputError(f"'{glob}' matches no layer", f"Layer names look like: {', '.join(near)}.")
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from deploy.machine import TENSORRT_PROVIDER
 from tests.support.error_rows import check, save_good, spoil
 from tests.support.error_rows.onnx import ROWS
-from tests.support.graphs import NOTHING, model
+from tests.support.graphs import NOTHING, edited, model
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,9 @@ def folder(tmp_path_factory):
         "lacking": lacking,
         "text_input": model(dtype=onnx.TensorProto.STRING),
         "two": two_matrices(),
+        "nan_weight": edited(two_matrices(), "w", lambda weight: weight.put(0, np.nan)),
+        "nan_constant": added_constant(np.nan),
+        "no_layer": without_layers(),
         "pair": pair(),
     }.items():
         onnx.save(content, str(folder / f"{name}.onnx"))
@@ -71,6 +74,23 @@ def two_matrices():
     two.graph.node.append(onnx.helper.make_node("Gemm", ["h", "v"], ["y"], name="head"))
     two.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((10, 10), np.float32), "v"))
     return two
+
+
+def added_constant(value):
+    """The same with a number that is added to its outputs."""
+    two = two_matrices()
+    two.graph.node[2].output[0] = "h2"
+    two.graph.node.append(onnx.helper.make_node("Add", ["h2", "c"], ["y"], name="add"))
+    two.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), "c"))
+    return two
+
+
+def without_layers():
+    """Images of digits plus a number."""
+    plain = added_constant(1)
+    del plain.graph.node[:3]
+    plain.graph.node[0].input[0] = "x"
+    return plain
 
 
 def pair():

@@ -153,6 +153,8 @@ def test_the_benchmark_says_which_runtime_and_why(cli, dense):
     assert outcome.code == 0, outcome.err
     assert "runtime: ONNX Runtime, since engines run on an NVIDIA GPU" in outcome.err
     content = outcome.json
+    assert f"warning: {dense} and {dense} are the same file, so there is nothing to compare" in outcome.err
+    assert len(content["warnings"]) == 1
     assert (content["latency_batch"], content["explanation"], content["gpu"]) == (2, None, None)
     assert "ONNX Runtime, as asked for" in cli("benchmark", dense, dense, *options, "--runtime", "onnxruntime").err
     assert cli("benchmark", dense, dense, "--runtime", "cuda").code == 1

@@ -138,6 +138,23 @@ def test_export_converts_any_file(cli, file, tmp_path):
         assert onnx.TensorProto.FLOAT16 in types or onnx.TensorProto.INT8 in types
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_fixed_in_the_file_goes_through_every_stage(cli, file, tmp_path, batch):
+    """The comparisons run it in portions. 32 images are no multiple of 3."""
+    model = onnx.load(file)
+    for each in (*model.graph.input, *model.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, tmp_path / "fixed.onnx")
+    options = (*DIGITS, "--samples", 32, "--layers", "all", "--int8", "--no-baseline", "--eval-samples", 60, "--json")
+    outcome = cli("prune-export", "--model", tmp_path / "fixed.onnx", *options, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["parity"]["sparse"]["samples"] == 32
+    assert outcome.json["parity"]["sparse"]["relative"] < 1e-5
+    for precision in ("", ".fp16", ".int8"):
+        (size, *_) = onnx.load(tmp_path / f"out/sparse{precision}.onnx").graph.input[0].type.tensor_type.shape.dim
+        assert size.dim_value == batch
+
+
 def test_sweep_takes_a_file(cli, file, tmp_path):
     options = ("--methods", "balanced", "--patterns", "2:4", "--samples", 64, "--jobs", 1)
     outcome = cli("sweep", "--weights", file, *DIGITS, *options, "--out", tmp_path / "sweep")

@@ -491,7 +491,7 @@ def test_configurations(cli, monkeypatch):
 
     def capture(grid, *_, jobs, **__):
         grids.append((len(grid.cells()), {cell.pattern for cell in grid.cells()}, jobs))
-        return runner.Swept([], [], [], 0)
+        return runner.Swept([], [], [], [], 0)
 
     monkeypatch.setattr("sparsegpt_cli.sweep.sweep", capture)
     for name in ("digits", "fashion-mnist"):

@@ -240,7 +240,7 @@ def test_outputs_that_are_not_finite(mixer, tmp_path, value):
     with pytest.raises(NumericsError, match=r"^model\.onnx computes NaN or infinity .* begins at head,") as caught:
         check_parity(tmp_path / "model.onnx", model, IMAGES)
     assert "fp32" in caught.value.hint
-    with pytest.raises(NumericsError, match="PyTorch model's outputs"):
+    with pytest.raises(NumericsError, match="PyTorch's outputs are not finite"):
         check_parity(tmp_path / "model.onnx", model, IMAGES * value)
 
 
@@ -269,7 +269,7 @@ def test_files_of_another_model(mixer, tmp_path, capfd):
     ):
         with pytest.raises(ModelError) as caught:
             check_parity(file, model, images)
-        assert str(file) in str(caught.value)
+        assert file.name in str(caught.value)
         assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
