@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports results fuzz kills supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports estimate results fuzz kills supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo --force
@@ -57,6 +57,10 @@ models: $(READY)
 
 exports: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.exports
+
+# Estimates of `predict` next to published measurements. One minute.
+estimate: $(READY)
+	$(BIN)/python -W ignore -m benchmarks.estimate
 
 # Twenty minutes on all cores. FUZZ="--minutes 1 --seed 7" is shorter and repeatable; FUZZ=--help lists all options.
 fuzz: $(READY)

@@ -72,8 +72,8 @@ _ADVICE = {
     Reason.FLAG_OFF: "The engine was built without sparse kernels; build it with sparsity on.",
     Reason.GPU_BEFORE_AMPERE: "The GPU has no sparse tensor cores; they need compute capability 8.0 (Ampere) or newer.",
     Reason.FP32_GRAPH: "There are no sparse kernels for FP32; export the model as FP16 or INT8.",
-    Reason.SMALL_CHANNELS: "Below about 256 output channels, or input channels times kernel positions, "
-    "dense kernels are as fast; leave the layer dense and keep its accuracy.",
+    Reason.SMALL_CHANNELS: "Dense kernels are about as fast, since the layer has few channels or positions, or "
+    "waits for memory; leave it dense and keep its accuracy.",
     Reason.OUT_OF_MEMORY_TACTIC: "A dense kernel was chosen, but the builder skipped tactics because memory was short, "
     "possibly the sparse one; allow a larger workspace, or build on an idle GPU.",
     Reason.ELIGIBLE_NOT_CHOSEN: "The builder timed a dense kernel as faster; try a larger batch, INT8, or leave the "

@@ -8,7 +8,7 @@ from deploy.explain.explanation import ExplainedLayer, Explanation
 from deploy.explain.from_plans import explain_plans
 from deploy.explain.layer_export import export_layers, exported_names
 from deploy.explain.layer_reasons import explain
-from deploy.explain.limits import ceiling, is_small
+from deploy.explain.limits import ceiling
 from deploy.explain.plan_inspection import evidence_of_build
 
 __all__ = [
@@ -21,5 +21,4 @@ __all__ = [
     "explain_plans",
     "export_layers",
     "exported_names",
-    "is_small",
 ]
