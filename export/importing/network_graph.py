@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import helper
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from export.audit import graph_inputs
+from export.audit import Constants, graph_inputs, integer_attribute, is_custom
 from export.importing.runtime_call import RuntimeCall
 from export.importing.segments import Piece
 from export.importing.shift_constants import ShiftConstant
 from export.importing.weighted_nodes import WeightedNode
 
-__all__ = ["OUTPUT", "SHIFT", "join_pieces"]
+__all__ = ["OUTPUT", "SHIFT", "find_batch_norms", "join_pieces"]
 
 OUTPUT = "output_"
 """What the names of the network's buffers start with that hold outputs which are constants."""
@@ -32,24 +34,62 @@ _INPUT_TYPES: dict[int, torch.dtype] = {
 }
 
 
+def find_batch_norms(graph: onnx.GraphProto, constants: Constants) -> list[int]:
+    """Return the indices of the batch norms that PyTorch can compute.
+
+    It computes those of a PyTorch network too. Computed by the same code, equal networks have equal activations, and so
+    equal masks; ONNX Runtime's batch norm rounds in another way.
+
+    Args:
+        graph: The graph.
+        constants: Its constants.
+
+    Example:
+        >>> import onnx.parser
+        >>> graph = onnx.parser.parse_graph('''
+        ...     g (float[N, 1] x) => (float[N, 1] y) <float[1] w = {2}> { y = BatchNormalization(x, w, w, w, w) }
+        ... ''')
+        >>> find_batch_norms(graph, Constants(graph))
+        [0]
+    """
+
+    def is_vector(name: str) -> bool:
+        value = constants.value(name)
+        return value is not None and value.dtype == np.float32 and value.ndim == 1
+
+    return [
+        index
+        for index, node in enumerate(graph.node)
+        if node.op_type == "BatchNormalization"
+        and not is_custom(node)
+        and [bool(name) for name in node.output] == [True]
+        and not integer_attribute(node, "training_mode", 0)
+        and integer_attribute(node, "spatial", 1)
+        and len(node.input) == 5
+        and all(is_vector(name) for name in node.input[1:])
+    ]
+
+
 def join_pieces(
     model: onnx.ModelProto,
     pieces: Sequence[Piece],
     layers: Mapping[int, tuple[str, WeightedNode]],
     shifts: Mapping[int, ShiftConstant],
+    batch_norms: Collection[int],
 ) -> Graph:
-    """Turn the pieces of an ONNX graph into functions of tensors: PyTorch's layers, and calls of ONNX Runtime.
+    """Turn the pieces of an ONNX graph into functions of tensors: those of PyTorch, and calls of ONNX Runtime.
 
     Args:
         model: The model, without functions.
         pieces: Its pieces in running order.
         layers: By index of a node that is a layer the layer's name, and the node.
         shifts: By index of such a node the constant that takes up shifts of its outputs.
+        batch_norms: The indices of batch norms, as :func:`find_batch_norms` returns them.
 
     Raises:
         ModelError: ONNX Runtime cannot load a piece.
     """
-    target = Graph()
+    target, known = Graph(), Constants(model.graph)
     constants = {constant.name: (layers[index][0], constant) for index, constant in shifts.items()}
     values: dict[str, Node] = {}
     forms = {name: (constant.shape, constant.dtype) for name, (_, constant) in constants.items()}
@@ -74,7 +114,11 @@ def join_pieces(
             values[node.output] = node.add_to(target, values[node.data], weight, bias)
             types[node.output] = types[node.data]
             continue
-        call = RuntimeCall(model, piece, types, forms)
+        call = (
+            _BatchNorm(model.graph.node[index], piece, types, known)
+            if index in batch_norms
+            else RuntimeCall(model, piece, types, forms)
+        )
         shifted = {name: attribute(f"{layer}.{SHIFT}") for name, (layer, _) in constants.items() if name in piece.reads}
         reads = [shifted.get(name) or values[name] for name in piece.reads]
         result = target.call_function(call, tuple(reads))
@@ -87,6 +131,27 @@ def join_pieces(
     outputs = {each.name: values[each.name] for each in model.graph.output}
     target.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
     return target
+
+
+class _BatchNorm:
+    """A batch norm as a function of the tensors that its piece reads: images, and the mean where it is no constant."""
+
+    __name__ = "batch_norm"  # torch.fx names its nodes by it
+
+    def __init__(self, node: onnx.NodeProto, piece: Piece, types: Mapping[str, int], constants: Constants) -> None:
+        self._names, self._reads = list(node.input), list(piece.reads)
+        self._constants = {
+            name: torch.from_numpy(np.array(constants.value(name))) for name in node.input if name not in piece.reads
+        }
+        self._epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
+        self.types = {node.output[0]: types[node.input[0]]}
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        values = {**self._constants, **dict(zip(self._reads, tensors, strict=True))}
+        images = values[self._names[0]]
+        scale, bias, mean, variance = (values[name].to(images.device) for name in self._names[1:])
+        normed = F.batch_norm(images.float(), mean, variance, scale, bias, eps=self._epsilon)
+        return normed.to(images.dtype)
 
 
 def _add_input(graph: Graph, value: onnx.ValueInfoProto) -> Node:

@@ -1,4 +1,4 @@
-"""A network from an ONNX file: its layers are PyTorch's, and ONNX Runtime computes everything between them."""
+"""A network from an ONNX file: its layers and batch norms are PyTorch's, and ONNX Runtime computes the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from export.audit import graph_inputs, inlined, write_metadata
 from export.importing.graph_check import check_graph
-from export.importing.network_graph import OUTPUT, SHIFT, join_pieces
+from export.importing.network_graph import OUTPUT, SHIFT, find_batch_norms, join_pieces
 from export.importing.segments import Piece, cut_graph, sorted_nodes, varying_tensors
 from export.importing.shared_weights import layer_names, settle_sharing
 from export.importing.shift_constants import ShiftConstant, find_shift_constant
@@ -49,8 +49,9 @@ _SAME = 1e-3  # relative; a batch is not computed in the same order as one sampl
 class OnnxNetwork(GraphNetwork):
     """A network from an ONNX file, which can run and be pruned as a PyTorch module.
 
-    Each Conv, Gemm and MatMul that can be pruned is a layer of PyTorch with the node's name. ONNX Runtime runs the
-    nodes between them. :meth:`to_onnx` returns the file's graph with the layers' weights.
+    Each Conv, Gemm and MatMul that can be pruned is a layer of PyTorch with the node's name. PyTorch computes batch
+    norms too. ONNX Runtime runs the nodes between them. :meth:`to_onnx` returns the file's graph with the layers'
+    weights.
 
     Args:
         model: The model, with its weights in memory.
@@ -77,12 +78,13 @@ class OnnxNetwork(GraphNetwork):
         weighted = settle_sharing(find_weighted_nodes(flat.graph, tensors, order), tensors, model.graph, varying)
         names = layer_names(weighted)
         shifts = _find_shifts(flat.graph, tensors, weighted, names)
-        pieces = cut_graph(flat.graph, names, [constant.name for constant in shifts.values()])
+        norms = find_batch_norms(flat.graph, tensors.constants)
+        pieces = cut_graph(flat.graph, [*names, *norms], [constant.name for constant in shifts.values()])
         for each in flat.graph.output:
             if tensors.initializer(each.name) is None and (each.name not in varying or not each.name):
                 raise ModelError(f"no node computes the graph's output '{each.name}'", "Export the model again.")
         layers = {node.index: (names[node.index], node) for node in weighted if node.index in names}
-        super().__init__(join_pieces(flat, pieces, layers, shifts), digest=_digest(model))
+        super().__init__(join_pieces(flat, pieces, layers, shifts, norms), digest=_digest(model))
         for name, node in layers.values():
             if name == node.name:  # others share its weight
                 self.add_layer(name, node.layer)
