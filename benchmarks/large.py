@@ -1,7 +1,8 @@
-"""Deep and large networks through the commands: ``python -m benchmarks.large``; needs 12 GiB of memory and of disk.
+"""Deep and large networks through the commands: ``python -m benchmarks.large``; needs 12 GiB of memory, 20 of disk.
 
-One network has a thousand convolutions, the other more than 2 GiB of weights. Each is pruned by magnitude, exported and
-verified. Each command has its own process, whose time and peak memory are printed with the size of the weights.
+One network has a thousand convolutions, the other more than 2 GiB of weights. Each is pruned by magnitude, exported,
+pruned again from its file, and verified. Each command has its own process, whose time and peak memory are printed with
+the size of the weights.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
         ],
         ["export", "--weights", pruned, *given, "--out", exported],
         ["export", "--weights", pruned, *given, "--precision", "fp16", "--out", folder / "sparse.fp16.onnx"],
+        ["prune-export", "--model", exported, "--data", f"npz:{images}", "--samples", 4, "--out", folder / "again"],
         ["verify", exported, "--json"],
         ["verify", folder / "sparse.fp16.onnx", "--json"],
     )

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 from torch import Tensor, nn
 
-from export.audit import AuditResult, audit_model
+from export.audit import AuditResult, audit_model, map_model
 from export.importing import OnnxNetwork
 from export.parity import Parity, check_parity, reference_name
 from export.precision import MIN_INT8_OPSET, convertible, fp16_overflows, fp16_underflows, to_fp16
@@ -118,6 +118,7 @@ class Exporter:
         self._pattern, self._pruned = pattern, list(pruned)
         self._settings, self._quantise = settings or ExportSettings(), quantise
         self._progress = progress
+        self._is_imported = isinstance(network, OnnxNetwork)
         self._graph: Callable[[], onnx.ModelProto]
         if isinstance(network, OnnxNetwork):  # written again for each precision: it may be as large as the memory
             self._graph = partial(network.to_onnx, metadata)
@@ -153,16 +154,11 @@ class Exporter:
         """
         audit, warnings, notes = self._fp32_audit, list[str](), list[str]()
         reference = reference_name(self._network)
-        if precision == "fp16" and not self._is_half:
-            model = self._fp16(path.name, warnings, notes)
-        elif precision == "int8":
-            model = self._int8()
-        else:
-            model = self._graph()
-        if precision != "fp32":
-            audit = self._audit(model, f"{path.name} ({precision.upper()})", audit)
-        with staged_model(model, path) as staged:  # the file appears at its path after it has passed the checks
-            if not isinstance(self._network, OnnxNetwork):  # others' files break rules that no runtime needs
+        # The file appears at its path after it has passed the checks. Nothing holds the graph meanwhile.
+        with staged_model(self._converted(path.name, precision, warnings, notes), path) as staged:
+            if precision != "fp32":
+                audit = self._audit(map_model(staged), f"{path.name} ({precision.upper()})", audit)
+            if not self._is_imported:  # others' files break rules that no runtime needs
                 _check_onnx(staged, path.name)
             usual = TOLERANCE["fp16" if precision == "fp32" and self._is_half else precision]
             allowed = _MAX_INT8_ERROR if precision == "int8" else usual
@@ -192,6 +188,11 @@ class Exporter:
         audit.require_sparse(self._pruned, stage, before)
         return audit
 
+    def _converted(self, name: str, precision: str, warnings: list[str], notes: list[str]) -> onnx.ModelProto:
+        if precision == "fp16" and not self._is_half:
+            return self._fp16(name, warnings, notes)
+        return self._int8() if precision == "int8" else self._graph()
+
     def _fp16(self, name: str, warnings: list[str], notes: list[str]) -> onnx.ModelProto:
         model = self._convertible()
         overflows = fp16_overflows(model, tensors_of(self._images))
@@ -209,11 +210,11 @@ class Exporter:
                 notes.append(text)
             else:
                 warnings.append(f"{text}. They are {100 * worst.share:.0f} % of {layer}: compare the FP16 accuracy")
-        return to_fp16(model, self._settings.io_dtype, overflows)
+        return to_fp16(model, self._settings.io_dtype, overflows, in_place=self._is_imported)
 
     def _convertible(self, opset: int = 0) -> onnx.ModelProto:
         """Return the FP32 graph, one of another tool as this program's conversions need it."""
-        return convertible(self._graph(), opset) if isinstance(self._network, OnnxNetwork) else self._graph()
+        return convertible(self._graph(), opset) if self._is_imported else self._graph()
 
     def _int8(self) -> onnx.ModelProto:
         if self._quantise is None:

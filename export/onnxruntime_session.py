@@ -39,6 +39,7 @@ def open_session(
     provider_options: Optional[Mapping[str, str]] = None,
     sizes: Optional[Mapping[str, int]] = None,
     optimize: bool = True,
+    pack: bool = True,
 ) -> Any:
     """Open a model in ONNX Runtime.
 
@@ -54,6 +55,8 @@ def open_session(
         provider_options: The provider's options, by name.
         sizes: Sizes of dynamic dimensions, by the graph's names for them.
         optimize: Whether ONNX Runtime may fuse nodes. Without it, every node computes what the file says.
+        pack: Whether ONNX Runtime may copy weights into the layout that its kernels like best. Without it, external
+            data stays in its file, mapped into memory.
 
     Returns:
         An ``onnxruntime.InferenceSession``.
@@ -71,6 +74,8 @@ def open_session(
         options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not pack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if provider != CPU:
         onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
     for library in _LIBRARIES:

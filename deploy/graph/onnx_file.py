@@ -43,7 +43,7 @@ class OnnxFile:
 
     @cached_property
     def graph(self) -> Graph:
-        """The graph with its weights.
+        """The graph.
 
         Raises:
             InputError: The file is missing, damaged or empty, or is not an ONNX model.

@@ -23,7 +23,7 @@ class Graph:
     """An ONNX model and the types of its tensors."""
 
     model: Any
-    """The ``onnx.ModelProto``, with its weights."""
+    """The ``onnx.ModelProto``, as ``export.audit.map_model`` returns it."""
     inputs: Mapping[str, InputShape]
     """Shapes by input name."""
     types: frozenset[str]
@@ -57,7 +57,7 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read an ONNX file and its external data.
+    """Read an ONNX file. Large weights stay in its external data.
 
     Raises:
         InputError: The file is missing, damaged or empty, or is not an ONNX model.
@@ -74,9 +74,9 @@ def read_graph(path: Path) -> Graph:
         ({'x': (None, 2)}, True)
     """
     require("onnx")
-    from export.audit import graph_inputs, load_model
+    from export.audit import graph_inputs, map_model
 
-    model = load_model(path)
+    model = map_model(path)
     return Graph(
         model=model,
         inputs={value.name: _shape(value) for value in graph_inputs(model.graph)},

@@ -87,8 +87,12 @@ def try_pruning(
         )
     shapes = {name: best for name, (_, best, _) in resolve_shapes(graph.inputs, settings.build.shapes).items()}
     images = random_inputs(shapes, graph.input_types, settings.seed)
+    from export.audit import load_model
+
     with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as folder:
         copy = Path(folder, "sparse.onnx")
-        require("onnx").save(magnitude_copy(graph.model), str(copy), save_as_external_data=True)  # of any size
+        require("onnx").save(
+            magnitude_copy(load_model(file.path)), str(copy), save_as_external_data=True
+        )  # of any size
         measured = measure_engines(file, copy, images, settings, progress, say)
     return MeasuredPrediction(str(file.path), shapes, measured)

@@ -35,6 +35,8 @@ class OnnxSession:
         provider_options: The provider's options, by name.
         shapes: The shape of each input in one call, by name, where dynamic inputs are to be fixed; None to leave them
             dynamic.
+        pack: Whether ONNX Runtime may copy weights into its kernels' layout, which is faster. Without it, external data
+            needs no memory of its own.
 
     Raises:
         InputError: The file is missing, this ONNX Runtime lacks the provider or cannot start it, or ``shapes`` do not
@@ -55,6 +57,7 @@ class OnnxSession:
         provider: str = "CPUExecutionProvider",
         provider_options: Optional[Mapping[str, str]] = None,
         shapes: Optional[Mapping[str, Tuple[int, ...]]] = None,
+        pack: bool = True,
     ) -> None:
         runtime = require("onnxruntime")
         file = OnnxFile.of(model)
@@ -72,6 +75,7 @@ class OnnxSession:
             provider=provider,
             provider_options=provider_options,
             sizes=_sizes(proto, shapes) if shapes else None,
+            pack=pack,
         )
         inputs = self._session.get_inputs()
         if not inputs or any(value.type not in _DTYPES for value in inputs):

@@ -17,7 +17,7 @@ from export.audit.constant_values import Constants
 from export.audit.graph_parts import integer_attribute, node_name
 from export.audit.inlining import inlined
 from export.audit.metadata import read_metadata
-from export.audit.model_files import load_model
+from export.audit.model_files import map_model
 from sparsegpt_core.errors import CheckFailedError
 from sparsegpt_core.patterns import NM, Violations, find_violations
 from sparsegpt_core.reasons import Reason
@@ -147,7 +147,7 @@ def audit_model(model: Union[Path, onnx.ModelProto], pattern: Optional[NM] = Non
     """
     if isinstance(model, Path):
         name = str(model)
-        model = load_model(model)
+        model = map_model(model)
     metadata = read_metadata(model)
     if pattern is None:
         pattern = _recorded_pattern(metadata) or NM(2, 4)

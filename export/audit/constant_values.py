@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from export.audit.model_files import tensor_value
+
 __all__ = ["Constants"]
 
 Array = npt.NDArray[Any]
@@ -56,7 +58,7 @@ class Constants:
         """Return the tensor's value; None if it is not constant."""
         if name in self._initializers:  # not cached: together they are as large as the model
             with contextlib.suppress(*_INVALID):
-                return numpy_helper.to_array(self._initializers[name])
+                return tensor_value(self._initializers[name])
             return None
         if name not in self._values:
             self._values[name] = None  # a cycle in a broken graph ends here

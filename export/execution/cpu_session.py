@@ -13,7 +13,7 @@ import onnx
 from onnx.shape_inference import infer_shapes
 
 from export.onnxruntime_session import open_session, runtime_message
-from export.writing import fits_in_protobuf, save_model
+from export.writing import fits_in_protobuf, is_large, save_model
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.named_inputs import to_bytes
 
@@ -49,7 +49,7 @@ class CpuSession:
     def __init__(self, model: Path | onnx.ModelProto, name: str, optimize: bool = True) -> None:
         self._name = name
         if isinstance(model, Path):
-            self._session = open_session(str(model), name, optimize=optimize)
+            self._session = open_session(str(model), name, optimize=optimize, pack=not is_large(model))
         else:
             self._session = open_model(model, name, optimize=optimize)
         self.inputs = [each.name for each in self._session.get_inputs()]
@@ -122,7 +122,7 @@ def open_model(model: onnx.ModelProto, name: str, **options: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         save_model(model, path)
-        return open_session(str(path), name, proto=model, **options)
+        return open_session(str(path), name, proto=model, pack=False, **options)
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from export.audit import graph_inputs, inlined, write_metadata
+from export.audit import embedded, graph_inputs, inlined, write_metadata
 from export.importing.graph_check import check_graph
 from export.importing.network_graph import OUTPUT, SHIFT, find_batch_norms, join_pieces
 from export.importing.segments import Piece, cut_graph, sorted_nodes, varying_tensors
@@ -54,7 +54,7 @@ class OnnxNetwork(GraphNetwork):
     weights.
 
     Args:
-        model: The model, with its weights in memory.
+        model: The model, with its weights in memory, or as :func:`~export.audit.map_model` returns it.
 
     Raises:
         ModelError: The graph is broken, or ONNX Runtime cannot load it.
@@ -269,7 +269,7 @@ def _digest(model: onnx.ModelProto) -> str:
     """Return a digest of a model of any size."""
     digest = hashlib.sha256()
     for part in (*model.opset_import, *model.functions, *model.graph.node, *model.graph.initializer):
-        digest.update(part.SerializeToString())
+        digest.update((embedded(part) if isinstance(part, onnx.TensorProto) else part).SerializeToString())
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from torch import Tensor
 
-from export.audit import load_model
+from export.audit import map_model
 from export.importing.onnx_network import OnnxNetwork
 from export.onnxruntime_session import load_operators
 from sparsegpt_core.network import Batch
@@ -30,7 +30,7 @@ def prune_onnx(
     """Prune an ONNX model.
 
     Args:
-        model: A file, or a model in memory. Neither is changed.
+        model: A file, or a model in memory. Neither is changed. The file's external data must not change meanwhile.
         batches: Calibration inputs as the graph takes them: one tensor (N, C, H, W), or batches: tensors, tuples with
             a tensor for each input, or dicts that name them as the graph does.
         settings: Pattern, method and layers. Layers have the names of their nodes.
@@ -59,6 +59,6 @@ def prune_onnx(
     """
     for library in custom_operators:
         load_operators(library)
-    network = OnnxNetwork(load_model(model) if isinstance(model, Path) else model)
+    network = OnnxNetwork(map_model(model) if isinstance(model, Path) else model)
     result = prune_model(network, batches, settings, progress)
     return network.to_onnx(), result

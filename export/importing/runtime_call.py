@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from export.audit import node_name, tensors_read
+from export.audit import embedded, node_name, tensors_read
 from export.execution import open_model
 from export.importing.segments import Piece
 from export.onnxruntime_session import runtime_message
@@ -110,7 +110,7 @@ def _cut(model: onnx.ModelProto, piece: Piece, types: Mapping[str, int]) -> onnx
     cut = onnx.GraphProto(
         name=graph.name or "graph",
         node=nodes,
-        initializer=[tensor for tensor in graph.initializer if tensor.name in read],
+        initializer=[embedded(tensor) for tensor in graph.initializer if tensor.name in read],
         input=[helper.make_tensor_value_info(name, types[name], None) for name in piece.reads],
         output=[helper.make_empty_tensor_value_info(name) for name in piece.gives],
     )

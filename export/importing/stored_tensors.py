@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import numpy_helper
 
-from export.audit import Constants, tensors_read
+from export.audit import Constants, embedded, tensor_value, tensors_read
 
 __all__ = ["StoredTensor", "StoredTensors", "with_values"]
 
@@ -141,8 +141,8 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, Array]) -> onnx.Mod
 
 
 def _replaced(tensor: onnx.TensorProto, key: str, values: Mapping[str, Array]) -> onnx.TensorProto:
-    if key not in values or np.array_equal(numpy_helper.to_array(tensor), values[key]):
-        return tensor
+    if key not in values or np.array_equal(tensor_value(tensor), values[key]):
+        return embedded(tensor)
     new = numpy_helper.from_array(np.ascontiguousarray(values[key]), tensor.name)
     if tensor.HasField("doc_string"):
         new.doc_string = tensor.doc_string

@@ -280,6 +280,9 @@ def _with_weight(layer: Any, weight: Array) -> Any:
 
 
 def _float_tensor(value: Array) -> Tensor:
+    """Return a tensor of its own; one of a mapped file stays there until it is written."""
+    if isinstance(value, np.memmap) and not value.flags.owndata and value.dtype == np.float32:
+        return torch.from_numpy(value)
     return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32).copy())
 
 

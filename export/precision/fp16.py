@@ -36,8 +36,10 @@ _MIN_FP16 = float(np.finfo(np.float16).smallest_subnormal)  # 6e-8
 _MIN_QDQ_OPSET = 19  # the first one in which Q and DQ may have FP16 scales
 
 
-def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] = ()) -> onnx.ModelProto:
-    """Return an FP16 copy of an FP32 graph, with or without Q/DQ.
+def to_fp16(
+    model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] = (), *, in_place: bool = False
+) -> onnx.ModelProto:
+    """Return the FP16 form of an FP32 graph, with or without Q/DQ.
 
     ONNX Runtime's converter does the work. :data:`FP32_OPERATORS`, custom operators and the nodes that use a weight
     beyond FP16's range stay in FP32. Zeros stay zero. Other values too small for FP16 become its smallest number, 6e-8.
@@ -46,6 +48,7 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
         model: The FP32 graph. With Q/DQ nodes it needs opset 19 or later, because their scales become FP16.
         io_dtype: The type of inputs and outputs: ``fp32`` or ``fp16``.
         keep: Names of more nodes to keep in FP32, such as those that :func:`fp16_overflows` returns.
+        in_place: Whether the FP32 graph may be changed, to spare a copy.
 
     Raises:
         InputError: ``io_dtype`` is neither.
@@ -68,20 +71,22 @@ def to_fp16(model: onnx.ModelProto, io_dtype: str = "fp32", keep: Iterable[str] 
     _require_convertible(model)
     blocked = {*keep, *_users(model.graph, _overflowing_weights(model))}
     blocked |= {node.name for node in model.graph.node if is_custom(node)}  # of unknown types
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    names = {node.name for node in model.graph.node}
+    if not in_place:
+        original, model = model, onnx.ModelProto()
+        model.CopyFrom(original)
     # The converter would cast a weight that has a type in value_info.
     weights = {tensor.name for tensor in model.graph.initializer}
-    replace_items(copy.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
+    replace_items(model.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
     with _quiet_converter():
         fp16_model: onnx.ModelProto = convert_float_to_float16(
-            copy,
+            model,
             keep_io_types=io_dtype == "fp32",
             disable_shape_infer=not fits_in_protobuf(model),
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS],
             node_block_list=sorted(blocked),
         )
-    tidy_casts(fp16_model.graph, {node.name for node in model.graph.node})
+    tidy_casts(fp16_model.graph, names)
     OnnxModel.graph_topological_sort(fp16_model.graph)  # the converter appends its casts at the end
     return fp16_model
 
@@ -185,18 +190,31 @@ def _overflowing_weights(model: onnx.ModelProto) -> dict[str, float]:
 
 def _overflowing_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> dict[str, float]:
     """Run the graph with the largest magnitude of each float tensor as its outputs; return those beyond the range."""
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    del probed.graph.output[:]
     names = [name for name, kind in tensor_types(model).items() if kind == onnx.TensorProto.FLOAT]
+    probes = onnx.GraphProto()
     for index, name in enumerate(names):
         magnitude, largest = f"magnitude {index}", f"largest {index}"
-        probed.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
-        probed.graph.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
-        probed.graph.output.append(helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
-    values = CpuSession(probed, "the FP32 graph").run([each.cpu().numpy() for each in inputs])
+        probes.node.append(helper.make_node("Abs", [name], [magnitude]))
+        probes.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
+        probes.output.append(helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
+    with _probed(model.graph, probes):
+        session = CpuSession(model, "the FP32 graph")
+    values = session.run([each.cpu().numpy() for each in inputs])
     largest_values = {name: float(value.max()) for name, value in zip(names, values, strict=True)}
     return {name: value for name, value in largest_values.items() if not value <= _MAX_FP16}
+
+
+@contextlib.contextmanager
+def _probed(graph: onnx.GraphProto, probes: onnx.GraphProto) -> Iterator[None]:
+    """Let a graph return what ``probes`` compute, for a while: there may be no memory for a copy of its weights."""
+    count, outputs = len(graph.node), onnx.GraphProto(output=graph.output).output
+    graph.node.extend(probes.node)
+    replace_items(graph.output, probes.output)
+    try:
+        yield
+    finally:
+        del graph.node[count:]
+        replace_items(graph.output, outputs)
 
 
 def _users(graph: onnx.GraphProto, tensors: dict[str, float]) -> dict[str, float]:

@@ -14,14 +14,17 @@ __all__ = ["convertible"]
 
 
 def convertible(model: onnx.ModelProto, opset: int = 0) -> onnx.ModelProto:
-    """Return a copy with functions inlined, nodes in running order and named, and Constant nodes as initializers.
+    """Inline functions, bring nodes into running order, name them, and turn Constant nodes into initializers.
 
     Around custom operators the types of tensors are added.
 
     Args:
-        model: The graph.
+        model: The graph. It is changed, since a copy may not fit into memory.
         opset: The oldest version of ONNX's operators that the conversion takes. An older graph is converted by onnx's
             version converter.
+
+    Returns:
+        The new graph.
 
     Raises:
         ModelError: The version converter cannot convert an operator, or ONNX Runtime lacks a custom one.
@@ -35,33 +38,32 @@ def convertible(model: onnx.ModelProto, opset: int = 0) -> onnx.ModelProto:
         >>> [node.name for node in new.graph.node], new.opset_import[0].version
         (['a', 'y'], 13)
     """
-    flat, copy, used = inlined(model), onnx.ModelProto(), set[str]()
-    copy.CopyFrom(flat)
-    del copy.graph.node[:]
-    nodes = [flat.graph.node[index] for index in sorted_nodes(flat.graph)]
+    flat, used = inlined(model), set[str]()
+    nodes = onnx.GraphProto(node=[flat.graph.node[index] for index in sorted_nodes(flat.graph)]).node
+    del flat.graph.node[:]
     for node in nodes:
         if (value := _constant_tensor(node)) is not None:
-            copy.graph.initializer.add().CopyFrom(value)
-            copy.graph.initializer[-1].name = node.output[0]
+            flat.graph.initializer.add().CopyFrom(value)
+            flat.graph.initializer[-1].name = node.output[0]
             continue
-        copy.graph.node.append(node)
-        new = copy.graph.node[-1]
+        flat.graph.node.append(node)
+        new = flat.graph.node[-1]
         while not new.name or new.name in used:
             new.name = f"{new.name}_" if new.name else next(filter(None, node.output), node.op_type)
         used.add(new.name)
     own = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
     if own and own[0] < opset:
         try:
-            converted: onnx.ModelProto = version_converter.convert_version(copy, opset)
+            converted: onnx.ModelProto = version_converter.convert_version(flat, opset)
         except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
             raise ModelError(
                 f"the graph has opset {own[0]} and cannot be converted to {opset}: {first_line(error)}",
                 f"Export it with opset {opset} or later.",
             ) from error
-        copy = converted
-    if any(is_custom(node) for node in copy.graph.node):
-        _add_types(copy)
-    return copy
+        flat = converted
+    if any(is_custom(node) for node in flat.graph.node):
+        _add_types(flat)
+    return flat
 
 
 def _add_types(model: onnx.ModelProto) -> None:

@@ -3,7 +3,7 @@
 May import ``audit`` and ``sparsegpt_core``.
 """
 
-from export.writing.saving import fits_in_protobuf, save_model, staged_model
+from export.writing.saving import fits_in_protobuf, is_large, save_model, staged_model
 from export.writing.writer import OPSET, export_model
 
-__all__ = ["OPSET", "export_model", "fits_in_protobuf", "save_model", "staged_model"]
+__all__ = ["OPSET", "export_model", "fits_in_protobuf", "is_large", "save_model", "staged_model"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from onnxscript import ir
 
 from sparsegpt_core.files import staged_file, writing
 
-__all__ = ["fits_in_protobuf", "save_model", "staged_model"]
+__all__ = ["fits_in_protobuf", "is_large", "save_model", "staged_model"]
 
 _MAX_WEIGHT_BYTES = 2_000_000_000  # protobuf's limit of 2 GiB less room for the graph
+_LARGE_BYTES = 500_000_000  # a copy of such weights matters
 
 
 def fits_in_protobuf(model: onnx.ModelProto, limit: int | None = None) -> bool:
@@ -37,6 +39,19 @@ def fits_in_protobuf(model: onnx.ModelProto, limit: int | None = None) -> bool:
         for tensor in model.graph.initializer
     )
     return size <= (_MAX_WEIGHT_BYTES if limit is None else limit)
+
+
+def is_large(path: Path) -> bool:
+    """Return whether a file that :func:`save_model` wrote is so large that no copies of its weights should be made.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> save_model(export_model(nn.Linear(8, 4), (1, 1, 8)), Path("linear.onnx"))
+        >>> is_large(Path("linear.onnx"))
+        False
+    """
+    return sum(file.stat().st_size for file in (path, _data(path)) if file.exists()) > _LARGE_BYTES
 
 
 def save_model(model: onnx.ModelProto, path: Path, limit: int | None = None) -> None:
@@ -90,6 +105,7 @@ def staged_model(model: onnx.ModelProto, path: Path, limit: int | None = None) -
     with staged_file(path) as staged:
         with writing(path):
             _write(model, staged, limit)
+        del model  # it may be as large as the memory
         yield staged
         with writing(path):
             _move(staged, path)
@@ -100,6 +116,7 @@ def _write(model: onnx.ModelProto, path: Path, limit: int | None) -> None:
         onnx.save(model, str(path))
     else:
         ir.save(ir.from_proto(model), path, external_data=_data(path).name, size_threshold_bytes=1024)
+        gc.collect()  # the objects of an ir model refer to each other in circles, and to the weights
 
 
 def _move(staged: Path, path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from calibration.data import Data
-from export.audit import load_model as load_model_file
+from export.audit import map_model
 from export.importing import OnnxNetwork, is_onnx_file, onnx_config
 from export.onnxruntime_session import load_operators
 from sparsegpt_cli.jobs.datasets import DataSource, open_dataset
@@ -249,7 +249,7 @@ def _load_onnx(
     """Read a network from its ONNX file; the weights are those of the file, or of a checkpoint made from it."""
     if options.arguments or options.num_classes:
         raise InputError(f"{path} is complete: it takes no arguments and no number of classes", "Leave them out.")
-    model = load_model_file(path)
+    model = map_model(path)
     for library in options.custom_operators:
         load_operators(library)
     try:

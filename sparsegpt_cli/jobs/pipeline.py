@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +16,7 @@ from deploy.measure import ArmAccuracy, compare_versions
 from deploy.roofline import find_spec
 from deploy.sessions import OnnxSession
 from export.exporter import Exporter, arm_name
+from export.writing import is_large
 from sparsegpt_cli.jobs.datasets import EvaluationBatches, fingerprint
 from sparsegpt_cli.jobs.gains import Target, predict_for
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
@@ -31,7 +32,7 @@ from sparsegpt_cli.jobs.prune_record import StageOutcome, describe_run
 from sparsegpt_cli.jobs.pruning import prune
 from sparsegpt_cli.report import render_report
 from sparsegpt_cli.resume import LAYERS, STAGES, StageStore, staged, write_manifest
-from sparsegpt_core.checkpoints import save_checkpoint, save_int8
+from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint, save_int8
 from sparsegpt_core.files import write_json
 from sparsegpt_core.network import Int8Weight, from_arrays, plan_layers
 from sparsegpt_core.progress import Progress, Say, silent, timed
@@ -117,19 +118,21 @@ def _run_stages(run: _Run, say: Say) -> dict[str, Any]:
     if store.unusable:
         say(f"stages that run again: {', '.join(store.unusable)}")
     plan_layers(job.model.module, run.images[:2], job.settings)  # a misfit shows before the first long stage
-    has_baseline = "magnitude" in store
-    dense = copy.deepcopy(job.model.module.state_dict()) if has_baseline else {}
 
     def stage(name: str, make: Callable[[], StageOutcome]) -> StageOutcome:
         return StageOutcome(**store.once(name, lambda: vars(make())))
 
-    outcomes = {"dense": stage("dense", lambda: _dense(run))}
-    outcomes["sparse"] = stage("sparse", lambda: _sparse(run, say))
-    if has_baseline:
-        settings = outcomes["sparse"].content["settings"]
-        left_dense = {name: Reason(code) for name, code in settings["left_dense"].items()}
-        choices = LayerChoices(settings["quotas"], left_dense)
-        outcomes["magnitude"] = stage("magnitude", lambda: _magnitude(run, dense, choices))
+    with tempfile.TemporaryDirectory(dir=run.folder) as kept:
+        has_baseline, dense = "magnitude" in store, Path(kept, "dense.safetensors")
+        if has_baseline:
+            save_checkpoint(dense, job.model.module.state_dict(), {})
+        outcomes = {"dense": stage("dense", lambda: _dense(run))}
+        outcomes["sparse"] = stage("sparse", lambda: _sparse(run, say))
+        if has_baseline:
+            settings = outcomes["sparse"].content["settings"]
+            left_dense = {name: Reason(code) for name, code in settings["left_dense"].items()}
+            choices = LayerChoices(settings["quotas"], left_dense)
+            outcomes["magnitude"] = stage("magnitude", lambda: _magnitude(run, dense, choices))
     arms = [arm for arm in ("dense", "magnitude", "sparse") if arm in outcomes]
     outcomes["compare"] = stage("compare", lambda: _compare(run, arms))
     content = describe_run(job, outcomes, time.perf_counter() - start)
@@ -215,13 +218,17 @@ def _sparse(run: _Run, say: Say) -> StageOutcome:
     return StageOutcome(content, pruned.seconds | exported.seconds, [*pruned.warnings, *exported.warnings])
 
 
-def _magnitude(run: _Run, dense: Mapping[str, Tensor], choices: LayerChoices) -> StageOutcome:
-    """Prune the dense network by magnitude: the layers that the sparse stage pruned, with its quotas; and export it."""
+def _magnitude(run: _Run, dense: Path, choices: LayerChoices) -> StageOutcome:
+    """Prune the dense network by magnitude: the layers that the sparse stage pruned, with its quotas; and export it.
+
+    Its weights are read from a file, since the memory may not hold them beside the sparse ones.
+    """
     job, model = run.job, run.job.model.module
     settings = PruneSettings(
         job.settings.pattern, "magnitude", include=job.settings.include, exclude=job.settings.exclude
     )
-    model.cpu().load_state_dict(dense)  # on the CPU as in a resumed run, where nothing has moved the model
+    model.cpu()  # as in a resumed run, where nothing has moved the model
+    model.load_state_dict(load_checkpoint(dense).state)
     result = prune_model(model, [run.images], settings, choices=choices)
     return _export(run, "magnitude", pruning_metadata(replace(job, settings=settings), result))
 
@@ -276,7 +283,7 @@ def _compare(run: _Run, arms: Sequence[str]) -> StageOutcome:
     paths = {name: path for name in names if (path := run.folder / f"{name}.onnx").exists()}
     seconds, warnings = dict[str, float](), list[str]()
     with timed(seconds, "evaluate"):
-        sessions = {name: OnnxSession(path).outputs for name, path in paths.items()}
+        sessions = {name: OnnxSession(path, pack=not is_large(path)).outputs for name, path in paths.items()}
         compared = compare_versions(
             sessions, batches, job.metric, seed=job.seed, progress=run.progress, total=len(batches)
         )

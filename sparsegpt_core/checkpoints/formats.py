@@ -14,13 +14,26 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sparsegpt_core.errors import ModelError
-from sparsegpt_core.files import METADATA_KEY, check_model_metadata, write_bytes
+from sparsegpt_core.errors import InputError, ModelError
+from sparsegpt_core.files import METADATA_KEY, atomic_path, check_model_metadata
 
 
 def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    write_bytes(path, safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(dict(metadata), allow_nan=False)}))
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    owners = {value.untyped_storage().data_ptr(): name for name, value in tensors.items()}
+    for name, value in tensors.items():
+        if owners[value.untyped_storage().data_ptr()] != name:  # the format has no shared tensors
+            tensors[name] = value.clone()
+    text = json.dumps(dict(metadata), allow_nan=False)
+    with atomic_path(path) as temporary:
+        mode = temporary.stat().st_mode
+        try:
+            safetensors.torch.save_file(tensors, temporary, {METADATA_KEY: text})
+        except safetensors.SafetensorError as error:
+            raise InputError(
+                f"cannot write {path}: {error}", "Give a folder you may write to, with space left."
+            ) from error
+        temporary.chmod(mode)  # safetensors lets only the owner read it
 
 
 def _is_safetensors(path: Path) -> bool:
