@@ -248,7 +248,7 @@ def test_a_stage_does_the_same_as_its_command_line(finished, tmp_path, cli):
 @pytest.mark.parametrize(
     ("old", "new", "message", "ran"),
     [
-        ("{samples: 64}", "{samples: 128}", "prune again: samples was 64, is 128", STAGES[1:]),
+        ("samples: 64", "samples: 128", "prune again: samples was 64, is 128", STAGES[1:]),
         (
             "{fail-on: dense}",
             "{pattern: 2:4}",
@@ -364,7 +364,7 @@ def test_a_check_that_fails_ends_the_run_and_is_tried_again(again, tmp_path):
 
 
 def test_an_error_names_its_stage(again):
-    outcome = again(old="{samples: 64}", new="{samples: 100000}")
+    outcome = again(old="samples: 64", new="samples: 100000")
     assert outcome.code == 1
     assert outcome.json["error"].startswith("prune: ")
 
