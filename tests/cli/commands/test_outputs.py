@@ -91,7 +91,9 @@ def test_force_replaces_files(cli, digits_checkpoint, tmp_path):
 
 def test_a_run_replaces_files_of_its_own_folder_only(cli, digits_checkpoint, tmp_path):
     config = tmp_path / "net.yaml"
-    config.write_text(f"weights: {digits_checkpoint}\ndata: digits\nprune: {{samples: 32, quality: fast}}\n")
+    config.write_text(
+        f"weights: {digits_checkpoint}\ndata: digits\nprune: {{samples: 32, quality: fast, layers: all}}\n"
+    )
     own, other = tmp_path / "own", tmp_path / "other"
     assert cli("run", config, "--out", own, "--quiet").code == 0
     config.write_text(config.read_text().replace("32", "48"))
