@@ -422,9 +422,7 @@ def test_predict_measures_on_a_gpu_and_estimates_otherwise(builder: Builder, pai
 
 
 @pytest.mark.parametrize("way", ["--measure", "--estimate"])
-def test_predict_reads_the_file_once_for_each_use(
-    builder: Builder, pair, cli, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
+def test_predict_reads_the_file_once(builder: Builder, pair, cli, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     read, load = [], onnx.load
     monkeypatch.setattr("onnx.load", lambda path, **options: read.append(path) or load(path, **options))
     for flags in ([], [way]):
