@@ -97,7 +97,7 @@ class Measurement:
 
 
 _ISSUE, _ONNXSIM = "NVIDIA/TensorRT #2310", "onnxsim `scripts/nvidia`"
-_SLOWER = "the builder chose slower engines at this batch; an estimate is never below 1"
+_SLOWER = "slower than dense at this batch alone, although a builder takes the faster kernel; no estimate is below 1"
 GAINS = (
     Measurement("UNet", "a100", "fp16", "reported without a batch", 1.13),
     Measurement("UNet", "a100", "int8", "reported without a batch", 1.10),

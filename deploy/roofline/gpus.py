@@ -77,8 +77,8 @@ GPUS: Mapping[str, GPUSpec] = {
         _spec("h100-pcie", 114, 1620, 756, 1513, 2000, "H100 PCIe", "NVIDIA H100 data sheet, PCIe"),
         _spec("h200", 132, 1830, 989.4, 1978.9, 4800, "H200", "NVIDIA H200 data sheet, SXM"),
         _spec("rtx5090", 170, 2407, 419, 838, 1792, "GeForce RTX 5090", "NVIDIA RTX Blackwell GPU Architecture"),
-        _spec("orin-nano", 8, 625, 10.2, 20, 68, "", _ORIN),
-        _spec("orin-nano-super", 8, 1020, 16.7, 33.5, 102, "", _ORIN),
+        _spec("orin-nano", 8, 625, 10, 20, 68, "", _ORIN),
+        _spec("orin-nano-super", 8, 1020, 16.75, 33.5, 102, "", _ORIN),
         _spec("orin-nx", 8, 918, 15, 30, 102.4, "", _ORIN),
         _spec("orin-agx", 16, 1300, 42.5, 85, 204.8, "", _ORIN),
     )

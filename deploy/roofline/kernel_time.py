@@ -20,11 +20,11 @@ _TILES = ((256, 128), (128, 256), (128, 128), (64, 128), (256, 64), (128, 64), (
 _SPARSE_TILES = tuple((rows, columns) for rows, columns in _TILES if columns >= 128)
 # Into how many parts a kernel may divide the sum, so that a few tiles keep all multiprocessors busy.
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
-# Of the data sheet's rate, what copies reach: 80 to 90 % in published STREAM measurements.
+# Of the data sheet's rate: assumed, as copy benchmarks usually reach 80 to 90 %.
 _BANDWIDTH_FRACTION = 0.8
 # A sparse weight keeps two of four values and two bits of position for each: 36 bits of 64 in FP16, 20 of 32 in INT8.
 _SAVED_FP16, _SAVED_INT8 = 7 / 16, 3 / 8
-# The four constants below are fitted to all the published measurements in docs/estimate.md.
+# The four constants below are fitted to the published measurements in docs/estimate.md.
 # Loading one operand of a tile from shared memory, in tensor core steps of one row or column. A tile of 256 × 128 loads
 # 1/256 + 1/128 of an operand for each step, so it reaches 74 % of the peak rate.
 _LOAD_COST = 30
