@@ -134,7 +134,7 @@ def _meet(
     if count == too_many:
         missed = " and ".join(limits.failures(trials[last]))
         raise InputError(
-            f"with only {len(names) - last} of {len(names)} layers pruned, {missed}",
+            f"the limits cannot be met: with {len(names) - last} of {len(names)} layers pruned, {missed}",
             "Raise the limit, lower --min-speedup if it is given, or use more --samples or --quality best.",
         )
     if last != count:  # the model has the weights of a later trial

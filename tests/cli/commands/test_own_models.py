@@ -59,7 +59,7 @@ def test_a_checkpoint_of_a_wrapped_network_with_averaged_weights(cli, net, tmp_p
     assert "the weights' names" not in said
 
     outcome = cli(
-        "prune", *model, "--weights", "net.pt", "--weights-key", "state_dict_ema", *DATA, "--out", "ema.safetensors"
+        "prune", "--layers=all", *model, "--weights", "net.pt", "--weights-key", "state_dict_ema", *DATA, "--out", "ema.safetensors"
     )
     assert outcome.code == 0, outcome.err
     assert "the weights' names fit without module." in outcome.err
@@ -129,7 +129,7 @@ def test_train_passes_the_arguments_and_classes_on(cli, net, tmp_path):
 def test_a_run_passes_lists_of_arguments_on(cli, net, tmp_path):
     content = {
         **{"model": "mynet.py:Net", "model-args": ["width=8"], "data": "npz:images.npz"},
-        **{"train": {"epochs": "1"}, "prune": {"quality": "fast", "samples": "16"}, "export": {}},
+        **{"train": {"epochs": "1"}, "prune": {"quality": "fast", "samples": "16", "layers": "all"}, "export": {}},
     }
     (tmp_path / "run.yaml").write_text(json.dumps(content))
     outcome = cli("run", "run.yaml", "--out", "out")

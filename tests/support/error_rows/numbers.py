@@ -8,7 +8,7 @@ from tests.support.error_rows import Row
 TITLE = "Numbers and machines"
 
 # fmt: off
-PRUNE = "prune --out x.safetensors --weights good.safetensors --data"
+PRUNE = "prune --layers=all --out x.safetensors --weights good.safetensors --data"
 OOM = "the GPU's memory is full with batches of 8: halved to 2"
 COMMANDS = [
     Row("constant images", f"{PRUNE} npz:constant.npz", "fc1: 512 of 512 inputs are dead or constant on the calibration images, so their weights are now 0: calibrate on more images", 0, left="x.safetensors"),
