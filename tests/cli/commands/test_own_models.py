@@ -59,7 +59,16 @@ def test_a_checkpoint_of_a_wrapped_network_with_averaged_weights(cli, net, tmp_p
     assert "the weights' names" not in said
 
     outcome = cli(
-        "prune", "--layers=all", *model, "--weights", "net.pt", "--weights-key", "state_dict_ema", *DATA, "--out", "ema.safetensors"
+        "prune",
+        "--layers=all",
+        *model,
+        "--weights",
+        "net.pt",
+        "--weights-key",
+        "state_dict_ema",
+        *DATA,
+        "--out",
+        "ema.safetensors",
     )
     assert outcome.code == 0, outcome.err
     assert "the weights' names fit without module." in outcome.err
