@@ -77,7 +77,8 @@ def test_every_command_takes_the_data_that_the_file_records(cli, folder, monkeyp
 def test_a_pruned_network_records_its_calibration_data(cli, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for command, out in (("prune", "x.safetensors"), ("prune-export", "x")):
-        outcome = cli(command, "--weights", "net.safetensors", "--data", "npz:images.npz", "--out", out, "--quiet")
+        weights = ("--layers=all", "--weights", "net.safetensors")
+        outcome = cli(command, *weights, "--data", "npz:images.npz", "--out", out, "--quiet")
         assert outcome.code == 0, outcome.err
     assert load_checkpoint(folder / "x.safetensors").metadata["data"] == "npz:images.npz"
     for name in ("dense.onnx", "sparse.onnx"):
