@@ -72,25 +72,14 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
     size = sum(tensor.nbytes for tensor in state.values())
     save_checkpoint(weights, state, {"model": f"benchmarks.large:{name}", "image": list(IMAGE)})
     np.savez(images, images=np.random.default_rng(0).standard_normal((8, *IMAGE), np.float32))
-    given = ["--model", f"benchmarks.large:{name}", "--data", f"npz:{images}"]
+    data, every = ["--data", f"npz:{images}"], ["--layers=all"]
+    given = ["--model", f"benchmarks.large:{name}", *data]
     pruned, exported = folder / "pruned.safetensors", folder / "sparse.onnx"
     commands = (
-        [
-            "prune",
-            "--weights",
-            weights,
-            *given,
-            "--layers=all",
-            "--method",
-            "magnitude",
-            "--samples",
-            4,
-            "--out",
-            pruned,
-        ],
+        ["prune", "--weights", weights, *given, *every, "--method", "magnitude", "--samples", 4, "--out", pruned],
         ["export", "--weights", pruned, *given, "--out", exported],
         ["export", "--weights", pruned, *given, "--precision", "fp16", "--out", folder / "sparse.fp16.onnx"],
-        ["prune-export", "--model", exported, "--data", f"npz:{images}", "--samples", 4, "--out", folder / "again"],
+        ["prune-export", "--model", exported, *data, *every, "--samples", 4, "--out", folder / "again"],
         ["verify", exported, "--json"],
         ["verify", folder / "sparse.fp16.onnx", "--json"],
     )

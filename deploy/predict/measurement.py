@@ -81,18 +81,17 @@ def try_pruning(
     """
     settings, file = settings or EngineSettings(), OnnxFile.of(model)
     graph = file.graph
+    from export.audit import load_model  # after the check that onnx is installed
+
     if not graph.has_sparse_kernels:
         raise InputError(
             f"{file.path} is FP32, which has no sparse kernels", "Give the FP16 or INT8 file, or use `estimate`."
         )
     shapes = {name: best for name, (_, best, _) in resolve_shapes(graph.inputs, settings.build.shapes).items()}
     images = random_inputs(shapes, graph.input_types, settings.seed)
-    from export.audit import load_model
-
     with tempfile.TemporaryDirectory(prefix="sparsegpt-trt.") as folder:
         copy = Path(folder, "sparse.onnx")
-        require("onnx").save(
-            magnitude_copy(load_model(file.path)), str(copy), save_as_external_data=True
-        )  # of any size
+        pruned = magnitude_copy(load_model(file.path))
+        require("onnx").save(pruned, str(copy), save_as_external_data=True)  # of any size
         measured = measure_engines(file, copy, images, settings, progress, say)
     return MeasuredPrediction(str(file.path), shapes, measured)

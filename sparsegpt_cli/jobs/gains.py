@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from deploy.predict import EstimatedPrediction, LayerGains, MeasuredGain, find_g
 from export.exporter import Exporter, ExportSettings
 from export.writing import save_model
 from sparsegpt_core.errors import InputError
-from sparsegpt_core.network import plan_layers, tensors_of
+from sparsegpt_core.network import matches, plan_layers, tensors_of
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
@@ -50,8 +49,6 @@ class PayingLayers:
     """The layers to prune, in running order."""
     left_dense: Mapping[str, Reason]
     """The layers that stay dense since they gain nothing, with the reason."""
-    all_layers: float
-    """The estimated speed-up with these layers pruned too."""
     target: str
     """The GPU, the precision and the batch that the estimate is for."""
 
@@ -76,7 +73,7 @@ class PayingLayers:
         """
         return {
             "target": self.target,
-            "speedup": {"pruned": self.gains.speedup(pruned), "paying": self.speedup, "all": self.all_layers},
+            "speedup": {"pruned": self.gains.speedup(pruned), "paying": self.speedup},
             "saved": {name: self.gains.saved.get(name) for name in (*self.layers, *self.left_dense)},
             "verdict": self.verdict,
         }
@@ -138,8 +135,7 @@ def find_paying(
             save_model(Exporter(model, images, {}, settings.pattern, (), export).graph(), dense)
         prediction = predict_for(target, dense, images)
     gains = find_gains(prediction, planned, target.profile)
-    named = [name for name in planned if any(fnmatchcase(name, glob) for glob in settings.include)]
-    left_dense = {name: reason for name, reason in gains.reasons.items() if name not in named}
+    left_dense = {name: reason for name, reason in gains.reasons.items() if not matches(name, settings.include)}
     paying = tuple(name for name in planned if name not in left_dense)
     batch = next(iter(prediction.shapes.values()))[0]
     where = f"{prediction.gpu}, {prediction.precision.upper()}, batch {batch}"
@@ -148,4 +144,4 @@ def find_paying(
             f"no layer can become faster with {settings.pattern} ({where}, estimated)",
             "Name the `gpu`, or a larger `engine_batch`; `layers=all` prunes every layer.",
         )
-    return PayingLayers(gains, paying, left_dense, gains.speedup(planned), where)
+    return PayingLayers(gains, paying, left_dense, where)

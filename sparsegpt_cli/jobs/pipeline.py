@@ -154,9 +154,8 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     keys = {"dense": run_key(model, [images], dense), "sparse": run_key(model, calibrated, sparse)}
     if job.baseline and job.settings.method != "magnitude":
         magnitude = {**dense, "pattern": job.settings.pattern, "in": job.settings.include, "out": job.settings.exclude}
-        if (
-            job.target or job.workflow.selects or job.workflow.global_budget
-        ):  # the sparse stage chooses its layers and quotas
+        chooses = job.target or job.workflow.selects or job.workflow.global_budget
+        if chooses:  # the sparse stage chooses the layers and quotas
             magnitude["choices"] = keys["sparse"]
         keys["magnitude"] = run_key(model, [images], magnitude)
     compare = {

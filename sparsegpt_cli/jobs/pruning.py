@@ -84,10 +84,7 @@ class Pruned:
         if self.permutation is not None:
             permutation = [space.to_json() for space in self.permutation.spaces]
         if self.tradeoff is not None:
-            curve = {
-                "points": self.tradeoff.to_json(),
-                "measured": [point.to_json() for point in self.measured],
-            }
+            curve = {"points": self.tradeoff.to_json(), "measured": [point.to_json() for point in self.measured]}
         target = self.target.to_json(self.measured[-1].distance.disagreement) if self.target else None
         pruned = [layer.name for layer in self.result.layers if layer.status == "pruned"]
         return {
@@ -125,7 +122,7 @@ def prune(
     job.model.module.to(job.device)
     with join_world(job.device) as world:
         resources = Resources(job.memory_limit, scratch, job.tf32, world=world, finished=finished)
-        paying = resources.world.first(partial(_find_paying, job, dense)) if job.target else None
+        paying = world.first(partial(_find_paying, job, dense))
         if paying:
             say(paying.verdict)
         return _prune(job, paying, resources, progress)
@@ -164,7 +161,7 @@ def _top1(outputs: Tensor, labels: Tensor) -> float:
 
 
 def _find_paying(job: Job, dense: Path | None) -> PayingLayers | None:
-    """Return the layers that pay; None for a pattern without sparse kernels, where no layer does."""
+    """Return the layers that pay; None without a target, or for a pattern without sparse kernels."""
     if job.target is None or not has_sparse_kernels(job.settings.pattern):
         return None
     return find_paying(job.model.module, _draw(job, slice(0, 2))[0], job.settings, job.target, job.export, dense)

@@ -13,7 +13,7 @@ from sparsegpt_core.errors import InputError
 if TYPE_CHECKING:
     from sparsegpt_cli.jobs.gains import Target
     from sparsegpt_core.quality import Quality
-from sparsegpt_cli.options.shared import Pattern
+from sparsegpt_cli.options.shared import Gpu, Pattern
 
 __all__ = ["PruneOptions"]
 
@@ -102,14 +102,7 @@ class PruneOptions:
             "--max-disagreement 0.5% unless a target is given."
         ),
     ] = "pays"
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            help="The GPU that decides which layers pay, such as a100, l4, rtx3060 or orin-nx. Default: that of this "
-            "machine, else a100.",
-            show_default=False,
-        ),
-    ] = None
+    gpu: Gpu = None
     engine_batch: Annotated[int, typer.Option(min=1, help="Images in one inference of the engine.")] = 8
     profile: Annotated[
         Path | None,

@@ -91,7 +91,7 @@ class Summary:
     def _speed(self) -> str:
         bound = self._view.prediction.number("bound")
         text = "Speed on a GPU has not been measured"
-        return f"{text}; it is estimated at {fixed(bound)}× of the dense one." if bound is not None else f"{text}."
+        return f"{text}; the estimate is {fixed(bound)}× the dense network's." if bound is not None else f"{text}."
 
     @property
     def tiles(self) -> list[tuple[str, str]]:

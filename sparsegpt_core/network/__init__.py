@@ -15,6 +15,7 @@ from sparsegpt_core.network.layers import (
     chosen_reason,
     find_sample_axis,
     layer_name,
+    matches,
     weight_key,
 )
 from sparsegpt_core.network.modules import check_finite, eval_mode, name_outputs
@@ -60,6 +61,7 @@ __all__ = [
     "input_names",
     "inputs_and_constants",
     "layer_name",
+    "matches",
     "matrix_to_weight",
     "name_outputs",
     "network_inputs",

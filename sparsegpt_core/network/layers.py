@@ -17,7 +17,16 @@ from sparsegpt_core.network.weight_layout import PrunableLayer
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
 
-__all__ = ["Layer", "channels_reason", "check_globs", "chosen_reason", "find_sample_axis", "layer_name", "weight_key"]
+__all__ = [
+    "Layer",
+    "channels_reason",
+    "check_globs",
+    "chosen_reason",
+    "find_sample_axis",
+    "layer_name",
+    "matches",
+    "weight_key",
+]
 
 # Keeping the positions themselves is cheaper than the Hessian in layers at least so wide, with so few positions.
 _MIN_COLUMNS, _MIN_COLUMNS_PER_POSITION = 2048, 4
@@ -162,9 +171,9 @@ def chosen_reason(
         >>> chosen_reason("head", [], [], is_first=False, is_head=True).value
         'HEAD'
     """
-    if _matches(name, include):
+    if matches(name, include):
         return None
-    if _matches(name, exclude):
+    if matches(name, exclude):
         return Reason.EXCLUDED
     return Reason.FIRST_LAYER if is_first else Reason.HEAD if is_head else None
 
@@ -181,10 +190,16 @@ def check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
     if globs and not names:
         raise InputError("the network has no convolution or linear layer")
     for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in names):
+        if not any(matches(name, [glob]) for name in names):
             near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)
             raise InputError(f"'{glob}' matches no layer", f"Layer names look like: {', '.join(near)}.")
 
 
-def _matches(name: str, globs: Sequence[str]) -> bool:
+def matches(name: str, globs: Sequence[str]) -> bool:
+    """Return whether one of the globs matches a layer's name.
+
+    Example:
+        >>> matches("layer1.conv", ["layer1.*"]), matches("head", ["layer1.*"])
+        (True, False)
+    """
     return any(fnmatchcase(name, glob) for glob in globs)

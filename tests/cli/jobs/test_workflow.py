@@ -13,11 +13,12 @@ from sparsegpt_core.settings import PruneSettings
 from tests.support.paths import ROOT
 
 
+def prune(cli, checkpoint, out, *options):
+    return cli("prune", "--layers=all", "--weights", checkpoint, "--out", out, *options)
+
+
 def run(cli, checkpoint, folder, *options):
-    outcome = cli(
-        *("prune", "--layers=all", "--weights", checkpoint, "--samples", 64, "--json", "--force"),
-        *("--out", folder / "sparse.safetensors", *options),
-    )
+    outcome = prune(cli, checkpoint, folder / "sparse.safetensors", "--samples", 64, "--json", "--force", *options)
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)
 
@@ -65,16 +66,7 @@ def test_nonsense_is_refused(options):
 
 
 def test_a_search_of_no_seconds_is_a_usage_error(cli, digits_checkpoint, tmp_path):
-    outcome = cli(
-        "prune",
-        "--layers=all",
-        "--weights",
-        digits_checkpoint,
-        "--out",
-        tmp_path / "x.safetensors",
-        "--permute-seconds",
-        0,
-    )
+    outcome = prune(cli, digits_checkpoint, tmp_path / "x.safetensors", "--permute-seconds", 0)
     assert outcome.code == 2
     assert outcome.err == "error: Invalid value for '--permute-seconds': 0 is not above 0. See --help.\n"
 
@@ -151,16 +143,7 @@ def test_a_disagreement_that_is_met_leaves_all_sparse(cli, digits_checkpoint, tm
     ],
 )
 def test_an_impossible_request_is_refused_in_one_line(cli, digits_checkpoint, tmp_path, options, message):
-    outcome = cli(
-        "prune",
-        "--layers=all",
-        "--weights",
-        digits_checkpoint,
-        "--out",
-        tmp_path / "x.safetensors",
-        "--quiet",
-        *options,
-    )
+    outcome = prune(cli, digits_checkpoint, tmp_path / "x.safetensors", "--quiet", *options)
     assert outcome.code == 1
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) <= 2

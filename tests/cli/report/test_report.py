@@ -31,7 +31,7 @@ def test_a_full_run_is_shown_in_full(tmp_path: Path) -> None:
         "35 of 38 layers are 2:4. Top-1 accuracy went from 98.33 to 98.16 % "
         "(−0.17 points, 95 % interval −0.91 … +0.58), no statistically significant difference. "
         "0.83 % of 599 held-out images change class. "
-        "Speed on a GPU has not been measured; it is estimated at 1.18× of the dense one."
+        "Speed on a GPU has not been measured; the estimate is 1.18× the dense network's."
     ) in page.text.replace("\xa0", " ")
     for reason in (Reason.FIRST_LAYER, Reason.GROUPED, Reason.HEAD):
         assert reason.advice in page.text
