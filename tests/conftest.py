@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -24,6 +25,14 @@ pytest_plugins = ["tests.support.engines", "tests.support.reports"]
 # Polygraphy serves one backend per process and reads which when it is first imported: choose before any test does.
 with contextlib.suppress(MissingDependencyError):
     find_backend()
+
+
+def pytest_runtest_setup() -> None:
+    """torch.onnx builds its table of operators in each export, and that takes longest: keep the table."""
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    registry = getattr(registration, "ONNXRegistry", None)
+    if registry is not None and not hasattr(registry.from_torchlib, "cache_info"):
+        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
 
 @dataclass
