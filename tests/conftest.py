@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import os
 import subprocess
@@ -48,6 +49,16 @@ class Outcome:
         content = json.loads(self.out)
         assert isinstance(content, dict)
         return content
+
+
+def run_here(*arguments: object) -> Outcome:
+    """Run a command in this process, for fixtures of a wider scope than ``cli``."""
+    from sparsegpt_cli.app import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

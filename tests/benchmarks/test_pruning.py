@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
+from benchmarks.pruning import run as benchmark
 from benchmarks.pruning.library import plain
+from benchmarks.pruning.measure import measure
 from benchmarks.pruning.records import Job
 from benchmarks.pruning.straightforward import straightforward
 from benchmarks.pruning.workload import workload
-from tests.support.paths import ROOT
 
 ARMS = ("dense", "default", "plain", "straightforward")
 
 
 @pytest.fixture
-def bench(tmp_path):
-    def run(*arguments: str) -> list[str]:
-        command = [sys.executable, "-m", "benchmarks.pruning.run", "--quick", "--out", str(tmp_path)]
-        threads = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=threads, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+def bench(tmp_path, monkeypatch, capsys):
+    def run() -> list[str]:
+        monkeypatch.setattr("sys.argv", ["run", "--quick", "--out", str(tmp_path), "--arms", *ARMS])
+        assert benchmark.main() == 0
+        return capsys.readouterr().out.splitlines()
 
     return run
 
 
-def test_measures_continues_and_summarises(bench, tmp_path):
-    bench("--arms", *ARMS)
+def test_measures_continues_and_summarises(bench, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:  # the process of a measurement takes seconds to start
+        patch.setattr(benchmark, "measure_apart", lambda _, job, **__: measure(Job(**json.loads(job))))
+        bench()
     lines = (tmp_path / "measurements.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [(record["arm"], record["images"]) for record in records] == [*((arm, 8) for arm in ARMS), ("default", 16)]
@@ -46,7 +42,7 @@ def test_measures_continues_and_summarises(bench, tmp_path):
     assert (tmp_path / "pruning.png").read_bytes().startswith(b"\x89PNG")
 
     (tmp_path / "measurements.jsonl").write_text("\n".join(lines[:-1]) + "\n")
-    said = bench("--arms", *ARMS)
+    said = bench()
     assert said[0] == "1/1: default, simple_cnn, 16 images"
     assert (tmp_path / "measurements.jsonl").read_text().splitlines()[:-1] == lines[:-1]
 

@@ -27,7 +27,7 @@ def test_export_to_fp16(model, program, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_a_head_of_zeros_is_flagged(model, program, tmp_path):
+def test_a_head_of_zeros_is_flagged(model, cli, tmp_path):
     """Equal accuracies and a difference of 0 would otherwise look like a proof."""
     network = AttentionNet()
     torch.nn.init.zeros_(network.head.weight)
@@ -35,7 +35,7 @@ def test_a_head_of_zeros_is_flagged(model, program, tmp_path):
     data = ["--data", f"npz:{tmp_path / 'images.npz'}", "--eval-data", f"npz:{tmp_path / 'evaluation.npz'}"]
     images = np.random.default_rng(1).integers(0, 256, (16, 3, 32, 32), dtype=np.uint8)
     np.savez(tmp_path / "evaluation.npz", images=images, labels=np.arange(16) % 4)
-    outcome = program(
+    outcome = cli(
         "prune-export", "--layers=all", *model, *data, "--quality", "fast", "--out", tmp_path / "out", "--json"
     )
     assert outcome.code == 0, outcome.err
@@ -46,15 +46,15 @@ def test_a_head_of_zeros_is_flagged(model, program, tmp_path):
     assert "accuracy proves nothing" in report
     assert outcome.json["parity"]["sparse"]["outputs_vary"] is False
     out = tmp_path / "attention.onnx"
-    outcome = program("export", *model, "--image", "3x32x32", "--out", out)
+    outcome = cli("export", *model, "--image", "3x32x32", "--out", out)
     assert outcome.code == 0, outcome.err
     assert "not compared: constant outputs" in outcome.out
     assert "differs from PyTorch" not in outcome.out
 
 
-def test_prune_export(model, program, tmp_path):
+def test_prune_export(model, cli, tmp_path):
     out = tmp_path / "out"
-    outcome = program("prune-export", "--layers=all", *model, "--data", f"npz:{tmp_path / 'images.npz'}", "--out", out)
+    outcome = cli("prune-export", "--layers=all", *model, "--data", f"npz:{tmp_path / 'images.npz'}", "--out", out)
     assert outcome.code == 0, outcome.err
     assert {"dense.fp16.onnx", "sparse.fp16.onnx", "report.html"} <= {path.name for path in out.iterdir()}
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".unfinished")]

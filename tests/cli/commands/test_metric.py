@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import Outcome
+from tests.conftest import run_here
 from tests.support.graphs import save_maps
 from tests.support.paths import ROOT
 
@@ -48,10 +46,10 @@ DATA = ["--data", "npz:train.npz", "--eval-data", "npz:val.npz"]
 def run(folder):
     options = ["--model", "mapnet.py:net", *DATA, "--quality", "fast", "--int8", "--out", "out", "--json"]
     limits = ["--metric", "mymetric.py:PixelAccuracy", "--max-drop", "pixel_accuracy=0", "--gate-on", "bound"]
-    command = [sys.executable, "-m", "sparsegpt_cli", "prune-export", "--layers=all", *options, *limits]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=folder)
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        return run_here("prune-export", "--layers=all", *options, *limits)
 
 
 def test_prune_export_measures_every_version_and_judges_the_sparse_ones(run, folder) -> None:
@@ -71,11 +69,13 @@ def test_prune_export_measures_every_version_and_judges_the_sparse_ones(run, fol
 
 
 @pytest.mark.parametrize("name", ["PixelAccuracy", "miou"])
-def test_benchmark_measures_the_same_metric(run, folder, program, name) -> None:
+def test_benchmark_measures_the_same_metric(run, folder, cli, monkeypatch, name) -> None:
     pair = ["out/dense.fp16.onnx", "out/sparse.fp16.onnx"]
     metric = "miou" if name == "miou" else f"mymetric.py:{name}"
     options = ["--runtime", "onnxruntime", "--rounds", 2, "--metric", metric, "--json"]
-    outcome = program("benchmark", *pair, *DATA, *options, cwd=folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    outcome = cli("benchmark", *pair, *DATA, *options)
     assert outcome.code == 0, outcome.err
     assert outcome.json["accuracy"] is None
     assert outcome.json["outputs"]["samples"] == 20

@@ -309,13 +309,13 @@ def test_training_prints_and_records_its_results(cli, tmp_path):
 def test_random_weights_and_unlabelled_images(cli, random_images, tmp_path):
     """As the README's example with torchvision: no weights, no labels, no evaluation split."""
     out = tmp_path / "out"
-    model = ["--model", "torchvision:resnet18", "--data", f"npz:{random_images}"]
+    model = ["--model", "torchvision:squeezenet1_1", "--data", f"npz:{random_images}", "--quality", "fast"]
     outcome = cli("prune-export", "--layers=all", *model, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
     assert "random weights" in outcome.err
     assert outcome.json["accuracy"] is None
     reasons = {layer["name"]: layer["reason"] for layer in outcome.json["layers"] if layer["status"] == "dense"}
-    assert reasons == {"conv1": "CHANNELS_NOT_MULTIPLE", "fc": "HEAD"}
+    assert reasons == {"features.0": "CHANNELS_NOT_MULTIPLE", "classifier.1": "HEAD"}
     assert cli("verify", out / "sparse.onnx", "--fail-on", "dense").code == 0
 
 
