@@ -111,7 +111,7 @@ def test_the_current_folder_and_its_parent_are_output_folders(cli, digits_checkp
     inner = tmp_path / "outer" / "inner"
     (inner / "folder").mkdir(parents=True)
     monkeypatch.chdir(inner)
-    options = ["--samples", 32, "--quality", "fast", "--no-baseline", "--json", "--quiet"]
+    options = ["--samples", 32, "--eval-samples", 32, "--quality", "fast", "--no-baseline", "--json", "--quiet"]
     outcome = cli(
         "prune-export", "--layers=all", "--weights", digits_checkpoint, "--data", "digits", *options, "--out", name
     )
