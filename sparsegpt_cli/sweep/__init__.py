@@ -2,8 +2,8 @@
 
 May import ``options``, ``jobs``, ``framework`` and below.
 
-``grid`` lists the cells and ``checkpoints`` loads their networks. ``process_pool`` runs each ``cell`` in a process, and
-``cell_store`` keeps its result. ``tables`` and ``pictures`` show the results. ``runner`` calls them in order.
+``grid`` lists the cells and ``checkpoints`` loads their networks. ``cell`` computes one, and ``cell_store`` keeps its
+result. ``tables`` and ``pictures`` show the results. ``runner`` calls them in order.
 """
 
 from sparsegpt_cli.sweep.evaluation import Evaluator

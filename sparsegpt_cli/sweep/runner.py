@@ -12,6 +12,7 @@ import torch
 
 from deploy.machine import describe_environment
 from sparsegpt_cli.messages import Messages
+from sparsegpt_cli.process_pool import each_in_processes
 from sparsegpt_cli.resume import locked
 from sparsegpt_cli.sweep.cell import Task, compute
 from sparsegpt_cli.sweep.cell_store import CellStore, Record
@@ -19,7 +20,6 @@ from sparsegpt_cli.sweep.checkpoints import load_network, open_checkpoint
 from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import Cell, Grid, checkpoint_name
 from sparsegpt_cli.sweep.pictures import draw
-from sparsegpt_cli.sweep.process_pool import each_in_processes
 from sparsegpt_cli.sweep.tables import layer_rows, result_rows, write_tables
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import DataError, InputError

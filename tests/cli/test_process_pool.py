@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sparsegpt_cli.sweep.process_pool import each_in_processes
+from sparsegpt_cli.process_pool import each_in_processes
 from tests.support.paths import ROOT
 from tests.support.processes import die_between, fail, sleep_in, square
 
 OUTLIVED = """
 import signal, sys
-from sparsegpt_cli.sweep.process_pool import each_in_processes
+from sparsegpt_cli.process_pool import each_in_processes
 from tests.support.processes import sleep_in
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it ignored
 if __name__ == "__main__":
@@ -43,8 +43,9 @@ def alive(folder: Path) -> bool:
     return any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids(folder))
 
 
-def test_a_process_that_dies_loses_one_item():
-    found = dict(each_in_processes(square, range(8), 2))
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_process_that_dies_loses_one_item(jobs):
+    found = dict(each_in_processes(square, range(8), jobs))
     assert found == {number: None if number == 3 else number * number for number in range(8)}
 
 
