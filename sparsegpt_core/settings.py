@@ -14,6 +14,7 @@ METHODS = ("sparsegpt", "magnitude")
 MASKS = ("adaptive", "exact", "admm", "auto")
 
 _MIN_DAMPING = 1e-4  # relative to mean(diag H); below it the float32 factor is noise, see docs/numerics.md
+_INHERITED_NOISE = 1000  # weight of the inherited error in the damping; see docs/decisions/0011
 _CANDIDATE_ALPHAS = (1.0, 0.5, 0.25, 0.0)  # tried for every row if `alpha` is None
 _HELD_OUT_FRACTION = 8  # one sample in eight judges the choice of mask and alpha
 
@@ -36,7 +37,8 @@ class PruneSettings:
     method: str = "sparsegpt"
     """``sparsegpt``, or ``magnitude``: the baseline, which reads no image."""
     damping: float | None = None
-    """λ added to the Hessian's diagonal, relative to its mean. None: it grows as positions per column fall."""
+    """λ added to the Hessian's diagonal, relative to its mean. None: it grows as positions per column fall, and with
+    the error that a layer inherits."""
     block_size: int = 128
     """Columns per block of SparseGPT's lazy updates."""
     mask: str = "admm"
@@ -52,6 +54,9 @@ class PruneSettings:
     """Whether the kept weights are fitted again, exactly, after the mask is chosen."""
     bias: bool = True
     """Whether the mean of a layer's outputs is kept by a shift of its bias, or of the batch norm after it."""
+    variance: bool = True
+    """Whether the variance of a layer's outputs is kept: weights that are pulled towards the dense outputs are scaled,
+    since a least-squares fit to noisy inputs shrinks them."""
     positions_per_column: float = 80
     """Positions that a layer's statistics sample for each of its columns; 0: all."""
     include: tuple[str, ...] = ()
@@ -81,17 +86,24 @@ class PruneSettings:
         if not 0 <= self.positions_per_column < float("inf"):
             raise InputError(f"positions per column {self.positions_per_column:g} is negative", "0 takes all.")
 
-    def damping_for(self, positions: int, columns: int) -> float:
+    def damping_for(self, positions: int, columns: int, samples: int = 1, inherited_error: float = 0.0) -> float:
         """Return λ relative to mean(diag H).
 
-        The default is 0.01 · √(1 + 100 d / n). It fits the best values by held-out error of layers with 170 positions
-        per column down to less than one; see docs/decisions/0011.
+        The default is 0.01 · √(1 + 100 d / n + 1000 ε d / m). It fits the best values by held-out error of layers with
+        170 positions per column down to less than one, and of networks that lose little and much to pruning; see
+        docs/decisions/0011.
 
         Args:
             positions: n, the positions that the Hessian is a mean over.
             columns: d.
+            samples: m, the samples that the positions are from. The positions of one sample share its noise.
+            inherited_error: ε, the relative error of the dense weights on the pruned network's inputs, which is the
+                noise that the weights are fitted to.
         """
-        return 0.01 * math.sqrt(1 + 100 * columns / positions) if self.damping is None else self.damping
+        if self.damping is not None:
+            return self.damping
+        noise = _INHERITED_NOISE * min(1.0, inherited_error) * columns / samples
+        return 0.01 * math.sqrt(1 + 100 * columns / positions + noise)
 
     @property
     def needs_dense_outputs(self) -> bool:

@@ -17,7 +17,7 @@ from sparsegpt_cli.options.shared import Gpu, Pattern
 
 __all__ = ["PruneOptions"]
 
-_BY_QUALITY = ("mask", "refit", "bias", "damping", "permute", "batch_norm", "views")
+_BY_QUALITY = ("mask", "refit", "bias", "variance", "damping", "permute", "batch_norm", "views")
 _LAYERS = ("pays", "all", "auto")
 _AUTO_DISAGREEMENT_PERCENT = 0.5  # of held-out images, for --layers auto
 
@@ -57,9 +57,13 @@ class PruneOptions:
         bool | None,
         typer.Option("--bias/--no-bias", help="Keep the mean outputs by shifting biases or batch norms."),
     ] = None
+    variance: Annotated[
+        bool | None,
+        typer.Option("--variance/--no-variance", help="Keep the variance of the outputs by scaling a layer's weights."),
+    ] = None
     damping: Annotated[
         float | None,
-        typer.Option(help="λ on the Hessian's diagonal, relative to its mean. Default: by the number of positions."),
+        typer.Option(help="λ on the Hessian's diagonal, relative to its mean. Default: by positions and error."),
     ] = None
     positions_per_column: Annotated[
         float,

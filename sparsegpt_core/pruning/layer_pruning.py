@@ -91,7 +91,7 @@ def prune_with_calibration(
         absorbed=_absorbed(layer, solution.shift),
         int8_weight=int8_weight,
         measured=_measured(moments, held_out, solution) | _since(start),
-        warnings=_warnings(layer, settings, moments, solution),
+        warnings=_warnings(layer, moments, solution),
     )
 
 
@@ -123,12 +123,13 @@ def _measured(moments: Moments, held_out: Moments | None, solution: Solution) ->
     }
 
 
-def _warnings(layer: Layer, settings: PruneSettings, moments: Moments, solution: Solution) -> tuple[str, ...]:
+def _warnings(layer: Layer, moments: Moments, solution: Solution) -> tuple[str, ...]:
     columns = math.prod(layer.shape[1:])
-    wanted = settings.damping_for(moments.used, columns)
     warnings = []
-    if solution.damping > wanted:
-        warnings.append(f"{layer.name}: the Hessian needed a damping of {solution.damping:g} instead of {wanted:g}")
+    if solution.damping > solution.wanted_damping:
+        warnings.append(
+            f"{layer.name}: the Hessian needed a damping of {solution.damping:g} instead of {solution.wanted_damping:g}"
+        )
     dead = int((moments.hessian.diagonal() == 0).sum())
     if 2 * dead > columns:
         warnings.append(

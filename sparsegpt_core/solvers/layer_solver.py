@@ -25,6 +25,7 @@ from sparsegpt_core.statistics import Moments, pooled
 __all__ = ["Solution", "solve"]
 
 _MAX_UNSCALED_MEAN_DIAGONAL = 2.0**20  # of H; mean(diag H) from the inverse of this up to this needs no scaling
+_MAX_GROWTH = 2.0  # of a layer's weights, where the variance of its outputs is kept
 _ROWS_PER_TASK = 256  # fewer would spend a thread's time in Python, more would leave cores idle
 
 
@@ -50,6 +51,8 @@ class Solution:
     """What pruning adds to the error on held-out samples, before they join the fit; None without held-out samples."""
     damping: float
     """The λ in use, relative to mean(diag H)."""
+    wanted_damping: float
+    """The λ that the settings ask for. ``damping`` is larger where H needs more to be positive definite."""
     choices: dict[Choice, int]
     """How many rows took each mask and α."""
     int8_weight: Int8Weight | None = None
@@ -63,6 +66,8 @@ class BlockSums(NamedTuple):
     """tr(W H Wᵀ) = E‖W x̃‖²."""
     overlap: Tensor
     """tr(C Wᵀ), of the dense outputs W x with W x̃."""
+    sparse_energy: Tensor
+    """tr(Ŵ H Ŵᵀ) = E‖Ŵ x̃‖²."""
     sparse_loss: Tensor
     """E‖W x − Ŵ x̃‖² − E‖W x − W x̃‖²."""
     magnitude_loss: Tensor
@@ -93,7 +98,7 @@ def solve(
     *,
     int8_weights: bool = False,
 ) -> Solution:
-    """Prune a weight matrix towards the dense target, and refit it, as the settings specify.
+    """Prune a weight matrix towards the dense target, refit it and keep its outputs' variance, as the settings specify.
 
     Where the settings leave a choice of mask or α, every row takes the choice with the smallest loss on the held-out
     moments, and is then refitted to all samples. For N:M the rows are independent: threads and processes share them,
@@ -127,7 +132,11 @@ def solve(
     scale = _input_scale(moments.hessian)
     if scale != 1:
         moments, held_out = moments.scaled(scale), held_out and held_out.scaled(scale)
-    damping = settings.damping_for(moments.used, weight.shape[1])
+    # The same blocks for any number of threads and processes.
+    size = _ROWS_PER_TASK if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
+    blocks = spans(len(weight), size)
+    inherited_error = _inherited_error(weight, moments, blocks)
+    damping = settings.damping_for(moments.used, weight.shape[1], moments.samples or moments.used, inherited_error)
     factor = moments.hessian.factor(damping, name, world)
     alphas = settings.alphas if moments.cross is not None else (0.0,)
     masks = settings.masks_for(moments.hessian.equivalent_columns)
@@ -152,15 +161,13 @@ def solve(
         return sparse, BlockSums(
             dense_energy=(block.weight * block.weight_hessian).sum(),
             overlap=(block.weight * (block.weight_hessian + block.target_gap)).sum(),
+            sparse_energy=(sparse * sparse_hessian).sum(),
             sparse_loss=block.losses(sparse, sparse_hessian).sum(),
             magnitude_loss=block.losses(baseline, baseline @ block.hessian).sum(),
             held_out_loss=held_out_losses.sum(),
             choices=torch.bincount(chosen, minlength=len(choices)),
         )
 
-    # The same blocks for any number of threads and processes; each process solves its share of them.
-    size = _ROWS_PER_TASK if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
-    blocks = spans(len(weight), size)
     own_blocks = blocks[world.share(len(blocks))]
     matrix, totals = torch.zeros_like(weight), BlockSums.zeros(weight, len(choices))
     for rows, (sparse, sums) in zip(own_blocks, each(solve_block, own_blocks, weight.device)):
@@ -173,6 +180,10 @@ def solve(
     if combined.energy is not None:
         inherited = max(0.0, combined.energy - 2 * float(totals.overlap) + energy)
         energy = combined.energy
+    error = max(0.0, inherited + float(totals.sparse_loss))
+    if settings.variance and combined.energy is not None and max(alphas) > 0:
+        growth, error = _variance_kept(energy, float(totals.sparse_energy), error)
+        matrix *= growth
     if combined.mean is not None:
         outputs = dense @ combined.mean if combined.output_mean is None else combined.output_mean  # (K,)
         shift = (outputs - matrix @ combined.mean) / scale
@@ -181,14 +192,40 @@ def solve(
     return Solution(
         matrix=matrix,
         shift=shift,
-        relative_error=max(0.0, inherited + float(totals.sparse_loss)) / energy,
+        relative_error=error / energy,
         magnitude_error=max(0.0, inherited + float(totals.magnitude_loss)) / energy,
         inherited_error=None if combined.energy is None else inherited / energy,
         sensitivity=None if held_out is None else max(0.0, float(totals.held_out_loss)) / energy,
         damping=factor.damping,
+        wanted_damping=damping,
         choices={choice: int(count) for choice, count in zip(choices, totals.choices)},
         int8_weight=_round_to_int8(matrix, combined, factor, blocks, scale, world) if int8_weights else None,
     )
+
+
+def _inherited_error(weight: Tensor, moments: Moments, blocks: Sequence[slice]) -> float:
+    """Return E‖W x − W x̃‖² / E‖W x‖², without the means where the moments are central; 0 without dense outputs."""
+    if moments.cross is None or not moments.energy:
+        return 0.0
+
+    def difference(rows: slice) -> float:  # E‖W x̃‖² − 2 E (W x)ᵀ (W x̃) of a block
+        block = Rows.of(weight, moments, rows)
+        return -float((block.weight * (block.weight_hessian + 2 * block.target_gap)).sum())
+
+    return max(0.0, moments.energy + sum(each(difference, blocks, weight.device))) / moments.energy
+
+
+def _variance_kept(dense_energy: float, sparse_energy: float, error: float) -> tuple[float, float]:
+    """Return the factor that gives Ŵ x̃ the energy of W x, and the error ‖W x − Ŵ x̃‖² after it.
+
+    A least-squares fit to inputs with noise has outputs of less energy, E‖Ŵ x̃‖² = E‖W x‖² − error. The layers after it
+    were trained on outputs of full size, and what each layer takes off adds up over the layers.
+    """
+    if not sparse_energy:
+        return 1.0, error
+    growth = min(math.sqrt(dense_energy / sparse_energy), _MAX_GROWTH)
+    # E‖W x‖² − 2 s E (W x)ᵀ (Ŵ x̃) + s² E‖Ŵ x̃‖², where the middle term follows from the error before.
+    return growth, max(0.0, growth * error + (1 - growth) * (dense_energy - growth * sparse_energy))
 
 
 def _round_to_int8(

@@ -61,7 +61,7 @@ class LayerStatistics:
         rows, channels = layer.weight.shape[:2]
         columns = layer.weight[0].numel()
         device = layer.weight.device
-        self._layer = layer
+        self._layer, self._samples = layer, samples
         self._taps = columns // channels
         wanted = positions_per_column * columns / max(1, samples)
         self._drawn = max(1, int(wanted)) if wanted else 0  # positions to draw from each sample; 0: take all
@@ -171,6 +171,7 @@ class LayerStatistics:
             used,
             mean.float() if self._centred else None,
             output_mean.float() if self._centred and cross is not None else None,
+            self._samples,
         )
 
     def _draws(self, axes: tuple[Axis, ...], count: int) -> int:

@@ -37,6 +37,8 @@ class Moments:
     """(d,) = (1/n) Σ x̃; None where the moments are not central."""
     output_mean: Tensor | None = None
     """(K,) = (1/n) Σ W x; None without ``mean`` or ``cross``."""
+    samples: int = 0
+    """m, the samples that the positions are from; 0: each position is a sample of its own."""
 
     def scaled(self, factor: float) -> Moments:
         """Return the moments of inputs ``factor`` times as large."""
@@ -91,6 +93,7 @@ def pooled(first: Moments, second: Moments) -> Moments:
         used=first.used + second.used,
         mean=blend(first.mean, second.mean),
         output_mean=blend(first.output_mean, second.output_mean),
+        samples=first.samples + second.samples,
     )
     if apart is None or first.output_mean is None or second.output_mean is None or result.cross is None:
         return result

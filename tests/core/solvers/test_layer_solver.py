@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,7 +50,7 @@ def test_plain_settings_are_sparsegpt_alone():
 def test_refit_solves_for_the_shifted_target(alpha):
     """W* = W + α W G H_λ⁻¹, formed explicitly, and each row's system by itself."""
     weight, dense, pruned, known = layer(6, 24)
-    matrix = solve(weight, known, PruneSettings(alpha=alpha, damping=0.01, mask="adaptive")).matrix
+    matrix = solve(weight, known, PruneSettings(alpha=alpha, damping=0.01, mask="adaptive", variance=False)).matrix
     damped = known.hessian.to_dense() + 0.01 * known.hessian.diagonal().mean() * torch.eye(24, dtype=weight.dtype)
     gap = (dense - pruned).T @ pruned / len(pruned)
     target = weight + alpha * weight @ gap @ damped.inverse()
@@ -62,7 +64,7 @@ def test_refit_solves_for_the_shifted_target(alpha):
 def test_it_is_the_least_squares_solution_on_its_mask():
     """min ‖W x − Ŵ x̃‖² + λ‖Ŵ − W‖² from the samples themselves, without any moment."""
     weight, dense, pruned, known = layer(5, 16)
-    matrix = solve(weight, known, PruneSettings(damping=0.01)).matrix
+    matrix = solve(weight, known, PruneSettings(damping=0.01, variance=False)).matrix
     root = (0.01 * known.hessian.diagonal().mean() * len(dense)).sqrt()
     inputs = torch.cat([pruned, root * torch.eye(16, dtype=weight.dtype)])
     for row, own in zip(matrix, weight, strict=True):
@@ -85,6 +87,18 @@ def test_errors_are_those_of_the_outputs(options, columns):
     assert solution.relative_error == pytest.approx(error(solution.matrix), rel=1e-6)
     assert solution.magnitude_error == pytest.approx(error(magnitude(weight, NM(2, 4))), rel=1e-6)
     assert solution.inherited_error == pytest.approx(error(weight), rel=1e-6)
+
+
+@pytest.mark.parametrize("drift", [0.003, 0.3, 2.0])
+def test_outputs_keep_their_variance(drift):
+    weight, dense, pruned, known = layer(8, 96, positions=2000, drift=drift)
+    fitted, kept = (solve(weight, known, PruneSettings(variance=each)) for each in (False, True))
+    growth = (kept.matrix / fitted.matrix).nanmean()
+    torch.testing.assert_close(kept.matrix, growth * fitted.matrix)
+    energies = [float((pruned @ each.matrix.T).square().sum()) for each in (fitted, kept)]
+    wanted = float((dense @ weight.T).square().sum())
+    assert 1 < growth <= 2
+    assert energies[0] < energies[1] == pytest.approx(wanted if growth < 2 else 4 * energies[0])
 
 
 @pytest.mark.parametrize("options", [PLAIN, {}])
@@ -118,7 +132,8 @@ def test_small_errors_survive_single_precision():
 @pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), Unstructured(0.5)])
 def test_every_step_reduces_the_error(pattern):
     weight, _, _, known = layer(32, 64)
-    steps = [PLAIN, PLAIN | {"alpha": 1.0}, PLAIN | {"alpha": 1.0, "refit": True}]
+    plain = PLAIN | {"variance": False}
+    steps = [plain, plain | {"alpha": 1.0}, plain | {"alpha": 1.0, "refit": True}]
     errors = [solve(weight, known, PruneSettings(pattern, **options)).relative_error for options in steps]
     assert solve(weight, known, PruneSettings(pattern)).magnitude_error > errors[0] > errors[1] > errors[2]
 
@@ -204,7 +219,7 @@ def held_out(known, weight, dense, pruned):
 def test_every_row_takes_the_best_choice_on_held_out_samples(pattern, refit):
     weight, dense, pruned, known = layer(12, 32, positions=200)
     fitted, judged = held_out(known, weight, dense, pruned)
-    options = {"pattern": pattern, "refit": refit}
+    options = {"pattern": pattern, "refit": refit, "variance": False}
     solution = solve(weight, fitted, PruneSettings(**options, mask="auto", alpha=None), held_out=judged)
     alternatives = [
         solve(weight, fitted, PruneSettings(**options, mask=mask, alpha=alpha)).matrix
@@ -229,8 +244,8 @@ def test_every_row_takes_the_best_choice_on_held_out_samples(pattern, refit):
 def test_the_chosen_mask_is_refitted_to_all_samples():
     weight, dense, pruned, known = layer(6, 32)
     fitted, judged = held_out(known, weight, dense, pruned)
-    solution = solve(weight, fitted, PruneSettings(damping=0.01), held_out=judged)
-    alone = solve(weight, fitted, PruneSettings(damping=0.01))
+    settings = PruneSettings(damping=0.01, variance=False)
+    solution, alone = solve(weight, fitted, settings, held_out=judged), solve(weight, fitted, settings)
     assert torch.equal(solution.matrix == 0, alone.matrix == 0)
     assert alone.sensitivity is None
     shift = 0.01 * fitted.hessian.diagonal().mean()
@@ -242,10 +257,20 @@ def test_the_chosen_mask_is_refitted_to_all_samples():
 
 def test_the_default_damping_grows_where_positions_are_few():
     weight, _, _, known = layer(6, 24)
-    few = Moments(known.hessian, known.cross, known.energy, 6, 6)
+    known = plain(known)
+    few = replace(known, positions=6, used=6)
     assert solve(weight, known, PruneSettings()).damping == pytest.approx(0.01 * (1 + 100 * 24 / 400) ** 0.5)
     assert solve(weight, few, PruneSettings()).damping == pytest.approx(0.01 * (1 + 100 * 24 / 6) ** 0.5)
     assert solve(weight, few, PruneSettings(damping=0.02)).damping == 0.02
+
+
+def test_the_default_damping_grows_with_the_inherited_error():
+    """The positions of one sample share its noise, so the error counts by samples."""
+    for drift, samples in ((0.01, 0), (1.0, 0), (1.0, 20)):
+        weight, _, _, known = layer(8, 96, drift=drift)
+        solution = solve(weight, replace(known, samples=samples), PruneSettings())
+        noise = 1000 * min(1.0, solution.inherited_error) * 96 / (samples or 400)
+        assert solution.damping == pytest.approx(0.01 * (1 + 100 * 96 / 400 + noise) ** 0.5)
 
 
 @pytest.mark.parametrize("power", [-90, -30, 30, 90])
@@ -268,7 +293,7 @@ def test_kept_weights_are_never_worse_than_the_target_cut_to_the_mask(data):
     alpha = data.draw(st.sampled_from([0.0, 0.5, 1.0]))
     mask = data.draw(st.sampled_from(["adaptive", "exact", "admm"]))
     weight, _, _, known = layer(4, columns, data.draw(st.integers(20, 300)), data.draw(st.integers(0, 99)))
-    matrix = solve(weight, known, PruneSettings(alpha=alpha, mask=mask, damping=0.02)).matrix
+    matrix = solve(weight, known, PruneSettings(alpha=alpha, mask=mask, damping=0.02, variance=False)).matrix
     damped = known.hessian.to_dense() + 0.02 * known.hessian.diagonal().mean() * torch.eye(columns, dtype=weight.dtype)
     target = weight + alpha * torch.linalg.solve(damped, (known.cross - weight @ known.hessian).T).T
 
