@@ -5,7 +5,7 @@ May import ``data`` and ``sparsegpt_core``.
 
 from calibration.evaluation.accuracy import Evaluation, evaluate, logits_and_labels, score
 from calibration.evaluation.detection_map import DetectionMap
-from calibration.evaluation.disagreement import DisagreementTarget, held_out_images
+from calibration.evaluation.disagreement import DisagreementTarget, expected_disagreement, held_out_images
 from calibration.evaluation.output_distance import Distance, distance, named_outputs, outputs_of
 from calibration.evaluation.proportions import images_needed, lower_limit, upper_limit
 
@@ -16,6 +16,7 @@ __all__ = [
     "Evaluation",
     "distance",
     "evaluate",
+    "expected_disagreement",
     "held_out_images",
     "images_needed",
     "logits_and_labels",

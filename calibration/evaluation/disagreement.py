@@ -1,4 +1,4 @@
-"""The target of ``max_disagreement``: how many images judge it, and whether a network meets it."""
+"""How many images change class: the target of ``max_disagreement``, and an expectation from few images."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from calibration.evaluation.proportions import images_needed, upper_limit
 
-__all__ = ["DisagreementTarget", "held_out_images"]
+__all__ = ["DisagreementTarget", "expected_disagreement", "held_out_images"]
 
 _FEWEST_IMAGES = 512
 _EXPECTED_CHANGES = 8  # of a network that just meets the target; three of them are allowed
 _MAX_BYTES = 2**30  # of held-out images
+_LARGEST_LOGITS = 5  # whose noise decides the class
 
 
 def held_out_images(limit: float | None, sample_size: int) -> int:
@@ -85,3 +89,29 @@ class DisagreementTarget:
             },
             "judged_by": "upper_limit" if self.has_interval else "disagreement",
         }
+
+
+def expected_disagreement(reference: Tensor, other: Tensor) -> float:
+    """Return the percentage of images that another network is expected to put into another class.
+
+    It counts no changes, of which few images show few, but compares the lead of each image's class with the noise.
+    With z the reference's logits without their mean, those of the other network are s z + e; s is the least-squares
+    factor, and σ² the mean of e² over the five largest logits of every image. A class whose logit leads by m then
+    loses its lead with probability Φ(−s m / (√2 σ)).
+
+    Args:
+        reference: Logits (N, classes), at least two classes.
+        other: Logits of the same shape.
+
+    Example:
+        >>> reference = torch.tensor([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+        >>> noise = torch.tensor([[0.0, 1.0, -1.0], [1.0, 0.0, -1.0]])
+        >>> round(expected_disagreement(reference, reference + noise), 1), expected_disagreement(reference, reference)
+        (4.2, 0.0)
+    """
+    centred, result = (logits.double() - logits.double().mean(1, keepdim=True) for logits in (reference, other))
+    scale = (centred * result).sum() / centred.square().sum().clamp_min(1e-300)
+    largest = centred.topk(min(_LARGEST_LOGITS, centred.shape[1]), dim=1)
+    noise = (result - scale * centred).gather(1, largest.indices).square().mean().sqrt()
+    lead = scale * (largest.values[:, 0] - largest.values[:, 1])
+    return 100 * float(torch.special.ndtr(-lead / (math.sqrt(2) * noise.clamp_min(1e-300))).mean())

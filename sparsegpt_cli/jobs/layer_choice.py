@@ -22,6 +22,8 @@ class Trial(NamedTuple):
     """How far it is from the dense network on held-out images."""
     drop: float | None
     """Percentage points by which top-1 falls on them; None without labels."""
+    expected: float | None
+    """The percentage of them that is expected to change class; None without classes."""
 
 
 PruneExcept = Callable[[tuple[str, ...]], Trial]
@@ -40,11 +42,13 @@ class SelectionStep:
     """How far the network is from the dense one on held-out images."""
     speedup: float | None = None
     """The estimated speed-up; None: not estimated."""
+    expected: float | None = None
+    """The percentage of images that is expected to change class; None without classes."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the number of layers left dense, the sparsity, the speed-up, and the distances."""
         figures = {"dense_layers": self.dense, "sparsity": self.sparsity, "speedup": self.speedup}
-        return {**figures, **self.distance.to_json()}
+        return {**figures, "expected_disagreement": self.expected, **self.distance.to_json()}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def choose_dense_layers(
     workflow: Workflow,
     target: DisagreementTarget | None = None,
     saved: Mapping[str, float] | None = None,
+    max_expected: float | None = None,
 ) -> LayerChoice:
     """Leave as few layers dense as the limits allow; without one as many as the budget or the speed-up allows.
 
@@ -75,6 +80,7 @@ def choose_dense_layers(
         workflow: With ``max_drop``, ``sparsity_budget`` or ``min_speedup`` if there is no ``target``.
         target: The largest disagreement on held-out images.
         saved: The share of the network's time that each layer's sparse kernels save.
+        max_expected: The largest expected disagreement, in percent.
 
     Raises:
         InputError: The limits cannot be met, or the method measures no sensitivities.
@@ -87,14 +93,17 @@ def choose_dense_layers(
         most = tradeoff.for_speedup(workflow.min_speedup)
     else:
         most = tradeoff.for_sparsity(workflow.sparsity_budget or 0.0)
-    if target or workflow.max_drop is not None:
-        limits = _Limits(target, workflow.max_drop)
+    limits = _Limits(target, workflow.max_drop, max_expected)
+    if any(limit is not None for limit in limits):
         trials = _meet(limits, first, tradeoff.names, most, prune_except)
     else:
         trials = {0: first} | ({most: prune_except(tradeoff.names[:most])} if most else {})
     chosen = [*trials][-1]
     speedup = tradeoff.speedup or (None,) * len(tradeoff.sparsity)
-    steps = [SelectionStep(k, tradeoff.sparsity[k], trial.distance, speedup[k]) for k, trial in trials.items()]
+    steps = [
+        SelectionStep(k, tradeoff.sparsity[k], trial.distance, speedup[k], trial.expected)
+        for k, trial in trials.items()
+    ]
     return LayerChoice(trials[chosen].result, tradeoff.names[:chosen], tradeoff, tuple(steps))
 
 
@@ -103,6 +112,7 @@ class _Limits(NamedTuple):
 
     target: DisagreementTarget | None
     max_drop: float | None
+    max_expected: float | None
 
     def failures(self, trial: Trial) -> list[str]:
         """Return a clause for each limit that a network misses."""
@@ -113,6 +123,9 @@ class _Limits(NamedTuple):
             found.append(f"disagreement is {disagreement:.2f} %{images} (allowed: {self.target.limit:g} %)")
         if self.max_drop is not None and trial.drop is not None and trial.drop > self.max_drop:
             found.append(f"top-1 on held-out images falls by {trial.drop:.2f} points (allowed: {self.max_drop:g})")
+        if self.max_expected is not None and trial.expected is not None and trial.expected > self.max_expected:
+            expected = f"{trial.expected:.1f} % of images are expected to change class"
+            found.append(f"{expected} (allowed: {self.max_expected:g} %)")
         return found
 
 
@@ -135,7 +148,8 @@ def _meet(
         missed = " and ".join(limits.failures(trials[last]))
         raise InputError(
             f"the limits cannot be met: with {len(names) - last} of {len(names)} layers pruned, {missed}",
-            "Raise the limit, lower --min-speedup if it is given, or use more --samples or --quality best.",
+            "Set another --max-disagreement, lower --min-speedup if it is given, or use more --samples or --quality "
+            "best; --layers all prunes every layer.",
         )
     if last != count:  # the model has the weights of a later trial
         del trials[count]

@@ -206,7 +206,7 @@ def _sparse(run: _Run, say: Say) -> StageOutcome:
         "settings": {
             **asdict(job.settings),
             **asdict(pruned.choices),
-            "hold_out": job.workflow.selects,
+            "hold_out": pruned.tradeoff is not None,
             "integers": job.int8,
             "pattern": str(job.settings.pattern),
         },

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.evaluation import DisagreementTarget, Distance, distance, held_out_images, outputs_of
+from calibration.evaluation import (
+    DisagreementTarget,
+    Distance,
+    distance,
+    expected_disagreement,
+    held_out_images,
+    outputs_of,
+)
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import (
     augmentation_for,
@@ -35,6 +42,8 @@ from sparsegpt_core.reasons import Reason
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
 _CALIBRATION_BATCH_IMAGES = 32
+_MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
+_TRIAL_SHARE = 0.8  # of the calibration images that trials use, where none are left to hold out
 
 
 @dataclass(frozen=True)
@@ -141,18 +150,21 @@ class _HeldOut:
     labels: Tensor | None
     world: World
 
-    def compare(self, model: nn.Module) -> tuple[Distance, float | None]:
-        """Return how far a network is from the dense one, and the percentage points by which its top-1 is lower.
+    @property
+    def has_classes(self) -> bool:
+        """Whether the outputs are logits (N, classes)."""
+        return self.outputs.ndim == 2 and self.outputs.shape[1] > 1
 
-        The figures are those of the first process, on every process. Without labels there is no top-1.
-        """
+    def compare(self, model: nn.Module) -> tuple[Distance, float | None, float | None]:
+        """Return what :class:`Trial` has beside the result: figures of the first process, on every process."""
         return self.world.first(partial(self._compare, model))
 
-    def _compare(self, model: nn.Module) -> tuple[Distance, float | None]:
+    def _compare(self, model: nn.Module) -> tuple[Distance, float | None, float | None]:
         outputs = outputs_of(model, self.batches)
         labels = self.labels
         drop = None if labels is None else _top1(self.outputs, labels) - _top1(outputs, labels)
-        return distance(self.outputs, outputs), drop
+        expected = expected_disagreement(self.outputs, outputs) if self.has_classes else None
+        return distance(self.outputs, outputs), drop, expected
 
 
 def _top1(outputs: Tensor, labels: Tensor) -> float:
@@ -168,9 +180,16 @@ def _find_paying(job: Job, dense: Path | None) -> PayingLayers | None:
 
 
 def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress: Progress) -> Pruned:
-    model, workflow = job.model.module, job.workflow
-    batches, samples_per_image, warnings = _calibration_batches(job, resources.world)
-    held_out = _hold_out(job, resources.world) if workflow.selects or workflow.batch_norm == "auto" else None
+    model, workflow, world = job.model.module, job.workflow, resources.world
+    batches, samples_per_image, warnings = _calibration_batches(job, world)
+    # Layers that pay are pruned while their network stays close to the dense one, without another limit.
+    limited = paying is not None and not workflow.selects and job.settings.method == "sparsegpt"
+    trial_job, trial_batches, held_out = job, batches, None
+    if limited and job.calibration_samples == len(job.data.training) > 1:
+        trial_job = replace(job, samples=max(1, int(_TRIAL_SHARE * job.calibration_samples)))
+        trial_batches, _, _ = _calibration_batches(trial_job, world)
+    if limited or workflow.selects or workflow.batch_norm == "auto":
+        held_out = _hold_out(trial_job, world)
     seconds: dict[str, float] = {}
 
     permutation, choices = None, LayerChoices(left_dense=paying.left_dense if paying else {})
@@ -183,7 +202,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
             quotas = global_quotas(model, batches, job.settings, progress, resources)
         choices = replace(choices, quotas=quotas)
 
-    def prune_network(choices: LayerChoices) -> PruneResult:
+    def prune_network(choices: LayerChoices, batches: list[Tensor], *, measure_sensitivity: bool) -> PruneResult:
         result = prune_model(
             model,
             batches,
@@ -191,7 +210,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
             progress,
             resources,
             choices=choices,
-            measure_sensitivity=workflow.selects,
+            measure_sensitivity=measure_sensitivity,
             int8_weights=job.int8,
             samples_per_image=samples_per_image,
         )
@@ -199,25 +218,43 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
             seconds[stage] = seconds.get(stage, 0.0) + value
         return result
 
-    choice = target = None
-    if workflow.selects and held_out:
-        state = copy.deepcopy(model.state_dict())
+    choice = target = result = None
+    if held_out and (workflow.selects or (limited and held_out.has_classes)):
+        state, compare = copy.deepcopy(model.state_dict()), held_out.compare
 
-        def prune_except(names: tuple[str, ...]) -> Trial:
+        def prune_except(names: tuple[str, ...], *, measure_sensitivity: bool = True) -> Trial:
             model.load_state_dict(state)
-            result = prune_network(_with_sensitive(choices, names))
+            result = prune_network(
+                _with_sensitive(choices, names), trial_batches, measure_sensitivity=measure_sensitivity
+            )
             with timed(seconds, "judge"):
-                return Trial(result, *held_out.compare(model))
+                return Trial(result, *compare(model))
 
+        max_expected = None
+        if limited:
+            first = prune_except((), measure_sensitivity=False)
+            max_expected = _MAX_EXPECTED_DISAGREEMENT
+            result = first.result if (first.expected or 0.0) <= max_expected else None
         if workflow.max_disagreement is not None:
             target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
             warnings += [target.warning] if target.warning else []
         if workflow.max_drop is not None and held_out.labels is None:
             warnings.append("no layer is left dense for `max_drop`: the calibration images have no labels")
-        choice = choose_dense_layers(prune_except, workflow, target, paying.gains.saved if paying else None)
-        choices, result = _with_sensitive(choices, choice.sensitive), choice.result
-    else:
-        result = prune_network(choices)
+        if result is None:
+            saved = paying.gains.saved if paying else None
+            choice = choose_dense_layers(prune_except, workflow, target, saved, max_expected)
+            choices, result = _with_sensitive(choices, choice.sensitive), choice.result
+            if limited:
+                warnings.append(
+                    f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of "
+                    f"them {first.expected:.0f} % of images would change class, {max_expected:g} % may "
+                    "(`max_disagreement` sets another limit)"
+                )
+        if trial_job is not job:  # now with all images
+            model.load_state_dict(state)
+            result, held_out = None, None
+    if result is None:
+        result = prune_network(choices, batches, measure_sensitivity=False)
 
     batch_norm, more = _choose_batch_norm(job, held_out, seconds)
     return Pruned(
@@ -305,11 +342,11 @@ def _choose_batch_norm(
         return None, ["batch norm keeps its statistics: calibration leaves no images to compare new ones on"]
     state = copy.deepcopy(model.state_dict())
     with timed(seconds, "judge"):
-        kept, _ = held_out.compare(model)
+        kept, *_ = held_out.compare(model)
     if not _reestimate(job, seconds):
         return None, []
     with timed(seconds, "judge"):
-        new, _ = held_out.compare(model)
+        new, *_ = held_out.compare(model)
     choice = BatchNormChoice(kept, new, new.logit_error < kept.logit_error)
     if not choice.uses_new:
         model.load_state_dict(state)

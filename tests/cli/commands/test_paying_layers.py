@@ -1,0 +1,89 @@
+"""The default prunes the layers that pay, as many as keep the network's classes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from calibration.evaluation import expected_disagreement
+from sparsegpt_cli.jobs import pruning
+
+_NETWORK = """
+import torch
+from torch import nn
+
+def network():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 512, 1), nn.Tanh()]
+    layers += [nn.Conv2d(512, 512, 1), nn.Tanh(), nn.Conv2d(512, 512, 1), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * 64, 10))
+"""
+
+
+@pytest.fixture
+def prune(cli, tmp_path):
+    """Prune 64 images, which calibration takes all, and return the outcome."""
+    (tmp_path / "network.py").write_text(_NETWORK)
+    digits = load_digits()
+    np.savez(
+        tmp_path / "images.npz", images=digits.images[:64, None].astype(np.float32) / 8 - 1, labels=digits.target[:64]
+    )
+
+    def run(*options):
+        given = ("--model", f"{tmp_path}/network.py:network", "--data", f"npz:{tmp_path}/images.npz")
+        engine = ("--pattern", "1:4", "--gpu", "orin-nano", "--engine-batch", 64)
+        return cli("prune", *given, *engine, "--out", tmp_path / "out.safetensors", "--force", "--json", *options)
+
+    return run
+
+
+def _reasons(content):
+    return {layer["name"]: layer["reason"] for layer in content["layers"]}
+
+
+def test_layers_stay_dense_where_the_network_would_change_too_much(prune, monkeypatch):
+    everything = prune("--max-disagreement", "100%", "--samples", "32").json
+    assert _reasons(everything) == {
+        "0": "CHANNELS_NOT_MULTIPLE", "2": "SMALL_CHANNELS", "4": None, "6": None, "9": "HEAD"
+    }  # fmt: skip
+    assert everything["gains"]["speedup"]["pruned"] == everything["gains"]["speedup"]["paying"] > 1.05
+
+    seen = []
+
+    def record(*outputs):
+        seen.append(expected_disagreement(*outputs))
+        return seen[-1]
+
+    monkeypatch.setattr(pruning, "expected_disagreement", record)
+    monkeypatch.setattr(pruning, "_MAX_EXPECTED_DISAGREEMENT", 100.0)
+    whole = prune()
+    assert whole.code == 0, whole.err
+    assert whole.json["tradeoff"] is None
+    assert _reasons(whole.json) == _reasons(everything)
+
+    (expected,) = seen
+    assert expected > 0.01
+    monkeypatch.setattr(pruning, "_MAX_EXPECTED_DISAGREEMENT", 0.9 * expected)
+    less = prune()
+    assert less.code == 0, less.err
+    (dense,) = (layer for layer in less.json["layers"] if layer["reason"] == "SENSITIVE")
+    (pruned,) = (layer for layer in less.json["layers"] if layer["status"] == "pruned")
+    assert less.json["tradeoff"]["points"][1]["left_dense"] == dense["name"]
+    assert pruned["positions"] == 64 * 64  # the last run takes all images
+    assert 1 < less.json["gains"]["speedup"]["pruned"] < less.json["gains"]["speedup"]["paying"]
+    assert "1 of 2 layers that pay stay dense" in " ".join(less.json["warnings"])
+
+    monkeypatch.setattr(pruning, "_MAX_EXPECTED_DISAGREEMENT", 0.0)
+    none = prune()
+    assert none.code == 1
+    assert json.loads(none.out)["hint"].endswith("--layers all prunes every layer.")
+
+
+def test_no_layer_pays(prune):
+    outcome = prune("--gpu", "h100", "--engine-batch", 1)
+    assert outcome.code == 1
+    assert outcome.json["error"].startswith("no layer can become faster with 1:4 (h100, FP16, batch 1")
+    assert "--layers all" in outcome.json["hint"]
