@@ -94,7 +94,7 @@ class DisagreementTarget:
 def expected_disagreement(reference: Tensor, other: Tensor) -> float:
     """Return the percentage of images that another network is expected to put into another class.
 
-    It counts no changes, of which few images show few, but compares the lead of each image's class with the noise.
+    Among few images few change, so changes are not counted: the lead of each image's class is compared with the noise.
     With z the reference's logits without their mean, those of the other network are s z + e; s is the least-squares
     factor, and σ² the mean of e² over the five largest logits of every image. A class whose logit leads by m then
     loses its lead with probability Φ(−s m / (√2 σ)).
