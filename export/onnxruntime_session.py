@@ -44,7 +44,9 @@ def open_session(
     """Open a model in ONNX Runtime.
 
     ONNX Runtime itself would print to standard output and use the CPU where a provider fails. Here that is an error.
-    One of its optimizers would end the process on some FP16 graphs. It is off for all of them.
+    One of its optimizers would end the process on some FP16 graphs. It is off for all of them. On the CPU, Q/DQ nodes
+    are computed as they are written: ONNX Runtime 1.32 would fuse them into integer kernels, and its QGemm is wrong on
+    CPUs with AVX2 alone.
 
     Args:
         model: The path of a file, or a serialised model.
@@ -76,7 +78,9 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not pack:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    if provider != CPU:
+    if provider == CPU:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    else:
         onnxruntime.set_default_logger_severity(_FATAL)  # a library that cannot be loaded is logged there
     for library in _LIBRARIES:
         options.register_custom_ops_library(library)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -16,6 +15,7 @@ from torchvision.models.googlenet import Inception
 from calibration.ranges import calibrate
 from export.audit import Constants, audit_model, read_metadata
 from export.execution import observe_activations
+from export.onnxruntime_session import open_session
 from export.precision import plan_int8, to_int8
 from export.writing import export_model
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError, NumericsError
@@ -34,11 +34,7 @@ def quantised(proto: onnx.ModelProto, exclude=(), **options) -> onnx.ModelProto:
 
 
 def run(proto: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    """Run a graph as it is written: ONNX Runtime 1.32 fuses QGemm, which is wrong on CPUs with AVX2 alone."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, {"input": images})
+    (output,) = open_session(proto.SerializeToString(), "the graph").run(None, {"input": images})
     return output
 
 
