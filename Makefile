@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports estimate results fuzz kills supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks fuzz kills supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo --force
@@ -61,6 +61,10 @@ exports: $(READY)
 # Estimates of `predict` next to published measurements. One minute.
 estimate: $(READY)
 	$(BIN)/python -W ignore -m benchmarks.estimate
+
+# FILES names the folder of networks and photos that benchmarks/real_networks/README.md describes. Hours on one core.
+real-networks: $(READY) .venv-onnx/.ready
+	$(BIN)/python -m benchmarks.real_networks.run --files $(FILES) $(BENCH)
 
 # Twenty minutes on all cores. FUZZ="--minutes 1 --seed 7" is shorter and repeatable; FUZZ=--help lists all options.
 fuzz: $(READY)

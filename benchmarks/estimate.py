@@ -7,7 +7,6 @@ which no time depends.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from benchmarks.pages import fill, table_line
 from deploy.graph import OnnxFile, Product, Workload
 from deploy.predict import predict
 from deploy.roofline import GPUS, dense_time, sparse_time
@@ -161,10 +161,7 @@ def threshold(gpu: str, taps: int, int8: bool) -> int | None:
 def page(text: str, raw: dict[str, Any]) -> str:
     """Return the page with its tables written again from the raw results."""
     tables = {"gains": _gains(raw["gains"]), "times": _times(raw["times"]), "thresholds": _thresholds(raw)}
-    for name, lines in tables.items():
-        block = "\n".join([f"<!-- {name} -->", *lines, "<!-- end -->"])
-        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, block=block: block, text, flags=re.DOTALL)
-    return text
+    return fill(text, tables)
 
 
 def deviation(row: dict[str, Any]) -> float:
@@ -182,7 +179,7 @@ def _gains(rows: Sequence[dict[str, Any]]) -> list[str]:
         batches = ", ".join(map(str, row["batches"])) + (" (not published)" if len(row["batches"]) > 1 else "")
         gains = ", ".join(f"{each['gain']:.2f}×" for each in row["predicted"])
         cells = (row["network"], row["gpu"], row["precision"].upper(), batches, f"{row['gain']:.2f}×", gains)
-        lines.append(_line(*cells, f"{round(100 * deviation(row)):+d} %", row["source"], row["why"]))
+        lines.append(table_line(*cells, f"{round(100 * deviation(row)):+d} %", row["source"], row["why"]))
     return lines
 
 
@@ -195,7 +192,7 @@ def _times(rows: Sequence[dict[str, Any]]) -> list[str]:
         (estimate,), (batch,) = row["predicted"], row["batches"]
         ratio = estimate["milliseconds"] / row["milliseconds"] - 1
         cells = (row["network"], row["gpu"], row["precision"].upper(), batch, row["milliseconds"])
-        lines.append(_line(*cells, f"{estimate['milliseconds']:.3g}", f"{round(100 * ratio):+d} %", row["source"]))
+        lines.append(table_line(*cells, f"{estimate['milliseconds']:.3g}", f"{round(100 * ratio):+d} %", row["source"]))
     return lines
 
 
@@ -204,11 +201,7 @@ def _thresholds(raw: dict[str, Any]) -> list[str]:
         "| GPU | 1×1, FP16 | 1×1, INT8 | 3×3, FP16 | 3×3, INT8 |",
         "| --- | --- | --- | --- | --- |",
     ]
-    return lines + [_line(gpu, *found) for gpu, found in raw["thresholds"].items()]
-
-
-def _line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return lines + [table_line(gpu, *found) for gpu, found in raw["thresholds"].items()]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["FILES", "OnnxFile", "read_inputs"]
+__all__ = ["FILES", "IMAGENET", "OnnxFile", "read_inputs", "read_photos"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5,) * 3, (0.5,) * 3)
@@ -50,7 +50,11 @@ FILES = {
 
 def read_inputs(folder: Path, name: str, split: str, count: int) -> npt.NDArray[np.float32]:
     """Return the first photos of ``calib.npz`` or ``test.npz`` as a file takes them, (N, ...)."""
-    file = FILES[name]
+    return read_photos(folder, FILES[name], split, count)
+
+
+def read_photos(folder: Path, file: OnnxFile, split: str, count: int | None = None) -> npt.NDArray[np.float32]:
+    """Return the first photos of a split as a network takes them, (N, ...); None for all."""
     with np.load(folder / f"{split}.npz") as archive:
         photos = archive["images"][:count]
     rng = np.random.default_rng(0 if split == "calib" else 1)

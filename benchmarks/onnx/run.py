@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measurements import Record, measure_apart, read_records, write_records
+from benchmarks.measurements import Plan, Record, measure_apart, measure_missing
 from benchmarks.onnx.inputs import FILES
 from benchmarks.onnx.jobs import ARMS, DOORS, DoorJob, FileJob
 from benchmarks.onnx.summary import summarise
@@ -35,7 +34,10 @@ def main() -> int:
         sys.exit(f"error: {environment} is of another machine or other versions\nhint: --fresh, or another --out")
     write_json(environment, here)
     plans = {"doors": _plan_doors, "files": _plan_files, "acceptance": _plan_acceptance}
-    done = [_measure(part, plans[part](options), options) for part in options.parts]
+    done = [
+        measure_missing(options.out / f"{part}.jsonl", plans[part](options), fresh=options.fresh)
+        for part in options.parts
+    ]
     summarise(options.out)
     print(options.out / "README.md")
     return 0 if all(done) else 1
@@ -60,7 +62,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _plan_doors(options: argparse.Namespace) -> list[tuple[Record, Callable[[], Record | None]]]:
+def _plan_doors(options: argparse.Namespace) -> Plan:
     """List the doors round by round: a slow period of the machine then affects every door."""
     networks = {"simple_cnn": 8} if options.quick else {name: NETWORKS[name] for name in options.networks}
     jobs = [
@@ -78,7 +80,7 @@ def _plan_doors(options: argparse.Namespace) -> list[tuple[Record, Callable[[], 
     return [(asdict(job), lambda job=job: measure(job)) for job in jobs]
 
 
-def _plan_files(options: argparse.Namespace) -> list[tuple[Record, Callable[[], Record | None]]]:
+def _plan_files(options: argparse.Namespace) -> Plan:
     """List the tools on the files that are there. Tools on our layers need the arms ``fast`` and the tool's own."""
     files = _files(options)
     jobs = [FileJob(name, arm, IMAGES) for arm in ARMS for name in files]
@@ -94,7 +96,7 @@ def _plan_files(options: argparse.Namespace) -> list[tuple[Record, Callable[[], 
     ]
 
 
-def _plan_acceptance(options: argparse.Namespace) -> list[tuple[Record, Callable[[], Record | None]]]:
+def _plan_acceptance(options: argparse.Namespace) -> Plan:
     return [
         (
             {"file": name},
@@ -111,23 +113,6 @@ def _files(options: argparse.Namespace) -> list[str]:
         if not (options.files / f"{name}.onnx").exists():
             print(f"{name}.onnx is not in {options.files}: left out")
     return [name for name in FILES if (options.files / f"{name}.onnx").exists()]
-
-
-def _measure(part: str, plan: list[tuple[Record, Callable[[], Record | None]]], options: argparse.Namespace) -> bool:
-    """Make the missing measurements of a part; return whether all succeeded."""
-    path = options.out / f"{part}.jsonl"
-    records = [] if options.fresh else read_records(path)
-    todo = [(job, run) for job, run in plan if not any(job.items() <= record.items() for record in records)]
-    failed = 0
-    for number, (job, run) in enumerate(todo, 1):
-        print(f"{part} {number}/{len(todo)}: {', '.join(map(str, job.values()))}", flush=True)
-        record = run()
-        if record is None:
-            failed += 1
-            continue
-        records.append(record)
-        write_records(path, records)
-    return not failed
 
 
 if __name__ == "__main__":
