@@ -107,7 +107,7 @@ def expected_disagreement(reference: Tensor, other: Tensor) -> float:
         >>> reference = torch.tensor([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
         >>> noise = torch.tensor([[0.0, 1.0, -1.0], [1.0, 0.0, -1.0]])
         >>> round(expected_disagreement(reference, reference + noise), 1), expected_disagreement(reference, reference)
-        (4.2, 0.0)
+        (2.1, 0.0)
     """
     centred, result = (logits.double() - logits.double().mean(1, keepdim=True) for logits in (reference, other))
     scale = (centred * result).sum() / centred.square().sum().clamp_min(1e-300)

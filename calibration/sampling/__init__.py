@@ -3,7 +3,14 @@
 May import ``data`` and ``sparsegpt_core``.
 """
 
-from calibration.sampling.augmentation import AUGMENTATIONS, augmentation_for, crop_flip, normalised_black, with_views
+from calibration.sampling.augmentation import (
+    AUGMENTATIONS,
+    augmentation_for,
+    crop_flip,
+    normalised_black,
+    resized_crops,
+    with_views,
+)
 from calibration.sampling.batches import calibration_batches, held_out_batches, held_out_indices
 
 __all__ = [
@@ -14,5 +21,6 @@ __all__ = [
     "held_out_batches",
     "held_out_indices",
     "normalised_black",
+    "resized_crops",
     "with_views",
 ]

@@ -1,19 +1,24 @@
-"""Random crops and flips of whole batches."""
+"""Random crops and flips of images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from calibration.data import names_code
 
-__all__ = ["AUGMENTATIONS", "augmentation_for", "crop_flip", "normalised_black", "with_views"]
+__all__ = ["AUGMENTATIONS", "augmentation_for", "crop_flip", "normalised_black", "resized_crops", "with_views"]
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 """Names of the augmentations. Both crops shift the image; ``crop-flip`` also mirrors it."""
+
+_MIN_PHOTO_SIZE = 64  # of the shorter side; smaller images are shifted, not resized
+_MIN_CROP_AREA = 0.25
 
 
 def augmentation_for(spec: str) -> str:
@@ -78,10 +83,42 @@ def crop_flip(images: Tensor, background: Sequence[float], flip: bool, generator
     return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def resized_crops(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Cut a random square or nearly square window from each image, mirror half of them, and resize them to full size.
+
+    A window has a quarter of the image's area or more, and an aspect ratio from 0.78 to 1.28 of the image's.
+
+    Args:
+        images: (N, C, H, W) on the CPU.
+        generator: Source of randomness.
+
+    Returns:
+        (N, C, H, W).
+
+    Example:
+        >>> resized_crops(torch.ones(2, 3, 64, 80), torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3, 64, 80])
+    """
+    size = images.shape[2:]
+    made = []
+    for image in images:
+        area, ratio, down, right, mirror = torch.rand(5, generator=generator).tolist()
+        share = (_MIN_CROP_AREA + (1 - _MIN_CROP_AREA) * area) ** 0.5
+        stretch = math.exp((ratio - 0.5) / 4)
+        height, width = (min(full, round(full * share * by)) for full, by in zip(size, (stretch, 1 / stretch)))
+        top, left = (round(place * (full - cut)) for place, full, cut in zip((down, right), size, (height, width)))
+        window = image[None, :, top : top + height, left : left + width]
+        window = F.interpolate(window, tuple(size), mode="bilinear", antialias=True)
+        made.append(window.flip(3) if mirror < 0.5 else window)
+    return torch.cat(made)
+
+
 def with_views(
     batches: Sequence[Tensor], views: int, background: Sequence[float], flip: bool, seed: int, first: int = 0
 ) -> list[Tensor]:
-    """Insert after each image some views of it that :func:`crop_flip` makes.
+    """Insert after each image some views of it: :func:`resized_crops` of photos, else what :func:`crop_flip` makes.
+
+    Photos have sides of 64 pixels or more, and may be mirrored.
 
     Args:
         batches: Images (N, C, H, W) on the CPU.
@@ -105,7 +142,10 @@ def with_views(
         groups = []
         for number, image in enumerate(batch, first):
             generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
-            groups += [image[None], crop_flip(image.expand(views, -1, -1, -1), background, flip, generator)]
+            copies = image.expand(views, -1, -1, -1)
+            is_photo = flip and min(image.shape[1:]) >= _MIN_PHOTO_SIZE
+            made = resized_crops(copies, generator) if is_photo else crop_flip(copies, background, flip, generator)
+            groups += [image[None], made]
         result += torch.cat(groups).chunk(1 + views)
         first += len(batch)
     return result

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from calibration.sampling import augmentation_for, crop_flip, normalised_black, with_views
+from calibration.sampling import augmentation_for, crop_flip, normalised_black, resized_crops, with_views
 
 
 def test_a_black_pixel_normalised() -> None:
@@ -35,6 +35,34 @@ def test_a_view_is_a_window_into_the_padded_image() -> None:
     windows = {padded[top : top + 8, left : left + 8] for top in range(3) for left in range(3)}
     for view in crop_flip(image.expand(20, -1, -1, -1), [-5.0], False, torch.Generator().manual_seed(0)):
         assert any(torch.equal(view[0], window) for window in windows)
+
+
+def test_a_view_of_a_photo_is_a_resized_window() -> None:
+    """On two ramps the slopes show how large a window was and whether it was mirrored, the values where it lay."""
+    rows, columns = torch.meshgrid(torch.arange(80.0), torch.arange(120.0), indexing="ij")
+    image = torch.stack([rows, columns])
+    views = resized_crops(image.expand(40, -1, -1, -1), torch.Generator().manual_seed(0))
+    down, right = views[:, 0, 20:60, 60].diff(dim=1), views[:, 1, 40, 20:100].diff(dim=1)
+    assert (down.std(dim=1) < 1e-3).all()
+    assert (right.std(dim=1) < 1e-3).all()
+    height, width = down.mean(dim=1), right.mean(dim=1)  # of the window, as shares of the image's
+    area, ratio = height * width.abs(), height / width.abs()
+    assert area.min() > 0.23
+    assert area.max() <= 1.01
+    assert area.std() > 0.1
+    assert ratio.min() > 0.75
+    assert ratio.max() < 1.35
+    assert 10 < (width < 0).sum() < 30
+    assert views.amin() >= 0
+    assert (views.amax(dim=(0, 2, 3)) <= torch.tensor([79.0, 119.0])).all()
+
+
+def test_only_photos_that_may_be_mirrored_are_resized() -> None:
+    images = torch.rand(2, 3, 64, 64)
+    cut = torch.cat(with_views([images], 3, [0.0] * 3, True, seed=0))
+    assert (cut.amin(dim=(1, 2, 3)) > 0).all()  # no black edge
+    shifted = torch.cat(with_views([images], 3, [0.0] * 3, False, seed=0))
+    assert (shifted[1:4] == 0).any()
 
 
 @pytest.mark.parametrize(
