@@ -31,7 +31,7 @@ from calibration.sampling import (
 )
 from sparsegpt_cli.jobs.gains import PayingLayers, find_paying, has_sparse_kernels
 from sparsegpt_cli.jobs.job import Job
-from sparsegpt_cli.jobs.layer_choice import SelectionStep, Trial, choose_dense_layers
+from sparsegpt_cli.jobs.layer_choice import LayerChoice, PruneExcept, SelectionStep, Trial, choose_dense_layers
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.execution import Resources, World, join_world
 from sparsegpt_core.permutation import PermutationResult
@@ -43,6 +43,7 @@ __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
 _CALIBRATION_BATCH_IMAGES = 32
 _MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
+_JUDGING_IMAGES = 128  # for that limit; the expectation needs few
 _TRIAL_SHARE = 0.8  # of the calibration images that trials use, where none are left to hold out
 
 
@@ -189,7 +190,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
         trial_job = replace(job, samples=max(1, int(_TRIAL_SHARE * job.calibration_samples)))
         trial_batches, _, _ = _calibration_batches(trial_job, world)
     if limited or workflow.selects or workflow.batch_norm == "auto":
-        held_out = _hold_out(trial_job, world)
+        held_out = _hold_out(trial_job, world, _JUDGING_IMAGES if limited else None)
     seconds: dict[str, float] = {}
 
     permutation, choices = None, LayerChoices(left_dense=paying.left_dense if paying else {})
@@ -218,43 +219,25 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
             seconds[stage] = seconds.get(stage, 0.0) + value
         return result
 
-    choice = target = result = None
+    chosen = _Chosen()
     if held_out and (workflow.selects or (limited and held_out.has_classes)):
         state, compare = copy.deepcopy(model.state_dict()), held_out.compare
 
         def prune_except(names: tuple[str, ...], *, measure_sensitivity: bool = True) -> Trial:
             model.load_state_dict(state)
-            result = prune_network(
-                _with_sensitive(choices, names), trial_batches, measure_sensitivity=measure_sensitivity
-            )
+            left_out = _with_sensitive(choices, names)
+            result = prune_network(left_out, trial_batches, measure_sensitivity=measure_sensitivity)
             with timed(seconds, "judge"):
                 return Trial(result, *compare(model))
 
-        max_expected = None
-        if limited:
-            first = prune_except((), measure_sensitivity=False)
-            max_expected = _MAX_EXPECTED_DISAGREEMENT
-            result = first.result if (first.expected or 0.0) <= max_expected else None
-        if workflow.max_disagreement is not None:
-            target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
-            warnings += [target.warning] if target.warning else []
-        if workflow.max_drop is not None and held_out.labels is None:
-            warnings.append("no layer is left dense for `max_drop`: the calibration images have no labels")
-        if result is None:
-            saved = paying.gains.saved if paying else None
-            choice = choose_dense_layers(prune_except, workflow, target, saved, max_expected)
-            choices, result = _with_sensitive(choices, choice.sensitive), choice.result
-            if limited:
-                warnings.append(
-                    f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of "
-                    f"them {first.expected:.0f} % of images would change class, {max_expected:g} % may "
-                    "(`max_disagreement` sets another limit)"
-                )
+        whole = prune_except((), measure_sensitivity=False) if limited else None
+        chosen = _choose_layers(job, paying, held_out, whole, prune_except)
+        warnings += chosen.warnings
         if trial_job is not job:  # now with all images
             model.load_state_dict(state)
-            result, held_out = None, None
-    if result is None:
-        result = prune_network(choices, batches, measure_sensitivity=False)
+            chosen, held_out = replace(chosen, result=None), None
+    choices = _with_sensitive(choices, chosen.choice.sensitive if chosen.choice else ())
+    result = chosen.result or prune_network(choices, batches, measure_sensitivity=False)
 
     batch_norm, more = _choose_batch_norm(job, held_out, seconds)
     return Pruned(
@@ -265,10 +248,55 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
         warnings=(*warnings, *more, *result.warnings),
         permutation=permutation,
         batch_norm=batch_norm,
-        tradeoff=choice.tradeoff if choice else None,
-        measured=choice.steps if choice else (),
-        target=target,
+        tradeoff=chosen.choice.tradeoff if chosen.choice else None,
+        measured=chosen.choice.steps if chosen.choice else (),
+        target=chosen.target,
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The layers left dense to meet a limit, if there is one."""
+
+    result: PruneResult | None = None
+    """The pruned network that meets it; the model has its weights."""
+    choice: LayerChoice | None = None
+    """How its layers were chosen; None: the limit is met with all of them, or there is none."""
+    target: DisagreementTarget | None = None
+    """The largest disagreement that was asked for."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+def _choose_layers(
+    job: Job, paying: PayingLayers | None, held_out: _HeldOut, whole: Trial | None, prune_except: PruneExcept
+) -> _Chosen:
+    """Leave layers dense to meet the job's limit, or else the one for layers that pay.
+
+    Args:
+        job: The job.
+        paying: The layers that pay, if they were asked for.
+        held_out: Judges the trials.
+        whole: The network with all layers pruned, where only the limit for layers that pay applies.
+        prune_except: Prunes the dense network except for the named layers.
+    """
+    workflow, target, warnings = job.workflow, None, []
+    if whole and (whole.expected or 0.0) <= _MAX_EXPECTED_DISAGREEMENT:
+        return _Chosen(whole.result)
+    if workflow.max_disagreement is not None:
+        target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
+        warnings += [target.warning] if target.warning else []
+    if workflow.max_drop is not None and held_out.labels is None:
+        warnings.append("no layer is left dense for `max_drop`: the calibration images have no labels")
+    limit = _MAX_EXPECTED_DISAGREEMENT if whole else None
+    choice = choose_dense_layers(prune_except, workflow, target, paying.gains.saved if paying else None, limit)
+    if whole:
+        warnings.append(
+            f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of them "
+            f"{whole.expected:.0f} % of images would change class, {limit:g} % may "
+            "(`max_disagreement` sets another limit)"
+        )
+    return _Chosen(choice.result, choice, target, tuple(warnings))
 
 
 def _calibration_batches(job: Job, world: World) -> tuple[list[Tensor], int, list[str]]:
@@ -290,9 +318,15 @@ def _draw(job: Job, share: slice = slice(None)) -> list[Tensor]:
     return calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH_IMAGES, job.seed, share)
 
 
-def _hold_out(job: Job, world: World) -> _HeldOut | None:
-    """Draw held-out images and run the dense network on them; None where calibration takes all images."""
-    count = held_out_images(job.workflow.max_disagreement, job.data.sample_size)
+def _hold_out(job: Job, world: World, count: int | None = None) -> _HeldOut | None:
+    """Draw held-out images and run the dense network on them; None where calibration takes all images.
+
+    Args:
+        job: The job.
+        world: The processes.
+        count: Images to draw, at most; None: as many as the largest disagreement needs.
+    """
+    count = count or held_out_images(job.workflow.max_disagreement, job.data.sample_size)
     split, samples = job.data.training, job.calibration_samples
     batches = held_out_batches(split, samples, count, job.batch_size, job.seed)
     if batches:

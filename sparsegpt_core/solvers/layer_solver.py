@@ -79,8 +79,9 @@ class BlockSums(NamedTuple):
 
     @classmethod
     def zeros(cls, like: Tensor, choices: int) -> BlockSums:
-        """Return the sums over no row, with the dtype and device of ``like``."""
-        return cls(*(like.new_zeros(choices if field == "choices" else ()) for field in cls._fields))
+        """Return the sums over no row, on the device of ``like``; in float64, so that their order does not matter."""
+        shapes = [choices if field == "choices" else () for field in cls._fields]
+        return cls(*(like.new_zeros(shape, dtype=torch.float64) for shape in shapes))
 
     def add(self, block: BlockSums) -> None:
         """Add the sums of a block in place, field by field."""
