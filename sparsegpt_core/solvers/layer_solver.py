@@ -80,8 +80,9 @@ class BlockSums(NamedTuple):
     @classmethod
     def zeros(cls, like: Tensor, choices: int) -> BlockSums:
         """Return the sums over no row, on the device of ``like``; in float64, so that their order does not matter."""
+        precision = torch.float32 if like.device.type == "mps" else torch.float64
         shapes = [choices if field == "choices" else () for field in cls._fields]
-        return cls(*(like.new_zeros(shape, dtype=torch.float64) for shape in shapes))
+        return cls(*(like.new_zeros(shape, dtype=precision) for shape in shapes))
 
     def add(self, block: BlockSums) -> None:
         """Add the sums of a block in place, field by field."""
