@@ -196,7 +196,7 @@ def _files(
     with tempfile.TemporaryDirectory() as temporary:
         for precision in precisions:
             path = exporter.write(Path(temporary, f"{precision}.onnx"), precision).path
-            session = CpuSession(path, path.name, optimize=False)  # fused INT8 kernels saturate on CPUs without VNNI
+            session = CpuSession(path, path.name)
             outputs = [session.run([batch.numpy()])[0] for batch in bench.tested]
             found[precision] = bench.judge(torch.from_numpy(np.concatenate(outputs)).double())
     return found

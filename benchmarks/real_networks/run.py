@@ -48,6 +48,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="measure only these parts")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], help="only these networks")
     parser.add_argument("--methods", nargs="+", choices=methods, default=methods, help="only these methods")
+    parser.add_argument(
+        "--layers", nargs="+", choices=("all", "pays"), default=["all", "pays"], help="only these layers"
+    )
     parser.add_argument("--draws", nargs="+", type=int, default=[0, 1], help="seeds of the draws of calibration photos")
     parser.add_argument("--onnxsim-python", default=".venv-onnx/bin/python", help="a Python with onnxsim")
     return parser.parse_args()
@@ -71,7 +74,8 @@ def _plan_methods(networks: list[str], options: argparse.Namespace) -> Plan:
         for draw in options.draws
         for name in networks
         for row in ROWS
-        if row[0] in options.methods and not (row[0] == "magnitude" and draw != options.draws[0])
+        if row[0] in options.methods and row[1] in options.layers
+        if not (row[0] == "magnitude" and draw != options.draws[0])
     ]
 
 
