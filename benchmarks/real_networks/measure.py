@@ -102,7 +102,7 @@ def measure_precisions(job: MethodJob, folder: Path) -> Record:
 
 
 def estimate_gains(name: str, folder: Path) -> Record:
-    """Estimate the share of the time that the sparse kernels of each layer save, by GPU and precision."""
+    """Estimate the share of the time that sparse kernels save in each layer; None where no shape can be inferred."""
     bench = _open(name, folder, tested=1)
     image = bench.tested[0]
     plan = plan_layers(bench.module, image, PruneSettings(PATTERN))
@@ -113,7 +113,8 @@ def estimate_gains(name: str, folder: Path) -> Record:
         for gpu in GPUS:
             for precision in PRECISIONS:
                 gains = find_gains(predict_for(Target(gpu, precision), path, image), names)
-                saved[f"{gpu} {precision}"] = {name: share for name, share in gains.saved.items() if share}
+                known = {name: share for name, share in gains.saved.items() if share} if gains.saved else None
+                saved[f"{gpu} {precision}"] = known
     return {"network": name, "layers": len(plan), "prunable": len(names), "saved": saved}
 
 

@@ -70,8 +70,8 @@ def _gain(gains: Record | None, pruned: Sequence[str]) -> float | None:
     """Return the estimated speed-up with these layers pruned, on ``TARGET`` in FP16; None without an estimate."""
     if gains is None:
         return None
-    saved: dict[str, float] = gains["saved"][f"{TARGET} fp16"]
-    return 1 / (1 - sum(saved.get(layer, 0.0) for layer in pruned))
+    saved: dict[str, float] | None = gains["saved"][f"{TARGET} fp16"]
+    return None if saved is None else 1 / (1 - sum(saved.get(layer, 0.0) for layer in pruned))
 
 
 def _precisions(records: Sequence[Record]) -> list[str]:
@@ -100,9 +100,13 @@ def _gains(gains: Mapping[str, Record]) -> list[str]:
             lines.append(table_line(network.title, *[MISSING] * (len(titles) - 1)))
             continue
         record, saved = gains[name], gains[name]["saved"]
-        cells = [f"{1 / (1 - sum(saved[target].values())):.3f}× ({len(saved[target])})" for target in targets]
+        cells = (_speedup(saved[target]) for target in targets)
         lines.append(table_line(network.title, record["layers"], record["prunable"], *cells))
     return lines
+
+
+def _speedup(saved: Mapping[str, float] | None) -> str:
+    return MISSING if saved is None else f"{1 / (1 - sum(saved.values())):.3f}× ({len(saved)})"
 
 
 def _spread(values: Sequence[float | None], form: str) -> str:
