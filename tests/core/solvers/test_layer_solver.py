@@ -269,7 +269,7 @@ def test_the_default_damping_grows_with_the_inherited_error():
     for drift, samples in ((0.01, 0), (1.0, 0), (1.0, 20)):
         weight, _, _, known = layer(8, 96, drift=drift)
         solution = solve(weight, replace(known, samples=samples), PruneSettings())
-        noise = 500 * min(1.0, solution.inherited_error) * 96 / (samples or 400)
+        noise = 5000 * min(1.0, solution.inherited_error) ** 2 * 96 / (samples or 400)
         assert solution.damping == pytest.approx(0.01 * (1 + 100 * 96 / 400 + noise) ** 0.5)
 
 
