@@ -60,6 +60,8 @@ class PayingLayers:
     @property
     def verdict(self) -> str:
         """The estimate in one sentence."""
+        if not self.gains.saved:
+            return f"what 2:4 gains is unknown ({self.target}): no layer's shape could be inferred, so all are pruned"
         count = f"{len(self.layers)} of {len(self.layers) + len(self.left_dense)} layers can become faster"
         if self.speedup < _SMALL_SPEEDUP:
             return f"2:4 can gain at most {self.speedup:.2f}× here: {count} ({self.target}, estimated)"

@@ -9,7 +9,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from calibration.evaluation import expected_disagreement
+from deploy.predict import LayerGains
 from sparsegpt_cli.jobs import pruning
+from sparsegpt_cli.jobs.gains import PayingLayers
 
 _NETWORK = """
 import torch
@@ -87,3 +89,8 @@ def test_no_layer_pays(prune):
     assert outcome.code == 1
     assert outcome.json["error"].startswith("no layer can become faster with 1:4 (h100, FP16, batch 1")
     assert "--layers all" in outcome.json["hint"]
+
+
+def test_layers_of_unknown_shape_may_pay():
+    verdict = PayingLayers(LayerGains({}, {}), ("conv",), {}, "a100, FP16, batch 8").verdict
+    assert verdict.startswith("what 2:4 gains is unknown (a100, FP16, batch 8)")
