@@ -41,7 +41,7 @@ class Histogram:
         self._above_peak += [above.size, above.sum(), np.square(above).sum()]
         inside = magnitudes[(magnitudes > 0) & (magnitudes <= self.peak)]
         if inside.size:
-            bins = (inside * (BINS / self.peak)).astype(np.intp)
+            bins = (inside / self.peak * BINS).astype(np.intp)  # BINS / peak may overflow
             self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
     def relative_error(self, threshold: float) -> float:

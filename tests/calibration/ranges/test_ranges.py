@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
@@ -97,6 +97,7 @@ def test_entropy_is_nvidias(shape, monkeypatch):
     assert find_thresholds(found)["entropy"] == nvidia_entropy(found.counts, found.edges, 64)
 
 
+@example([3.426349178907017e-37])
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False), min_size=1, max_size=50))
 @settings(max_examples=25, deadline=None)
 def test_any_tensor_gets_positive_finite_thresholds(values):
