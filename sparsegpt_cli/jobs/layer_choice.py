@@ -80,7 +80,7 @@ def choose_dense_layers(
         workflow: With ``max_drop``, ``sparsity_budget`` or ``min_speedup`` if there is no ``target``.
         target: The largest disagreement on held-out images.
         saved: The share of the network's time that each layer's sparse kernels save.
-        max_expected: The largest expected disagreement, in percent.
+        max_expected: The largest expected disagreement, in percent. One layer is pruned even if it exceeds that.
 
     Raises:
         InputError: The limits cannot be met, or the method measures no sensitivities.
@@ -144,14 +144,13 @@ def _meet(
     too_many = min(most + 1, len(names))
     count = fewest(too_many, meets)
     last = [*trials][-1]
-    if count == too_many:
+    if count == too_many and limits.max_expected is None:
         missed = " and ".join(limits.failures(trials[last]))
         raise InputError(
             f"the limits cannot be met: with {len(names) - last} of {len(names)} layers pruned, {missed}",
-            "Set another --max-disagreement, lower --min-speedup if it is given, or use more --samples or --quality "
-            "best; --layers all prunes every layer.",
+            "Raise the limit, lower --min-speedup if it is given, or use more --samples or --quality best.",
         )
-    if last != count:  # the model has the weights of a later trial
+    if count < too_many and last != count:  # the model has the weights of a later trial
         del trials[count]
         trials[count] = prune_except(names[:count])
     return trials

@@ -293,8 +293,8 @@ def _choose_layers(
     if whole:
         warnings.append(
             f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of them "
-            f"{whole.expected:.0f} % of images would change class, {limit:g} % may "
-            "(`max_disagreement` sets another limit)"
+            f"{whole.expected:.0f} % of images are expected to change class, now {choice.steps[-1].expected:.1f} %; "
+            f"{limit:g} % may (`max_disagreement` sets another limit)"
         )
     return _Chosen(choice.result, choice, target, tuple(warnings))
 
