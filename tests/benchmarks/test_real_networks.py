@@ -114,7 +114,7 @@ def test_precisions_compare_every_file_with_the_dense_network(folder):
     assert [*files] == ["dense", "dense int8", "fp32", "fp16", "int8"]
     assert files["dense"]["error"] == 0 < files["dense int8"]["error"] < files["fp32"]["error"]
     assert files["fp16"]["error"] != files["fp32"]["error"]
-    assert files["fp16"]["error"] == pytest.approx(files["fp32"]["error"], rel=0.01)
+    assert files["fp16"]["error"] == pytest.approx(files["fp32"]["error"], rel=0.05)
 
 
 def test_metrics_of_images_and_features():
