@@ -3,7 +3,7 @@
 May import ``errors``, ``progress``, ``torchrun`` and ``text``.
 """
 
-from sparsegpt_core.execution.devices import device_of, find_device
+from sparsegpt_core.execution.devices import device_of, find_device, sum_precision
 from sparsegpt_core.execution.distributed import ALONE, World, join_world, speaks_for_all
 from sparsegpt_core.execution.memory import available_memory, peak_memory, used_memory
 from sparsegpt_core.execution.parallel import each, spans, workers
@@ -25,6 +25,7 @@ __all__ = [
     "run_in_halves",
     "spans",
     "speaks_for_all",
+    "sum_precision",
     "used_memory",
     "with_smaller_batches",
     "workers",

@@ -10,7 +10,7 @@ from torch import nn
 from sparsegpt_core.errors import InputError, first_line
 from sparsegpt_core.torchrun import local_rank, world_size
 
-__all__ = ["device_of", "find_device"]
+__all__ = ["device_of", "find_device", "sum_precision"]
 
 
 def find_device(name: str) -> torch.device:
@@ -63,3 +63,13 @@ def device_of(model: nn.Module) -> torch.device:
         device(type='cpu')
     """
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def sum_precision(device: torch.device) -> torch.dtype:
+    """Return the dtype of sums whose order must not matter: float64, or float32 on MPS, which has no float64.
+
+    Example:
+        >>> sum_precision(torch.device("cpu"))
+        torch.float64
+    """
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from sparsegpt_core.errors import NumericsError
-from sparsegpt_core.execution import ALONE, World
+from sparsegpt_core.execution import ALONE, World, sum_precision
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -135,9 +134,8 @@ class Hessian(ABC):
         """
         diagonal = self.diagonal()
         dead = diagonal == 0
-        # A float64 mean has the same bits for any number of threads. MPS has no float64.
-        precision = torch.float32 if diagonal.device.type == "mps" else torch.float64
-        scale = float(diagonal.to(precision).mean()) or 1.0
+        # A float64 mean has the same bits for any number of threads.
+        scale = float(diagonal.to(sum_precision(diagonal.device)).mean()) or 1.0
         used = damping
         for _ in range(_MAX_DAMPING_RAISES + 1):
             shift = dead.to(diagonal.dtype) + used * scale

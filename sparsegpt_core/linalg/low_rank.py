@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparsegpt_core.execution import World, each, spans
+from sparsegpt_core.execution import World, each, spans, sum_precision
 from sparsegpt_core.linalg.hessian import Hessian, Inverse, Upper
 
 __all__ = ["LowRankHessian", "LowRankInverse", "LowRankUpper"]
@@ -161,7 +161,7 @@ class LowRankUpper(Upper):
 
 
 def _precise(x: Tensor) -> Tensor:
-    return x if x.device.type == "mps" else x.double()
+    return x.to(sum_precision(x.device))
 
 
 def _identity_and(left: Tensor, right: Tensor) -> Tensor:

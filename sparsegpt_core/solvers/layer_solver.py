@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsegpt_core.execution import ALONE, World, each, spans
+from sparsegpt_core.execution import ALONE, World, each, spans, sum_precision
 from sparsegpt_core.linalg import Factor, Hessian
 from sparsegpt_core.network import Int8Weight
 from sparsegpt_core.patterns import NM
@@ -80,7 +80,7 @@ class BlockSums(NamedTuple):
     @classmethod
     def zeros(cls, like: Tensor, choices: int) -> BlockSums:
         """Return the sums over no row, on the device of ``like``; in float64, so that their order does not matter."""
-        precision = torch.float32 if like.device.type == "mps" else torch.float64
+        precision = sum_precision(like.device)
         shapes = [choices if field == "choices" else () for field in cls._fields]
         return cls(*(like.new_zeros(shape, dtype=precision) for shape in shapes))
 
@@ -137,7 +137,7 @@ def solve(
     # The same blocks for any number of threads and processes.
     size = _ROWS_PER_TASK if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
     blocks = spans(len(weight), size)
-    inherited_error = _inherited_error(weight, moments, blocks)
+    inherited_error = _inherited_error(weight, moments, blocks) if settings.damping is None else 0.0
     damping = settings.damping_for(moments.used, weight.shape[1], moments.samples or moments.used, inherited_error)
     factor = moments.hessian.factor(damping, name, world)
     alphas = settings.alphas if moments.cross is not None else (0.0,)

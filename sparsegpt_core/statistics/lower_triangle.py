@@ -7,6 +7,8 @@ import threading
 import torch
 from torch import Tensor
 
+from sparsegpt_core.execution import sum_precision
+
 __all__ = ["LowerTriangle"]
 
 
@@ -26,7 +28,7 @@ class LowerTriangle:
         # Eight block rows waste little above the diagonal. Heights below 128 or above 512 make no product faster.
         width = min(512, max(128, columns // 8))
         self._width = max(1, width // unit) * unit
-        precision = torch.float32 if device.type == "mps" else torch.float64
+        precision = sum_precision(device)
         self.rows = [
             torch.zeros(stop - start, stop, dtype=precision, device=device) for start, stop in self._spans(columns)
         ]
