@@ -11,6 +11,7 @@ from benchmarks.pages import fill, table_line
 from benchmarks.real_networks.jobs import GPUS, PRECISIONS, ROWS, TARGET
 from benchmarks.real_networks.metrics import METRICS
 from benchmarks.real_networks.networks import NETWORKS
+from deploy.predict import LayerGains
 from sparsegpt_core.files import read_json
 
 __all__ = ["MISSING", "PAGE", "VERSIONS", "summarise"]
@@ -71,7 +72,7 @@ def _gain(gains: Record | None, pruned: Sequence[str]) -> float | None:
     if gains is None:
         return None
     saved: dict[str, float] | None = gains["saved"][f"{TARGET} fp16"]
-    return None if saved is None else 1 / (1 - sum(saved.get(layer, 0.0) for layer in pruned))
+    return None if saved is None else LayerGains(saved, {}).speedup(pruned)
 
 
 def _precisions(records: Sequence[Record]) -> list[str]:
@@ -106,7 +107,7 @@ def _gains(gains: Mapping[str, Record]) -> list[str]:
 
 
 def _speedup(saved: Mapping[str, float] | None) -> str:
-    return MISSING if saved is None else f"{1 / (1 - sum(saved.values())):.3f}× ({len(saved)})"
+    return MISSING if saved is None else f"{LayerGains(saved, {}).speedup(saved):.3f}× ({len(saved)})"
 
 
 def _spread(values: Sequence[float | None], form: str) -> str:

@@ -36,6 +36,7 @@ __all__ = [
     "check_network",
     "code_identity",
     "model_metadata",
+    "number_of_outputs",
     "pruning_identity",
     "pruning_metadata",
     "run_identity",
@@ -218,7 +219,7 @@ def check_network(
     """
     (image,) = calibration_batches(data.training, 1, 1, seed)
     split = data.evaluation if evaluates and data.evaluation else data.training
-    outputs = _number_of_outputs(model.module, image)
+    outputs = number_of_outputs(model.module, image)
     found = []
     if outputs is not None and split.labels is not None:
         if isinstance(split, EvaluationSplit):
@@ -231,7 +232,7 @@ def check_network(
     return found
 
 
-def _number_of_outputs(module: nn.Module, image: Tensor) -> int | None:
+def number_of_outputs(module: nn.Module, image: Tensor) -> int | None:
     """Return the number of logits for an image (1, C, H, W); None for a network that is no classifier."""
     with eval_mode(module), torch.inference_mode():
         leaves = tree_leaves(module(image.to(device_of(module))))

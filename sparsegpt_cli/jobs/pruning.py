@@ -30,7 +30,7 @@ from calibration.sampling import (
     with_views,
 )
 from sparsegpt_cli.jobs.gains import PayingLayers, find_paying, has_sparse_kernels
-from sparsegpt_cli.jobs.job import Job
+from sparsegpt_cli.jobs.job import Job, number_of_outputs
 from sparsegpt_cli.jobs.layer_choice import LayerChoice, PruneExcept, SelectionStep, Trial, choose_dense_layers
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.execution import Resources, World, join_world
@@ -151,11 +151,6 @@ class _HeldOut:
     labels: Tensor | None
     world: World
 
-    @property
-    def has_classes(self) -> bool:
-        """Whether the outputs are logits (N, classes)."""
-        return self.outputs.ndim == 2 and self.outputs.shape[1] > 1
-
     def compare(self, model: nn.Module) -> tuple[Distance, float | None, float | None]:
         """Return what :class:`Trial` has beside the result: figures of the first process, on every process."""
         return self.world.first(partial(self._compare, model))
@@ -164,7 +159,8 @@ class _HeldOut:
         outputs = outputs_of(model, self.batches)
         labels = self.labels
         drop = None if labels is None else _top1(self.outputs, labels) - _top1(outputs, labels)
-        expected = expected_disagreement(self.outputs, outputs) if self.has_classes else None
+        is_logits = outputs.ndim == 2 and outputs.shape[1] > 1
+        expected = expected_disagreement(self.outputs, outputs) if is_logits else None
         return distance(self.outputs, outputs), drop, expected
 
 
@@ -180,11 +176,15 @@ def _find_paying(job: Job, dense: Path | None) -> PayingLayers | None:
     return find_paying(job.model.module, _draw(job, slice(0, 2))[0], job.settings, job.target, job.export, dense)
 
 
+def _has_classes(job: Job) -> bool:
+    return (number_of_outputs(job.model.module, _draw(job, slice(0, 1))[0]) or 0) > 1
+
+
 def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress: Progress) -> Pruned:
     model, workflow, world = job.model.module, job.workflow, resources.world
     batches, samples_per_image, warnings = _calibration_batches(job, world)
     # Layers that pay are pruned while their network stays close to the dense one, without another limit.
-    limited = paying is not None and not workflow.selects and job.settings.method == "sparsegpt"
+    limited = paying is not None and not workflow.selects and job.settings.method == "sparsegpt" and _has_classes(job)
     trial_job, trial_batches, held_out = job, batches, None
     if limited and job.calibration_samples == len(job.data.training) > 1:
         trial_job = replace(job, samples=max(1, int(_TRIAL_SHARE * job.calibration_samples)))
@@ -220,7 +220,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
         return result
 
     chosen = _Chosen()
-    if held_out and (workflow.selects or (limited and held_out.has_classes)):
+    if held_out and (workflow.selects or limited):
         state, compare = copy.deepcopy(model.state_dict()), held_out.compare
 
         def prune_except(names: tuple[str, ...], *, measure_sensitivity: bool = True) -> Trial:

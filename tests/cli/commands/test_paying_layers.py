@@ -89,6 +89,20 @@ def test_no_layer_pays(prune):
     assert "--layers all" in outcome.json["hint"]
 
 
+def test_maps_are_not_judged(prune, tmp_path, monkeypatch):
+    """Held-out outputs of a network without classes may be large, and nothing reads them."""
+    network = (
+        (tmp_path / "network.py").read_text().replace("nn.Flatten(), nn.Linear(512 * 64, 10)", "nn.Conv2d(512, 4, 1)")
+    )
+    (tmp_path / "network.py").write_text(network)
+    monkeypatch.setattr(pruning, "outputs_of", None)
+    outcome = prune("--samples", "32")
+    assert outcome.code == 0, outcome.err
+    assert (outcome.json["tradeoff"], outcome.json["gains"]["speedup"]["pruned"]) == (
+        None, outcome.json["gains"]["speedup"]["paying"]
+    )  # fmt: skip
+
+
 def test_layers_of_unknown_shape_may_pay():
     verdict = PayingLayers(LayerGains({}, {}), ("conv",), {}, "a100, FP16, batch 8").verdict
     assert verdict.startswith("what 2:4 gains is unknown (a100, FP16, batch 8)")
