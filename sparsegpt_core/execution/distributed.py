@@ -14,6 +14,10 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+
+# Imported before a group exists: its functions take the group of that moment as a default. torch.export imports it too,
+# and the group with its threads would outlive the run; such a thread can abort the process when Python ends.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from sparsegpt_core.errors import SparseGPTError, first_line

@@ -12,14 +12,31 @@ import torch
 from sparsegpt_core.execution import World, join_world
 from tests.support.paths import ROOT
 
-_RUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sparsegpt_cli")
+_RUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
-def together(*arguments, cwd):
+def together(*arguments, cwd, program=("-m", "sparsegpt_cli")):
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*_RUN, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [*_RUN, *map(str, (*program, *arguments))]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+_THREADS = """
+import pathlib, torch
+from sparsegpt_core.execution import World, join_world
+with join_world(torch.device("cpu")) as world:
+    import torch.distributed.nn.functional  # as torch.export does
+    world.add_up([torch.ones(1)])
+names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+print([name for name in names if "gloo" in name])
+"""
+
+
+def test_no_thread_of_gloo_outlives_the_world(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_THREADS)
+    done = together(cwd=tmp_path, program=(script,))
+    assert (done.stdout, done.returncode) == ("[]\n[]\n", 0), done.stderr
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 64, 129])
