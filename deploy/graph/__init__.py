@@ -1,6 +1,6 @@
 """Reads what a builder needs from an ONNX file: inputs, shapes, the work of each layer, and an engine's memory.
 
-May import ``machine``, ``export.audit`` and ``sparsegpt_core``'s torch-free modules.
+May import ``machine``, ``export.audit``, ``export.onnxruntime_session`` and ``sparsegpt_core``'s torch-free modules.
 """
 
 from deploy.graph.memory import EngineMemory, estimate_memory

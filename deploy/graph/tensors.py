@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from deploy.machine import require
-from sparsegpt_core.errors import ModelError
+from sparsegpt_core.errors import MissingDependencyError, ModelError
 
 _MAX_SHAPE_VALUES = 1024  # constants with at most this many values may be shapes, which shape inference reads
 
@@ -37,7 +37,8 @@ class InferredTensor:
 def infer_tensors(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, InferredTensor]:
     """Return inputs, weights, activations and outputs by their names.
 
-    The bodies of If and Loop are left out.
+    Where onnx finds no shape, as after pads that the graph computes, ONNX Runtime infers it, if it is installed and can
+    load the graph. The bodies of If and Loop are left out.
 
     Args:
         model: An ``onnx.ModelProto``.
@@ -57,10 +58,14 @@ def infer_tensors(model: Any, shapes: Mapping[str, Sequence[int]]) -> Dict[str, 
     onnx = require("onnx")
     infer, invalid = onnx.shape_inference, onnx.checker.ValidationError
     try:
-        inferred = infer.infer_shapes(_light(model, shapes), data_prop=True).graph
+        light = _light(model, shapes)
+        inferred = infer.infer_shapes(light, data_prop=True).graph
     except (infer.InferenceError, invalid, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"the graph's shapes cannot be inferred: {error}", "Export the model again.") from error
-    return {each.name: _tensor(each) for each in (*inferred.input, *inferred.value_info, *inferred.output)}
+    found = {each.name: _tensor(each) for each in (*inferred.input, *inferred.value_info, *inferred.output)}
+    names = {name for node in model.graph.node for name in node.output if name}
+    unknown = sorted(name for name in names if name not in found or found[name].shape is None)
+    return {**found, **_infer_by_onnxruntime(light, unknown)} if unknown else found
 
 
 def _light(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
@@ -77,6 +82,36 @@ def _light(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
         opset_imports=model.opset_import,
         functions=model.functions,
     )
+
+
+def _infer_by_onnxruntime(light: Any, names: Sequence[str]) -> Dict[str, InferredTensor]:
+    """Return the tensors that have a shape once ONNX Runtime has computed the constants of the graph.
+
+    The tensors become outputs, so that no optimizer removes them. No inference runs.
+    """
+    onnx = require("onnx")
+    graph, constants = light.graph, {tensor.name for tensor in light.graph.initializer}
+    inputs = [each for each in graph.input if each.name not in constants]  # the default of an input is no constant
+    outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in names]
+    asked = onnx.ModelProto()
+    asked.CopyFrom(light)
+    asked.graph.ClearField("input")
+    asked.graph.ClearField("output")
+    asked.graph.input.extend(inputs)
+    asked.graph.output.extend(outputs)
+    try:
+        require("onnxruntime")
+        from export.onnxruntime_session import open_session
+
+        session = open_session(asked.SerializeToString(), "the graph", proto=asked, threads=1)
+    except (MissingDependencyError, ModelError):  # its shapes stay unknown
+        return {}
+    types = {f"tensor({name.lower()})": number for name, number in onnx.TensorProto.DataType.items()}
+    return {
+        each.name: InferredTensor(tuple(each.shape), types.get(each.type, 0))
+        for each in session.get_outputs()
+        if all(isinstance(size, int) for size in each.shape)
+    }
 
 
 def _tensor(value: Any) -> InferredTensor:
