@@ -53,10 +53,11 @@ class PruneSettings:
     refit: bool = True
     """Whether the kept weights are fitted again, exactly, after the mask is chosen."""
     bias: bool = True
-    """Whether the mean of a layer's outputs is kept by a shift of its bias, or of the batch norm after it."""
+    """Whether the mean of a layer's outputs is kept by a shift of its bias, or of the batch norm after it. Also in
+    grouped convolutions, which stay dense."""
     variance: bool = True
     """Whether the variance of a layer's outputs is kept: weights that are pulled towards the dense outputs are scaled,
-    since a least-squares fit to noisy inputs shrinks them."""
+    since a least-squares fit to noisy inputs shrinks them. So are those of grouped convolutions, which stay dense."""
     positions_per_column: float = 80
     """Positions that a layer's statistics sample for each of its columns; 0: all."""
     include: tuple[str, ...] = ()
@@ -109,6 +110,11 @@ class PruneSettings:
     def needs_dense_outputs(self) -> bool:
         """Whether layers are pulled towards the dense network's outputs."""
         return self.alpha is None or self.alpha > 0
+
+    @property
+    def matches_grouped_layers(self) -> bool:
+        """Whether grouped convolutions, which stay dense, keep the mean and variance of their outputs too."""
+        return self.method == "sparsegpt" and self.needs_dense_outputs and (self.bias or self.variance)
 
     def masks_for(self, columns: int) -> tuple[str, ...]:
         """Return the masks to try for a layer with ``columns`` columns.

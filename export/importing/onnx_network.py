@@ -49,8 +49,8 @@ _SAME = 1e-3  # relative; a batch is not computed in the same order as one sampl
 class OnnxNetwork(GraphNetwork):
     """A network from an ONNX file, which can run and be pruned as a PyTorch module.
 
-    Each Conv, Gemm and MatMul that can be pruned is a layer of PyTorch with the node's name. PyTorch computes batch
-    norms too. ONNX Runtime runs the nodes between them. :meth:`to_onnx` returns the file's graph with the layers'
+    Each Conv, Gemm and MatMul whose weight can change is a layer of PyTorch with the node's name. PyTorch computes
+    batch norms too. ONNX Runtime runs the nodes between them. :meth:`to_onnx` returns the file's graph with the layers'
     weights.
 
     Args:
@@ -126,7 +126,7 @@ class OnnxNetwork(GraphNetwork):
             if name in layers and node.reason is None:  # another call of a shared layer
                 layers[name] = replace(layers[name], calls=layers[name].calls + 1, shift_target=None)
                 continue
-            module: Any = self.get_submodule(name) if node.reason is None else node.layer
+            module: Any = self.get_submodule(name) if node.index in source.names else node.layer
             reason = node.reason or (None if node.index in place else Reason.NOT_REACHED)
             if reason is None:
                 reason = channels_reason(module.weight.shape[1], pattern) or chosen_reason(
@@ -240,7 +240,7 @@ class _Source:
     weighted: list[WeightedNode]
     """The nodes with weights."""
     names: dict[int, str]
-    """By index of a node that can be pruned the name of its layer in the network."""
+    """By index of a node whose weight can change the name of its layer in the network."""
     shifts: dict[int, ShiftConstant]
     """By index of such a node the constant that takes up shifts of its outputs."""
     pieces: list[Piece]

@@ -58,12 +58,19 @@ def settle_sharing(
                 _same_layer(each, own[0]) for each in own
             ):
                 reason = Reason.READ_ELSEWHERE
+            if node.reason is Reason.GROUPED:  # which it stays; its weight changes only if it is its own
+                is_own = reason is Reason.GROUPED and len(own) == 1
+                settled.append(node if is_own else replace(node, weight=None))
+                continue
         settled.append(replace(node, reason=reason))
     return settled
 
 
 def layer_names(weighted: Iterable[WeightedNode]) -> dict[int, str]:
-    """Return the layer's name for each node that can be pruned, by index: that of the first node with its weight.
+    """Return the layer's name for each node whose weight can change: that of the first node with this weight.
+
+    Returns:
+        Names by index: of nodes that can be pruned, and of grouped convolutions with a weight of their own.
 
     Example:
         >>> layer_names([])
@@ -72,7 +79,7 @@ def layer_names(weighted: Iterable[WeightedNode]) -> dict[int, str]:
     owners: dict[str, str] = {}
     names = {}
     for node in weighted:
-        if node.reason is None and node.weight is not None:
+        if node.reason in (None, Reason.GROUPED) and node.weight is not None:
             names[node.index] = owners.setdefault(node.weight.name, node.name)
     return names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,11 @@ class WeightedNode:
     name: str
     """The node's name, or else that of its output."""
     layer: nn.Module
-    """The layer that computes the same, in float32; where there is a ``reason``, one with the weight alone."""
+    """The layer that computes the same, in float32; without a stored ``weight``, one with the weight alone."""
     reason: Reason | None = None
     """Why the node cannot be pruned."""
     weight: StoredTensor | None = None
-    """Where the file stores the weight."""
+    """Where the file stores the weight. None: it cannot change."""
     transposed: bool = False
     """Whether the node reads the weight as (C, K)."""
     bias: StoredTensor | None = None
@@ -66,9 +66,9 @@ class WeightedNode:
 
     @property
     def prunable(self) -> PrunableLayer:
-        """The layer of a node without a reason."""
+        """The layer of a node with a stored weight."""
         if not isinstance(self.layer, PrunableLayer):
-            raise TypeError(f"{self.name} is not prunable")
+            raise TypeError(f"{self.name} has no layer")
         return self.layer
 
     @property
@@ -95,7 +95,7 @@ class WeightedNode:
         if isinstance(layer, nn.Linear):
             y = graph.call_function(torch.ops.aten.linear.default, (x, weight, bias))
         else:
-            geometry: tuple[Any, ...] = ([*layer.stride], [*layer.padding], [*layer.dilation])
+            geometry: tuple[Any, ...] = ([*layer.stride], [*layer.padding], [*layer.dilation], layer.groups)
             y = graph.call_function(_PRODUCTS[type(layer)], (x, weight, bias, *geometry))
         for function, arguments in self.after:
             y = graph.call_function(function, (y, *arguments))
@@ -170,9 +170,9 @@ def _convolution(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> We
     )
     if weight.ndim == 4:  # the layout in which PyTorch's convolutions and the statistics are fastest
         before += ((_channels_last, ()),)
-    if groups > 1:
-        return _unprunable(index, node, _with_weight(layer, weight), Reason.GROUPED)
-    return _product(index, node, tensors, layer, weight, 1, node.input[2] if len(node.input) > 2 else "", before)
+    bias = node.input[2] if len(node.input) > 2 else ""
+    product = _product(index, node, tensors, layer, weight, 1, bias, before)
+    return product if groups == 1 else replace(product, reason=Reason.GROUPED)
 
 
 def _transposed_convolution(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> WeightedNode | None:

@@ -1,13 +1,16 @@
-"""The request of a solver to a source of layer inputs."""
+"""The request of a solver to a source of layer inputs, and what takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
 
 from sparsegpt_core.network import Layer
 
-__all__ = ["LayerDemand"]
+__all__ = ["LayerDemand", "Statistics"]
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,10 @@ class LayerDemand:
     """Whether the dense network's outputs are delivered too."""
     widest_admm_columns: int = 0
     """Columns of the widest layer that ADMM will solve, which takes more memory. 0: it solves no layer."""
+
+
+class Statistics(Protocol):
+    """Sums a layer's inputs."""
+
+    def add_all(self, batches: Iterable[tuple[Tensor, Tensor | None, int]]) -> None:
+        """Add batches of the layer's input, its dense output if asked for, and the index of the first sample."""

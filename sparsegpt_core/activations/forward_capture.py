@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sparsegpt_core.activations.demand import LayerDemand
+from sparsegpt_core.activations.demand import LayerDemand, Statistics
 from sparsegpt_core.execution import device_of
 from sparsegpt_core.network import Call, Layer, record_calls, weight_key
 from sparsegpt_core.progress import timed
-from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 
 __all__ = ["ForwardCapture", "layer_calls"]
 
@@ -60,7 +59,7 @@ class ForwardCapture:
         """Return whether the layer's inputs in the dense network may differ from those in the pruned one."""
         return self._reference is not None
 
-    def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
+    def gather(self, layer: Layer, statistics: Statistics) -> None:
         """Add the layer's inputs, with its dense outputs where they were asked for and differ."""
         first, reference = self._first_sample, self._reference
         if reference is not None:

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from sparsegpt_core.activations.demand import LayerDemand
+from sparsegpt_core.activations.demand import LayerDemand, Statistics
 from sparsegpt_core.activations.spill_store import ActivationStore
 from sparsegpt_core.execution import each, spans, workers
 from sparsegpt_core.network import Layer, Program, tensors_of
 from sparsegpt_core.progress import timed
-from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 
 __all__ = ["GraphWalk", "Values"]
 
@@ -74,10 +73,10 @@ class GraphWalk:
 
     def compares(self, layer: Layer) -> bool:
         """Return whether the layer's inputs in the dense network differ from those in the pruned one."""
-        sites = self._program.sites[layer.name]
+        sites = self._program.sites.get(layer.name, ())
         return self._wants_dense and any(_input(site) in self._diverged for site in sites)
 
-    def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
+    def gather(self, layer: Layer, statistics: Statistics) -> None:
         """Run up to the layer and add its inputs, with its dense outputs where the two networks differ."""
         stop = self._order[self._program.sites[layer.name][0]]
         threads = workers(len(self._batches), self._device)

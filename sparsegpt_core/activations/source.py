@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from sparsegpt_core.activations.demand import LayerDemand
+from sparsegpt_core.activations.demand import LayerDemand, Statistics
 from sparsegpt_core.activations.forward_capture import ForwardCapture
 from sparsegpt_core.activations.graph_walk import GraphWalk
 from sparsegpt_core.activations.memory_plan import plan_memory
@@ -21,7 +21,6 @@ from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.execution import Resources, available_memory, device_of, used_memory
 from sparsegpt_core.network import Layer, Program, trace
 from sparsegpt_core.progress import timed
-from sparsegpt_core.statistics import LayerStatistics, SplitStatistics
 
 __all__ = ["Source", "open_source"]
 
@@ -43,7 +42,7 @@ class Source(Protocol):
     def compares(self, layer: Layer) -> bool:
         """Return whether the layer's inputs in the dense network may differ from those in the pruned one."""
 
-    def gather(self, layer: Layer, statistics: LayerStatistics | SplitStatistics) -> None:
+    def gather(self, layer: Layer, statistics: Statistics) -> None:
         """Add all inputs of the layer, and its dense outputs where they were asked for and differ."""
 
     def set_value(self, tensor: Tensor, value: Tensor) -> None:

@@ -164,12 +164,12 @@ def select_layers(
 
     def reason(name: str) -> Reason | None:
         place, common = places[name], _common(seen.calls[name])
+        if seen.calls[name] and place.parameter in seen.read_elsewhere:
+            return Reason.READ_ELSEWHERE
         structural = _structural_reason(place.module if place.is_layer else common, pattern)
         if structural or name not in seen.order:
             multiplied = place.parameter in seen.used and not seen.calls[name]
             return structural or (Reason.USED_BY_FUNCTION if multiplied else Reason.NOT_REACHED)
-        if seen.calls[name] and place.parameter in seen.read_elsewhere:
-            return Reason.READ_ELSEWHERE
         if common is None and not nn.utils.parametrize.is_parametrized(place.module):
             return Reason.NOT_CONSTANT
         return chosen_reason(name, include, exclude, is_first=name == first, is_head=name in heads)

@@ -63,6 +63,11 @@ class Layer:
         return type(self.module).__name__
 
     @property
+    def can_be_matched(self) -> bool:
+        """Whether it is a grouped convolution whose weight is its own, so that it can follow the layers before it."""
+        return self.reason is Reason.GROUPED and self.calls == 1 and self.common_call is not None
+
+    @property
     def prunable(self) -> PrunableLayer:
         """The plain layer to prune, which computes the same as every call. Its weight is the network's own parameter.
 

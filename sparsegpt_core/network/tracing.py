@@ -157,7 +157,7 @@ class Program:
     constants: dict[Node, Any]
     """Parameters, buffers and traced constants, by node."""
     sites: dict[str, tuple[Node, ...]]
-    """The nodes that multiply by a layer's weight, in running order, by layer."""
+    """The nodes that multiply by a layer's weight, in running order, by layer. Dense layers may be missing."""
     sample_bytes: int
     """Bytes of the largest value for one sample."""
     batch_size: int | None = None
@@ -298,6 +298,8 @@ def _program(
         node = next((n for n, value in constants.items() if value is layer.prunable.weight), None)
         users = [] if node is None else list(node.users)
         if node is None or len(users) != layer.calls or not all(_multiplies(user, node) for user in users):
+            if layer.reason is not None:  # it stays as it is
+                continue
             raise ModelError(f"the traced graph does not use the weight of {layer.name} as the network does")
         sites[layer.name] = tuple(users)
     steps = _ancestors(graph, {site for users in sites.values() for site in users}, constants)

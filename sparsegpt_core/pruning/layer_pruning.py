@@ -20,10 +20,10 @@ from sparsegpt_core.progress import timed
 from sparsegpt_core.pruning.layer_moments import gather_moments
 from sparsegpt_core.pruning.layer_store import LayerOutcome
 from sparsegpt_core.settings import PruneSettings
-from sparsegpt_core.solvers import Solution, magnitude, solve
-from sparsegpt_core.statistics import Moments
+from sparsegpt_core.solvers import Solution, magnitude, match_outputs, solve
+from sparsegpt_core.statistics import Moments, OutputStatistics
 
-__all__ = ["Calibration", "prune_by_magnitude", "prune_with_calibration"]
+__all__ = ["Calibration", "match_grouped_layer", "prune_by_magnitude", "prune_with_calibration"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,30 @@ def prune_with_calibration(
         measured=_measured(moments, held_out, solution) | _since(start),
         warnings=_warnings(layer, moments, solution),
     )
+
+
+def match_grouped_layer(layer: Layer, settings: PruneSettings, calibration: Calibration) -> LayerOutcome:
+    """Give the outputs of a grouped convolution, which stays dense, their mean and variance in the dense network.
+
+    Raises:
+        NumericsError: NaN or infinity in its outputs.
+    """
+    start, weight = time.perf_counter(), layer.prunable.weight
+    statistics = OutputStatistics(layer.prunable)
+    calibration.source.gather(layer, statistics)
+    with timed(calibration.seconds, "statistics"):
+        calibration.world.add_up(statistics.sums())
+        moments = statistics.moments(layer.name)
+    shifts = settings.bias and layer.shift_target is not None
+    match = match_outputs(moments, shifts=shifts, variance=settings.variance)
+    measured = {
+        "relative_error": match.relative_error,
+        "inherited_error": match.inherited_error,
+        "positions": moments.positions,
+        "positions_used": moments.positions,
+    }
+    growth = match.growth.to(weight.dtype).reshape(-1, *[1] * (weight.ndim - 1))
+    return LayerOutcome(weight * growth, _absorbed(layer, match.shift), measured=measured | _since(start))
 
 
 def _absorbed(layer: Layer, shift: Tensor | None) -> Tensor | None:

@@ -18,7 +18,8 @@ class LayerResult:
 
     Errors are relative to E‖W x‖² over the calibration inputs. x is the layer's input in the dense network, x̃ that in
     the pruned network; without the dense target x = x̃. Biases are included where they were shifted. Measured fields
-    are None where no input was read: in dense layers, and with magnitude pruning.
+    are None where no input was read: with magnitude pruning, and in dense layers other than grouped convolutions, whose
+    outputs keep their mean and variance.
     """
 
     name: str

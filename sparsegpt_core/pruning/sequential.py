@@ -19,6 +19,7 @@ from sparsegpt_core.network import (
     Layer,
     check_finite,
     eval_mode,
+    matches,
     network_inputs,
     plan_layers,
     split_batches,
@@ -26,7 +27,12 @@ from sparsegpt_core.network import (
 from sparsegpt_core.patterns import NM, Pattern, find_violations
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.pruning.layer_choices import LayerChoices
-from sparsegpt_core.pruning.layer_pruning import Calibration, prune_by_magnitude, prune_with_calibration
+from sparsegpt_core.pruning.layer_pruning import (
+    Calibration,
+    match_grouped_layer,
+    prune_by_magnitude,
+    prune_with_calibration,
+)
 from sparsegpt_core.pruning.layer_store import LayerStore, run_key
 from sparsegpt_core.pruning.results import LayerResult, PruneResult
 from sparsegpt_core.settings import PruneSettings
@@ -51,8 +57,8 @@ def prune_model(
     """Prune a network in place.
 
     Args:
-        model: In float32. It runs in eval mode. Pruned weights, and the biases or batch norms that absorb their
-            shifts, change; everything else stays.
+        model: In float32. It runs in eval mode. The weights of pruned layers and of grouped convolutions after them,
+            and the biases or batch norms that absorb their shifts, change; everything else stays.
         batches: Calibration inputs: one tensor (N, C, H, W), or batches such as a ``DataLoader`` gives: tensors, tuples
             that start with the network's inputs, such as (images, labels), or dicts that name them as ``forward`` does.
             All batches are used. With several processes, this one's share.
@@ -139,7 +145,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _PrunedLayer:
-    """One pruned layer. Its new values are not yet in the network."""
+    """One pruned or matched layer. Its new values are not yet in the network."""
 
     result: LayerResult
     """Its sparsity and errors."""
@@ -169,7 +175,7 @@ def _prune_network(run: _Run, batches: Sequence[Tensor]) -> PruneResult:
 def _demand(run: _Run, first_sample: int, samples: int) -> LayerDemand:
     settings = run.settings
     return LayerDemand(
-        layers=[layer for layer in run.layers if layer.reason is None],
+        layers=_layers_to_change(run),
         samples=samples,
         first_sample=first_sample,
         held_out_samples=settings.held_out_count(
@@ -180,13 +186,28 @@ def _demand(run: _Run, first_sample: int, samples: int) -> LayerDemand:
     )
 
 
+def _layers_to_change(run: _Run) -> list[Layer]:
+    """The layers to prune, and those whose outputs are matched, in running order."""
+    settings = run.settings
+
+    def is_matched(layer: Layer) -> bool:
+        return settings.matches_grouped_layers and layer.can_be_matched and not matches(layer.name, settings.exclude)
+
+    return [layer for layer in run.layers if layer.reason is None or is_matched(layer)]
+
+
 def _prune_layers(run: _Run, calibration: Calibration | None) -> list[_PrunedLayer]:
-    """Prune the layers in running order, those that share a weight once."""
-    todo = [layer for layer in run.layers if layer.reason is None]
+    """Prune the layers in running order, those that share a weight once, and match those between them."""
+    total = sum(layer.reason is None for layer in run.layers)
     by_weight: dict[int, _PrunedLayer] = {}
     pruned: list[_PrunedLayer] = []
-    run.progress("prune", 0, len(todo))
-    for layer in todo:
+    done = 0
+    run.progress("prune", 0, total)
+    for layer in _layers_to_change(run):
+        if layer.reason is not None:
+            if calibration is not None and calibration.source.compares(layer):
+                pruned.append(_prune_layer(run, layer, calibration))
+            continue
         weight = id(layer.prunable.weight)
         if weight in by_weight:
             owner = by_weight[weight]
@@ -195,22 +216,25 @@ def _prune_layers(run: _Run, calibration: Calibration | None) -> list[_PrunedLay
         else:
             by_weight[weight] = _prune_layer(run, layer, calibration)
             pruned.append(by_weight[weight])
-        run.progress("prune", len(pruned), len(todo))
+        done += 1
+        run.progress("prune", done, total)
     return pruned
 
 
 def _prune_layer(run: _Run, layer: Layer, calibration: Calibration | None) -> _PrunedLayer:
-    """Prune one layer, or load it from an interrupted run; the layers after it see its new values."""
+    """Prune or match one layer, or load it from an interrupted run; the layers after it see its new values."""
     parameter, pattern = layer.prunable.weight, run.choices.pattern_for(layer.name, run.settings.pattern)
     outcome = run.store.load(layer.name)
     if outcome is None:
         if calibration is None:
             outcome = prune_by_magnitude(layer, pattern)
+        elif layer.reason is not None:
+            outcome = match_grouped_layer(layer, run.settings, calibration)
         else:
             outcome = prune_with_calibration(layer, pattern, run.settings, calibration, int8_weights=run.int8_weights)
         run.store.save(layer.name, outcome)
     weight = outcome.weight.to(parameter.device) + 0.0  # no -0: it would depend on the number of processes
-    _check(layer.name, weight, pattern)
+    _check(layer.name, weight, None if layer.reason else pattern)
     values = [(parameter, weight)]
     if layer.shift_target and outcome.absorbed is not None:
         values.append((layer.shift_target.tensor, outcome.absorbed.to(parameter.device)))
@@ -240,8 +264,8 @@ def _layer_result(layer: Layer, weight: Any, **measured: Any) -> LayerResult:
     return LayerResult(layer.name, layer.kind, layer.shape, status, layer.reason, sparsity, **measured)
 
 
-def _check(name: str, weight: Tensor, pattern: Pattern) -> None:
+def _check(name: str, weight: Tensor, pattern: Pattern | None) -> None:
     """Check the solver's promise by the same code that audits ONNX files."""
-    check_finite({f"{name}.weight, as pruned,": weight})
+    check_finite({f"{name}.weight, as {'pruned' if pattern else 'matched'},": weight})
     if isinstance(pattern, NM) and find_violations(weight.float().cpu().numpy(), pattern, axis=1).count:
         raise CheckFailedError(f"{name}: the pruned weight is not {pattern}", "This is a bug; please report it.")

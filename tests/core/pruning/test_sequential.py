@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
+from sparsegpt_core.execution import Resources
 from sparsegpt_core.linalg import DenseHessian
 from sparsegpt_core.network import input_columns, weight_to_matrix
 from sparsegpt_core.network.layer_plan import select_layers
@@ -82,7 +83,7 @@ def test_a_glob_that_matches_nothing_is_an_error_with_similar_names():
 def test_pruned_weights_have_the_pattern_and_nothing_else_changes():
     network = model().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    result = prune_model(network, batches(), PruneSettings(bias=False))
+    result = prune_model(network, batches(), PruneSettings(bias=False, variance=False))
     pruned = {layer.name for layer in result.layers if layer.status == "pruned"}
     assert pruned == {"plain", "odd", "shared"}
     for name, value in network.state_dict().items():
@@ -92,6 +93,67 @@ def test_pruned_weights_have_the_pattern_and_nothing_else_changes():
             assert torch.equal(value, before[name]), name
     assert network.training
     assert network.head.training
+
+
+class _Grouped(nn.Module):
+    """A pruned layer, and grouped convolutions that read it: one with a bias, one with a batch norm after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.expand = nn.Conv2d(4, 8, 3), nn.Conv2d(8, 16, 1)
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.grouped, self.norm = nn.Conv2d(16, 8, 3, groups=4, bias=False), nn.BatchNorm2d(8)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        x = self.expand(self.stem(x).relu()).relu()
+        return self.head(self.norm(self.grouped(self.depthwise(x).relu())))
+
+
+@pytest.mark.parametrize("resources", [Resources(), Resources(traced=False)])
+def test_grouped_convolutions_keep_the_mean_and_variance_of_their_outputs(resources):
+    torch.manual_seed(0)
+    dense = _Grouped().eval()
+    network, data = copy.deepcopy(dense), torch.randn(64, 4, 9, 9)
+    result = prune_model(network, [data], PruneSettings(), resources=resources)
+    layers = {layer.name: layer for layer in result.layers}
+    assert [layer.name for layer in result.layers if layer.status == "pruned"] == ["expand"]
+    for name, after in (("depthwise", "depthwise"), ("grouped", "norm")):
+        expected, found = (_outputs(each, after, data) for each in (dense, network))
+        assert not torch.allclose(expected, found, rtol=1e-3, atol=1e-3)
+        for axis_sum in (torch.mean, torch.var):
+            assert torch.allclose(
+                axis_sum(found, dim=(0, 2, 3)), axis_sum(expected, dim=(0, 2, 3)), rtol=1e-3, atol=1e-4
+            )
+        assert (layers[name].status, layers[name].reason) == ("dense", Reason.GROUPED)
+        assert 0 < layers[name].relative_error < 1
+        error = ((expected - found) ** 2).sum() / _energy_without_bias(dense, name, data, expected)
+        if name == after:
+            assert layers[name].relative_error == pytest.approx(float(error), rel=1e-3)
+    assert torch.equal(network.stem.weight, dense.stem.weight)
+    assert torch.equal(network.head.weight, dense.head.weight)
+
+
+def _outputs(network, name, data):
+    found = []
+    with network.get_submodule(name).register_forward_hook(lambda *call: found.append(call[2])), torch.no_grad():
+        network(data)
+    return found[0]
+
+
+def _energy_without_bias(network, name, data, outputs):
+    bias = network.get_submodule(name).bias
+    bias = None if bias is None else bias.detach()
+    return ((outputs if bias is None else outputs - bias[:, None, None]) ** 2).sum()
+
+
+def test_an_excluded_grouped_convolution_stays_as_it_is():
+    torch.manual_seed(0)
+    dense = _Grouped().eval()
+    network = copy.deepcopy(dense)
+    prune_model(network, [torch.randn(64, 4, 9, 9)], PruneSettings(exclude=["depthwise"]))
+    assert torch.equal(network.depthwise.weight, dense.depthwise.weight)
+    assert not torch.equal(network.grouped.weight, dense.grouped.weight)
 
 
 def test_each_layer_sees_the_network_as_pruned_so_far():
