@@ -126,18 +126,25 @@ def permute_channels(
         plan = _plan(find_spaces(model, sample), layers)
         rows = {layer.name: _rows(layer, saliencies, energies or {}) for _, scored in plan for layer in scored}
         costs = [result.space.size * sum(rows[layer.name].numel() for layer in scored) for result, scored in plan]
-        share = seconds * workers(len(plan), sample.device) / max(1, sum(costs))
+        threads, waiting = workers(len(plan), sample.device), sum(costs)
         lock, done = threading.Lock(), itertools.count(1)
         kept = OrderStore(finished, pattern, seconds, seed)
+
+        def time_for(index: int) -> float:
+            """The search's share of the time that is left; what others do not need is in it."""
+            nonlocal waiting
+            left = start + seconds - time.monotonic()
+            with lock:
+                share, waiting = costs[index] / waiting, waiting - costs[index]
+            return min(1.0, threads * share) * left
 
         def search(index: int) -> PermutedSpace:
             result, scored = plan[index]
             if scored:
                 own = [rows[layer.name] for layer in scored]
-                found = kept.load(own)
+                found, limit = kept.load(own), time_for(index)
                 if found is None:
-                    left = min(share * costs[index], start + seconds - time.monotonic())
-                    found = search_order(own, pattern, seconds=left, seed=seed)
+                    found = search_order(own, pattern, seconds=limit, seed=seed)
                     kept.save(own, found)
                 result = _ordered(result, found)
             with lock:
@@ -145,7 +152,10 @@ def permute_channels(
             return result
 
         progress("permute", 0, len(plan))
-        results = each(search, range(len(plan)), sample.device)
+        # Small searches try more starts than their cost says: last, they have what the large ones leave.
+        order = sorted(range(len(plan)), key=costs.__getitem__, reverse=True)
+        found = dict(zip(order, each(search, order, sample.device), strict=True))
+        results = [found[index] for index in range(len(plan))]
         _apply_checked(model, sample, results)
     return PermutationResult(tuple(results), time.monotonic() - start)
 

@@ -121,6 +121,20 @@ def test_every_space_of_a_real_network_gets_its_share_of_the_time():
     assert result.cut_off
 
 
+def test_time_that_a_search_does_not_need_goes_to_the_others(monkeypatch):
+    network, limits, search = made(), [], permutation.search_order
+
+    def quick(saliencies, pattern, *, seconds, seed):
+        limits.append(seconds)
+        return search(saliencies, pattern, seed=seed)
+
+    monkeypatch.setattr(permutation, "search_order", quick)
+    result, _ = permuted(network, images(), seconds=1000)
+    assert not result.cut_off
+    assert limits[-1] == pytest.approx(1000, rel=0.1)
+    assert all(limit > 0 for limit in limits)
+
+
 def test_layers_count_relative_to_their_energy():
     network, sample = made(), images()
     layers = todo(network, sample)
