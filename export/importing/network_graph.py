@@ -116,7 +116,7 @@ def join_pieces(
             continue
         call = (
             _BatchNorm(model.graph.node[index], piece, types, known)
-            if index in batch_norms
+            if index in batch_norms and model.graph.node[index].input[0] in values  # not of a constant
             else RuntimeCall(model, piece, types, forms)
         )
         shifted = {name: attribute(f"{layer}.{SHIFT}") for name, (layer, _) in constants.items() if name in piece.reads}

@@ -130,6 +130,22 @@ def test_a_layer_that_multiplies_a_constant_stays_dense():
     }
 
 
+def test_a_batch_norm_of_a_constant():
+    """ONNX Runtime computes it where it is an output of the graph."""
+    model = _parsed("{ y = MatMul (x, w)  k = BatchNormalization (c, s, b, m, v) }")
+    for number, name in enumerate("sbmv", 1):
+        values = np.arange(number, number + 4, dtype=np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("k", 1, [2, 4]))
+    c, s, b, m, v = (
+        numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)) for name in "csbmv"
+    )
+    expected = (c - m) / np.sqrt(v + np.float32(1e-5)) * s + b
+    sparse, _ = prune_onnx(model, torch.randn(8, 4), PruneSettings(include=("*",)))
+    for each in (model, sparse):
+        assert np.allclose(OnnxNetwork(each)(torch.randn(8, 4))["k"], expected, atol=1e-5)
+
+
 def test_a_convolution_with_a_computed_kernel_stays_dense_beside_a_pruned_layer():
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["": 17]> g (float[n, 4, 3, 3] x) => (float[n, 4, 3, 3] y)
