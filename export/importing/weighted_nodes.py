@@ -194,7 +194,7 @@ def _gemm(index: int, node: onnx.NodeProto, tensors: StoredTensors) -> WeightedN
     bias = node.input[2] if len(node.input) > 2 else ""
     factors = {each.name: each.f for each in node.attribute if each.type == onnx.AttributeProto.FLOAT}
     if integer_attribute(node, "transA", 0) or factors.get("alpha", 1) != 1 or (bias and factors.get("beta", 1) != 1):
-        return _unprunable(index, node, _linear(matrix), Reason.NOT_A_PRODUCT)
+        return _unprunable(index, node, _with_weight(_linear(matrix), matrix), Reason.NOT_A_PRODUCT)
     return _product(index, node, tensors, _linear(matrix), matrix, 1, bias, (), transposed=transposed)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx.parser
@@ -11,39 +9,22 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from benchmarks.onnx.packaged import FILES, attempt
 from export.audit import load_model
 from export.importing import OnnxNetwork, prune_onnx
-from sparsegpt_core.errors import InputError, ModelError, SparseGPTError
+from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.settings import PruneSettings
-
-FILES = sorted(Path(onnx.__file__).parent.glob("backend/test/data/**/*.onnx"))
-_NUMBERS = {np.dtype(name) for name in ("u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "?")}
-
-
-def _noise(model: onnx.ModelProto) -> tuple[torch.Tensor, ...]:
-    """Values for each input, in its type and in its shape, with 2 for dynamic sizes."""
-    initializers, chance = {tensor.name for tensor in model.graph.initializer}, np.random.default_rng(0)
-    found = []
-    for each in model.graph.input:
-        if each.name not in initializers:
-            kind = each.type.tensor_type
-            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else np.dtype("f4")
-            values = chance.random([size.dim_value or 2 for size in kind.shape.dim])
-            found.append(torch.from_numpy(np.asarray(values, dtype if dtype in _NUMBERS else "f4")))
-    return tuple(found) or (torch.zeros(2, 1),)
 
 
 def test_every_file_of_the_onnx_package_is_pruned_or_refused():
     """Its real networks have weights that operators compute: they are found, and stay dense with that reason."""
-    pruned, refused = [], {}
-    for path in FILES:
-        model = load_model(path)
-        try:
-            sparse, result = prune_onnx(model, [_noise(model)], PruneSettings(include=("*",)))
-            pruned += [layer.name for layer in result.layers if layer.status == "pruned"]
-            assert [node.output for node in sparse.graph.node] == [node.output for node in model.graph.node]
-        except SparseGPTError as error:
-            refused[path.parent.name if path.stem == "model" else path.stem] = str(error)
+    found = {path: attempt(load_model(path)) for path in FILES}
+    pruned = [text for kind, text in found.values() if kind == "pruned"]
+    refused = {
+        path.parent.name if path.stem == "model" else path.stem: text
+        for path, (kind, text) in found.items()
+        if kind == "refused"
+    }
     assert len(FILES) > 100
     assert len(pruned) >= 5
     assert refused["light_resnet50"] == "nothing to prune to 2:4: 53 NOT_CONSTANT"

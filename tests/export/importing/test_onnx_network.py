@@ -227,6 +227,16 @@ def test_layers_that_cannot_be_pruned_have_their_reasons():
     }
 
 
+@pytest.mark.parametrize("attribute", [{"alpha": 0.5}, {"beta": 2.0}, {"transA": 1}])
+def test_a_gemm_with_factors_or_a_transposed_input_stays_dense(attribute):
+    nodes = [helper.make_node("Gemm", ["x", "w", "c"], ["y"], "gemm", **attribute)]
+    constants = {"w": _random(8, 8), "c": _random(8)}
+    model = _model(nodes, [_info("x", 8, 8)], [_info("y", 8, 8)], constants.items())
+    assert _agrees(model, _random(8, 8))
+    (layer,) = OnnxNetwork(model).select_layers(torch.randn(8, 8), PruneSettings().pattern)
+    assert (layer.name, layer.reason.value) == ("gemm", "NOT_A_PRODUCT")
+
+
 class _Branches(nn.Module):
     def __init__(self):
         super().__init__()
