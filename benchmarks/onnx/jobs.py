@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ARMS", "DOORS", "DoorJob", "FileJob"]
+__all__ = ["ARMS", "DOORS", "OTHER_ARMS", "DoorJob", "FileJob"]
 
 DOORS = ("pytorch", "folded", "unfolded", "other kernels")
 """The module itself; its ONNX files, with batch norms folded into the convolutions and as operators of their own; and
 the module without oneDNN, which shows what rounding alone changes."""
 
-ARMS = ("magnitude", "fast", "balanced", "polygraphy", "polygraphy, our layers", "onnxsim", "onnxsim, our layers")
-"""The tools, in running order. An arm on our layers is the same file, in which the weights that our arms leave
+ARMS = ("magnitude", "fast", "balanced")
+"""Our ways to prune, in running order."""
+OTHER_ARMS = ("polygraphy", "polygraphy, our layers", "onnxsim", "onnxsim, our layers")
+"""Other tools, in running order. An arm on our layers is the same file, in which the weights that our arms leave
 dense are dense again."""
 
 

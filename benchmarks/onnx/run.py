@@ -1,6 +1,7 @@
 """Make the missing measurements, each in a new process, and write the page.
 
-Every measurement is written to disk at once: after a kill, the next start continues.
+Every measurement is written to disk at once: after a kill, the next start continues. Each part is measured on one
+machine, with one set of versions.
 """
 
 from __future__ import annotations
@@ -8,19 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measurements import Plan, Record, measure_apart, measure_missing
 from benchmarks.onnx.inputs import FILES
-from benchmarks.onnx.jobs import ARMS, DOORS, DoorJob, FileJob
+from benchmarks.onnx.jobs import ARMS, DOORS, OTHER_ARMS, DoorJob, FileJob
 from benchmarks.onnx.summary import summarise
 from deploy.machine import describe_environment
 from sparsegpt_core.files import read_json, write_json
 
 RESULTS, QUICK = Path("benchmarks/results/onnx"), Path("out/bench-onnx/results")
 WORK = Path("out/bench-onnx/work")
-PARTS = ("doors", "files", "acceptance")
+PARTS = ("doors", "files", "others", "acceptance")
 NETWORKS = {"resnet18": 256, "mobilenet_v2": 64, "yolo_like": 64, "resnet50": 32}
 IMAGES = 64  # calibration images of a file
 
@@ -29,11 +33,18 @@ def main() -> int:
     """Run the requested measurements; exit 1 if one failed."""
     options = _options()
     options.work.mkdir(parents=True, exist_ok=True)
-    here, environment = describe_environment(), options.out / "environment.json"
-    if environment.exists() and not options.fresh and read_json(environment) != here:
-        sys.exit(f"error: {environment} is of another machine or other versions\nhint: --fresh, or another --out")
-    write_json(environment, here)
-    plans = {"doors": _plan_doors, "files": _plan_files, "acceptance": _plan_acceptance}
+    here, path = describe_environment(), options.out / "environment.json"
+    environments: dict[str, Any] = read_json(path) if path.exists() else {}
+    for part in options.parts:
+        if environments.setdefault(part, here) != here and not options.fresh:
+            sys.exit(f"error: {path}: {part} is of another machine or other versions\nhint: --fresh, or another --out")
+    write_json(path, environments | dict.fromkeys(options.parts, here))
+    plans = {
+        "doors": _plan_doors,
+        "files": partial(_plan_files, arms=ARMS),
+        "others": partial(_plan_files, arms=OTHER_ARMS),
+        "acceptance": _plan_acceptance,
+    }
     done = [
         measure_missing(options.out / f"{part}.jsonl", plans[part](options), fresh=options.fresh)
         for part in options.parts
@@ -80,10 +91,10 @@ def _plan_doors(options: argparse.Namespace) -> Plan:
     return [(asdict(job), lambda job=job: measure(job)) for job in jobs]
 
 
-def _plan_files(options: argparse.Namespace) -> Plan:
+def _plan_files(options: argparse.Namespace, arms: Sequence[str]) -> Plan:
     """List the tools on the files that are there. Tools on our layers need the arms ``fast`` and the tool's own."""
     files = _files(options)
-    jobs = [FileJob(name, arm, IMAGES) for arm in ARMS for name in files]
+    jobs = [FileJob(name, arm, IMAGES) for arm in arms for name in files]
     others = options.others_python
     return [
         (

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.measurements import Record, read_records
-from benchmarks.onnx.jobs import ARMS, DOORS
+from benchmarks.onnx.jobs import ARMS, DOORS, OTHER_ARMS
 from sparsegpt_core.files import read_json, write_text
 
 __all__ = ["summarise"]
@@ -23,13 +23,12 @@ TITLES = {
 
 def summarise(out: Path) -> None:
     """Write ``README.md`` next to the raw results."""
-    here = read_json(out / "environment.json")
-    versions = ", ".join(f"{name} {here['versions'][name]}" for name in ("torch", "onnx", "onnxruntime"))
+    machines = read_json(out / "environment.json")
     sections = [
         "# ONNX files, measured\n"
-        f"{here['cpu']}, {here['cores']} cores, {here['memory_bytes'] / GIB:.0f} GiB; Python {here['python']}, "
-        f"{versions}. `make bench-onnx` wrote this page from the raw results next to it; "
-        "[what is measured](../../onnx/README.md).",
+        "`make bench-onnx` wrote this page from the raw results next to it; "
+        "[what is measured](../../onnx/README.md).\n\n"
+        + "\n".join(f"* {part}: {_machine(machine)}" for part, machine in machines.items()),
         "## The door for ONNX files against PyTorch's\n"
         "Medians, with (smallest … largest) where there were repetitions. A ratio compares the runs of one round. "
         f"It may be {MAX_RATIO} at most. CPU seconds depend less on other work on the machine.",
@@ -39,7 +38,7 @@ def summarise(out: Path) -> None:
         "of positions with another class. *2:4* counts the weights that `verify` finds sparse on TensorRT's axis. "
         "*Zeros* is their share in all weights. "
         "A tool that does not find weights in Constant nodes leaves such a file as it was.",
-        _files(read_records(out / "files.jsonl")),
+        _files([*read_records(out / "files.jsonl"), *read_records(out / "others.jsonl")]),
         "## What runtimes take\n"
         "The files of `balanced`, converted by us. ONNX Runtime ran each of them; the number is the difference "
         "from the imported FP32 file, relative to its outputs. TensorRT-RTX built engines for compute "
@@ -47,6 +46,12 @@ def summarise(out: Path) -> None:
         _acceptance(read_records(out / "acceptance.jsonl")),
     ]
     write_text(out / "README.md", "\n\n".join(sections) + "\n")
+
+
+def _machine(here: Record) -> str:
+    versions = ", ".join(f"{name} {here['versions'][name]}" for name in ("torch", "onnx", "onnxruntime"))
+    machine = f"{here['cpu']}, {here['cores']} cores, {here['memory_bytes'] / GIB:.0f} GiB"
+    return f"{machine}; Python {here['python']}, {versions}"
 
 
 def _doors(records: list[Record]) -> str:
@@ -83,7 +88,7 @@ def _doors(records: list[Record]) -> str:
 def _files(records: list[Record]) -> str:
     rows = []
     for file in dict.fromkeys(record["file"] for record in records):
-        for arm in ARMS:
+        for arm in (*ARMS, *OTHER_ARMS):
             for each in records:
                 if (each["file"], each["arm"]) == (file, arm) and "error" in each:
                     rows.append([file, arm, each["error"], *[""] * 5])
