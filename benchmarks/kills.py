@@ -32,7 +32,6 @@ from sparsegpt_core.zoo import ModelShape, build_model
 __all__ = ["Count", "hashes", "kill", "whole_run"]
 
 ROOT = Path(__file__).parent.parent
-_MAX_DELAY_SECONDS = 20.0  # before a kill
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,9 @@ def main() -> None:
     parser.add_argument("commands", nargs="*", default=["prune-export", "prune-export of a file", "train", "sweep"])
     parser.add_argument("--kills", type=int, default=50, help="kills of each command")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--file", type=Path, help="an ONNX file to prune instead of the small one")
+    parser.add_argument("--data", default="digits", help="images for that file; 8 calibrate")
+    parser.add_argument("--longest", type=float, default=20.0, help="seconds before a kill at most")
     parser.add_argument("--json", type=Path, help="where to write the counts")
     options = parser.parse_args()
     found = {}
@@ -65,12 +67,13 @@ def main() -> None:
         export = [sys.executable, "-m", "sparsegpt_cli", "export", "--weights", str(checkpoint), "--out", str(network)]
         subprocess.run([*export, "--quiet"], cwd=ROOT, check=True)
         weights = ["--weights", str(checkpoint)]
+        of_file = ["--data", options.data, "--samples", "8"] if options.file else ["--eval-samples", "200"]
         grid = [f"--seeds={seed}" for seed in range(20)] + [f"--patterns={pattern}" for pattern in ("2:4", "1:4")]
         grid += [f"--samples={size}" for size in (16, 32, 64, 128, 256)]  # 200 cells
         jobs: dict[str, tuple[list[str], Callable[[Path], dict[str, str]]]] = {
             "prune-export": (["prune-export", *weights, "--layers=all", "--int8", "--eval-samples", "200"], whole_run),
             "prune-export of a file": (
-                ["prune-export", "--model", str(network), "--layers=all", "--eval-samples", "200"],
+                ["prune-export", "--model", str(options.file or network), "--layers=all", *of_file],
                 whole_run,
             ),
             "train": (["train", "--model", "simple_cnn", "--epochs", "20"], hashes),
@@ -78,7 +81,8 @@ def main() -> None:
         }
         for command in options.commands:
             arguments, read = jobs[command]
-            count = kill(arguments, folder / command, read, options.kills, random.Random(options.seed))
+            chance = random.Random(options.seed)
+            count = kill(arguments, folder / command, read, options.kills, chance, options.longest)
             found[command] = asdict(count)
             print(command, json.dumps(found[command]), flush=True)
     if options.json:
@@ -86,7 +90,12 @@ def main() -> None:
 
 
 def kill(
-    arguments: list[str], folder: Path, read: Callable[[Path], dict[str, str]], kills: int, chance: random.Random
+    arguments: list[str],
+    folder: Path,
+    read: Callable[[Path], dict[str, str]],
+    kills: int,
+    chance: random.Random,
+    longest: float = 20.0,
 ) -> Count:
     """Start a command, kill it at random moments, and let it finish; see the module.
 
@@ -96,6 +105,7 @@ def kill(
         read: Returns the part of the output that must equal the reference, from the path of the output.
         kills: Number of kills.
         chance: Random numbers for the moments.
+        longest: Seconds before a kill at most.
 
     Raises:
         Lost: The output differs from the reference.
@@ -110,7 +120,7 @@ def kill(
     while killed < kills or ends == 0:
         process = _start(arguments, out)
         try:
-            process.wait(chance.uniform(0, min(seconds, _MAX_DELAY_SECONDS)) if killed < kills else None)
+            process.wait(chance.uniform(0, min(seconds, longest)) if killed < kills else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -169,7 +179,8 @@ def _tables(out: Path) -> dict[str, str]:
 
 def _start(arguments: list[str], out: Path) -> subprocess.Popen[bytes]:
     out.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "sparsegpt_cli", *arguments, "--data", "digits", "--quiet", "--out", str(out)]
+    data = [] if "--data" in arguments else ["--data", "digits"]
+    command = [sys.executable, "-m", "sparsegpt_cli", *arguments, *data, "--quiet", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
 

@@ -2,7 +2,7 @@
 
 One network has a thousand convolutions, the other more than 2 GiB of weights. Each is pruned by magnitude, exported,
 pruned again from its file, and verified. Each command has its own process, whose time and peak memory are printed with
-the size of the weights.
+the size of the weights; ``without_files_gib`` does not count pages of mapped files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ from sparsegpt_core.files import write_json
 ROOT = Path(__file__).parent.parent
 IMAGE = (4, 8, 8)
 _METER = """
-import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(code)
+import resource, subprocess, sys, time
+from pathlib import Path
+command, own = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL), 0
+while command.poll() is None:
+    status = Path(f"/proc/{command.pid}/status").read_text().split()
+    own = max(own, int(status[status.index("RssAnon:") + 1]) if "RssAnon:" in status else 0)
+    time.sleep(0.1)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, own)
+sys.exit(command.returncode)
 """
 
 
@@ -64,29 +70,37 @@ def main() -> None:
 
 def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
-    weights, images = folder / "weights.safetensors", folder / "images.npz"
+    weights, images, test = folder / "weights.safetensors", folder / "images.npz", folder / "test.npz"
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)  # activations neither vanish nor explode
     state = model.state_dict()
     size = sum(tensor.nbytes for tensor in state.values())
     save_checkpoint(weights, state, {"model": f"benchmarks.large:{name}", "image": list(IMAGE)})
-    np.savez(images, images=np.random.default_rng(0).standard_normal((8, *IMAGE), np.float32))
+    for path in (images, test):
+        np.savez(path, images=np.random.default_rng(0).standard_normal((8, *IMAGE), np.float32), labels=np.arange(8))
     data, every = ["--data", f"npz:{images}"], ["--layers=all"]
     given = ["--model", f"benchmarks.large:{name}", *data]
     pruned, exported = folder / "pruned.safetensors", folder / "sparse.onnx"
+    again = ["prune-export", "--model", exported, *data, *every, "--samples", 4]
+    ways = [[], ["--memory-limit", "256MiB"], ["--int8"], ["--eval-data", f"npz:{test}"]]
     commands = (
         ["prune", "--weights", weights, *given, *every, "--method", "magnitude", "--samples", 4, "--out", pruned],
         ["export", "--weights", pruned, *given, "--out", exported],
         ["export", "--weights", pruned, *given, "--precision", "fp16", "--out", folder / "sparse.fp16.onnx"],
-        ["prune-export", "--model", exported, *data, *every, "--samples", 4, "--out", folder / "again"],
+        *([*again, *more, "--out", folder / f"again{number}"] for number, more in enumerate(ways)),
         ["verify", exported, "--json"],
         ["verify", folder / "sparse.fp16.onnx", "--json"],
     )
-    rows = [{"command": command[0], **_run([str(part) for part in command])} for command in commands]
+    rows = [{"command": _short(command), **_run([str(part) for part in command])} for command in commands]
     for row in rows:
-        print(f"{name} ({size / 2**30:.2f} GiB): {row['command']} {row['seconds']:.1f} s, {row['peak_gib']:.2f} GiB")
+        print(f"{name} ({size / 2**30:.2f} GiB): {row}")
     return {"weights_gib": size / 2**30, "commands": rows}
+
+
+def _short(command: Sequence[object]) -> str:
+    """The command with its options, without what all have."""
+    return " ".join(str(part) for part in command if not str(part).startswith(("/", "npz:")))
 
 
 def _run(command: list[str]) -> dict[str, float]:
@@ -96,7 +110,8 @@ def _run(command: list[str]) -> dict[str, float]:
     done = subprocess.run(whole, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: exit {done.returncode}")
-    return {"seconds": round(time.monotonic() - start, 1), "peak_gib": round(int(done.stdout) / 2**20, 2)}
+    peak, own = (round(int(kib) / 2**20, 2) for kib in done.stdout.split())
+    return {"seconds": round(time.monotonic() - start, 1), "peak_gib": peak, "without_files_gib": own}
 
 
 if __name__ == "__main__":
