@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from export.audit import AuditResult, audit_model, map_model
 from export.importing import OnnxNetwork
-from export.parity import Parity, check_parity, reference_name
+from export.parity import Parity, Reference, reference_name
 from export.precision import MIN_INT8_OPSET, convertible, fp16_overflows, fp16_underflows, to_fp16
-from export.writing import OPSET, export_model, staged_model
+from export.writing import OPSET, TracedNetwork, staged_model
 from sparsegpt_core.errors import CheckFailedError, InputError, first_line
 from sparsegpt_core.network import tensors_of
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.progress import Progress, silent
 
-__all__ = ["TOLERANCE", "ExportSettings", "ExportedFile", "Exporter", "Quantise", "arm_name"]
+__all__ = ["TOLERANCE", "ExportSettings", "ExportedFile", "Exporter", "Quantise", "arm_name", "trace"]
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.3}
 """The largest usual difference of a file's outputs from PyTorch's, relative, by precision."""
@@ -77,7 +77,7 @@ class ExportedFile:
 
 
 class Exporter:
-    """Exports one network. It is traced once for all precisions.
+    """Exports one network with its present weights, which must not change meanwhile. It is traced once.
 
     Args:
         network: The network, in eval mode.
@@ -88,6 +88,8 @@ class Exporter:
         settings: How the files are written.
         quantise: Turns the FP32 graph into an INT8 one. Only INT8 files need it.
         progress: Receives the progress of the INT8 calibration.
+        traced: What :func:`trace` returned for this network with any weights; None to trace it here. A network from an
+            ONNX file needs none.
 
     Raises:
         ModelError: torch.onnx cannot trace the network.
@@ -113,8 +115,10 @@ class Exporter:
         settings: ExportSettings | None = None,
         quantise: Quantise | None = None,
         progress: Progress = silent,
+        traced: TracedNetwork | None = None,
     ) -> None:
         self._network, self._images = network, images
+        self._reference = Reference(network, tensors_of(images))
         self._pattern, self._pruned = pattern, list(pruned)
         self._settings, self._quantise = settings or ExportSettings(), quantise
         self._progress = progress
@@ -123,15 +127,9 @@ class Exporter:
         if isinstance(network, OnnxNetwork):  # written again for each precision: it may be as large as the memory
             self._graph = partial(network.to_onnx, metadata)
         else:
-            traced = export_model(
-                network,
-                _examples(images),
-                metadata,
-                dynamic_size=self._settings.dynamic_size,
-                fold_batch_norm=self._settings.fold_batch_norm,
-                opset=self._settings.opset,
-            )
-            self._graph = lambda: traced
+            traced = traced or trace(network, images, self._settings)
+            graph = traced.to_onnx(network.state_dict(), metadata)
+            self._graph = lambda: graph
         fp32 = self._graph()
         self._fp32_audit = self._audit(fp32, "FP32")
         self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in fp32.graph.initializer)
@@ -162,7 +160,7 @@ class Exporter:
                 _check_onnx(staged, path.name)
             usual = TOLERANCE["fp16" if precision == "fp32" and self._is_half else precision]
             allowed = _MAX_INT8_ERROR if precision == "int8" else usual
-            parity = check_parity(staged, self._network, tensors_of(self._images), allowed, path.name)
+            parity = self._reference.check(staged, allowed, path.name, usual)
         if parity.relative > usual:
             warnings.append(
                 f"{path.name} differs from {reference} by {parity.relative:.2g} of its outputs: INT8 is too coarse for "
@@ -221,6 +219,26 @@ class Exporter:
             raise InputError("INT8 needs images for the ranges of activations", "Give `data`.")
         model = self._convertible(MIN_INT8_OPSET)
         return self._quantise(model, self._network.state_dict(), self._settings, self._progress)
+
+
+def trace(network: nn.Module, images: Tensor, settings: ExportSettings) -> TracedNetwork:
+    """Trace a PyTorch network once for several exporters, one for each set of weights.
+
+    Args:
+        network: The network, in eval mode.
+        images: Images (N, C, H, W), or a batch of several inputs.
+        settings: How the files will be written.
+
+    Raises:
+        ModelError: torch.onnx cannot trace the network.
+    """
+    return TracedNetwork(
+        network,
+        _examples(images),
+        dynamic_size=settings.dynamic_size,
+        fold_batch_norm=settings.fold_batch_norm,
+        opset=settings.opset,
+    )
 
 
 def _examples(images: Tensor) -> tuple[int, int, int] | tuple[Tensor, ...]:

@@ -4,6 +4,14 @@ May import ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
 from export.execution.activation_observer import observe_activations, with_outputs
-from export.execution.cpu_session import CpuSession, open_model, tensor_types
+from export.execution.cpu_session import FEW_SAMPLES, CpuSession, first_samples, open_model, tensor_types
 
-__all__ = ["CpuSession", "observe_activations", "open_model", "tensor_types", "with_outputs"]
+__all__ = [
+    "FEW_SAMPLES",
+    "CpuSession",
+    "first_samples",
+    "observe_activations",
+    "open_model",
+    "tensor_types",
+    "with_outputs",
+]

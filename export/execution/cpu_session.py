@@ -5,21 +5,27 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx.shape_inference import infer_shapes
+from torch import Tensor
 
 from export.onnxruntime_session import open_session, runtime_message
 from export.writing import fits_in_protobuf, is_large, save_model
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.named_inputs import to_bytes
 
-__all__ = ["CpuSession", "open_model", "tensor_types"]
+__all__ = ["FEW_SAMPLES", "CpuSession", "first_samples", "open_model", "tensor_types"]
 
 Array = npt.NDArray[Any]
+
+Sliced = TypeVar("Sliced", Array, Tensor)
+
+FEW_SAMPLES = 4
+"""The samples of a check that goes on to all of them where its figures are not far from their limits."""
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -95,6 +101,17 @@ class CpuSession:
         joined = [np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*runs)]
         rows = [len(value) // portions for value in joined]  # of a portion; not all tensors have rows for each sample
         return [value if size % batch else value[: size // batch * count] for value, size in zip(joined, rows)]
+
+
+def first_samples(inputs: Sequence[Sliced], count: int) -> list[Sliced]:
+    """Return the first samples of each input; inputs without an axis of samples whole.
+
+    Example:
+        >>> [len(each) for each in first_samples([np.zeros((8, 3)), np.zeros((5, 2))], 4)]
+        [4, 5]
+    """
+    samples = len(inputs[0])
+    return [each[:count] if len(each) == samples else each for each in inputs]
 
 
 def open_model(model: onnx.ModelProto, name: str, **options: Any) -> Any:

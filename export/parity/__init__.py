@@ -3,6 +3,6 @@
 May import ``importing``, ``execution``, ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
-from export.parity.parity import Parity, check_parity, reference_name
+from export.parity.parity import Parity, Reference, check_parity, reference_name
 
-__all__ = ["Parity", "check_parity", "reference_name"]
+__all__ = ["Parity", "Reference", "check_parity", "reference_name"]

@@ -13,18 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from export.execution import CpuSession
+from export.execution import FEW_SAMPLES, CpuSession, first_samples
 from export.importing import OnnxNetwork
 from export.parity.fault_finder import find_fault, torch_values
 from sparsegpt_core.channel_errors import ChannelErrors, channel_energies, errors_by_channel
 from sparsegpt_core.errors import CheckFailedError, ModelError, NumericsError, first_line
 from sparsegpt_core.execution import device_of, full_precision
 
-__all__ = ["Parity", "check_parity", "reference_name"]
+__all__ = ["Parity", "Reference", "check_parity", "reference_name"]
 
 Array = npt.NDArray[Any]
 
 _ROUNDING = 1e-6  # relative; a batch is not computed in the same order as one sample
+
+
+_FAR = 1 / 8  # of the usual difference: below it on a few samples, all samples stay below the usual one
+_AGREEMENT = 99.0  # percent of a few samples' classes, or of their pixels'
 
 
 @dataclass(frozen=True)
@@ -79,34 +83,96 @@ def check_parity(
         >>> check_parity(Path("conv.onnx"), network, torch.ones(4, 1, 8, 8)).relative < 1e-5
         True
     """
-    inputs = [images] if isinstance(images, Tensor) else list(images)
-    name, reference = name or path.name, reference_name(network)
-    expected = _outputs(network, inputs)
-    if not all(np.isfinite(each).all() for each in expected):
-        raise NumericsError(f"{reference}'s outputs are not finite", "Check its weights, and `mean` and `std`.")
-    session = CpuSession(path, name)
-    actual = [each.astype(np.float32) for each in session.run([each.cpu().numpy() for each in inputs])]
-    if [each.shape for each in actual] != [each.shape for each in expected]:
-        raise ModelError(
-            f"{name} has outputs of shape {_shapes(actual)}, {reference} of {_shapes(expected)}",
-            "Give a file exported from this model.",
-        )
+    return Reference(network, images).check(path, tolerance, name)
 
-    differences = [np.abs(a - b) for a, b in zip(actual, expected, strict=True)]
-    if not all(np.isfinite(each).all() for each in differences):
-        place = _place(path, network, inputs, differences, tolerance)
-        raise NumericsError(
-            f"{name} computes NaN or infinity where {reference} does not; {place}", "Export with `precision=fp32`."
-        )
-    parity = _measure(actual, expected, differences, [each.cpu().numpy() for each in inputs], session.outputs)
-    if not parity.relative <= tolerance:
-        place = _place(path, network, inputs, differences, tolerance)
-        raise CheckFailedError(
-            f"{name} differs from {reference} by {parity.relative:.2g} of its outputs (allowed: {tolerance:g}); "
-            f"{place}",
-            "The export is wrong or its precision too low. Compare with `precision=fp32`.",
-        )
-    return parity
+
+class Reference:
+    """A network with samples, which files are compared with.
+
+    Its outputs on a few samples are computed once for all files. They must not change meanwhile.
+
+    Args:
+        network: As for :func:`check_parity`.
+        images: As for :func:`check_parity`.
+
+    Example:
+        >>> from export.writing import export_model, save_model
+        >>> network = nn.Conv2d(1, 2, 3).eval()
+        >>> save_model(export_model(network, (1, 8, 8)), Path("conv.onnx"))
+        >>> reference = Reference(network, torch.rand(32, 1, 8, 8))
+        >>> reference.check(Path("conv.onnx")).samples, reference.check(Path("conv.onnx"), usual=1e-3).samples
+        (32, 4)
+    """
+
+    def __init__(self, network: nn.Module, images: Tensor | Sequence[Tensor]) -> None:
+        self._network = network
+        self._inputs = [images] if isinstance(images, Tensor) else list(images)
+        self._few = first_samples(self._inputs, FEW_SAMPLES)
+        self._outputs_of_few: list[Array] | None = None
+
+    def check(self, path: Path, tolerance: float = 1e-3, name: str = "", usual: float | None = None) -> Parity:
+        """Compare a file with the network, as :func:`check_parity` does.
+
+        Args:
+            path: The ONNX file.
+            tolerance: The largest ``relative`` difference allowed.
+            name: The file's name in messages; by default its own name.
+            usual: Compare the first four samples alone if their differences are far from this one: an eighth of it.
+                None compares all samples.
+
+        Raises:
+            CheckFailedError: As for :func:`check_parity`.
+            NumericsError: As for :func:`check_parity`.
+            ModelError: As for :func:`check_parity`.
+        """
+        name = name or path.name
+        session = CpuSession(path, name)
+        if usual is not None and len(self._inputs[0]) > FEW_SAMPLES:
+            if self._outputs_of_few is None:
+                self._outputs_of_few = self._outputs(self._few)
+            _, few = self._compare(session, name, self._few, self._outputs_of_few)
+            if few and _is_clear(few, _FAR * usual):
+                return few
+        inputs, reference = self._inputs, reference_name(self._network)
+        differences, parity = self._compare(session, name, inputs, self._outputs(inputs))
+        if parity is None:
+            place = _place(path, self._network, inputs, differences, tolerance)
+            raise NumericsError(
+                f"{name} computes NaN or infinity where {reference} does not; {place}", "Export with `precision=fp32`."
+            )
+        if not parity.relative <= tolerance:
+            place = _place(path, self._network, inputs, differences, tolerance)
+            raise CheckFailedError(
+                f"{name} differs from {reference} by {parity.relative:.2g} of its outputs (allowed: {tolerance:g}); "
+                f"{place}",
+                "The export is wrong or its precision too low. Compare with `precision=fp32`.",
+            )
+        return parity
+
+    def _outputs(self, inputs: Sequence[Tensor]) -> list[Array]:
+        outputs = _outputs(self._network, inputs)
+        if not all(np.isfinite(each).all() for each in outputs):
+            raise NumericsError(
+                f"{reference_name(self._network)}'s outputs are not finite", "Check its weights, and `mean` and `std`."
+            )
+        return outputs
+
+    def _compare(
+        self, session: CpuSession, name: str, inputs: Sequence[Tensor], expected: list[Array]
+    ) -> tuple[list[Array], Parity | None]:
+        """Return the differences of each output, and the comparison; None where a difference is not finite."""
+        arrays = [each.cpu().numpy() for each in inputs]
+        actual = [each.astype(np.float32) for each in session.run(arrays)]
+        if [each.shape for each in actual] != [each.shape for each in expected]:
+            raise ModelError(
+                f"{name} has outputs of shape {_shapes(actual)}, "
+                f"{reference_name(self._network)} of {_shapes(expected)}",
+                "Give a file exported from this model.",
+            )
+        differences = [np.abs(a - b) for a, b in zip(actual, expected, strict=True)]
+        if not all(np.isfinite(each).all() for each in differences):
+            return differences, None
+        return differences, _measure(actual, expected, differences, arrays, session.outputs)
 
 
 def reference_name(network: nn.Module) -> str:
@@ -146,6 +212,13 @@ def _measure(
         outputs_vary=any(each.any() for each in expected) and (_vary(expected) or not _vary(inputs)),
         channel_errors={name: found for name, found in channels.items() if found},
     )
+
+
+def _is_clear(parity: Parity, limit: float) -> bool:
+    """Return whether nothing of a comparison on a few samples calls for the others."""
+    errors = (parity.relative, *(each.median for each in parity.channel_errors.values()))
+    agrees = parity.top1_agreement is None or parity.top1_agreement >= _AGREEMENT
+    return max(errors) <= limit and agrees and parity.outputs_vary
 
 
 def _vary(arrays: Sequence[Array]) -> bool:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_unflatten
 
 from sparsegpt_core.network import layer_name, name_outputs
 
-__all__ = ["INPUT", "mark_layers", "name_nodes", "name_values"]
+__all__ = ["INPUT", "mark_layers", "name_nodes", "name_values", "value_names"]
 
 INPUT = "input"
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -24,18 +24,21 @@ _LAYER = "layer"  # in a node's metadata: the layer whose weight it multiplies b
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def name_values(program: ONNXProgram) -> None:
-    """Name the inputs and outputs of a traced program.
+def value_names(program: ONNXProgram) -> list[str]:
+    """Return the names of the inputs and outputs of a traced program.
 
     A single input is ``input``; several inputs have the names of ``forward``'s arguments. Outputs have the names of
     :func:`~sparsegpt_core.network.name_outputs`.
     """
-    graph = program.model.graph
     exported = cast(ExportedProgram, program.exported_program)  # None only in a program that was read from a file
-    names = [*_input_names(exported), *_output_names(exported, graph.outputs)]
-    for value, name in zip((*graph.inputs, *graph.outputs), names):
+    return [*_input_names(exported), *_output_names(exported, program.model.graph.outputs)]
+
+
+def name_values(model: ir.Model, names: Sequence[str]) -> None:
+    """Give the inputs and outputs of a graph the names of :func:`value_names`."""
+    for value, name in zip((*model.graph.inputs, *model.graph.outputs), names):
         value.name = name
-    ir.passes.common.NameFixPass()(program.model)  # renames other values that have one of these names
+    ir.passes.common.NameFixPass()(model)  # renames other values that have one of these names
 
 
 def mark_layers(program: ONNXProgram, network: nn.Module) -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any, cast
 
@@ -18,14 +19,14 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_leaves
 
 from export.audit import write_metadata
-from export.writing.naming import mark_layers, name_nodes, name_values
+from export.writing.naming import mark_layers, name_nodes, name_values, value_names
 from export.writing.opset import to_opset_17
 from export.writing.saving import save_model
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.execution import device_of, full_precision
 from sparsegpt_core.network import eval_mode
 
-__all__ = ["OPSET", "export_model", "save_model"]
+__all__ = ["OPSET", "TracedNetwork", "export_model", "save_model"]
 
 OPSET = 20
 """The default version of ONNX's operators."""
@@ -70,11 +71,46 @@ def export_model(
         >>> [(node.name, node.op_type) for node in model.graph.node]
         [('0', 'Conv'), ('Relu_1', 'Relu')]
     """
-    if opset < _MIN_OPSET:
-        raise ModelError(f"opset {opset} is too old", f"Use `opset={_MIN_OPSET}` or later.")
-    examples = _examples(inputs, device_of(network))
-    try:
-        with _quiet(), eval_mode(network), torch.no_grad(), full_precision(tf32=False):
+    traced = TracedNetwork(network, inputs, dynamic_size=dynamic_size, fold_batch_norm=fold_batch_norm, opset=opset)
+    return traced.to_onnx(network.state_dict(), metadata)
+
+
+class TracedNetwork:
+    """The graph of a network without its weights: it is traced once, and written with any weights.
+
+    Args:
+        network: As for :func:`export_model`.
+        inputs: As for :func:`export_model`.
+        dynamic_size: As for :func:`export_model`.
+        fold_batch_norm: As for :func:`export_model`.
+        opset: As for :func:`export_model`.
+
+    Raises:
+        ModelError: torch.onnx cannot trace the network.
+
+    Example:
+        >>> layer = nn.Conv2d(1, 2, 1, bias=False).eval()
+        >>> traced = TracedNetwork(layer, (1, 4, 4))
+        >>> _ = layer.weight.data.fill_(3)
+        >>> onnx.numpy_helper.to_array(traced.to_onnx(layer.state_dict()).graph.initializer[0]).ravel().tolist()
+        [3.0, 3.0]
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: tuple[int, int, int] | tuple[Tensor, ...],
+        *,
+        dynamic_size: bool = False,
+        fold_batch_norm: bool = True,
+        opset: int = OPSET,
+    ) -> None:
+        if opset < _MIN_OPSET:
+            raise ModelError(f"opset {opset} is too old", f"Use `opset={_MIN_OPSET}` or later.")
+        self._fold_batch_norm, self._opset = fold_batch_norm, opset
+        self._hint = _hint(network, dynamic_size)
+        examples = _examples(inputs, device_of(network))
+        with self._tracing(), eval_mode(network), full_precision(tf32=False):
             if dynamic_size:  # the tracer would accept a network that works at one size only
                 network(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in examples))
             _check_outputs(network(*examples), network(*examples))
@@ -90,26 +126,53 @@ def export_model(
             )
             program = cast(ONNXProgram, program)  # torch.onnx's old tracer returned None
             _check_batch(program, dynamic_shapes)
-            layers = mark_layers(program, network)
-            _optimize(program, fold_batch_norm)
-            name_values(program)
-    except ModelError:
-        raise
-    except Exception as error:  # the tracer and the network's own code raise any class
-        raise ModelError(
-            f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}", _hint(network, dynamic_size)
-        ) from error
-    if opset < _MIN_TRACED_OPSET:
-        to_opset_17(program.model)
-    model = program.model_proto
-    written = next(each.version for each in model.opset_import if not each.domain)
-    if written != opset:
-        raise ModelError(f"torch.onnx wrote opset {written} instead of {opset}", f"Use `opset={OPSET}`.")
-    name_nodes(model.graph, layers)
-    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
-    model.producer_name = "sparsegpt-trt"
-    write_metadata(model, metadata or {})
-    return model
+            self._layers = mark_layers(program, network)
+            self._names = value_names(program)
+        self._model = program.model
+        for name in network.state_dict().keys() & self._model.graph.initializers.keys():
+            self._model.graph.initializers[name].const_value = None
+
+    def to_onnx(self, state: Mapping[str, Tensor], metadata: dict[str, Any] | None = None) -> onnx.ModelProto:
+        """Return the graph with weights, the same as :func:`export_model` returns for the network that has them.
+
+        Args:
+            state: The network's state dict.
+            metadata: What the model records about itself, JSON-able.
+
+        Raises:
+            ModelError: torch.onnx cannot optimise the graph, or the opset cannot express it.
+        """
+        program = ONNXProgram(self._model.clone(), None)
+        # A clone counts its tensors from 0 again. The optimiser's new tensors shall have the names of a direct export.
+        program.model.graph._name_authority = copy.deepcopy(self._model.graph._name_authority)
+        with self._tracing():
+            program.apply_weights(dict(state))
+            _optimize(program, self._fold_batch_norm)
+            name_values(program.model, self._names)
+        if self._opset < _MIN_TRACED_OPSET:
+            to_opset_17(program.model)
+        model = program.model_proto
+        written = next(each.version for each in model.opset_import if not each.domain)
+        if written != self._opset:
+            raise ModelError(f"torch.onnx wrote opset {written} instead of {self._opset}", f"Use `opset={OPSET}`.")
+        name_nodes(model.graph, self._layers)
+        model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+        model.producer_name = "sparsegpt-trt"
+        write_metadata(model, metadata or {})
+        return model
+
+    @contextlib.contextmanager
+    def _tracing(self) -> Iterator[None]:
+        """Silence torch.onnx and turn its errors into ModelError."""
+        try:
+            with _quiet(), torch.no_grad():
+                yield
+        except ModelError:
+            raise
+        except Exception as error:  # the tracer and the network's own code raise any class
+            raise ModelError(
+                f"torch.onnx cannot export the model: {first_line(error.__cause__ or error)}", self._hint
+            ) from error
 
 
 def _examples(inputs: tuple[int, int, int] | tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:

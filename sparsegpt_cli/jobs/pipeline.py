@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from calibration.sampling import calibration_batches
 from deploy.measure import ArmAccuracy, compare_versions
 from deploy.roofline import find_spec
 from deploy.sessions import OnnxSession
-from export.exporter import Exporter, arm_name
-from export.writing import is_large
+from export.exporter import Exporter, arm_name, trace
+from export.importing import OnnxNetwork
+from export.writing import TracedNetwork, is_large
 from sparsegpt_cli.jobs.datasets import EvaluationBatches, fingerprint
 from sparsegpt_cli.jobs.gains import Target, predict_for
 from sparsegpt_cli.jobs.int8_graphs import Int8Quantiser
@@ -109,6 +111,12 @@ class _Run:
     images: Tensor
     """Calibration images (N, C, H, W) for the comparison of files with PyTorch."""
     progress: Progress
+
+    @cached_property
+    def traced(self) -> TracedNetwork | None:
+        """The network's graph for the files of all weights; None for a network from an ONNX file."""
+        network = self.job.model.module
+        return None if isinstance(network, OnnxNetwork) else trace(network, self.images, self.job.export)
 
 
 def _run_stages(run: _Run, say: Say) -> dict[str, Any]:
@@ -256,6 +264,7 @@ def _export(
             job.export,
             quantise,
             run.progress,
+            run.traced,
         )
         for precision in precisions:
             file = exporter.write(run.folder / f"{arm_name(name, precision)}.onnx", precision)

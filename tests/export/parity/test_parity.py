@@ -12,7 +12,7 @@ from onnx.helper import make_node as node
 from torch import nn
 
 from export.exporter import Exporter
-from export.parity import Parity, check_parity
+from export.parity import Parity, Reference, check_parity
 from export.parity.fault_finder import find_fault, torch_values
 from export.precision import to_fp16
 from export.writing import export_model, save_model
@@ -312,3 +312,57 @@ def test_constant_images_give_constant_outputs(tmp_path):
     file = Exporter(model, torch.ones(2, 4, 8, 8), {}, NM(2, 4), []).write(tmp_path / "model.onnx")
     assert file.parity.outputs_vary
     assert file.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("factor", "samples"), [(1, 4), (1 + 0.9 / 80, 4), (1 + 1.1 / 80, 16), (1 + 0.9 / 10, 16)], ids=str
+)
+def test_all_samples_are_compared_where_a_few_are_near_the_limit(tmp_path, factor, samples):
+    """The output of one layer is wrong by a factor: its relative difference is the factor less 1."""
+    model = nn.Conv2d(4, 6, 1, bias=False).eval()
+    wrong = edited(export_model(model, (4, 8, 8)), "weight", lambda value: np.multiply(value, factor, out=value))
+    save_model(wrong, tmp_path / "model.onnx")
+    parity = Reference(model, IMAGES).check(tmp_path / "model.onnx", tolerance=1, usual=1 / 10)
+    assert parity.samples == samples
+    assert parity.relative == pytest.approx(factor - 1, abs=1e-6)
+
+
+class Offset(nn.Module):
+    """Logits that ``offset`` is added to."""
+
+    def __init__(self, offset) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.tensor(offset))
+
+    def forward(self, x):
+        return x.flatten(1)[:, :2] + self.offset
+
+
+def test_all_samples_are_compared_where_a_class_differs(tmp_path):
+    """A change far below the limit turns the class of one of the first four samples."""
+    images = IMAGES.clone()
+    images[0].flatten()[:2] = torch.tensor([1.0, 1.0001])
+    save_model(export_model(Offset([1e-3, 0.0]), (4, 8, 8)), tmp_path / "model.onnx")
+    reference = Reference(Offset([0.0, 0.0]), images)
+    assert reference.check(tmp_path / "model.onnx", tolerance=1, usual=1).samples == 16
+    assert reference.check(tmp_path / "model.onnx", tolerance=1).top1_agreement == pytest.approx(100 * 15 / 16)
+
+
+def test_a_file_that_is_wrong_is_compared_on_all_samples(mixer, tmp_path):
+    path = tmp_path / "model.onnx"
+    save_model(edited(mixer[1], "shared.weight", lambda weight: weight.put(0, 3)), path)
+    with pytest.raises(CheckFailedError) as all_samples:
+        check_parity(path, mixer[0], IMAGES)
+    with pytest.raises(CheckFailedError) as few_first:
+        Reference(mixer[0], IMAGES).check(path, usual=1e-3)
+    assert str(few_first.value) == str(all_samples.value)
+
+
+def test_the_outputs_on_few_samples_are_computed_once(tmp_path):
+    model = PrecisionProbe().eval()
+    save_model(export_model(model.layer, (4,)), tmp_path / "model.onnx")
+    reference = Reference(model, torch.randn(8, 4))
+    model.seen.clear()
+    for _ in range(3):
+        assert reference.check(tmp_path / "model.onnx", usual=1e-3).samples == 4
+    assert len(model.seen) == 1

@@ -166,6 +166,16 @@ def test_weights_beyond_fp16_stay_in_fp32(proto, value):
     assert fp16_overflows(loud, [IMAGES]) == {"head": pytest.approx(7e4, rel=1e-4)}
 
 
+@pytest.mark.parametrize(("first", "found"), [(8e3, False), (8.5e3, True)])
+def test_all_samples_are_read_where_a_few_come_near_to_the_limit(first, found):
+    """The limit is 65504; an eighth of it 8188. The last sample is beyond it."""
+    model = make_model(make_graph([node("Identity", ["x"], ["y"], name="same")], {"unused": np.float32(2)}, ["x"]))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["n"]))
+    images = torch.tensor([0.0, 0, 0, first, 0, 7e4])
+    assert fp16_overflows(model, [images]) == ({"same": pytest.approx(7e4)} if found else {})
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_nan_and_infinite_weights_are_refused(proto, value):
     broken = edited(proto, "head.bias", lambda bias: bias.put(2, value))
