@@ -31,14 +31,14 @@ class Workflow:
     global_budget: bool = False
     """Whether layers share an unstructured pattern's zeros, instead of the same fraction in each."""
     max_disagreement: float | None = None
-    """Leave the most sensitive layers dense until at most this percentage of held-out images changes class."""
+    """Leave the layers with the most error dense until at most this percentage of held-out images changes class."""
     max_drop: float | None = None
-    """Leave the most sensitive layers dense until top-1 on held-out images falls by at most so many percentage points,
-    where they have labels."""
+    """Leave the layers with the most error dense until top-1 on held-out images falls by at most so many percentage
+    points, where they have labels."""
     sparsity_budget: float | None = None
-    """Leave the most sensitive layers dense while this fraction of all weights stays zero."""
+    """Leave the layers with the most error dense while this fraction of all weights stays zero."""
     min_speedup: float | None = None
-    """Leave the most sensitive layers dense while the estimated speed-up of the network stays as large."""
+    """Leave the layers with the most error dense while the estimated speed-up of the network stays as large."""
     views: int = 0
     """Shifted and mirrored copies of each calibration image, for data sets that allow them."""
 

@@ -131,18 +131,17 @@ class PruneSettings:
         """The values of α to try."""
         return _CANDIDATE_ALPHAS if self.alpha is None else (self.alpha,)
 
-    def held_out_count(self, samples: int, *, always: bool = False, samples_per_image: int = 1) -> int:
-        """Return how many of ``samples`` are held out to choose masks and α by.
+    def held_out_count(self, samples: int, *, samples_per_image: int = 1) -> int:
+        """Return how many of ``samples`` are held out to choose masks and α by; 0 if nothing is left to choose.
 
         Args:
             samples: Samples in the whole calibration set.
-            always: Hold samples out even if nothing is left to choose. Otherwise the count is then 0.
             samples_per_image: Consecutive samples that show one image. They are held out together.
 
         Raises:
             InputError: There are too few samples to hold any out.
         """
-        if self.mask != "auto" and self.alpha is not None and not always:
+        if self.mask != "auto" and self.alpha is not None:
             return 0
         images = samples // samples_per_image
         if images < 2:

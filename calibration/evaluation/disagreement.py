@@ -11,12 +11,13 @@ from torch import Tensor
 
 from calibration.evaluation.proportions import images_needed, upper_limit
 
-__all__ = ["DisagreementTarget", "expected_disagreement", "held_out_images"]
+__all__ = ["DisagreementTarget", "expected_disagreement", "held_out_images", "logit_noise"]
 
 _FEWEST_IMAGES = 512
 _EXPECTED_CHANGES = 8  # of a network that just meets the target; three of them are allowed
 _MAX_BYTES = 2**30  # of held-out images
 _LARGEST_LOGITS = 5  # whose noise decides the class
+_SMALLEST_SCALE = 1e-3  # of the other network's logits, which keep nothing of the reference's below it
 
 
 def held_out_images(limit: float | None, sample_size: int) -> int:
@@ -91,13 +92,11 @@ class DisagreementTarget:
         }
 
 
-def expected_disagreement(reference: Tensor, other: Tensor) -> float:
-    """Return the percentage of images that another network is expected to put into another class.
+def logit_noise(reference: Tensor, other: Tensor) -> float:
+    """Return the variance of the noise that another network adds to the largest logits.
 
-    Among few images few change, so changes are not counted: the lead of each image's class is compared with the noise.
-    With z the reference's logits without their mean, those of the other network are s z + e; s is the least-squares
-    factor, and σ² the mean of e² over the five largest logits of every image. A class whose logit leads by m then
-    loses its lead with probability Φ(−s m / (√2 σ)).
+    With z the reference's logits without their mean, those of the other network are s (z + e). s is the least-squares
+    factor, but positive, and the noise the mean of e² over the five largest logits of every image.
 
     Args:
         reference: Logits (N, classes), at least two classes.
@@ -106,12 +105,31 @@ def expected_disagreement(reference: Tensor, other: Tensor) -> float:
     Example:
         >>> reference = torch.tensor([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
         >>> noise = torch.tensor([[0.0, 1.0, -1.0], [1.0, 0.0, -1.0]])
-        >>> round(expected_disagreement(reference, reference + noise), 1), expected_disagreement(reference, reference)
-        (2.1, 0.0)
+        >>> round(logit_noise(reference, 2 * (reference + noise)), 2), logit_noise(reference, 2 * reference)
+        (0.67, 0.0)
     """
     centred, result = (logits.double() - logits.double().mean(1, keepdim=True) for logits in (reference, other))
-    scale = (centred * result).sum() / centred.square().sum().clamp_min(1e-300)
+    scale = ((centred * result).sum() / centred.square().sum().clamp_min(1e-300)).clamp_min(_SMALLEST_SCALE)
     largest = centred.topk(min(_LARGEST_LOGITS, centred.shape[1]), dim=1)
-    noise = (result - scale * centred).gather(1, largest.indices).square().mean().sqrt()
-    lead = scale * (largest.values[:, 0] - largest.values[:, 1])
-    return 100 * float(torch.special.ndtr(-lead / (math.sqrt(2) * noise.clamp_min(1e-300))).mean())
+    noise = (result - scale * centred).gather(1, largest.indices).square().mean()
+    return float(noise / scale.square())
+
+
+def expected_disagreement(reference: Tensor, noise: float) -> float:
+    """Return the percentage of images that noise on the logits is expected to put into another class.
+
+    Among few images few change, so changes are not counted. A class whose logit leads by m loses its lead with
+    probability Φ(−m / √(2 noise)).
+
+    Args:
+        reference: The dense network's logits (N, classes), at least two classes.
+        noise: Its variance. That of several pruned layers is nearly the sum of what each alone adds.
+
+    Example:
+        >>> reference = torch.tensor([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+        >>> round(expected_disagreement(reference, 0.67), 1), expected_disagreement(reference, 0.0)
+        (2.1, 0.0)
+    """
+    first, second = reference.double().topk(2, dim=1).values.unbind(1)
+    deviation = math.sqrt(max(2 * noise, 1e-300))
+    return 100 * float(torch.special.ndtr((second - first) / deviation).mean())

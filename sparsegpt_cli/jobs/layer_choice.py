@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from calibration.evaluation import DisagreementTarget, Distance
+from calibration.evaluation import Comparison, DisagreementTarget, Distance
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest
 from sparsegpt_core.quality import Workflow
@@ -18,16 +18,15 @@ class Trial(NamedTuple):
     """A pruned network with some layers left dense."""
 
     result: PruneResult
-    distance: Distance
-    """How far it is from the dense network on held-out images."""
-    drop: float | None
-    """Percentage points by which top-1 falls on them; None without labels."""
-    expected: float | None
-    """The percentage of them that is expected to change class; None without classes."""
+    compared: Comparison
+    """With the dense network, on held-out images."""
 
 
 PruneExcept = Callable[[tuple[str, ...]], Trial]
 """Prunes the dense network except for the named layers."""
+
+Expect = Callable[[float | None], float]
+"""Returns the percentage of images that noise on the logits is expected to put into another class."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,13 @@ class LayerChoice:
 
 def choose_dense_layers(
     prune_except: PruneExcept,
+    first: Trial,
+    errors: Mapping[str, float],
     workflow: Workflow,
+    *,
     target: DisagreementTarget | None = None,
     saved: Mapping[str, float] | None = None,
+    expect: Expect | None = None,
     max_expected: float | None = None,
 ) -> LayerChoice:
     """Leave as few layers dense as the limits allow; without one as many as the budget or the speed-up allows.
@@ -77,34 +80,53 @@ def choose_dense_layers(
     Args:
         prune_except: Prunes the dense network except for the named layers. It is called once for every trial, and
             last for the layers that are chosen.
-        workflow: With ``max_drop``, ``sparsity_budget`` or ``min_speedup`` if there is no ``target``.
+        first: The trial with no layer left dense; the model has its weights.
+        errors: The noise on logits that each layer alone causes, or else the error of the outputs.
+        workflow: With ``max_drop``, ``sparsity_budget`` or ``min_speedup`` if there is no other limit.
         target: The largest disagreement on held-out images.
         saved: The share of the network's time that each layer's sparse kernels save.
-        max_expected: The largest expected disagreement, in percent. One layer is pruned even if it exceeds that.
+        expect: Predicts the disagreement of a network with classes.
+        max_expected: The largest expected disagreement, in percent, in place of other limits. One layer is pruned even
+            if it exceeds that.
 
     Raises:
-        InputError: The limits cannot be met, or the method measures no sensitivities.
+        InputError: The limits cannot be met.
     """
-    first = prune_except(())
-    tradeoff = Tradeoff.of(first.result.layers, saved)
-    if not tradeoff.names:
-        raise InputError("the method does not measure how sensitive layers are", "Use --method sparsegpt.")
+    tradeoff = Tradeoff.of(first.result.layers, errors, saved, expect)
     if workflow.min_speedup is not None:
         most = tradeoff.for_speedup(workflow.min_speedup)
     else:
         most = tradeoff.for_sparsity(workflow.sparsity_budget or 0.0)
-    limits = _Limits(target, workflow.max_drop, max_expected)
-    if any(limit is not None for limit in limits):
-        trials = _meet(limits, first, tradeoff.names, most, prune_except)
+    if expect and max_expected is not None:
+        trials = {0: first} | _meet_expectation(max_expected, tradeoff, prune_except, expect)
+    elif target or workflow.max_drop is not None:
+        trials = _meet(_Limits(target, workflow.max_drop), first, tradeoff.names, most, prune_except)
     else:
         trials = {0: first} | ({most: prune_except(tradeoff.names[:most])} if most else {})
     chosen = [*trials][-1]
     speedup = tradeoff.speedup or (None,) * len(tradeoff.sparsity)
     steps = [
-        SelectionStep(k, tradeoff.sparsity[k], trial.distance, speedup[k], trial.expected)
+        SelectionStep(
+            k,
+            tradeoff.sparsity[k],
+            trial.compared.distance,
+            speedup[k],
+            expect(trial.compared.noise) if expect else None,
+        )
         for k, trial in trials.items()
     ]
     return LayerChoice(trials[chosen].result, tradeoff.names[:chosen], tradeoff, tuple(steps))
+
+
+def _meet_expectation(limit: float, tradeoff: Tradeoff, prune_except: PruneExcept, expect: Expect) -> dict[int, Trial]:
+    """Return the trials by the number of layers left dense: as many as predicted first, then one more each time."""
+    most = len(tradeoff.names) - 1
+    count = next((k for k in range(1, most) if expect(tradeoff.error[k]) <= limit), most)
+    trials = {count: prune_except(tradeoff.names[:count])}
+    while count < most and expect(trials[count].compared.noise) > limit:
+        count += 1
+        trials[count] = prune_except(tradeoff.names[:count])
+    return trials
 
 
 class _Limits(NamedTuple):
@@ -112,23 +134,19 @@ class _Limits(NamedTuple):
 
     target: DisagreementTarget | None
     max_drop: float | None
-    max_expected: float | None
 
     def failures(self, trial: Trial) -> list[str]:
         """Return a clause for each of the user's limits that a network misses."""
-        found, disagreement = [], trial.distance.disagreement
+        found, disagreement = [], trial.compared.distance.disagreement
         if self.target and not self.target.meets(disagreement):
             upper = f"at most {self.target.upper_limit(disagreement):.2f} % with 95 % confidence"
             images = f" on {self.target.images} held-out images{f', {upper}' if self.target.has_interval else ''}"
             found.append(f"disagreement is {disagreement:.2f} %{images} (allowed: {self.target.limit:g} %)")
-        if self.max_drop is not None and trial.drop is not None and trial.drop > self.max_drop:
-            found.append(f"top-1 on held-out images falls by {trial.drop:.2f} points (allowed: {self.max_drop:g})")
+        if self.max_drop is not None and trial.compared.drop is not None and trial.compared.drop > self.max_drop:
+            found.append(
+                f"top-1 on held-out images falls by {trial.compared.drop:.2f} points (allowed: {self.max_drop:g})"
+            )
         return found
-
-    def meets(self, trial: Trial) -> bool:
-        """Return whether a network keeps all limits."""
-        expected = self.max_expected is None or (trial.expected or 0.0) <= self.max_expected
-        return expected and not self.failures(trial)
 
 
 def _meet(
@@ -136,23 +154,23 @@ def _meet(
 ) -> dict[int, Trial]:
     """Return the trials by the number of layers left dense, the fewest that meet the limits last; ``most`` at most."""
     trials = {0: first}
-    if limits.meets(first):
+    if not limits.failures(first):
         return trials
 
     def meets(count: int) -> bool:
         trials[count] = prune_except(names[:count])
-        return limits.meets(trials[count])
+        return not limits.failures(trials[count])
 
     too_many = min(most + 1, len(names))
     count = fewest(too_many, meets)
     last = [*trials][-1]
-    if count == too_many and limits.max_expected is None:
+    if count == too_many:
         missed = " and ".join(limits.failures(trials[last]))
         raise InputError(
             f"the limits cannot be met: with {len(names) - last} of {len(names)} layers pruned, {missed}",
             "Raise the limit, lower --min-speedup if it is given, or use more --samples or --quality best.",
         )
-    if count < too_many and last != count:  # the model has the weights of a later trial
+    if last != count:  # the model has the weights of a later trial
         del trials[count]
         trials[count] = prune_except(names[:count])
     return trials

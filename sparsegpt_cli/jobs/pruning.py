@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from calibration.evaluation import (
-    DisagreementTarget,
-    Distance,
-    distance,
-    expected_disagreement,
-    held_out_images,
-    outputs_of,
-)
+from calibration.evaluation import DisagreementTarget, Distance, HeldOut, held_out_images
 from calibration.recovery import reestimate_batchnorm
 from calibration.sampling import (
     augmentation_for,
@@ -36,14 +29,23 @@ from sparsegpt_core.errors import DataError
 from sparsegpt_core.execution import Resources, World, join_world
 from sparsegpt_core.permutation import PermutationResult
 from sparsegpt_core.progress import Progress, Say, silent, timed
-from sparsegpt_core.pruning import LayerChoices, PruneResult, Tradeoff, global_quotas, permute_model, prune_model
+from sparsegpt_core.pruning import (
+    LayerChoices,
+    PruneResult,
+    Tradeoff,
+    global_quotas,
+    permute_model,
+    prune_alone,
+    prune_model,
+)
 from sparsegpt_core.reasons import Reason
 
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
 _CALIBRATION_BATCH_IMAGES = 32
 _MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
-_JUDGING_IMAGES = 128  # for that limit; the expectation needs few
+_JUDGING_IMAGES = 128  # for that limit; noise needs few
+_LEADING_IMAGES = 512  # of calibration, whose classes' leads the noise is compared with
 _TRIAL_SHARE = 0.8  # of the calibration images that trials use, where none are left to hold out
 
 
@@ -142,33 +144,6 @@ def _with_sensitive(choices: LayerChoices, names: Sequence[str]) -> LayerChoices
     return replace(choices, left_dense={**choices.left_dense, **dict.fromkeys(names, Reason.SENSITIVE)})
 
 
-@dataclass(frozen=True)
-class _HeldOut:
-    """Training images that calibration does not use, and the dense network's outputs for them."""
-
-    batches: list[Tensor]
-    outputs: Tensor
-    labels: Tensor | None
-    world: World
-
-    def compare(self, model: nn.Module) -> tuple[Distance, float | None, float | None]:
-        """Return what :class:`Trial` has beside the result: figures of the first process, on every process."""
-        return self.world.first(partial(self._compare, model))
-
-    def _compare(self, model: nn.Module) -> tuple[Distance, float | None, float | None]:
-        outputs = outputs_of(model, self.batches)
-        labels = self.labels
-        drop = None if labels is None else _top1(self.outputs, labels) - _top1(outputs, labels)
-        is_logits = outputs.ndim == 2 and outputs.shape[1] > 1
-        expected = expected_disagreement(self.outputs, outputs) if is_logits else None
-        return distance(self.outputs, outputs), drop, expected
-
-
-def _top1(outputs: Tensor, labels: Tensor) -> float:
-    """Return the percentage of images whose class is right."""
-    return 100 * float(torch.eq(outputs.argmax(1), labels).double().mean())
-
-
 def _find_paying(job: Job, dense: Path | None) -> PayingLayers | None:
     """Return the layers that pay; None without a target, or for a pattern without sparse kernels."""
     if job.target is None or not has_sparse_kernels(job.settings.pattern):
@@ -203,7 +178,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
             quotas = global_quotas(model, batches, job.settings, progress, resources)
         choices = replace(choices, quotas=quotas)
 
-    def prune_network(choices: LayerChoices, batches: list[Tensor], *, measure_sensitivity: bool) -> PruneResult:
+    def prune_network(choices: LayerChoices, batches: list[Tensor]) -> PruneResult:
         result = prune_model(
             model,
             batches,
@@ -211,7 +186,6 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
             progress,
             resources,
             choices=choices,
-            measure_sensitivity=measure_sensitivity,
             int8_weights=job.int8,
             samples_per_image=samples_per_image,
         )
@@ -221,23 +195,35 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
 
     chosen = _Chosen()
     if held_out and (workflow.selects or limited):
-        state, compare = copy.deepcopy(model.state_dict()), held_out.compare
+        state, judge = copy.deepcopy(model.state_dict()), held_out
 
-        def prune_except(names: tuple[str, ...], *, measure_sensitivity: bool = True) -> Trial:
+        def prune_except(names: tuple[str, ...]) -> Trial:
             model.load_state_dict(state)
-            left_out = _with_sensitive(choices, names)
-            result = prune_network(left_out, trial_batches, measure_sensitivity=measure_sensitivity)
+            result = prune_network(_with_sensitive(choices, names), trial_batches)
             with timed(seconds, "judge"):
-                return Trial(result, *compare(model))
+                return Trial(result, judge.compare(model))
 
-        whole = prune_except((), measure_sensitivity=False) if limited else None
-        chosen = _choose_layers(job, paying, held_out, whole, prune_except)
+        def errors_alone() -> dict[str, float]:
+            model.load_state_dict(state)
+            alone = prune_alone(
+                model,
+                trial_batches,
+                job.settings,
+                progress,
+                resources,
+                choices=choices,
+                samples_per_image=samples_per_image,
+            )
+            with timed(seconds, "judge"):
+                return judge.errors(model, alone, progress)
+
+        chosen = _choose_layers(job, paying, held_out, prune_except, errors_alone, limited=limited)
         warnings += chosen.warnings
         if trial_job is not job:  # now with all images
             model.load_state_dict(state)
             chosen, held_out = replace(chosen, result=None), None
     choices = _with_sensitive(choices, chosen.choice.sensitive if chosen.choice else ())
-    result = chosen.result or prune_network(choices, batches, measure_sensitivity=False)
+    result = chosen.result or prune_network(choices, batches)
 
     batch_norm, more = _choose_batch_norm(job, held_out, seconds)
     return Pruned(
@@ -269,7 +255,13 @@ class _Chosen:
 
 
 def _choose_layers(
-    job: Job, paying: PayingLayers | None, held_out: _HeldOut, whole: Trial | None, prune_except: PruneExcept
+    job: Job,
+    paying: PayingLayers | None,
+    held_out: HeldOut,
+    prune_except: PruneExcept,
+    errors_alone: Callable[[], dict[str, float]],
+    *,
+    limited: bool,
 ) -> _Chosen:
     """Leave layers dense to meet the job's limit, or else the one for layers that pay.
 
@@ -277,23 +269,37 @@ def _choose_layers(
         job: The job.
         paying: The layers that pay, if they were asked for.
         held_out: Judges the trials.
-        whole: The network with all layers pruned, where only the limit for layers that pay applies.
         prune_except: Prunes the dense network except for the named layers.
+        errors_alone: Measures each layer's error.
+        limited: Whether only the limit for layers that pay applies.
     """
     workflow, target, warnings = job.workflow, None, []
-    if whole and (whole.expected or 0.0) <= _MAX_EXPECTED_DISAGREEMENT:
+    limit = _MAX_EXPECTED_DISAGREEMENT if limited else None
+    errors = None if limited else errors_alone()
+    whole = prune_except(())
+    expected = held_out.expect(whole.compared.noise)
+    if limit is not None and expected <= limit:
         return _Chosen(whole.result)
     if workflow.max_disagreement is not None:
         target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
         warnings += [target.warning] if target.warning else []
     if workflow.max_drop is not None and held_out.labels is None:
         warnings.append("no layer is left dense for `max_drop`: the calibration images have no labels")
-    limit = _MAX_EXPECTED_DISAGREEMENT if whole else None
-    choice = choose_dense_layers(prune_except, workflow, target, paying.gains.saved if paying else None, limit)
-    if whole:
+    saved = paying.gains.saved if paying else None
+    choice = choose_dense_layers(
+        prune_except,
+        whole,
+        errors or errors_alone(),
+        workflow,
+        target=target,
+        saved=saved,
+        expect=None if held_out.logits is None else held_out.expect,
+        max_expected=limit,
+    )
+    if limit is not None:
         warnings.append(
             f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of them "
-            f"{whole.expected:.0f} % of images are expected to change class, now {choice.steps[-1].expected:.1f} %; "
+            f"{expected:.0f} % of images are expected to change class, now {choice.steps[-1].expected:.1f} %; "
             f"{limit:g} % may (`max_disagreement` sets another limit)"
         )
     return _Chosen(choice.result, choice, target, tuple(warnings))
@@ -318,7 +324,7 @@ def _draw(job: Job, share: slice = slice(None)) -> list[Tensor]:
     return calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH_IMAGES, job.seed, share)
 
 
-def _hold_out(job: Job, world: World, count: int | None = None) -> _HeldOut | None:
+def _hold_out(job: Job, world: World, count: int | None = None) -> HeldOut | None:
     """Draw held-out images and run the dense network on them; None where calibration takes all images.
 
     Args:
@@ -330,10 +336,11 @@ def _hold_out(job: Job, world: World, count: int | None = None) -> _HeldOut | No
     split, samples = job.data.training, job.calibration_samples
     batches = held_out_batches(split, samples, count, job.batch_size, job.seed)
     if batches:
-        outputs, labels = outputs_of(job.model.module, batches), None
-        if split.labels is not None and outputs.ndim == 2:
+        labels = None
+        if split.labels is not None:
             labels = torch.from_numpy(split.labels[held_out_indices(split, samples, count, job.seed)])
-        return _HeldOut(batches, outputs, labels, world)
+        leading = _draw(job, slice(0, _LEADING_IMAGES))
+        return HeldOut.of(job.model.module, batches, labels, leading, world)
     if job.workflow.selects:
         raise DataError("no training images are left to hold out: calibration takes them all", "Lower --samples.")
     return None
@@ -363,7 +370,7 @@ def _permute(
 
 
 def _choose_batch_norm(
-    job: Job, held_out: _HeldOut | None, seconds: dict[str, float]
+    job: Job, held_out: HeldOut | None, seconds: dict[str, float]
 ) -> tuple[BatchNormChoice | None, list[str]]:
     """Keep the running statistics or estimate new ones, as the workflow says; return the choice and warnings."""
     model, wanted = job.model.module, job.workflow.batch_norm
@@ -376,11 +383,11 @@ def _choose_batch_norm(
         return None, ["batch norm keeps its statistics: calibration leaves no images to compare new ones on"]
     state = copy.deepcopy(model.state_dict())
     with timed(seconds, "judge"):
-        kept, *_ = held_out.compare(model)
+        kept = held_out.compare(model).distance
     if not _reestimate(job, seconds):
         return None, []
     with timed(seconds, "judge"):
-        new, *_ = held_out.compare(model)
+        new = held_out.compare(model).distance
     choice = BatchNormChoice(kept, new, new.logit_error < kept.logit_error)
     if not choice.uses_new:
         model.load_state_dict(state)

@@ -70,11 +70,14 @@ class Curve:
     """What a network gains and loses with more and more layers left dense."""
 
     predicted: Sequence[tuple[float, float]]
-    """(Gain, sum of the pruned layers' sensitivities), with one more layer dense each time."""
+    """(Gain, what the errors of the pruned layers let expect), with one more layer dense each time: the disagreement in
+    percent, or else the error of the outputs."""
     measured: Sequence[tuple[float, float]]
     """(Gain, disagreement in percent) of the networks that were tried; the last one was chosen."""
     has_speedup: bool
     """Whether the gain is the estimated speed-up; else it is the sparsity, 0 to 1."""
+    has_classes: bool
+    """Whether a disagreement is predicted."""
 
 
 def tradeoff_chart(curve: Curve) -> Markup:
@@ -84,7 +87,7 @@ def tradeoff_chart(curve: Curve) -> Markup:
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
         left.plot(*_columns(curve.predicted, factor), "o-", color=MUTED, markersize=3.5, linewidth=1)
-        left.set_ylabel("sum of the layers' errors")
+        left.set_ylabel("images expected to change class, %" if curve.has_classes else "sum of the layers' errors")
         right.plot(*_columns(curve.measured, factor), "o", color=MUTED, markerfacecolor=PAPER)
         right.plot(*_columns(curve.measured[-1:], factor), "o", color=ACCENT)
         right.set_ylabel("images that changed class, %")

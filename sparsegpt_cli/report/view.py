@@ -57,13 +57,17 @@ class View:
     def tradeoff(self) -> Curve | None:
         """What more and more layers left dense cost and gain; None without a target."""
         curve = self.prune.child("tradeoff")
-        has_speedup = all(point.has("speedup") for point in curve.children("points"))
+        points = curve.children("points")
+        has_speedup, has_classes = (
+            all(point.has(key) for point in points) for key in ("speedup", "expected_disagreement")
+        )
+        error = "expected_disagreement" if has_classes else "error"
         gain = "speedup" if has_speedup else "sparsity"
         predicted, measured = (
-            [(point.number(gain) or 0.0, point.number(key) or 0.0) for point in curve.children(points)]
-            for points, key in (("points", "error"), ("measured", "disagreement"))
+            [(point.number(gain) or 0.0, point.number(key) or 0.0) for point in rows]
+            for rows, key in ((points, error), (curve.children("measured"), "disagreement"))
         )
-        return Curve(predicted, measured, has_speedup) if predicted and measured else None
+        return Curve(predicted, measured, has_speedup, has_classes) if predicted and measured else None
 
     @property
     def target(self) -> str | None:

@@ -9,7 +9,7 @@ from sparsegpt_core.pruning.layer_choices import LayerChoices
 from sparsegpt_core.pruning.layer_store import run_key
 from sparsegpt_core.pruning.research_project import cnn_sparsegpt
 from sparsegpt_core.pruning.results import LayerResult, PruneResult
-from sparsegpt_core.pruning.sequential import prune_model
+from sparsegpt_core.pruning.sequential import prune_alone, prune_model
 from sparsegpt_core.pruning.tradeoff import Tradeoff, fewest
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "fewest",
     "global_quotas",
     "permute_model",
+    "prune_alone",
     "prune_model",
     "run_key",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,7 +38,7 @@ from sparsegpt_core.pruning.layer_store import LayerStore, run_key
 from sparsegpt_core.pruning.results import LayerResult, PruneResult
 from sparsegpt_core.settings import PruneSettings
 
-__all__ = ["prune_model"]
+__all__ = ["prune_alone", "prune_model"]
 
 _NO_CHOICES = LayerChoices()
 
@@ -50,7 +51,6 @@ def prune_model(
     resources: Resources = DEFAULT,
     *,
     choices: LayerChoices = _NO_CHOICES,
-    measure_sensitivity: bool = False,
     int8_weights: bool = False,
     samples_per_image: int = 1,
 ) -> PruneResult:
@@ -66,8 +66,6 @@ def prune_model(
         progress: Called after every layer.
         resources: Memory, scratch folder and processes.
         choices: Choices for single layers.
-        measure_sensitivity: Hold samples out even if ``settings`` leave nothing to choose by them, and measure every
-            layer's ``sensitivity``.
         int8_weights: Also round every pruned weight to INT8, for quantised exports.
         samples_per_image: Consecutive samples that show one image. They are held out together.
 
@@ -87,6 +85,71 @@ def prune_model(
         >>> [(layer.name, layer.status, layer.sparsity) for layer in result.layers]
         [('0', 'dense', 0.0), ('1', 'pruned', 0.5), ('3', 'dense', 0.0)]
     """
+    job = (model, batches, settings, progress, resources, choices, samples_per_image)
+    with _planned(*job, int8_weights=int8_weights) as (run, tensors):
+        layers, result = _prune(run, tensors)
+        for tensor, value in (pair for layer in layers for pair in layer.values):
+            tensor.copy_(value)
+        return result
+
+
+def prune_alone(
+    model: nn.Module,
+    batches: Tensor | Iterable[Batch | Mapping[str, Tensor]],
+    settings: PruneSettings,
+    progress: Progress = silent,
+    resources: Resources = DEFAULT,
+    *,
+    choices: LayerChoices = _NO_CHOICES,
+    samples_per_image: int = 1,
+) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Prune each layer as if it were the only one. The network stays as it is.
+
+    Args:
+        model: The network, as for :func:`prune_model`.
+        batches: Calibration inputs.
+        settings: Pattern, method and layers.
+        progress: Called after every layer.
+        resources: Memory, scratch folder and processes.
+        choices: Choices for single layers.
+        samples_per_image: Consecutive samples that show one image.
+
+    Returns:
+        By layer, the parameters and buffers of the network that change, each with its new value.
+
+    Raises:
+        SparseGPTError: As :func:`prune_model`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from sparsegpt_core.settings import PruneSettings
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
+        >>> alone = prune_alone(model, [torch.randn(16, 4, 3, 3)], PruneSettings())
+        >>> sorted(alone), [tensor is model[2].weight for tensor, _ in alone["2"]]
+        (['1', '2'], [True, False])
+    """
+    job = (model, batches, settings, progress, resources, choices, samples_per_image)
+    with _planned(*job, alone=True) as (run, tensors):
+        layers, _ = _prune(run, tensors)
+        return {layer.result.name: list(layer.values) for layer in layers}
+
+
+@contextlib.contextmanager
+def _planned(
+    model: nn.Module,
+    batches: Tensor | Iterable[Batch | Mapping[str, Tensor]],
+    settings: PruneSettings,
+    progress: Progress,
+    resources: Resources,
+    choices: LayerChoices,
+    samples_per_image: int,
+    *,
+    alone: bool = False,
+    int8_weights: bool = False,
+) -> Iterator[tuple[_Run, list[Tensor]]]:
+    """Check the arguments, put the network into eval mode, and plan the layers."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"the model is a {type(model).__name__}, not a torch.nn.Module", "The model comes first.")
     if not isinstance(settings, PruneSettings):
@@ -102,7 +165,7 @@ def prune_model(
         about = {
             "settings": asdict(settings),
             "choices": asdict(choices),
-            "measure_sensitivity": measure_sensitivity,
+            "alone": alone,
             "int8_weights": int8_weights,
             "samples_per_image": samples_per_image,
             "device": device_of(model),
@@ -114,28 +177,26 @@ def prune_model(
             layers=layers,
             settings=settings,
             choices=choices,
-            measure_sensitivity=measure_sensitivity,
+            alone=alone,
             int8_weights=int8_weights,
             samples_per_image=samples_per_image,
             progress=progress,
             resources=resources,
             store=store,
         )
-        if resources.world.size > 1:  # the other processes would not try again with smaller batches
-            return _prune_network(run, tensors)
-        result, warnings = with_smaller_batches(partial(_prune_network, run), tensors)
-        return replace(result, warnings=(*warnings, *result.warnings))
+        yield run, tensors
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The arguments of :func:`prune_model`, the plan of layers, and the store of finished ones."""
+    """The arguments, the plan of layers, and the store of finished ones."""
 
     model: nn.Module
     layers: list[Layer]
     settings: PruneSettings
     choices: LayerChoices
-    measure_sensitivity: bool
+    alone: bool
+    """Whether each layer is pruned as if it were the only one."""
     int8_weights: bool
     samples_per_image: int
     progress: Progress
@@ -157,19 +218,29 @@ class _PrunedLayer:
     """Warnings that name the layer."""
 
 
-def _prune_network(run: _Run, batches: Sequence[Tensor]) -> PruneResult:
-    """Prune every layer, and then write all new values into the network."""
+def _prune(run: _Run, batches: Sequence[Tensor]) -> tuple[list[_PrunedLayer], PruneResult]:
+    """Prune every layer, with smaller batches where the GPU's memory is full."""
+    if run.resources.world.size > 1:  # the other processes would not try again
+        return _prune_network(run, batches)
+    (layers, result), warnings = with_smaller_batches(partial(_prune_network, run), batches)
+    return layers, replace(result, warnings=(*warnings, *result.warnings))
+
+
+def _prune_network(run: _Run, batches: Sequence[Tensor]) -> tuple[list[_PrunedLayer], PruneResult]:
+    """Prune every layer. The network stays as it is."""
     if run.settings.method == "magnitude":
-        return _write_values(run, _prune_layers(run, None))
+        layers = _prune_layers(run, None)
+        return layers, _result(run, layers)
     seconds: dict[str, float] = {}
     first_sample, samples = run.resources.world.place(sum(map(len, batches)))
     demand = _demand(run, first_sample, samples)
     batches = split_batches(batches, first_sample, samples - demand.held_out_samples)
     with open_source(run.model, batches, demand, run.resources, seconds) as source:
-        pruned = _prune_layers(run, Calibration(source, demand, run.resources.world, seconds))
-    result = _write_values(run, pruned)
+        layers = _prune_layers(run, Calibration(source, demand, run.resources.world, seconds))
+    result = _result(run, layers)
     slow = (f"one forward pass for each layer: {source.fallback}",) if source.fallback else ()
-    return replace(result, seconds=seconds, warnings=(*slow, *result.warnings), spilled_bytes=source.spilled_bytes)
+    warnings = (*slow, *result.warnings)
+    return layers, replace(result, seconds=seconds, warnings=warnings, spilled_bytes=source.spilled_bytes)
 
 
 def _demand(run: _Run, first_sample: int, samples: int) -> LayerDemand:
@@ -178,10 +249,8 @@ def _demand(run: _Run, first_sample: int, samples: int) -> LayerDemand:
         layers=_layers_to_change(run),
         samples=samples,
         first_sample=first_sample,
-        held_out_samples=settings.held_out_count(
-            samples, always=run.measure_sensitivity, samples_per_image=run.samples_per_image
-        ),
-        wants_dense=settings.needs_dense_outputs,
+        held_out_samples=settings.held_out_count(samples, samples_per_image=run.samples_per_image),
+        wants_dense=settings.needs_dense_outputs and not run.alone,
         widest_admm_columns=settings.admm_columns if settings.mask in ("admm", "auto") else 0,
     )
 
@@ -212,7 +281,7 @@ def _prune_layers(run: _Run, calibration: Calibration | None) -> list[_PrunedLay
         if weight in by_weight:
             owner = by_weight[weight]
             result = replace(owner.result, name=layer.name, kind=layer.kind)
-            pruned.append(replace(owner, result=result, values=(), warnings=()))
+            pruned.append(replace(owner, result=result, warnings=()))
         else:
             by_weight[weight] = _prune_layer(run, layer, calibration)
             pruned.append(by_weight[weight])
@@ -222,7 +291,7 @@ def _prune_layers(run: _Run, calibration: Calibration | None) -> list[_PrunedLay
 
 
 def _prune_layer(run: _Run, layer: Layer, calibration: Calibration | None) -> _PrunedLayer:
-    """Prune or match one layer, or load it from an interrupted run; the layers after it see its new values."""
+    """Prune or match one layer, or load it from an interrupted run. Unless it is alone, later layers see its values."""
     parameter, pattern = layer.prunable.weight, run.choices.pattern_for(layer.name, run.settings.pattern)
     outcome = run.store.load(layer.name)
     if outcome is None:
@@ -238,17 +307,15 @@ def _prune_layer(run: _Run, layer: Layer, calibration: Calibration | None) -> _P
     values = [(parameter, weight)]
     if layer.shift_target and outcome.absorbed is not None:
         values.append((layer.shift_target.tensor, outcome.absorbed.to(parameter.device)))
-    if calibration is not None:
+    if calibration is not None and not run.alone:
         for tensor, value in values:
             calibration.source.set_value(tensor, value)
     result = _layer_result(layer, weight, **outcome.measured)
     return _PrunedLayer(result, tuple(values), outcome.int8_weight, outcome.warnings)
 
 
-def _write_values(run: _Run, pruned: Sequence[_PrunedLayer]) -> PruneResult:
-    """Write all new values into the network, and return the outcome of every layer, dense ones included."""
-    for tensor, value in (pair for layer in pruned for pair in layer.values):
-        tensor.copy_(value)
+def _result(run: _Run, pruned: Sequence[_PrunedLayer]) -> PruneResult:
+    """Return the outcome of every layer, dense ones included."""
     results = {layer.result.name: layer.result for layer in pruned}
     return PruneResult(
         layers=tuple(results.get(layer.name) or _layer_result(layer, layer.weight) for layer in run.layers),

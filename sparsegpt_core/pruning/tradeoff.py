@@ -21,11 +21,8 @@ class Tradeoff:
 
     Example:
         >>> from sparsegpt_core.pruning import LayerResult
-        >>> layers = [
-        ...     LayerResult("a", "Linear", (4, 8), "pruned", None, 0.5, sensitivity=0.1),
-        ...     LayerResult("b", "Linear", (4, 8), "pruned", None, 0.5, sensitivity=0.3),
-        ... ]
-        >>> tradeoff = Tradeoff.of(layers)
+        >>> layers = [LayerResult(name, "Linear", (4, 8), "pruned", None, 0.5) for name in ("a", "b")]
+        >>> tradeoff = Tradeoff.of(layers, {"a": 0.1, "b": 0.3})
         >>> tradeoff.names, tradeoff.sparsity, tradeoff.for_sparsity(0.25)
         (('b', 'a'), (0.5, 0.25, 0.0), 1)
     """
@@ -35,30 +32,42 @@ class Tradeoff:
     sparsity: tuple[float, ...]
     """Item k: fraction of zeros in all convolution and linear weights, with the first k layers left dense."""
     error: tuple[float, ...]
-    """Item k: sum of the other layers' sensitivities, which predicts the network's loss."""
+    """Item k: the sum of the other layers' errors, which predicts the network's."""
     speedup: tuple[float, ...] | None = None
     """Item k: the estimated speed-up of the network, if the other layers run on sparse kernels. None: not estimated."""
+    expected: tuple[float, ...] | None = None
+    """Item k: the percentage of images that is expected to change class. None without classes."""
 
     @classmethod
-    def of(cls, layers: Sequence[LayerResult], saved: Mapping[str, float] | None = None) -> Tradeoff:
+    def of(
+        cls,
+        layers: Sequence[LayerResult],
+        errors: Mapping[str, float],
+        saved: Mapping[str, float] | None = None,
+        expect: Callable[[float], float] | None = None,
+    ) -> Tradeoff:
         """Rank the pruned layers by error for time saved, or else for zeros.
 
         Args:
             layers: All layers of the network.
+            errors: The squared error of the network's outputs that each pruned layer alone causes. Errors of several
+                layers nearly add up.
             saved: The share of the network's time that each layer's sparse kernels save.
+            expect: Returns the expected disagreement, in percent, at an error of the outputs.
         """
-        pruned = {layer.name: layer for layer in layers if layer.status == "pruned" and layer.sensitivity is not None}
+        pruned = {layer.name: layer for layer in layers if layer.status == "pruned"}
         zeros = {name: layer.sparsity * prod(layer.shape) for name, layer in pruned.items()}
-        costs = {name: layer.sensitivity or 0.0 for name, layer in pruned.items()}
         worth = {name: saved.get(name, 0.0) for name in pruned} if saved else zeros
-        names = sorted(pruned, key=lambda name: costs[name] / max(_NOTHING, worth[name]), reverse=True)
+        names = sorted(pruned, key=lambda name: errors[name] / max(_NOTHING, worth[name]), reverse=True)
         rests = [names[k:] for k in range(len(names) + 1)]
         weights = sum(prod(layer.shape) for layer in layers) or 1
+        error = tuple(sum(errors[name] for name in rest) for rest in rests)
         return cls(
             tuple(names),
             tuple(sum(zeros[name] for name in rest) / weights for rest in rests),
-            tuple(sum(costs[name] for name in rest) for rest in rests),
+            error,
             tuple(1 / (1 - sum(worth[name] for name in rest)) for rest in rests) if saved else None,
+            tuple(map(expect, error)) if expect else None,
         )
 
     def for_speedup(self, min_speedup: float) -> int:
@@ -79,9 +88,15 @@ class Tradeoff:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one point for each number of layers left dense; ``left_dense`` is the last one of them."""
-        speedup = self.speedup or (None,) * len(self.error)
-        rows = zip(("", *self.names), self.sparsity, self.error, speedup, strict=True)
-        return [dict(zip(("left_dense", "sparsity", "error", "speedup"), row, strict=True)) for row in rows]
+        unknown = (None,) * len(self.error)
+        columns = {
+            "left_dense": ("", *self.names),
+            "sparsity": self.sparsity,
+            "error": self.error,
+            "expected_disagreement": self.expected or unknown,
+            "speedup": self.speedup or unknown,
+        }
+        return [dict(zip(columns, row)) for row in zip(*columns.values(), strict=True)]
 
     def for_sparsity(self, min_sparsity: float) -> int:
         """Return how many layers can be left dense at a sparsity of at least ``min_sparsity``.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from calibration.evaluation import expected_disagreement
+from calibration.evaluation import HeldOut
 from deploy.predict import LayerGains
 from sparsegpt_cli.jobs import pruning
 from sparsegpt_cli.jobs.gains import PayingLayers
@@ -53,11 +53,12 @@ def test_layers_stay_dense_where_the_network_would_change_too_much(prune, monkey
 
     seen = []
 
-    def record(*outputs):
-        seen.append(expected_disagreement(*outputs))
+    def record(held_out, noise):
+        seen.append(expect(held_out, noise))
         return seen[-1]
 
-    monkeypatch.setattr(pruning, "expected_disagreement", record)
+    expect = HeldOut.expect
+    monkeypatch.setattr(HeldOut, "expect", record)
     monkeypatch.setattr(pruning, "_MAX_EXPECTED_DISAGREEMENT", 100.0)
     whole = prune()
     assert whole.code == 0, whole.err
@@ -95,7 +96,7 @@ def test_maps_are_not_judged(prune, tmp_path, monkeypatch):
         (tmp_path / "network.py").read_text().replace("nn.Flatten(), nn.Linear(512 * 64, 10)", "nn.Conv2d(512, 4, 1)")
     )
     (tmp_path / "network.py").write_text(network)
-    monkeypatch.setattr(pruning, "outputs_of", None)
+    monkeypatch.setattr(pruning, "HeldOut", None)
     outcome = prune("--samples", "32")
     assert outcome.code == 0, outcome.err
     assert (outcome.json["tradeoff"], outcome.json["gains"]["speedup"]["pruned"]) == (

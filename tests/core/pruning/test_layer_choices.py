@@ -1,14 +1,17 @@
-"""Choices for single layers: quotas of zeros, and layers that stay dense."""
+"""Choices for single layers: quotas of zeros, and layers that stay dense. Layers pruned alone."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
 from sparsegpt_core.errors import InputError
+from sparsegpt_core.execution import Resources
 from sparsegpt_core.patterns import NM, Unstructured
-from sparsegpt_core.pruning import LayerChoices, prune_model
+from sparsegpt_core.pruning import LayerChoices, prune_alone, prune_model
 from sparsegpt_core.reasons import Reason
 from sparsegpt_core.settings import PruneSettings
 
@@ -36,8 +39,19 @@ def test_quotas_need_an_unstructured_pattern() -> None:
     assert caught.value.hint == "Use a fraction such as `pattern=0.5`."
 
 
-@pytest.mark.parametrize("measure_sensitivity", [True, False])
-def test_sensitivity_is_measured_if_asked_for(measure_sensitivity: bool) -> None:
-    result = prune_model(network(), images(), PruneSettings(), measure_sensitivity=measure_sensitivity)
-    pruned = [layer for layer in result.layers if layer.status == "pruned"]
-    assert all((layer.sensitivity is not None) == measure_sensitivity for layer in pruned)
+@pytest.mark.parametrize("method", ["sparsegpt", "magnitude"])
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_layer_pruned_alone_is_the_one_of_a_network_that_is_else_dense(method: str, traced: bool) -> None:
+    model, settings, resources = network(), PruneSettings(method=method), Resources(traced=traced)
+    before = copy.deepcopy(model.state_dict())
+    alone = prune_alone(model, images(), settings, resources=resources)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert list(alone) == ["0", "2", "4"]
+    for layer, values in alone.items():
+        other = network()
+        left_dense = dict.fromkeys(set(alone) - {layer}, Reason.SENSITIVE)
+        prune_model(other, images(), settings, resources=resources, choices=LayerChoices(left_dense=left_dense))
+        changed = {name: value for name, value in other.state_dict().items() if not torch.equal(before[name], value)}
+        names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
+        assert {names[id(tensor)] for tensor, _ in values} >= set(changed)
+        assert all(torch.equal(value, other.state_dict()[names[id(tensor)]]) for tensor, value in values)

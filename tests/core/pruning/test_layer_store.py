@@ -110,7 +110,6 @@ def same(
     ("settings", "options"),
     [
         (EVERYTHING, {"int8_weights": True}),
-        (PruneSettings(), {"measure_sensitivity": True}),
         (PruneSettings(Unstructured(0.5)), {"choices": LayerChoices(quotas={"first": 0.7})}),
     ],
 )
@@ -144,10 +143,9 @@ def test_other_settings_weights_or_images_use_no_kept_layer(tmp_path, solved, mo
     assert not solved
     prune(tmp_path, replace(EVERYTHING, damping=0.5))
     assert solved == layers
-    for options in ({"measure_sensitivity": True}, {"int8_weights": True}):
-        solved.clear()
-        prune(tmp_path, options=options)
-        assert solved == layers
+    solved.clear()
+    prune(tmp_path, options={"int8_weights": True})
+    assert solved == layers
     solved.clear()
     prune(tmp_path, options={"choices": LayerChoices(left_dense={"first": Reason.SENSITIVE})})
     assert set(solved) == set(layers) - {"first"}

@@ -84,9 +84,8 @@ def test_settings_prune_as_on_the_cpu(name):
     check(SETTINGS[name])
 
 
-@pytest.mark.parametrize("options", [{"int8_weights": True}, {"measure_sensitivity": True}], ids=str)
-def test_options_prune_as_on_the_cpu(options):
-    check(PruneSettings(), **options)
+def test_int8_weights_are_those_of_the_cpu():
+    check(PruneSettings(), int8_weights=True)
 
 
 def test_the_fallback_prunes_as_on_the_cpu():
