@@ -15,7 +15,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def used_memory(device: torch.device) -> int:
-    """Return the bytes in use: by tensors on CUDA, by the whole process on the CPU.
+    """Return the bytes in use: by tensors on CUDA, by the whole process on the CPU, without pages of mapped files.
+
+    The system takes such pages back when memory is short.
 
     Example:
         >>> used_memory(torch.device("cpu")) > 0
@@ -23,7 +25,16 @@ def used_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    return int(psutil.Process().memory_info().rss)
+    return int(psutil.Process().memory_info().rss) - _mapped_files()
+
+
+def _mapped_files() -> int:
+    """The bytes of mapped files in memory; 0 where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssFile:")), 0)
 
 
 def available_memory(device: torch.device) -> int:

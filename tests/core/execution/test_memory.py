@@ -17,6 +17,15 @@ def test_used_and_peak_see_an_allocation():
         assert peak_memory(CPU) >= used_memory(CPU) - (4 << 20)
 
 
+def test_pages_of_a_mapped_file_do_not_count(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(64 << 20))
+    before, whole = used_memory(CPU), psutil.Process().memory_info().rss
+    with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as block:
+        assert not sum(block[page] for page in range(0, len(block), mmap.PAGESIZE))
+        assert psutil.Process().memory_info().rss - whole > 60 << 20
+        assert used_memory(CPU) - before < 4 << 20
+
+
 def test_the_memory_limit_of_a_container_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     free = available_memory(CPU)
