@@ -4,12 +4,13 @@ May import ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
 from export.execution.activation_observer import observe_activations, with_outputs
-from export.execution.cpu_session import FEW_SAMPLES, CpuSession, first_samples, open_model, tensor_types
+from export.execution.cpu_session import FEW_SAMPLES, CpuSession, first_samples, inferred, open_model, tensor_types
 
 __all__ = [
     "FEW_SAMPLES",
     "CpuSession",
     "first_samples",
+    "inferred",
     "observe_activations",
     "open_model",
     "tensor_types",

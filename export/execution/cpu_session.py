@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from export.writing import fits_in_protobuf, is_large, save_model
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.named_inputs import to_bytes
 
-__all__ = ["FEW_SAMPLES", "CpuSession", "first_samples", "open_model", "tensor_types"]
+__all__ = ["FEW_SAMPLES", "CpuSession", "first_samples", "inferred", "open_model", "tensor_types"]
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +28,7 @@ Sliced = TypeVar("Sliced", Array, Tensor)
 FEW_SAMPLES = 4
 """The samples of a check that goes on to all of them where its figures are not far from their limits."""
 
+_LARGE = 1024  # numbers; shape inference reads the values of shapes, axes and sizes alone
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -142,6 +144,36 @@ def open_model(model: onnx.ModelProto, name: str, **options: Any) -> Any:
         return open_session(str(path), name, proto=model, pack=False, **options)
 
 
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with the shapes and types that onnx infers, without the values of large weights: a graph alone.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.writing import export_model
+        >>> graph = inferred(export_model(nn.Linear(64, 64), (1, 4, 64))).graph
+        >>> [(tensor.name, len(tensor.raw_data)) for tensor in graph.initializer], len(graph.value_info) > 0
+        ([('bias', 256), ('val_0', 0)], True)
+    """
+    graph = onnx.GraphProto(
+        name=model.graph.name,
+        node=model.graph.node,
+        input=model.graph.input,
+        output=model.graph.output,
+        value_info=model.graph.value_info,
+        sparse_initializer=model.graph.sparse_initializer,
+    )
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) > _LARGE:
+            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        else:
+            graph.initializer.add().CopyFrom(tensor)
+    return infer_shapes(
+        onnx.ModelProto(
+            ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
+        )
+    )
+
+
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element types of the graph's inputs and of its nodes' outputs, where they are known.
 
@@ -154,8 +186,8 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
         >>> tensor_types(export_model(nn.ReLU(), (1, 4, 4)))  # 1 is FLOAT
         {'input': 1, 'output': 1}
     """
-    if fits_in_protobuf(model):  # shape inference takes one message; it adds the types that the exporter left out
-        model = infer_shapes(model)
+    if fits_in_protobuf(model):
+        model = inferred(model)  # it adds the types that the exporter left out
     computed = {name for node in model.graph.node for name in node.output}
     typed = [each for each in (*model.graph.value_info, *model.graph.output) if each.name in computed]
     return {each.name: each.type.tensor_type.elem_type for each in (*model.graph.input, *typed)}

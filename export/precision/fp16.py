@@ -6,15 +6,16 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
 from export.audit import is_custom
-from export.execution import FEW_SAMPLES, CpuSession, first_samples, tensor_types
+from export.execution import FEW_SAMPLES, CpuSession, first_samples, inferred, tensor_types
 from export.precision.fp16_casts import replace_items, tidy_casts
 from export.writing import fits_in_protobuf
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
@@ -79,11 +80,15 @@ def to_fp16(
     # The converter would cast a weight that has a type in value_info.
     weights = {tensor.name for tensor in model.graph.initializer}
     replace_items(model.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
-    with _quiet_converter():
+    if fits_in_protobuf(model):  # the converter would infer shapes too, on two copies of the weights
+        types = inferred(model).graph
+        replace_items(model.graph.value_info, types.value_info)
+        replace_items(model.graph.output, types.output)
+    with _quiet_converter(), _fast_rounding():
         fp16_model: onnx.ModelProto = convert_float_to_float16(
             model,
             keep_io_types=io_dtype == "fp32",
-            disable_shape_infer=not fits_in_protobuf(model),
+            disable_shape_infer=True,
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS],
             node_block_list=sorted(blocked),
         )
@@ -162,6 +167,32 @@ def _quiet_converter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _fast_rounding() -> Iterator[None]:
+    """Let the converter round weights with :func:`_rounded`: its own function goes through them twenty times."""
+    from onnxruntime.transformers import float16
+
+    original = float16.convert_np_to_float16
+    float16.convert_np_to_float16 = _rounded
+    try:
+        yield
+    finally:
+        float16.convert_np_to_float16 = original
+
+
+def _rounded(
+    values: npt.NDArray[Any], min_positive_val: float = 5.96e-08, max_finite_val: float = _MAX_FP16
+) -> npt.NDArray[np.float16]:
+    """Round to FP16. Non-zeros that are too small become ±6e-8, and finite values that are too large ±65504."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    lost = (half == 0) & (values != 0)
+    half[lost] = np.copysign(np.float16(min_positive_val), values[lost])
+    large = np.isinf(half) & np.isfinite(values)
+    half[large] = np.copysign(np.float16(max_finite_val), values[large])
+    return half
 
 
 def _require_convertible(model: onnx.ModelProto) -> None:

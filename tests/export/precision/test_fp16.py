@@ -12,10 +12,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node as node
+from onnxruntime.transformers.float16 import convert_np_to_float16
 
 from export.audit import audit_model, read_metadata
 from export.execution import CpuSession
 from export.precision import Underflow, fp16_overflows, fp16_underflows, to_fp16
+from export.precision.fp16 import _rounded
 from export.writing import export_model
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
 from tests.support.exports import IMAGES, METADATA, prepared
@@ -272,3 +274,16 @@ def test_a_failed_conversion_restores_the_converters_logger(proto, monkeypatch):
     with pytest.raises(RuntimeError, match="no conversion"):
         to_fp16(proto)
     assert logger.level == before
+
+
+def test_weights_are_rounded_as_by_the_converter():
+    """Numbers of every exponent, and those at the limits, against the converter's own function."""
+    rng = np.random.default_rng(0)
+    limits = np.float32(
+        [0, 2.9e-8, 2.98e-8, 5.95e-8, 5.96e-8, 5.97e-8, 9e-8, 6.1e-5, 65503, 65504, 65519, 65520, 1e9, 3e38]
+    )
+    spread = np.exp2(rng.uniform(-140, 20, 200_000)).astype("f")
+    values = np.concatenate([limits, np.nextafter(limits, 1), np.nextafter(limits, np.float32(0)), spread])
+    values = np.concatenate([values, -values, np.float32([np.inf, -np.inf, np.nan])])
+    expected = convert_np_to_float16(values.copy())
+    assert _rounded(values).tobytes() == expected.tobytes()
