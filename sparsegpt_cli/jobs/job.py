@@ -46,6 +46,8 @@ __all__ = [
 _DEFAULT_SAMPLES = 256
 _IMAGES = 256  # on which the dense network is compared with chance
 _FEWEST_IMAGES = 50  # with which a network that is right by luck is told apart
+_FIRST_IMAGES = 64  # where the network is clearly better on them, the others are not needed
+_CLEARLY = 2  # times chance: the lower limit of such a network
 _BATCH_IMAGES = 32
 
 
@@ -270,11 +272,15 @@ def _chance(
     classes = 0 if labels is None else len(np.unique(labels))
     if labels is None or classes < 2:
         return []
-    indices = subset_indices(split, min(samples or _IMAGES, _IMAGES), seed)
-    batches = [from_arrays(images) for images, _ in split.batches(_BATCH_IMAGES, indices)]
-    right = int((outputs_of(module.to(device), batches).argmax(1).numpy() == labels[indices]).sum())
+    chance, largest = 1 / classes, min(samples or _IMAGES, _IMAGES)
+    module.to(device)
+    for limit in dict.fromkeys((min(largest, _FIRST_IMAGES), largest)):
+        indices = subset_indices(split, limit, seed)
+        batches = [from_arrays(images) for images, _ in split.batches(_BATCH_IMAGES, indices)]
+        right, count = int((outputs_of(module, batches).argmax(1).numpy() == labels[indices]).sum()), len(indices)
+        if count >= _FEWEST_IMAGES and lower_limit(right, count) > _CLEARLY * chance:
+            break
     module.cpu()  # as it was loaded
-    chance, count = 1 / classes, len(indices)
     if right > chance * count and (count < _FEWEST_IMAGES or lower_limit(right, count) > chance):
         return []
     kind = "evaluation" if isinstance(split, EvaluationSplit) else "training"

@@ -6,9 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from calibration.data import open_data
+from sparsegpt_cli.jobs.job import _chance
 
 
 def save_digits(path, labels=lambda labels: labels, count=120):
@@ -58,6 +61,26 @@ def test_a_network_at_chance_is_said_before_pruning_and_in_the_report(prune_expo
     )
     assert outcome.err.splitlines() == [f"warning: {warning}"]
     assert "no better than chance" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("knows", "images"), [(range(10), [64]), ([0], [64, 256])], ids=["all", "one"])
+def test_a_network_far_better_than_chance_is_seen_on_few_images(knows, images, tmp_path):
+    """Images of a class are neighbours in the file. A network that always says class 0 is right on the first ones."""
+    labels = np.arange(600) // 60
+    pixels = np.broadcast_to(labels[:, None, None, None], (600, 1, 2, 2)).astype("f")
+    seen = []
+
+    class Reader(nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            found = x[:, 0, 0, 0].round().long()
+            return nn.functional.one_hot(torch.where(torch.isin(found, torch.tensor([*knows])), found, 0), 10).float()
+
+    np.savez(tmp_path / "sorted.npz", images=pixels, labels=labels)
+    split = open_data(f"npz:{tmp_path / 'sorted.npz'}", mean=[0], std=[1]).training
+    warnings = _chance(Reader(), split, torch.device("cpu"), 0, 0)
+    assert sum(seen) == sum(images)
+    assert len(warnings) == len(images) - 1
 
 
 def test_random_weights_are_in_the_report(prune_export):
