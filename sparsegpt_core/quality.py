@@ -39,6 +39,8 @@ class Workflow:
     """Leave the layers with the most error dense while this fraction of all weights stays zero."""
     min_speedup: float | None = None
     """Leave the layers with the most error dense while the estimated speed-up of the network stays as large."""
+    look_ahead: bool = False
+    """Whether the kept weights are fitted again at the end, block by block, to the outputs of the dense network."""
     views: int = 0
     """Shifted and mirrored copies of each calibration image, for data sets that allow them."""
 
@@ -78,7 +80,9 @@ class Quality:
 QUALITIES = {
     "fast": Quality(PruneSettings(alpha=0.0, refit=False, mask="adaptive"), Workflow()),
     "balanced": Quality(PruneSettings(), Workflow()),
-    "best": Quality(PruneSettings(admm_columns=8192), Workflow(permute=True, batch_norm="auto", views=7)),
+    "best": Quality(
+        PruneSettings(admm_columns=8192), Workflow(permute=True, batch_norm="auto", look_ahead=True, views=7)
+    ),
 }
 """The qualities by name. docs/quality.md says what each costs and gains."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.recovery import reestimate_batchnorm
+from calibration.recovery import ReconstructSettings, reconstruct, reestimate_batchnorm
 from calibration.sampling import with_views
 from sparsegpt_core.activations import LayerDemand, open_source
 from sparsegpt_core.execution import DEFAULT
@@ -50,15 +51,26 @@ class Arm:
 
 
 def _library(
-    title: str, settings: dict[str, Any], *, views: int = 0, permute: bool = False, batch_norm: bool = False
+    title: str,
+    settings: dict[str, Any],
+    *,
+    views: int = 0,
+    permute: bool = False,
+    batch_norm: bool = False,
+    look_ahead: bool = False,
 ) -> Arm:
     def prune(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
-        chosen = PruneSettings(**settings | {"pattern": pattern})
+        chosen, images = PruneSettings(**settings | {"pattern": pattern}), batches
         if views:
             batches = with_views(batches, views, [min(float(batch.min()) for batch in batches)], flip=True, seed=0)
         if permute:
             permute_model(model, batches, chosen)
-        prune_model(model, batches, chosen)
+        dense = copy.deepcopy(model) if look_ahead else None
+        result = prune_model(model, batches, chosen)
+        if dense is not None:  # an eighth of the images judges
+            count = len(images) // 8
+            pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
+            reconstruct(model, dense, images[count:], images[:count], pruned, pattern, ReconstructSettings())
         if batch_norm:
             reestimate_batchnorm(model, batches)
 
@@ -122,5 +134,9 @@ ARMS = {
     "views": _library("balanced + three views of each image", _BALANCED, views=3),
     "ordered": _library("balanced + channels ordered, ADMM everywhere", _BEST, permute=True),
     "ordered_views": _library("balanced + both", _BEST, permute=True, views=3),
-    "best": _library("preset best: both, with seven views", _BEST, permute=True, views=7),
+    "look_ahead": _library("balanced + look-ahead", _BALANCED, look_ahead=True),
+    "ordered_look_ahead": _library(
+        "balanced + channels ordered, ADMM everywhere, look-ahead", _BEST, permute=True, look_ahead=True
+    ),
+    "best": _library("preset best: both, with seven views", _BEST, permute=True, views=7, look_ahead=True),
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from calibration.training import FrozenZeros, autocast, autocast_dtype, check_setting
+from calibration.training import FrozenZeros, check_setting
 from sparsegpt_core.interrupts import defer_interrupts
 from sparsegpt_core.network import channels_last
 
@@ -87,9 +87,6 @@ class BlockFit:
         self, block: nn.Module, learn: BlockData, judge: BlockData, zeros: FrozenZeros, settings: ReconstructSettings
     ) -> None:
         self._block, self._learn, self._judge, self._settings = block, learn, judge, settings
-        device = learn.inputs.device
-        dtype = autocast_dtype("auto", device)
-        self._dtype = None if dtype is torch.float16 else dtype  # FP16 gradients would underflow
         # Adam's steps have the size of the learning rate: make it relative to the size of each tensor.
         rate = settings.learning_rate
         self._optimizer = Adam([{"params": [p], "lr": rate * _root_mean_square(p)} for p in block.parameters()])
@@ -145,10 +142,9 @@ class BlockFit:
     def _step(self) -> None:
         end = self._position + self._settings.batch_size
         batch = self._learn.part(self._order[self._position : end].to(self._learn.inputs.device))
-        with autocast(self._learn.inputs.device, self._dtype):
-            outputs = self._block(batch.inputs)
+        outputs = self._block(batch.inputs)  # in FP32: after a good pruning the errors are as small as BF16's rounding
         self._optimizer.zero_grad()
-        loss = (outputs.float() - batch.targets).square().sum() / (self._scale * len(batch))
+        loss = (outputs - batch.targets).square().sum() / (self._scale * len(batch))
         loss.backward()
         self._optimizer.step()
         self._scheduler.step()

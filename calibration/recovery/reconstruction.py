@@ -23,7 +23,7 @@ from calibration.recovery.block_fitting import (
 from calibration.recovery.blocks import Block, find_blocks
 from calibration.training import FrozenZeros, Unfinished, copy_state, reproducible
 from sparsegpt_core.errors import DataError, ModelError
-from sparsegpt_core.execution import device_of
+from sparsegpt_core.execution import available_memory, device_of, used_memory
 from sparsegpt_core.interrupts import defer_interrupts
 from sparsegpt_core.network import channels_last, eval_mode
 from sparsegpt_core.patterns import Pattern
@@ -31,6 +31,8 @@ from sparsegpt_core.progress import Progress, silent
 
 __all__ = ["BlockResult", "ReconstructResult", "ReconstructSettings", "reconstruct"]
 
+_FREE_FRACTION = 0.8  # of the free memory that the inputs and outputs of one block may take without a limit
+_GIB = 1 << 30
 _LEARNING_RATE_FACTORS = (1.0, 0.3, 0.1)  # tried in this order until one lowers the error
 
 
@@ -78,6 +80,15 @@ class ReconstructResult:
         """Distance of the network from the dense one after."""
         return self.blocks[self.kept - 1].network if self.kept else self.start
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the distances before and after, and the blocks, under the names of ``finetune --json``."""
+        return {
+            "held_out": {"before": self.start.to_json(), "after": self.end.to_json()},
+            "blocks": [block.to_json() for block in self.blocks],
+            "kept_blocks": self.kept,
+            "untouched": list(self.untouched),
+        }
+
 
 def reconstruct(
     model: nn.Module,
@@ -89,6 +100,7 @@ def reconstruct(
     settings: ReconstructSettings,
     progress: Progress = silent,
     unfinished: Unfinished | None = None,
+    memory_limit: int | None = None,
 ) -> ReconstructResult:
     """Fit the outputs of each block to those of the dense network, in running order and in place.
 
@@ -113,11 +125,12 @@ def reconstruct(
         progress: Called with ``"reconstruct"`` and counts of epochs.
         unfinished: Where to save the state. A state found there is continued, to the same weights as without the
             interruption.
+        memory_limit: The largest number of bytes of the process (on CUDA: of its tensors). None: what is free.
 
     Raises:
         DataError: There are no images to learn from or no held-out ones, or the saved state is damaged.
-        ModelError: A pruned layer is missing or violates the pattern, no block can be fitted, or the networks do not
-            match.
+        ModelError: A pruned layer is missing or violates the pattern, no block can be fitted, the inputs and outputs of
+            one do not fit into memory, or the networks do not match. Nothing has changed.
 
     Example:
         >>> import copy
@@ -139,6 +152,7 @@ def reconstruct(
     if not blocks:
         raise ModelError("the model has no block that can be reconstructed", "Fine-tune it with `method=training`.")
     dense.to(device_of(model))
+    _check_memory(model, blocks, batches, held_out, memory_limit)
     run = _Run(model, dense, batches, held_out)
     if unfinished and (state := unfinished.load()[0]):
         run.load_state(state)
@@ -168,6 +182,25 @@ def reconstruct(
     in_blocks = {layer for block in blocks for layer in block.layers}
     untouched = tuple(layer for layer in pruned if layer not in in_blocks)
     return ReconstructResult(run.start, tuple(run.results), run.kept, untouched)
+
+
+def _check_memory(
+    model: nn.Module, blocks: Sequence[Block], batches: Sequence[Tensor], held_out: Sequence[Tensor], limit: int | None
+) -> None:
+    """Refuse blocks whose inputs, outputs and targets do not fit into memory."""
+    device, images = device_of(model), sum(map(len, (*batches, *held_out)))
+    used = used_memory(device)
+    free = available_memory(device) if limit is None else limit - used
+    for block in blocks:
+        with eval_mode(model):
+            inputs, outputs = _inputs_and_outputs(block, model, [batches[0][:1]])
+        needed = images * (inputs.nbytes + 2 * outputs.nbytes)
+        if needed > _FREE_FRACTION * free:
+            raise ModelError(
+                f"{block.name} needs about {needed / _GIB:.2f} GiB for its inputs and outputs on {images} images, "
+                f"{max(free, 0) / _GIB:.2f} GiB are free",
+                "Raise `memory_limit`, or lower `samples`.",
+            )
 
 
 class _Run:

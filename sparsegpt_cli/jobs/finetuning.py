@@ -156,13 +156,7 @@ class Blocks:
             unfinished,
         )
         draw_blocks(curve, result)
-        return {
-            "samples": samples,
-            "held_out": {"before": result.start.to_json(), "after": result.end.to_json()},
-            "blocks": [asdict(block) for block in result.blocks],
-            "kept_blocks": result.kept,
-            "untouched": list(result.untouched),
-        }
+        return {"samples": samples, **result.to_json()}
 
     def _teacher(self, networks: Networks) -> nn.Module:
         if networks.dense is None:

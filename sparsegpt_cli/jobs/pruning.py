@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calibration.evaluation import DisagreementTarget, Distance, HeldOut, held_out_images
-from calibration.recovery import reestimate_batchnorm
+from calibration.recovery import ReconstructResult, ReconstructSettings, reconstruct, reestimate_batchnorm
 from calibration.sampling import (
     augmentation_for,
     calibration_batches,
@@ -22,11 +22,13 @@ from calibration.sampling import (
     normalised_black,
     with_views,
 )
+from calibration.training import Unfinished
 from sparsegpt_cli.jobs.gains import PayingLayers, find_paying, has_sparse_kernels
 from sparsegpt_cli.jobs.job import Job, number_of_outputs
 from sparsegpt_cli.jobs.layer_choice import LayerChoice, PruneExcept, SelectionStep, Trial, choose_dense_layers
-from sparsegpt_core.errors import DataError
-from sparsegpt_core.execution import Resources, World, join_world
+from sparsegpt_core.errors import DataError, ModelError
+from sparsegpt_core.execution import Resources, World, full_precision, join_world
+from sparsegpt_core.network import GraphNetwork
 from sparsegpt_core.permutation import PermutationResult
 from sparsegpt_core.progress import Progress, Say, silent, timed
 from sparsegpt_core.pruning import (
@@ -37,12 +39,14 @@ from sparsegpt_core.pruning import (
     permute_model,
     prune_alone,
     prune_model,
+    run_key,
 )
 from sparsegpt_core.reasons import Reason
 
 __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
 _CALIBRATION_BATCH_IMAGES = 32
+_LOOK_AHEAD = "look-ahead"  # the folder of its state, next to that of finished layers
 _MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
 _JUDGING_IMAGES = 128  # for that limit; noise needs few
 _LEADING_IMAGES = 512  # of calibration, whose classes' leads the noise is compared with
@@ -81,6 +85,8 @@ class Pruned:
     """The channel orders."""
     batch_norm: BatchNormChoice | None = None
     """The comparison of batch-norm statistics."""
+    look_ahead: ReconstructResult | None = None
+    """The blocks that were fitted again."""
     paying: PayingLayers | None = None
     """The layers that pay; None: every layer was to be pruned."""
     tradeoff: Tradeoff | None = None
@@ -103,6 +109,7 @@ class Pruned:
             "gains": self.paying.to_json(pruned) if self.paying else None,
             "permutation": permutation,
             "batch_norm": None if self.batch_norm is None else self.batch_norm.to_json(),
+            "look_ahead": None if self.look_ahead is None else self.look_ahead.to_json(),
             "tradeoff": curve,
             "target": target,
         }
@@ -164,7 +171,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
     if limited and job.calibration_samples == len(job.data.training) > 1:
         trial_job = replace(job, samples=max(1, int(_TRIAL_SHARE * job.calibration_samples)))
         trial_batches, _, _ = _calibration_batches(trial_job, world)
-    if limited or workflow.selects or workflow.batch_norm == "auto":
+    if limited or workflow.selects or workflow.batch_norm == "auto" or workflow.look_ahead:
         held_out = _hold_out(trial_job, world, _JUDGING_IMAGES if limited else None)
     seconds: dict[str, float] = {}
 
@@ -173,6 +180,8 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
         with timed(seconds, "permute"):
             permutation, more = _permute(job, batches, choices, progress, resources)
         warnings += more
+    looks_ahead = workflow.look_ahead and not isinstance(model, GraphNetwork) and not job.int8
+    dense_model = copy.deepcopy(model) if looks_ahead else None  # with the channels in their new order
     if workflow.global_budget:
         with timed(seconds, "budget"):
             quotas = global_quotas(model, batches, job.settings, progress, resources)
@@ -226,6 +235,11 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
     result = chosen.result or prune_network(choices, batches)
 
     batch_norm, more = _choose_batch_norm(job, held_out, seconds)
+    look_ahead = None
+    if workflow.look_ahead:
+        with timed(seconds, "look ahead"):
+            look_ahead, obstacle = _look_ahead(job, dense_model, result, held_out, resources, progress)
+        more += [f"no look-ahead: {obstacle}"] if obstacle else []
     return Pruned(
         result=result,
         choices=choices,
@@ -234,6 +248,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
         warnings=(*warnings, *more, *result.warnings),
         permutation=permutation,
         batch_norm=batch_norm,
+        look_ahead=look_ahead,
         tradeoff=chosen.choice.tradeoff if chosen.choice else None,
         measured=chosen.choice.steps if chosen.choice else (),
         target=chosen.target,
@@ -392,6 +407,52 @@ def _choose_batch_norm(
     if not choice.uses_new:
         model.load_state_dict(state)
     return choice, []
+
+
+def _look_ahead(
+    job: Job,
+    dense: nn.Module | None,
+    result: PruneResult,
+    held_out: HeldOut | None,
+    resources: Resources,
+    progress: Progress,
+) -> tuple[ReconstructResult | None, str]:
+    """Fit the kept weights again, block by block, on the first process; return the result, or why there is none."""
+    if isinstance(job.model.module, GraphNetwork):
+        return None, "ONNX Runtime computes what is between the layers of an ONNX file, and gives no gradients"
+    if dense is None:
+        return None, "the INT8 weights are rounded from the weights before it"
+    if held_out is None:
+        return None, "calibration leaves no images to judge it on"
+    model, world, finished = job.model.module, resources.world, resources.finished
+    batches, unfinished = _draw(job), None
+    if finished and world.size == 1:
+        key = {"run": run_key(model, [*batches, *held_out.batches], {"seed": job.seed, "device": str(job.device)})}
+        unfinished = Unfinished(finished.with_name(_LOOK_AHEAD), key)
+
+    def fit() -> tuple[ReconstructResult | None, str]:
+        pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
+        settings = ReconstructSettings(seed=job.seed)
+        with full_precision(job.tf32):
+            try:
+                return reconstruct(
+                    model,
+                    dense,
+                    batches,
+                    held_out.batches,
+                    pruned,
+                    job.settings.pattern,
+                    settings,
+                    progress,
+                    unfinished,
+                    job.memory_limit,
+                ), ""
+            except ModelError as error:  # a network without blocks, or too little memory
+                return None, str(error)
+
+    outcome = world.first(fit)
+    world.spread([*model.state_dict().values()])
+    return outcome
 
 
 def _reestimate(job: Job, seconds: dict[str, float]) -> bool:

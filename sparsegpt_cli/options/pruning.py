@@ -17,7 +17,7 @@ from sparsegpt_cli.options.shared import Gpu, Pattern
 
 __all__ = ["PruneOptions"]
 
-_BY_QUALITY = ("mask", "refit", "bias", "variance", "damping", "permute", "batch_norm", "views")
+_BY_QUALITY = ("mask", "refit", "bias", "variance", "damping", "permute", "batch_norm", "look_ahead", "views")
 _LAYERS = ("pays", "all", "auto")
 _AUTO_DISAGREEMENT_PERCENT = 0.5  # of held-out images, for --layers auto
 
@@ -91,6 +91,13 @@ class PruneOptions:
         typer.Option(
             help="keep: the trained statistics; new: those of the calibration images; auto: the better by held-out "
             "error."
+        ),
+    ] = None
+    look_ahead: Annotated[
+        bool | None,
+        typer.Option(
+            "--look-ahead/--no-look-ahead",
+            help="Fit the kept weights again at the end, block by block, where held-out error falls.",
         ),
     ] = None
     global_budget: Annotated[

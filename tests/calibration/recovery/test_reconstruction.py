@@ -287,6 +287,8 @@ def test_no_held_out_images_or_no_block_is_an_error(
         run(copy.deepcopy(trained), trained, images)
     with pytest.raises(ModelError, match="fails on images"):
         run(sparse, trained, ([torch.zeros(4, 3, 8, 8)], images[1]))
+    with pytest.raises(ModelError, match=r"3 … 5 needs about .* GiB for its inputs and outputs on 192 images"):
+        reconstruct(sparse, trained, *images[:2], PRUNED, PATTERN, ReconstructSettings(), memory_limit=1 << 20)
     tied = TwoInputs()
     settings = ReconstructSettings()
     with pytest.raises(ModelError, match="the model has no block"):

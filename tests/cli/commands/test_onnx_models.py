@@ -169,3 +169,4 @@ def test_best_says_that_channels_keep_their_order(cli, file, tmp_path):
     outcome = cli("prune-export", "--layers=all", "--model", file, *DIGITS, *options, "--out", tmp_path / "best")
     assert outcome.code == 0, outcome.err
     assert "channels keep their order: its operations are those of an ONNX file" in outcome.err
+    assert "no look-ahead: ONNX Runtime computes what is between the layers of an ONNX file" in outcome.err

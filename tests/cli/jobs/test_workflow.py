@@ -1,10 +1,14 @@
 import json
+from functools import partial
 from math import prod
 from typing import Any
 
 import pytest
 import torch
 
+from calibration.recovery import ReconstructSettings
+from calibration.training import Unfinished
+from sparsegpt_cli.jobs import pruning
 from sparsegpt_cli.options import PruneOptions
 from sparsegpt_core.checkpoints import load_checkpoint
 from sparsegpt_core.errors import InputError
@@ -28,7 +32,7 @@ def test_the_presets():
     assert not preset("fast").settings.refit
     assert preset("best").settings.admm_columns > preset("balanced").settings.admm_columns
     assert preset("fast", refit=True).settings.refit
-    assert preset("best", views=0).workflow == Workflow(permute=True, batch_norm="auto")
+    assert preset("best", views=0).workflow == Workflow(permute=True, batch_norm="auto", look_ahead=True)
     assert set(QUALITIES) == {"fast", "balanced", "best"}
     with pytest.raises(InputError, match="unknown quality"):
         preset("excellent")
@@ -107,6 +111,68 @@ def test_best_permutes_and_judges_batch_norm_and_python_does_the_same(cli, digit
     plain = run(cli, digits_checkpoint, tmp_path)
     assert plain["permutation"] is None
     assert plain["batch_norm"] is None
+
+
+def zeros(path):
+    return {name: weight == 0 for name, weight in load_checkpoint(path).state.items() if name.endswith("weight")}
+
+
+def test_look_ahead_brings_held_out_outputs_closer_and_keeps_the_masks(cli, digits_checkpoint, tmp_path):
+    options = ("--pattern", "1:8", "--samples", 256)
+    assert run(cli, digits_checkpoint, tmp_path, *options)["look_ahead"] is None
+    masks = zeros(tmp_path / "sparse.safetensors")
+    content = run(cli, digits_checkpoint, tmp_path, *options, "--look-ahead")["look_ahead"]
+    once = (tmp_path / "sparse.safetensors").read_bytes()
+    assert all(torch.equal(mask, masks[name]) for name, mask in zeros(tmp_path / "sparse.safetensors").items())
+    assert content["kept_blocks"] == len(content["blocks"]) == 1
+    assert content["held_out"]["after"]["logit_error"] < content["held_out"]["before"]["logit_error"]
+    run(cli, digits_checkpoint, tmp_path, *options, "--look-ahead")
+    assert (tmp_path / "sparse.safetensors").read_bytes() == once
+
+
+def test_look_ahead_that_helps_no_block_changes_nothing(cli, digits_checkpoint, tmp_path, monkeypatch):
+    run(cli, digits_checkpoint, tmp_path)
+    without = load_checkpoint(tmp_path / "sparse.safetensors").state
+    monkeypatch.setattr(pruning, "ReconstructSettings", partial(ReconstructSettings, learning_rate=1e6))
+    assert run(cli, digits_checkpoint, tmp_path, "--look-ahead")["look_ahead"]["kept_blocks"] == 0
+    with_it = load_checkpoint(tmp_path / "sparse.safetensors").state
+    assert all(torch.equal(value, with_it[name]) for name, value in without.items())
+
+
+def test_a_look_ahead_that_was_killed_continues_to_the_same_bytes(cli, digits_checkpoint, tmp_path, monkeypatch):
+    options = ("--weights", digits_checkpoint, "--samples", 64, "--look-ahead", "--no-baseline")
+    outcome = cli("prune-export", "--layers=all", *options, "--out", tmp_path / "whole")
+    assert outcome.code == 0, outcome.err
+
+    class Killed(Unfinished):
+        def keep(self, state):
+            super().keep(state)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(pruning, "Unfinished", partial(Killed, seconds=0))
+        killed.setattr("calibration.training.unfinished_training._MIN_PAUSE_PER_WRITE", 0)
+        assert cli("prune-export", "--layers=all", *options, "--out", tmp_path / "resumed").code == 130
+    assert list(tmp_path.glob("resumed.unfinished/look-ahead/*.pt"))
+    outcome = cli("prune-export", "--layers=all", *options, "--out", tmp_path / "resumed")
+    assert outcome.code == 0, outcome.err
+    whole, resumed = (tmp_path / name / "sparse.safetensors" for name in ("whole", "resumed"))
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--samples", 1198), "calibration leaves no images to judge it on"),
+        (("--samples", 64, "--int8"), "the INT8 weights are rounded from the weights before it"),
+    ],
+)
+def test_no_look_ahead_is_said(cli, digits_checkpoint, tmp_path, options, reason):
+    options = ("--weights", digits_checkpoint, "--look-ahead", "--no-baseline", "--json", *options)
+    outcome = cli("prune-export", "--layers=all", *options, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert f"no look-ahead: {reason}" in outcome.json["warnings"]
 
 
 @pytest.mark.parametrize("method", ["sparsegpt", "magnitude"])

@@ -56,7 +56,7 @@ def test_samples_are_shared_by_whole_batches_if_there_are_enough(samples, size):
 
 
 def test_two_processes_prune_to_the_same_bits_as_one(cli, digits_checkpoint, tmp_path):
-    options = ("--weights", digits_checkpoint, "--samples", 96, "--views", 1, "--no-baseline", "--json")
+    options = ("--weights", digits_checkpoint, "--samples", 96, "--views", 1, "--look-ahead", "--no-baseline", "--json")
     alone = cli("prune-export", "--layers=all", *options, "--out", tmp_path / "one", "--device", "cpu")
     both = together(
         "prune-export", "--layers=all", *options, "--out", tmp_path / "two", "--device", "cpu", cwd=tmp_path
