@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,8 @@ __all__ = ["ARMS", "PATTERNS", "Arm"]
 PATTERNS = ("2:4", "1:4")
 ROOT = Path(__file__).resolve().parents[2]
 
-Prune = Callable[[nn.Module, list[Tensor], Pattern], object]
+Prune = Callable[[nn.Module, list[Tensor], Pattern, list[Tensor]], object]
+"""Takes a network, calibration images, a pattern, and other images that may judge but not calibrate."""
 
 # SparseGPT as published. The other arms add parts by name.
 _PLAIN: dict[str, Any] = {"alpha": 0.0, "refit": False, "bias": False, "damping": 0.01, "mask": "adaptive"}
@@ -59,7 +59,7 @@ def _library(
     batch_norm: bool = False,
     look_ahead: bool = False,
 ) -> Arm:
-    def prune(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
+    def prune(model: nn.Module, batches: list[Tensor], pattern: Pattern, held_out: list[Tensor]) -> None:
         chosen, images = PruneSettings(**settings | {"pattern": pattern}), batches
         if views:
             batches = with_views(batches, views, [min(float(batch.min()) for batch in batches)], flip=True, seed=0)
@@ -67,17 +67,23 @@ def _library(
             permute_model(model, batches, chosen)
         dense = copy.deepcopy(model) if look_ahead else None
         result = prune_model(model, batches, chosen)
-        if dense is not None:  # an eighth of the images judges
-            count = len(images) // 8
+        if dense is not None:
             pruned = [layer.name for layer in result.layers if layer.status == "pruned"]
-            reconstruct(model, dense, images[count:], images[:count], pruned, pattern, ReconstructSettings())
+            reconstruct(model, dense, images, held_out, pruned, pattern, ReconstructSettings())
         if batch_norm:
             reestimate_batchnorm(model, batches)
 
     return Arm(title, prune)
 
 
-def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> None:
+def _research_project(title: str, **right: bool) -> Arm:
+    def prune(model: nn.Module, batches: list[Tensor], pattern: Pattern, _: list[Tensor]) -> None:
+        cnn_sparsegpt(model, batches, pattern, **right)
+
+    return Arm(title, prune)
+
+
+def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern, _: list[Tensor]) -> None:
     """Prune every layer with its inputs in the dense network."""
     settings = PruneSettings(pattern=pattern, **_PLAIN)
     with eval_mode(model), torch.no_grad():
@@ -98,7 +104,7 @@ def _dense_inputs(model: nn.Module, batches: list[Tensor], pattern: Pattern) -> 
             weight.copy_(value)
 
 
-def _model_optimizer(model: nn.Module, batches: list[Tensor], _: Pattern) -> None:
+def _model_optimizer(model: nn.Module, batches: list[Tensor], *_: object) -> None:
     """Prune with NVIDIA's SparseGPT, in the environment that ``make bench-accuracy`` creates."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("model.pt", "batches.pt", "pruned.pt")]
@@ -110,10 +116,10 @@ def _model_optimizer(model: nn.Module, batches: list[Tensor], _: Pattern) -> Non
 
 
 ARMS = {
-    "seed": Arm("the research project's way: wrong axis, wrong update", cnn_sparsegpt),
-    "seed_axis": Arm("… with the right axis", partial(cnn_sparsegpt, right_axis=True)),
-    "seed_update": Arm("… with the right update", partial(cnn_sparsegpt, right_update=True)),
-    "seed_both": Arm("… with both", partial(cnn_sparsegpt, right_axis=True, right_update=True)),
+    "seed": _research_project("the research project's way: wrong axis, wrong update"),
+    "seed_axis": _research_project("… with the right axis", right_axis=True),
+    "seed_update": _research_project("… with the right update", right_update=True),
+    "seed_both": _research_project("… with both", right_axis=True, right_update=True),
     "model_optimizer": Arm("Model Optimizer's SparseGPT: masks, no update", _model_optimizer, ("2:4",)),
     "magnitude": _library("magnitude", {"method": "magnitude"}),
     "magnitude_bn": _library("magnitude + batch norm re-estimated", {"method": "magnitude"}, batch_norm=True),

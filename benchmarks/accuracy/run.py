@@ -20,13 +20,13 @@ from benchmarks.accuracy.arms import ARMS, PATTERNS
 from benchmarks.accuracy.summary import summarise
 from benchmarks.trained import DATA_ROOT, Trained, load_trained
 from calibration.evaluation import distance, outputs_of
-from calibration.sampling import calibration_batches
+from calibration.sampling import calibration_batches, held_out_batches
 from deploy.machine import describe_environment
 from sparsegpt_core.files import read_json, write_json, write_text
 from sparsegpt_core.patterns import parse_pattern
 
 RESULTS = Path("benchmarks/accuracy/results")
-SAMPLES, JUDGED = 256, 3000
+SAMPLES, HELD_OUT, JUDGED = 256, 128, 3000
 
 
 def main() -> int:
@@ -50,11 +50,12 @@ def main() -> int:
     done = {(record["pattern"], record["arm"], record["seed"]) for record in records}
     for seed in options.seeds:
         calibration = calibration_batches(trained.training, SAMPLES, 32, seed)
+        held_out = held_out_batches(trained.training, SAMPLES, HELD_OUT, 32, seed)
         for pattern in options.patterns:
             for arm in options.arms:
                 if (pattern, arm, seed) in done or pattern not in ARMS[arm].patterns:
                     continue
-                record = _measure(trained, arm, pattern, calibration)
+                record = _measure(trained, arm, pattern, calibration, held_out)
                 records.append({"pattern": pattern, "arm": arm, "seed": seed, **record})
                 print(json.dumps(records[-1]), flush=True)
                 write_text(file, "".join(json.dumps(record) + "\n" for record in records))
@@ -62,10 +63,12 @@ def main() -> int:
     return 0
 
 
-def _measure(trained: Trained, arm: str, pattern: str, calibration: list[Tensor]) -> dict[str, Any]:
+def _measure(
+    trained: Trained, arm: str, pattern: str, calibration: list[Tensor], held_out: list[Tensor]
+) -> dict[str, Any]:
     pruned = copy.deepcopy(trained.model)
     start = time.perf_counter()
-    ARMS[arm].prune(pruned, calibration, parse_pattern(pattern))
+    ARMS[arm].prune(pruned, calibration, parse_pattern(pattern), held_out)
     seconds = time.perf_counter() - start
     outputs = outputs_of(pruned, trained.images)
     found = distance(trained.outputs, outputs).to_json()
