@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks fuzz kills supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks fuzz kills whole-command supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo --force
@@ -69,6 +69,10 @@ real-networks: $(READY) .venv-onnx/.ready
 # Twenty minutes on all cores. FUZZ="--minutes 1 --seed 7" is shorter and repeatable; FUZZ=--help lists all options.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz.run $(FUZZ)
+
+# The whole of prune-export against the pruning inside it. BENCH=--help lists all options.
+whole-command: $(READY)
+	$(BIN)/python -m benchmarks.whole_command $(BENCH)
 
 # Half an hour. KILLS="--kills 5" is shorter.
 kills: $(READY)

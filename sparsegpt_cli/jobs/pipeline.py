@@ -36,7 +36,7 @@ from sparsegpt_cli.report import render_report
 from sparsegpt_cli.resume import LAYERS, STAGES, StageStore, staged, write_manifest
 from sparsegpt_core.checkpoints import load_checkpoint, save_checkpoint, save_int8
 from sparsegpt_core.files import write_json
-from sparsegpt_core.network import Int8Weight, from_arrays, plan_layers
+from sparsegpt_core.network import Int8Weight, from_arrays
 from sparsegpt_core.progress import Progress, Say, silent, timed
 from sparsegpt_core.pruning import LayerChoices, prune_model, run_key
 from sparsegpt_core.reasons import Reason
@@ -60,7 +60,7 @@ def prune_export(
     """Prune, export, audit, compare and report.
 
     Args:
-        job: The model, its data and the settings.
+        job: The model, its data and the settings, as :func:`~sparsegpt_cli.jobs.job.check_job` returns them.
         out: The folder for ``dense.onnx``, ``sparse.onnx``, both as ``.fp16.onnx``, ``sparse.safetensors``,
             ``prune.json``, ``manifest.json`` and ``report.html``; with INT8 both as ``.int8.onnx`` and
             ``sparse.int8.safetensors``, with a baseline ``magnitude.onnx`` too.
@@ -125,7 +125,6 @@ def _run_stages(run: _Run, say: Say) -> dict[str, Any]:
     store = StageStore(run.folder, run.unfinished and run.unfinished / STAGES, _stage_keys(job, run.images))
     if store.unusable:
         say(f"stages that run again: {', '.join(store.unusable)}")
-    plan_layers(job.model.module, run.images[:2], job.settings)  # a misfit shows before the first long stage
 
     def stage(name: str, make: Callable[[], StageOutcome]) -> StageOutcome:
         return StageOutcome(**store.once(name, lambda: vars(make())))
