@@ -1,6 +1,7 @@
 """Make the missing measurements, each in a new process, and write docs/real-networks.md.
 
-Every measurement is written to disk at once: after a kill, the next start continues.
+Every measurement is written to disk at once: after a kill, the next start continues. Each names the processor that it
+was made on.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ PARTS = ("gains", "methods", "precisions")
 def main() -> int:
     """Run the requested measurements; exit 1 if one failed."""
     options = _options()
-    here, environment = describe_environment(), options.out / "environment.json"
-    if environment.exists() and read_json(environment) != here:
-        sys.exit(f"error: {environment} is of another machine or other versions\nhint: give another --out")
-    write_json(environment, here)
+    here, path = describe_environment(), options.out / "environment.json"
+    environments = read_json(path) if path.exists() else {}
+    if environments.setdefault(here["cpu"], here)["versions"] != here["versions"]:
+        sys.exit(f"error: {path} has other versions for a {here['cpu']}\nhint: give another --out")
+    write_json(path, environments)
     networks = [name for name in options.networks if _is_there(name, options.files)]
     plans = {"gains": _plan_gains, "methods": _plan_methods, "precisions": _plan_precisions}
     done = [measure_missing(options.out / f"{part}.jsonl", plans[part](networks, options)) for part in options.parts]
@@ -90,8 +92,12 @@ def _plan_precisions(networks: list[str], options: argparse.Namespace) -> Plan:
 
 
 def _step(part: str, job: Record, options: argparse.Namespace) -> tuple[Record, Callable[[], Record | None]]:
-    arguments = part, json.dumps(job), options.files, options.onnxsim_python
-    return job, partial(measure_apart, "benchmarks.real_networks.measure", *arguments)
+    return job, partial(_measure, part, json.dumps(job), options.files, options.onnxsim_python)
+
+
+def _measure(*arguments: str | Path) -> Record | None:
+    record = measure_apart("benchmarks.real_networks.measure", *arguments)
+    return record and record | {"cpu": describe_environment()["cpu"]}
 
 
 if __name__ == "__main__":

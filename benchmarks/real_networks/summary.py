@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from benchmarks.measurements import ROOT, Record, read_records
 from benchmarks.pages import fill, table_line
@@ -23,16 +24,19 @@ VERSIONS = ("torch", "onnx", "onnxruntime")
 
 def summarise(text: str, out: Path) -> str:
     """Return the page with its tables written again from the records in a folder."""
-    here = read_json(out / "environment.json")
-    versions = ", ".join(f"{name} {here['versions'][name]}" for name in VERSIONS)
     gains = {record["network"]: record for record in read_records(out / "gains.jsonl")}
     tables = {
-        "machine": [f"{here['cpu']}, one core; Python {here['python']}, {versions}."],
+        "machine": [f"* {_machine(each)}" for each in read_json(out / "environment.json").values()],
         "methods": _methods(read_records(out / "methods.jsonl"), gains),
         "precisions": _precisions(read_records(out / "precisions.jsonl")),
         "gains": _gains(gains),
     }
     return fill(text, tables)
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {environment['versions'][name]}" for name in VERSIONS)
+    return f"{environment['cpu']}, one core; Python {environment['python']}, {versions}"
 
 
 def _methods(records: Sequence[Record], gains: Mapping[str, Record]) -> list[str]:
@@ -45,6 +49,7 @@ def _methods(records: Sequence[Record], gains: Mapping[str, Record]) -> list[str
         about = f"{own[0]['samples']} calibration and {own[0]['tested']} test photos"
         if "dense_top1" in own[0]:
             about += f"; dense top-1 {own[0]['dense_top1']:.1f} %"
+        about += f"; measured on {' and '.join(sorted({record['cpu'] for record in own}))}"
         columns = [metric for metric in METRICS if any(metric in record for record in own)]
         titles = ["method", "draws", "pruned", *(METRICS[metric][0] for metric in columns), "gain", "CPU seconds"]
         lines += [f"### {network.title}", f"{about}.", "", table_line(*titles), table_line(*["---"] * len(titles))]

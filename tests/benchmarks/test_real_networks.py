@@ -103,8 +103,9 @@ def test_magnitude_is_what_a_plain_loop_gives(folder):
 def test_a_network_without_layers_that_pay_is_a_failure_on_the_page(folder):
     record = measure.measure_method(MethodJob("toy", "balanced", "pays", 0), folder, "")
     assert "no layer can become faster" in record["failure"]
-    write_json(folder / "environment.json", {"cpu": "", "python": "", "versions": dict.fromkeys(VERSIONS, "")})
-    write_records(folder / "methods.jsonl", [record])
+    environment = {"cpu": "Tested", "python": "", "versions": dict.fromkeys(VERSIONS, "")}
+    write_json(folder / "environment.json", {"Tested": environment})
+    write_records(folder / "methods.jsonl", [record | {"cpu": "Tested"}])
     page = summarise(PAGE.read_text(), folder)
     assert f"(the default): {record['failure']}." in page
 
@@ -157,4 +158,4 @@ def test_hed_has_vgg16s_layers_and_a_map_of_the_images_size():
 def test_the_page_shows_the_raw_results():
     text = PAGE.read_text()
     assert summarise(text, run.RESULTS) == text
-    assert json.loads((run.RESULTS / "environment.json").read_text())["cpu"] in text
+    assert all(cpu in text for cpu in json.loads((run.RESULTS / "environment.json").read_text()))
