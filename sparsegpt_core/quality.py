@@ -80,9 +80,7 @@ class Quality:
 QUALITIES = {
     "fast": Quality(PruneSettings(alpha=0.0, refit=False, mask="adaptive"), Workflow()),
     "balanced": Quality(PruneSettings(), Workflow()),
-    "best": Quality(
-        PruneSettings(admm_columns=8192), Workflow(permute=True, batch_norm="auto", look_ahead=True, views=7)
-    ),
+    "best": Quality(PruneSettings(admm_columns=8192), Workflow(permute=True, batch_norm="auto", views=7)),
 }
 """The qualities by name. docs/quality.md says what each costs and gains."""
 

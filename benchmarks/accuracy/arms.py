@@ -144,5 +144,5 @@ ARMS = {
     "ordered_look_ahead": _library(
         "balanced + channels ordered, ADMM everywhere, look-ahead", _BEST, permute=True, look_ahead=True
     ),
-    "best": _library("preset best: both, with seven views", _BEST, permute=True, views=7, look_ahead=True),
+    "best": _library("preset best: both, with seven views", _BEST, permute=True, views=7),
 }

@@ -164,8 +164,8 @@ def test_sweep_takes_a_file(cli, file, tmp_path):
     assert float(row["disagreement"]) < 5
 
 
-def test_best_says_that_channels_keep_their_order(cli, file, tmp_path):
-    options = ("--samples", 32, "--quality", "best", "--views", 0, "--no-baseline")
+def test_channels_and_blocks_of_a_file_stay_and_best_says_so(cli, file, tmp_path):
+    options = ("--samples", 32, "--quality", "best", "--views", 0, "--look-ahead", "--no-baseline")
     outcome = cli("prune-export", "--layers=all", "--model", file, *DIGITS, *options, "--out", tmp_path / "best")
     assert outcome.code == 0, outcome.err
     assert "channels keep their order: its operations are those of an ONNX file" in outcome.err

@@ -32,7 +32,7 @@ def test_the_presets():
     assert not preset("fast").settings.refit
     assert preset("best").settings.admm_columns > preset("balanced").settings.admm_columns
     assert preset("fast", refit=True).settings.refit
-    assert preset("best", views=0).workflow == Workflow(permute=True, batch_norm="auto", look_ahead=True)
+    assert preset("best", views=0).workflow == Workflow(permute=True, batch_norm="auto")
     assert set(QUALITIES) == {"fast", "balanced", "best"}
     with pytest.raises(InputError, match="unknown quality"):
         preset("excellent")
