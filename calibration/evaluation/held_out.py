@@ -26,7 +26,7 @@ class Comparison(NamedTuple):
     drop: float | None
     """Percentage points by which top-1 falls; None without labels."""
     noise: float | None
-    """The variance of the noise on logits; None without classes."""
+    """The variance of the noise on logits; None without classes or calibration images."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class HeldOut:
     labels: Tensor | None
     """(N,); None if the data has none, or the network no classes."""
     logits: Tensor | None
-    """The dense network's logits of calibration images (M, classes); None without classes."""
+    """The dense network's logits of calibration images (M, classes); None without these or without classes."""
     world: World
     """The processes that prune."""
 
@@ -62,12 +62,12 @@ class HeldOut:
             model: The dense network.
             batches: Held-out images.
             labels: Their classes (N,), if the data has them.
-            calibration: Calibration images, in batches, for networks with classes.
+            calibration: Calibration images, in batches, for :meth:`expect`.
             world: The processes that prune.
         """
         outputs = outputs_of(model, batches)
         has_classes = outputs.ndim == 2 and outputs.shape[1] > 1
-        logits = outputs_of(model, calibration) if has_classes else None
+        logits = outputs_of(model, calibration) if has_classes and calibration else None
         return cls(batches, outputs, labels if outputs.ndim == 2 else None, logits, world)
 
     def compare(self, model: nn.Module) -> Comparison:

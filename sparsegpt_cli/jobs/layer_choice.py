@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from calibration.evaluation import Comparison, DisagreementTarget, Distance
+from calibration.evaluation import Comparison, DisagreementTarget, Distance, HeldOut
+from sparsegpt_cli.jobs.gains import PayingLayers
+from sparsegpt_cli.jobs.job import Job
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest
 from sparsegpt_core.quality import Workflow
 
-__all__ = ["LayerChoice", "PruneExcept", "SelectionStep", "Trial", "choose_dense_layers"]
+__all__ = ["Chosen", "LayerChoice", "PruneExcept", "SelectionStep", "Trial", "choose_dense_layers", "choose_layers"]
+
+_MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
 
 
 class Trial(NamedTuple):
@@ -62,6 +66,71 @@ class LayerChoice:
     """Sparsity and time against error for every number of layers left dense."""
     steps: tuple[SelectionStep, ...]
     """All trials, the chosen one last."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The layers left dense to meet a limit, if there is one."""
+
+    result: PruneResult | None = None
+    """The pruned network that meets it; the model has its weights."""
+    choice: LayerChoice | None = None
+    """How its layers were chosen; None: the limit is met with all of them, or there is none."""
+    target: DisagreementTarget | None = None
+    """The largest disagreement that was asked for."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+def choose_layers(
+    job: Job,
+    paying: PayingLayers | None,
+    held_out: HeldOut,
+    prune_except: PruneExcept,
+    errors_alone: Callable[[], dict[str, float]],
+    *,
+    limited: bool,
+) -> Chosen:
+    """Leave layers dense to meet the job's limit, or else the one for layers that pay.
+
+    Args:
+        job: The job.
+        paying: The layers that pay, if they were asked for.
+        held_out: Judges the trials.
+        prune_except: Prunes the dense network except for the named layers.
+        errors_alone: Measures each layer's error.
+        limited: Whether only the limit for layers that pay applies.
+    """
+    workflow, target, warnings = job.workflow, None, []
+    limit = _MAX_EXPECTED_DISAGREEMENT if limited else None
+    errors = None if limited else errors_alone()
+    whole = prune_except(())
+    expected = held_out.expect(whole.compared.noise)
+    if limit is not None and expected <= limit:
+        return Chosen(whole.result)
+    if workflow.max_disagreement is not None:
+        target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
+        warnings += [target.warning] if target.warning else []
+    if workflow.max_drop is not None and held_out.labels is None:
+        warnings.append("no layer is left dense for `max_drop`: the calibration images have no labels")
+    saved = paying.gains.saved if paying else None
+    choice = choose_dense_layers(
+        prune_except,
+        whole,
+        errors or errors_alone(),
+        workflow,
+        target=target,
+        saved=saved,
+        expect=None if held_out.logits is None else held_out.expect,
+        max_expected=limit,
+    )
+    if limit is not None:
+        warnings.append(
+            f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of them "
+            f"{expected:.0f} % of images are expected to change class, now {choice.steps[-1].expected:.1f} %; "
+            f"{limit:g} % may (`max_disagreement` sets another limit)"
+        )
+    return Chosen(choice.result, choice, target, tuple(warnings))
 
 
 def choose_dense_layers(

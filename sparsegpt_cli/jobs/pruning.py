@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from calibration.sampling import (
 from calibration.training import Unfinished
 from sparsegpt_cli.jobs.gains import PayingLayers, find_paying, has_sparse_kernels
 from sparsegpt_cli.jobs.job import Job, number_of_outputs
-from sparsegpt_cli.jobs.layer_choice import LayerChoice, PruneExcept, SelectionStep, Trial, choose_dense_layers
+from sparsegpt_cli.jobs.layer_choice import Chosen, SelectionStep, Trial, choose_layers
 from sparsegpt_core.errors import DataError, ModelError
 from sparsegpt_core.execution import Resources, World, full_precision, join_world
 from sparsegpt_core.network import GraphNetwork
@@ -47,7 +47,6 @@ __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
 _CALIBRATION_BATCH_IMAGES = 32
 _LOOK_AHEAD = "look-ahead"  # the folder of its state, next to that of finished layers
-_MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
 _JUDGING_IMAGES = 128  # for that limit; noise needs few
 _LEADING_IMAGES = 512  # of calibration, whose classes' leads the noise is compared with
 _TRIAL_SHARE = 0.8  # of the calibration images that trials use, where none are left to hold out
@@ -171,8 +170,10 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
     if limited and job.calibration_samples == len(job.data.training) > 1:
         trial_job = replace(job, samples=max(1, int(_TRIAL_SHARE * job.calibration_samples)))
         trial_batches, _, _ = _calibration_batches(trial_job, world)
-    if limited or workflow.selects or workflow.batch_norm == "auto" or workflow.look_ahead:
-        held_out = _hold_out(trial_job, world, _JUDGING_IMAGES if limited else None)
+    chooses = limited or workflow.selects
+    if chooses or workflow.batch_norm == "auto" or workflow.look_ahead:
+        leading = _draw(trial_job, slice(0, _LEADING_IMAGES)) if chooses else []
+        held_out = _hold_out(trial_job, world, leading, _JUDGING_IMAGES if limited else None)
     seconds: dict[str, float] = {}
 
     permutation, choices = None, LayerChoices(left_dense=paying.left_dense if paying else {})
@@ -202,8 +203,8 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
             seconds[stage] = seconds.get(stage, 0.0) + value
         return result
 
-    chosen = _Chosen()
-    if held_out and (workflow.selects or limited):
+    chosen = Chosen()
+    if held_out and chooses:
         state, judge = copy.deepcopy(model.state_dict()), held_out
 
         def prune_except(names: tuple[str, ...]) -> Trial:
@@ -214,19 +215,19 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
 
         def errors_alone() -> dict[str, float]:
             model.load_state_dict(state)
-            alone = prune_alone(
-                model,
-                trial_batches,
-                job.settings,
-                progress,
-                resources,
-                choices=choices,
-                samples_per_image=samples_per_image,
-            )
             with timed(seconds, "judge"):
+                alone = prune_alone(
+                    model,
+                    trial_batches,
+                    job.settings,
+                    progress,
+                    resources,
+                    choices=choices,
+                    samples_per_image=samples_per_image,
+                )
                 return judge.errors(model, alone, progress)
 
-        chosen = _choose_layers(job, paying, held_out, prune_except, errors_alone, limited=limited)
+        chosen = choose_layers(job, paying, held_out, prune_except, errors_alone, limited=limited)
         warnings += chosen.warnings
         if trial_job is not job:  # now with all images
             model.load_state_dict(state)
@@ -255,71 +256,6 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
     )
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The layers left dense to meet a limit, if there is one."""
-
-    result: PruneResult | None = None
-    """The pruned network that meets it; the model has its weights."""
-    choice: LayerChoice | None = None
-    """How its layers were chosen; None: the limit is met with all of them, or there is none."""
-    target: DisagreementTarget | None = None
-    """The largest disagreement that was asked for."""
-    warnings: tuple[str, ...] = ()
-    """What the user should know."""
-
-
-def _choose_layers(
-    job: Job,
-    paying: PayingLayers | None,
-    held_out: HeldOut,
-    prune_except: PruneExcept,
-    errors_alone: Callable[[], dict[str, float]],
-    *,
-    limited: bool,
-) -> _Chosen:
-    """Leave layers dense to meet the job's limit, or else the one for layers that pay.
-
-    Args:
-        job: The job.
-        paying: The layers that pay, if they were asked for.
-        held_out: Judges the trials.
-        prune_except: Prunes the dense network except for the named layers.
-        errors_alone: Measures each layer's error.
-        limited: Whether only the limit for layers that pay applies.
-    """
-    workflow, target, warnings = job.workflow, None, []
-    limit = _MAX_EXPECTED_DISAGREEMENT if limited else None
-    errors = None if limited else errors_alone()
-    whole = prune_except(())
-    expected = held_out.expect(whole.compared.noise)
-    if limit is not None and expected <= limit:
-        return _Chosen(whole.result)
-    if workflow.max_disagreement is not None:
-        target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
-        warnings += [target.warning] if target.warning else []
-    if workflow.max_drop is not None and held_out.labels is None:
-        warnings.append("no layer is left dense for `max_drop`: the calibration images have no labels")
-    saved = paying.gains.saved if paying else None
-    choice = choose_dense_layers(
-        prune_except,
-        whole,
-        errors or errors_alone(),
-        workflow,
-        target=target,
-        saved=saved,
-        expect=None if held_out.logits is None else held_out.expect,
-        max_expected=limit,
-    )
-    if limit is not None:
-        warnings.append(
-            f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of them "
-            f"{expected:.0f} % of images are expected to change class, now {choice.steps[-1].expected:.1f} %; "
-            f"{limit:g} % may (`max_disagreement` sets another limit)"
-        )
-    return _Chosen(choice.result, choice, target, tuple(warnings))
-
-
 def _calibration_batches(job: Job, world: World) -> tuple[list[Tensor], int, list[str]]:
     """Return this process's images with their views, the number of samples for each image, and warnings."""
     share = world.share_samples(job.calibration_samples, _CALIBRATION_BATCH_IMAGES)
@@ -339,12 +275,13 @@ def _draw(job: Job, share: slice = slice(None)) -> list[Tensor]:
     return calibration_batches(job.data.training, job.calibration_samples, _CALIBRATION_BATCH_IMAGES, job.seed, share)
 
 
-def _hold_out(job: Job, world: World, count: int | None = None) -> HeldOut | None:
+def _hold_out(job: Job, world: World, leading: Sequence[Tensor], count: int | None = None) -> HeldOut | None:
     """Draw held-out images and run the dense network on them; None where calibration takes all images.
 
     Args:
         job: The job.
         world: The processes.
+        leading: Calibration images whose classes' leads count too.
         count: Images to draw, at most; None: as many as the largest disagreement needs.
     """
     count = count or held_out_images(job.workflow.max_disagreement, job.data.sample_size)
@@ -354,7 +291,6 @@ def _hold_out(job: Job, world: World, count: int | None = None) -> HeldOut | Non
         labels = None
         if split.labels is not None:
             labels = torch.from_numpy(split.labels[held_out_indices(split, samples, count, job.seed)])
-        leading = _draw(job, slice(0, _LEADING_IMAGES))
         return HeldOut.of(job.model.module, batches, labels, leading, world)
     if job.workflow.selects:
         raise DataError("no training images are left to hold out: calibration takes them all", "Lower --samples.")
