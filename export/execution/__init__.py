@@ -3,7 +3,7 @@
 May import ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
-from export.execution.activation_observer import observe_activations, with_outputs
+from export.execution.activation_observer import more_outputs, observe_activations
 from export.execution.cpu_session import FEW_SAMPLES, CpuSession, first_samples, inferred, open_model, tensor_types
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "CpuSession",
     "first_samples",
     "inferred",
+    "more_outputs",
     "observe_activations",
     "open_model",
     "tensor_types",
-    "with_outputs",
 ]

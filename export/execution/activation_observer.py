@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Union
 
 import numpy as np
@@ -13,7 +14,7 @@ from export.audit import graph_inputs
 from export.execution.cpu_session import CpuSession
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["observe_activations", "with_outputs"]
+__all__ = ["more_outputs", "observe_activations"]
 
 Array = npt.NDArray[Any]
 Arrays = Union[Array, Sequence[Array]]
@@ -50,7 +51,8 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     if unknown:
         raise ModelError(f"the graph computes no tensor '{unknown[0]}'", "Plan and observe the same graph.")
     outputs = [name for name in observed if name in computed]
-    session = CpuSession(with_outputs(model, outputs), "the graph") if outputs else None
+    with more_outputs(model, outputs):
+        session = CpuSession(model, "the graph") if outputs else None
 
     def observe(batch: Arrays) -> dict[str, Array]:
         arrays = [batch] if isinstance(batch, np.ndarray) else batch
@@ -61,19 +63,25 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     return observe
 
 
-def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of a model that has more of its tensors as outputs.
+@contextlib.contextmanager
+def more_outputs(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[None]:
+    """Make more of a model's tensors outputs within a ``with`` block. A copy of the model may not fit into memory.
 
     Example:
         >>> from torch import nn
         >>> from export.writing import export_model
         >>> model = export_model(nn.Sequential(nn.ReLU(), nn.Sigmoid()), (1, 4, 4))
-        >>> len(with_outputs(model, model.graph.node[0].output).graph.output)
+        >>> with more_outputs(model, model.graph.node[0].output):
+        ...     len(model.graph.output)
         2
+        >>> len(model.graph.output)
+        1
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    present = {value.name for value in copy.graph.output}
+    outputs = model.graph.output
+    present = [value.name for value in outputs]
     # Outputs without types: ONNX Runtime infers them.
-    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present)
-    return copy
+    outputs.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present)
+    try:
+        yield
+    finally:
+        del outputs[len(present) :]

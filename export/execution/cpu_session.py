@@ -136,11 +136,11 @@ def open_model(model: onnx.ModelProto, name: str, **options: Any) -> Any:
         >>> open_model(export_model(nn.ReLU(), (1, 4, 4)), "relu").get_inputs()[0].type
         'tensor(float)'
     """
-    if fits_in_protobuf(model):
+    if not is_large(model):
         return open_session(model.SerializeToString(), name, proto=model, **options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
-        save_model(model, path)
+        save_model(model, path, limit=0)
         return open_session(str(path), name, proto=model, pack=False, **options)
 
 

@@ -6,7 +6,7 @@ import onnx
 from onnx import helper, version_converter
 
 from export.audit import inlined, is_custom
-from export.execution import open_model, with_outputs
+from export.execution import more_outputs, open_model
 from export.importing import element_type, sorted_nodes
 from sparsegpt_core.errors import ModelError, first_line
 
@@ -70,7 +70,9 @@ def _add_types(model: onnx.ModelProto) -> None:
     """Add the types of all tensors. Shape inference knows none after a custom operator; ONNX Runtime knows them."""
     known = {each.name for each in (*model.graph.value_info, *model.graph.output)}
     names = {name for node in model.graph.node for name in node.output} - known
-    for each in open_model(with_outputs(model, names), "the graph").get_outputs():
+    with more_outputs(model, names):
+        outputs = open_model(model, "the graph").get_outputs()
+    for each in outputs:
         if each.name in names:
             kind = element_type(each.type, each.name)
             model.graph.value_info.append(helper.make_tensor_value_info(each.name, kind, None))

@@ -17,7 +17,7 @@ from export.precision.qdq_placement import Int8Plan, output_axis
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network import Int8Weight, weight_key
 
-__all__ = ["MIN_INT8_OPSET", "to_int8"]
+__all__ = ["MIN_INT8_OPSET", "set_scales", "to_int8"]
 
 MIN_INT8_OPSET = 13
 """The oldest version of ONNX's operators with a scale for each channel."""
@@ -61,19 +61,53 @@ def to_int8(
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     if opset < MIN_INT8_OPSET:
         raise ModelError(f"opset {opset} has no scales per channel", f"Export with `opset={MIN_INT8_OPSET}` or later.")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    rewriter = _Rewriter(copy.graph, plan, scales, int8_weights or {}, state or {})
+    rewriter = _Rewriter(model.graph, plan, scales, int8_weights or {}, state or {})
     for node in model.graph.node:
         rewriter.add(node)
-    del copy.graph.node[:]
-    copy.graph.node.extend(rewriter.nodes)
-    _drop_unused(copy.graph)
-    return copy
+    return _with_new_nodes(model, rewriter.nodes, rewriter.constants)
+
+
+def set_scales(int8: onnx.ModelProto, plan: Int8Plan, scales: Mapping[str, float]) -> None:
+    """Change the activations' scales in what :func:`to_int8` returned.
+
+    Args:
+        int8: The INT8 graph.
+        plan: The plan that it was made with.
+        scales: The size of an integer step for each of ``plan.tensors``.
+
+    Raises:
+        InputError: A scale is missing or not positive.
+
+    Example:
+        >>> from torch import nn
+        >>> from export.precision import plan_int8
+        >>> from export.writing import export_model
+        >>> model = export_model(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()).eval(), (4, 8, 8))
+        >>> plan = plan_int8(model)
+        >>> int8 = to_int8(model, plan, {"input": 0.05})
+        >>> set_scales(int8, plan, {"input": 0.1})
+        >>> int8 == to_int8(model, plan, {"input": 0.1})
+        True
+    """
+    initializers = {tensor.name: tensor for tensor in int8.graph.initializer}
+    for node in int8.graph.node:
+        if node.op_type == "QuantizeLinear":
+            value = np.asarray(_scale(scales, plan.ranges[node.input[0]]))
+            initializers[node.input[1]].CopyFrom(numpy_helper.from_array(value, node.input[1]))
+
+
+def _scale(scales: Mapping[str, float], tensor: str) -> np.float32:
+    if tensor not in scales:
+        raise InputError(f"the tensor {tensor} has no scale", "Calibrate all tensors of the plan.")
+    with np.errstate(over="ignore", under="ignore"):
+        scale: np.float32 = np.float32(scales[tensor])
+    if not 0 < scale < np.inf:
+        raise InputError(f"the scale {scales[tensor]:g} of the tensor {tensor} is not a positive FP32 number")
+    return scale
 
 
 class _Rewriter:
-    """Collects the nodes of the new graph, and adds the new constants to ``graph``."""
+    """Collects the nodes and the new constants of the INT8 graph."""
 
     def __init__(
         self,
@@ -84,9 +118,10 @@ class _Rewriter:
         state: Mapping[str, Tensor],
     ) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self._graph, self._plan, self._scales = graph, plan, scales
+        self.constants: list[onnx.TensorProto] = []
+        self._plan, self._scales = plan, scales
         self._int8_weights, self._state = int8_weights, state
-        self._constants = Constants(graph)
+        self._present = Constants(graph)
         self._layers = set(plan.layers)
         self._names = {name for node in graph.node for name in (*tensors_read(node), *node.output)}
         self._names.update(each.name for each in (*graph.input, *graph.initializer))
@@ -112,28 +147,19 @@ class _Rewriter:
     def _pair(self, tensor: str) -> str:
         """Return the output of the tensor's Q/DQ pair; all readers share one pair."""
         if tensor not in self._pairs:
-            scale = self._constant(f"{tensor}_scale", self._scale(self._plan.ranges[tensor]))
+            scale = self._constant(f"{tensor}_scale", _scale(self._scales, self._plan.ranges[tensor]))
             zero = self._constant(f"{tensor}_zero_point", np.int8(0))
             quantized = self._operation("QuantizeLinear", [tensor, scale, zero], f"{tensor}_quantized")
             self._pairs[tensor] = self._operation("DequantizeLinear", [quantized, scale, zero], f"{tensor}_dequantized")
         return self._pairs[tensor]
-
-    def _scale(self, tensor: str) -> np.float32:
-        if tensor not in self._scales:
-            raise InputError(f"the tensor {tensor} has no scale", "Calibrate all tensors of the plan.")
-        with np.errstate(over="ignore", under="ignore"):
-            scale: np.float32 = np.float32(self._scales[tensor])
-        if not 0 < scale < np.inf:
-            raise InputError(f"the scale {self._scales[tensor]:g} of the tensor {tensor} is not a positive FP32 number")
-        return scale
 
     def _weight(self, node: onnx.NodeProto, name: str) -> tuple[str, Int8NodeWeight]:
         """Quantise the node's weight, once for all nodes that share it and its INT8 weight."""
         axis, module = output_axis(node), name.partition("#")[0]
         key = (node.input[1], axis, module if module in self._int8_weights else "")
         if key not in self._weights:
-            weight = self._int8_weight(self._constants.value(node.input[1]), axis, module)
-            base = self._constants.source(node.input[1])
+            weight = self._int8_weight(self._present.value(node.input[1]), axis, module)
+            base = self._present.source(node.input[1])
             values = self._constant(f"{base}_quantized", weight.values)
             scale = self._constant(f"{base}_scale", weight.scales)
             zero = self._constant(f"{base}_zero_point", np.zeros(len(weight.scales), dtype=np.int8))
@@ -159,7 +185,7 @@ class _Rewriter:
             inputs = [node.output[0], self._constant(f"{output}_shift", shift)]
             self.nodes.append(helper.make_node("Add", inputs, [output], name=f"{output}_Add"))
         elif len(node.input) > 2:
-            bias = self._constants.value(node.input[2])
+            bias = self._present.value(node.input[2])
             if bias is None:
                 raise InputError(f"the bias of {node.name} is not constant", "Export without rounded weights.")
             node.input[2] = self._constant(f"{node.input[2]}_shifted", bias + shift)
@@ -168,7 +194,7 @@ class _Rewriter:
 
     def _constant(self, name: str, value: Any) -> str:
         name = self._unique(name)
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def _operation(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -183,19 +209,23 @@ class _Rewriter:
         return name
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop the FP32 weights that no node reads any more, and the nodes that only moved them."""
-    used = {value.name for value in graph.output}
-    nodes = []
-    for node in reversed(graph.node):
+def _with_new_nodes(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]
+) -> onnx.ModelProto:
+    """Return a model with other nodes and more constants, without what no node reads: FP32 weights are not copied."""
+    graph, used, kept = model.graph, {value.name for value in model.graph.output}, list[onnx.NodeProto]()
+    for node in reversed(nodes):
         if not used.isdisjoint(node.output):
-            nodes.append(node)
+            kept.append(node)
             used.update(tensors_read(node))
     unread = {tensor.name for tensor in graph.initializer} - used
-    for field, kept in (
-        (graph.node, nodes[::-1]),
-        (graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used]),
-        (graph.input, [value for value in graph.input if value.name not in unread]),
-    ):
-        del field[:]
-        field.extend(kept)
+    new = {
+        "node": kept[::-1],
+        "initializer": [tensor for tensor in (*graph.initializer, *constants) if tensor.name in used],
+        "input": [value for value in graph.input if value.name not in unread],
+    }
+    return onnx.ModelProto(**{**_fields(model), "graph": onnx.GraphProto(**{**_fields(graph), **new})})
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields()}

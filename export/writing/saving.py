@@ -34,24 +34,28 @@ def fits_in_protobuf(model: onnx.ModelProto, limit: int | None = None) -> bool:
         >>> fits_in_protobuf(model), fits_in_protobuf(model, limit=100)
         (True, False)
     """
-    size: int = sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-    )
-    return size <= (_MAX_WEIGHT_BYTES if limit is None else limit)
+    return _weight_bytes(model) <= (_MAX_WEIGHT_BYTES if limit is None else limit)
 
 
-def is_large(path: Path) -> bool:
-    """Return whether a file that :func:`save_model` wrote is so large that no copies of its weights should be made.
+def is_large(model: Path | onnx.ModelProto) -> bool:
+    """Return whether a model is so large that no copies of its weights should be made.
+
+    Args:
+        model: A file that :func:`save_model` wrote, or a model with its weights in memory.
 
     Example:
         >>> from torch import nn
         >>> from export.writing import export_model
-        >>> save_model(export_model(nn.Linear(8, 4), (1, 1, 8)), Path("linear.onnx"))
-        >>> is_large(Path("linear.onnx"))
-        False
+        >>> model = export_model(nn.Linear(8, 4), (1, 1, 8))
+        >>> save_model(model, Path("linear.onnx"))
+        >>> is_large(model), is_large(Path("linear.onnx"))
+        (False, False)
     """
-    return sum(file.stat().st_size for file in (path, _data(path)) if file.exists()) > _LARGE_BYTES
+    if isinstance(model, Path):
+        size = sum(file.stat().st_size for file in (model, _data(model)) if file.exists())
+    else:
+        size = _weight_bytes(model)
+    return size > _LARGE_BYTES
 
 
 def save_model(model: onnx.ModelProto, path: Path, limit: int | None = None) -> None:
@@ -134,3 +138,10 @@ def _move(staged: Path, path: Path) -> None:
 
 def _data(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 from calibration.ranges import METHODS, calibrate
 from export.execution import observe_activations
 from export.exporter import ExportSettings
-from export.precision import plan_int8, to_int8
+from export.precision import plan_int8, set_scales, to_int8
 from sparsegpt_core.network import Int8Weight, tensors_of
 from sparsegpt_core.progress import Progress, silent
 
@@ -59,7 +59,7 @@ def quantise_model(
         quantiser: The images and the rounded weights.
         state: The network's parameters by name.
         method: How ranges are chosen: one of :data:`~calibration.ranges.METHODS` for all tensors, or ``auto``.
-            ``auto`` builds one graph with each method, and one in which each tensor has the method with its least
+            ``auto`` tries a graph with each method, and one in which each tensor has the method with its least
             error. It returns the graph whose outputs on held-out images are nearest to the FP32 graph's.
         ends: Whether the first and the last layer are quantised too. A network with no other layer has them
             quantised in any case.
@@ -72,16 +72,19 @@ def quantise_model(
     fit, held_out = (list(map(_arrays, batches)) for batches in _split([*quantiser.batches]))
     ranges = calibrate(observe_activations(model, plan.tensors), fit, held_out, method, progress)
 
-    def quantised(each: str) -> onnx.ModelProto:
+    def scales(each: str) -> dict[str, float]:
         own = ranges if each == method else {name: replace(found, method=each) for name, found in ranges.items()}
-        scales = {name: found.scale for name, found in own.items()}
-        return to_int8(model, plan, scales, quantiser.int8_weights, state)
+        return {name: found.scale for name, found in own.items()}
 
+    int8 = to_int8(model, plan, scales(method), quantiser.int8_weights, state)
     if method != "auto":
-        return quantised(method)
-    expected = _outputs(model, held_out)
-    trials = (quantised(each) for each in ("auto", *METHODS))
-    return min(trials, key=lambda trial: _squared_error(_outputs(trial, held_out), expected))
+        return int8
+    expected, errors = _outputs(model, held_out), dict[str, float]()
+    for each in ("auto", *METHODS):  # the weights are the same in all of them
+        set_scales(int8, plan, scales(each))
+        errors[each] = _squared_error(_outputs(int8, held_out), expected)
+    set_scales(int8, plan, scales(min(errors, key=errors.__getitem__)))
+    return int8
 
 
 def _arrays(batch: Tensor) -> list[Array]:
