@@ -83,7 +83,7 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
     given = ["--model", f"benchmarks.large:{name}", *data]
     pruned, exported = folder / "pruned.safetensors", folder / "sparse.onnx"
     again = ["prune-export", "--model", exported, *data, *every, "--samples", 4]
-    ways = [[], ["--memory-limit", "2GiB"], ["--int8"], ["--eval-data", f"npz:{test}"]]
+    ways = [[], ["--memory-limit", "6GiB"], ["--int8"], ["--eval-data", f"npz:{test}"]]
     commands = (
         ["prune", "--weights", weights, *given, *every, "--method", "magnitude", "--samples", 4, "--out", pruned],
         ["export", "--weights", pruned, *given, "--out", exported],

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from calibration.sampling import calibration_batches
 from deploy.measure import ArmAccuracy, compare_versions
@@ -148,8 +148,9 @@ def _run_stages(run: _Run, say: Say) -> dict[str, Any]:
 
 def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     """By stage a digest of everything that its outcome depends on."""
-    model, split = job.model.module, job.data.evaluation
+    split = job.data.evaluation
     dense = {
+        "weights": run_key(job.model.module, [], {}),
         **model_metadata(job.model, job.data),
         **code_identity(job.model.spec),
         "seed": job.seed,
@@ -158,13 +159,13 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
     }
     sparse = {**dense, **pruning_identity(job)}
     calibrated = [*calibration_batches(job.data.training, job.calibration_samples, _PARITY_IMAGES, job.seed)]
-    keys = {"dense": run_key(model, [images], dense), "sparse": run_key(model, calibrated, sparse)}
+    keys = {"dense": _key([images], dense), "sparse": _key(calibrated, sparse)}
     if job.baseline and job.settings.method != "magnitude":
         magnitude = {**dense, "pattern": job.settings.pattern, "in": job.settings.include, "out": job.settings.exclude}
         chooses = job.target or job.workflow.selects or job.workflow.global_budget
         if chooses:  # the sparse stage chooses the layers and quotas
             magnitude["choices"] = keys["sparse"]
-        keys["magnitude"] = run_key(model, [images], magnitude)
+        keys["magnitude"] = _key([images], magnitude)
     compare = {
         **sparse,
         "data_sha256": fingerprint(job.data),
@@ -176,7 +177,11 @@ def _stage_keys(job: Job, images: Tensor) -> dict[str, str]:
         compare |= {"metric": job.metric.name, **code_identity(job.metric.name)}
     if split is not None:
         calibrated.append(from_arrays(next(iter(EvaluationBatches(split, 1, 1, job.seed)))[0]))
-    return {**keys, "compare": run_key(model, calibrated, compare)}
+    return {**keys, "compare": _key(calibrated, compare)}
+
+
+def _key(batches: Sequence[Tensor], about: Mapping[str, Any]) -> str:
+    return run_key(nn.Identity(), batches, about)
 
 
 def _predict(run: _Run, gains: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -179,16 +178,8 @@ def _shown(value: Any) -> str:
 
 
 def _digest(path: Path) -> str | None:
-    """Return a file's SHA-256, from a cache if the file has not changed; None if it cannot be read."""
+    """Return a file's SHA-256; None if it cannot be read."""
     try:
-        if not path.is_file():
-            return None
-        status = path.stat()
-        return _sha256(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+        return sha256(path) if path.is_file() else None
     except (OSError, ValueError):
         return None
-
-
-@cache
-def _sha256(path: Path, _: tuple[int, int, int]) -> str:
-    return sha256(path)

@@ -6,6 +6,7 @@ A record is JSON with ``sha256`` and, optionally, ``bytes``.
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ __all__ = ["MANIFEST", "file_record", "read_verified", "sha256", "sidecar_path",
 MANIFEST = "manifest.json"
 """The name of the JSON file that records all files of a folder."""
 
+_KNOWN: dict[tuple[int, ...], str] = {}  # by device, inode, size and time of the last change
+_SETTLED = 100_000_000  # nanoseconds; file systems may give two changes within one tick of their clock the same time
+
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits.
+    """Return the SHA-256 of a file as 64 hexadecimal digits. A process reads a file once unless it changes.
 
     Raises:
         InputError: The file is missing or unreadable.
@@ -29,11 +33,17 @@ def sha256(path: Path) -> str:
         >>> sha256(Path("empty.bin"))[:16]
         'e3b0c44298fc1c14'
     """
-    digest = hashlib.sha256()
     try:
+        status = path.stat()
+        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        if version in _KNOWN:
+            return _KNOWN[version]
+        digest = hashlib.sha256()
         with path.open("rb") as stream:
             for chunk in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(chunk)
+        if time.time_ns() - status.st_mtime_ns > _SETTLED:
+            _KNOWN[version] = digest.hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()
