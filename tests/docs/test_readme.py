@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,18 @@ from sparsegpt_core.reasons import Reason
 from tests.support.paths import ROOT
 
 TEXTS = (ROOT / "README.md", ROOT / "docker" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)  # a list may hold a block
 CALL = re.compile(r"(?:\bsparsegpt-trt|-m sparsegpt_cli) (?!sparsegpt-trt)([a-z][a-z-]*\b[^\n|&>;)]*)")
 
 
 def examples(path: Path) -> list[str]:
     """The calls of this program in a page's blocks of commands, each as one line without the program's name."""
-    blocks = [text for language, text in BLOCK.findall(path.read_text()) if language in ("", "console", "yaml")]
-    commands = "\n".join(blocks).replace("\\\n", " ")
+    blocks = [
+        textwrap.dedent(text)
+        for language, text in BLOCK.findall(path.read_text())
+        if language in ("", "console", "yaml")
+    ]
+    commands = re.sub(r" *\\?\n +", " ", "\n".join(blocks))  # lines that go on
     return [re.sub(r"\s+#.*", "", call).strip() for call in CALL.findall(commands)]
 
 
