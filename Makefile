@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest gpu-contract container-test lint bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks fuzz kills whole-command supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint docs bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks fuzz kills whole-command supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo --force
@@ -32,6 +32,17 @@ gpu-contract: .venv-gpu-contract/.ready
 # Needs root on Debian, and no Docker. The script's head says what it covers. Ten minutes.
 container-test:
 	docker/test-build.sh
+
+# The docs site, into site/. A warning is an error.
+docs: .venv-docs/.ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+# Only the group `docs`, without the package: the API pages are read from the source, and torch is large.
+.venv-docs/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install 'pip>=25.1'
+	.venv-docs/bin/python -m pip install --group docs
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -112,4 +123,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-gpu-contract .venv-modelopt .venv-onnx .venv-supply demo build *.egg-info
+	rm -rf .venv .venv-docs .venv-lowest .venv-gpu-contract .venv-modelopt .venv-onnx .venv-supply site demo build *.egg-info
