@@ -36,7 +36,7 @@ def test_no_thread_of_gloo_outlives_the_world(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(_THREADS)
     done = together(cwd=tmp_path, program=(script,))
-    assert (done.stdout, done.returncode) == ("[]\n[]\n", 0), done.stderr
+    assert (done.stdout.split(), done.returncode) in ((["[]", "[]"], 0), (["[][]"], 0)), done.stderr
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 64, 129])
