@@ -57,8 +57,8 @@ def open_session(
         provider_options: The provider's options, by name.
         sizes: Sizes of dynamic dimensions, by the graph's names for them.
         optimize: Whether ONNX Runtime may fuse nodes. Without it, every node computes what the file says.
-        pack: Whether ONNX Runtime may copy weights: into the layout that its kernels like best, and as FP32 from other
-            types. Without it, external data stays in its file, mapped into memory.
+        pack: Whether ONNX Runtime may copy weights into the layout that its kernels like best. Without it, external
+            data stays in its file, mapped into memory.
 
     Returns:
         An ``onnxruntime.InferenceSession``.
@@ -90,10 +90,7 @@ def open_session(
             options,
             providers=[(provider, dict(provider_options or {}))],
             enable_fallback=0,
-            disabled_optimizers=[
-                *([_CRASHES_ON_FP16] if _uses_fp16(model, proto) else ()),
-                *(() if pack else ("ConstantFolding",)),
-            ],
+            disabled_optimizers=[_CRASHES_ON_FP16] if _uses_fp16(model, proto) else None,
         )
     except Exception as error:  # ONNX Runtime's error classes share no public base
         if provider == CPU:

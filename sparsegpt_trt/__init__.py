@@ -112,8 +112,8 @@ def _find_own_packages() -> None:
     try:
         for name in ("sparsegpt_core", "calibration", "export", "deploy", "sparsegpt_cli"):
             module: Any = importlib.import_module(name)
-            found = module.__file__ or next(iter(module.__path__))
-            if Path(found).parent.parent != _ROOT and Path(found) != _ROOT / name:
+            if Path(module.__file__ or "").parent != _ROOT / name:
+                found = module.__file__ or next(iter(module.__path__))
                 raise ImportError(
                     f"{found} hides the package '{name}' of sparsegpt-trt: import sparsegpt_trt before it, or rename it"
                 )

@@ -3,7 +3,7 @@
 May import ``writing``, ``audit`` and ``sparsegpt_core``.
 """
 
-from export.execution.activation_observer import more_outputs, observe_activations
+from export.execution.activation_observer import more_outputs, observe_activations, probed
 from export.execution.cpu_session import FEW_SAMPLES, CpuSession, first_samples, inferred, open_model, tensor_types
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "more_outputs",
     "observe_activations",
     "open_model",
+    "probed",
     "tensor_types",
 ]

@@ -14,7 +14,7 @@ from export.audit import graph_inputs
 from export.execution.cpu_session import CpuSession
 from sparsegpt_core.errors import ModelError
 
-__all__ = ["more_outputs", "observe_activations"]
+__all__ = ["more_outputs", "observe_activations", "probed"]
 
 Array = npt.NDArray[Any]
 Arrays = Union[Array, Sequence[Array]]
@@ -63,9 +63,8 @@ def observe_activations(model: onnx.ModelProto, names: Iterable[str]) -> Callabl
     return observe
 
 
-@contextlib.contextmanager
-def more_outputs(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[None]:
-    """Make more of a model's tensors outputs within a ``with`` block. A copy of the model may not fit into memory.
+def more_outputs(model: onnx.ModelProto, names: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+    """Let a model return more of its tensors within a ``with`` block.
 
     Example:
         >>> from torch import nn
@@ -77,11 +76,40 @@ def more_outputs(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[None]
         >>> len(model.graph.output)
         1
     """
-    outputs = model.graph.output
-    present = [value.name for value in outputs]
+    outputs = [*model.graph.output]
+    present = {value.name for value in outputs}
     # Outputs without types: ONNX Runtime infers them.
-    outputs.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present)
+    outputs += [onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in present]
+    return probed(model.graph, onnx.GraphProto(output=outputs))
+
+
+@contextlib.contextmanager
+def probed(graph: onnx.GraphProto, probes: onnx.GraphProto) -> Iterator[None]:
+    """Let a graph return what ``probes`` compute, for a while: there may be no memory for a copy of its weights.
+
+    Args:
+        graph: The graph.
+        probes: The nodes that are added, and the outputs that take the place of the graph's.
+
+    Example:
+        >>> import onnx.parser
+        >>> graph = onnx.parser.parse_graph("g (float[N] x) => (float[N] y) { y = Relu(x) }")
+        >>> with probed(graph, onnx.parser.parse_graph("p (float[N] y) => (float[N] z) { z = Abs(y) }")):
+        ...     [node.op_type for node in graph.node], graph.output[0].name
+        (['Relu', 'Abs'], 'z')
+        >>> [node.op_type for node in graph.node], graph.output[0].name
+        (['Relu'], 'y')
+    """
+    count, outputs = len(graph.node), onnx.GraphProto(output=graph.output).output
+    graph.node.extend(probes.node)
+    _replace(graph.output, probes.output)
     try:
         yield
     finally:
-        del outputs[len(present) :]
+        del graph.node[count:]
+        _replace(graph.output, outputs)
+
+
+def _replace(field: Any, items: Iterable[onnx.ValueInfoProto]) -> None:
+    del field[:]
+    field.extend(items)

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from export.audit import is_custom
-from export.execution import FEW_SAMPLES, CpuSession, first_samples, inferred, tensor_types
+from export.execution import FEW_SAMPLES, CpuSession, first_samples, inferred, probed, tensor_types
 from export.precision.fp16_casts import replace_items, tidy_casts
 from export.writing import fits_in_protobuf
 from sparsegpt_core.errors import InputError, ModelError, NumericsError
@@ -230,7 +230,7 @@ def _overflowing_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -
         probes.node.append(helper.make_node("Abs", [name], [magnitude]))
         probes.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
         probes.output.append(helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
-    with _probed(model.graph, probes):
+    with probed(model.graph, probes):
         session = CpuSession(model, "the FP32 graph")
     arrays = [each.cpu().numpy() for each in inputs]
 
@@ -242,19 +242,6 @@ def _overflowing_activations(model: onnx.ModelProto, inputs: Sequence[Tensor]) -
     if len(arrays[0]) > FEW_SAMPLES and not beyond(_MAX_FP16 / _FAR, FEW_SAMPLES):
         return {}
     return beyond(_MAX_FP16, len(arrays[0]))
-
-
-@contextlib.contextmanager
-def _probed(graph: onnx.GraphProto, probes: onnx.GraphProto) -> Iterator[None]:
-    """Let a graph return what ``probes`` compute, for a while: there may be no memory for a copy of its weights."""
-    count, outputs = len(graph.node), onnx.GraphProto(output=graph.output).output
-    graph.node.extend(probes.node)
-    replace_items(graph.output, probes.output)
-    try:
-        yield
-    finally:
-        del graph.node[count:]
-        replace_items(graph.output, outputs)
 
 
 def _users(graph: onnx.GraphProto, tensors: dict[str, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -219,13 +219,13 @@ def _with_new_nodes(
             kept.append(node)
             used.update(tensors_read(node))
     unread = {tensor.name for tensor in graph.initializer} - used
-    new = {
-        "node": kept[::-1],
-        "initializer": [tensor for tensor in (*graph.initializer, *constants) if tensor.name in used],
-        "input": [value for value in graph.input if value.name not in unread],
-    }
-    return onnx.ModelProto(**{**_fields(model), "graph": onnx.GraphProto(**{**_fields(graph), **new})})
+    new = onnx.ModelProto(**_fields(model, without=("graph",)))
+    new.graph.MergeFrom(onnx.GraphProto(**_fields(graph, without=("node", "initializer", "input"))))
+    new.graph.node.extend(kept[::-1])
+    new.graph.input.extend(value for value in graph.input if value.name not in unread)
+    new.graph.initializer.extend(tensor for tensor in (*graph.initializer, *constants) if tensor.name in used)
+    return new
 
 
-def _fields(message: Any) -> dict[str, Any]:
-    return {field.name: value for field, value in message.ListFields()}
+def _fields(message: Any, without: Collection[str]) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields() if field.name not in without}

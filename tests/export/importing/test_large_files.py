@@ -85,9 +85,12 @@ def test_external_data_that_changes_is_an_error(path, change):
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("more", [[], ["--int8"]])
-def test_memory_of_prune_export(tmp_path, more):
-    """Three times the file: the network, its graph, the graph in FP16 or INT8, and the bytes of that file."""
+@pytest.mark.parametrize(("more", "limit"), [([], 3.5), (["--int8"], 4)])
+def test_memory_of_prune_export(tmp_path, more, limit):
+    """Three times the file: the network, its graph, the graph in FP16, and the bytes of that file.
+
+    INT8 takes more: the network, its graph, its INT8 graph, and the weights that ONNX Runtime dequantises.
+    """
 
     def peak(width: int) -> int:
         folder = tmp_path / str(width)
@@ -101,7 +104,7 @@ def test_memory_of_prune_export(tmp_path, more):
         )
 
     libraries = peak(64)
-    assert 2 * _BYTES < peak(_WIDTH) - libraries < 4 * _BYTES
+    assert 2 * _BYTES < peak(_WIDTH) - libraries < limit * _BYTES
 
 
 def _peak(arguments: list[str | Path]) -> int:
