@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from calibration.evaluation import HeldOut
 from deploy.predict import LayerGains
-from sparsegpt_cli.jobs import pruning
+from sparsegpt_cli.jobs import layer_choice, pruning
 from sparsegpt_cli.jobs.gains import PayingLayers
 
 _NETWORK = """
@@ -59,7 +59,7 @@ def test_layers_stay_dense_where_the_network_would_change_too_much(prune, monkey
 
     expect = HeldOut.expect
     monkeypatch.setattr(HeldOut, "expect", record)
-    monkeypatch.setattr(pruning, "_MAX_EXPECTED_DISAGREEMENT", 100.0)
+    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 100.0)
     whole = prune()
     assert whole.code == 0, whole.err
     assert whole.json["tradeoff"] is None
@@ -67,7 +67,7 @@ def test_layers_stay_dense_where_the_network_would_change_too_much(prune, monkey
 
     (expected,) = seen
     assert expected > 0.01
-    monkeypatch.setattr(pruning, "_MAX_EXPECTED_DISAGREEMENT", 0.9 * expected)
+    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 0.9 * expected)
     less = prune()
     assert less.code == 0, less.err
     (dense,) = (layer for layer in less.json["layers"] if layer["reason"] == "SENSITIVE")
@@ -77,7 +77,7 @@ def test_layers_stay_dense_where_the_network_would_change_too_much(prune, monkey
     assert 1 < less.json["gains"]["speedup"]["pruned"] < less.json["gains"]["speedup"]["paying"]
     assert "1 of 2 layers that pay stay dense" in " ".join(less.json["warnings"])
 
-    monkeypatch.setattr(pruning, "_MAX_EXPECTED_DISAGREEMENT", 0.0)
+    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 0.0)
     one = prune()  # and not none
     assert one.code == 0, one.err
     assert _reasons(one.json) == _reasons(less.json)
