@@ -18,15 +18,15 @@ __all__ = ["explain"]
 @command
 def explain(
     console: Console,
-    model: Annotated[Path, typer.Argument(help="The sparse .onnx file.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="Sparse .onnx file.", show_default=False)],
     plan_b: Annotated[Path | None, typer.Option(help="Its engine built without sparse kernels.")] = None,
     plan_c: Annotated[Path | None, typer.Option(help="Its engine built with sparse kernels.")] = None,
     times: Annotated[
-        Path | None, typer.Option(help="The JSON file of benchmark --out, with the time of each layer.")
+        Path | None, typer.Option(help="JSON file of benchmark --out, with the time of each layer.")
     ] = None,
     export_layers: Annotated[
         Path | None,
-        typer.Option(help="A folder for the layers and their times, in files that NVIDIA's tools read; needs a GPU."),
+        typer.Option(help="Folder for the layers and their times, in files that NVIDIA's tools read; needs a GPU."),
     ] = None,
     force: o.Force = False,
 ) -> None:

@@ -27,9 +27,7 @@ def prune_export(
     of: o.JobOptions,
     pruning: o.PruneOptions,
     export: o.ExportOptions,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Also export INT8: sparse.int8.onnx and dense.int8.onnx.")
-    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also export sparse.int8.onnx and dense.int8.onnx.")] = False,
     eval_data: o.EvalData = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
@@ -39,9 +37,7 @@ def prune_export(
 ) -> None:
     """Prune a model, export it to ONNX, compare and report.
 
-    Writes the dense and the sparse model as FP32 and FP16 ONNX files, audits the pattern of the sparse one, compares
-    both on the evaluation images, and writes an HTML report. Limits, such as --max-drop, apply to the sparse model in
-    every precision that was compared.
+    Writes dense and sparse FP32 and FP16 ONNX files, verifies and compares them, and reports.
     """
     from sparsegpt_cli.jobs.job import run_identity
     from sparsegpt_cli.jobs.pipeline import RUN_FILES
@@ -105,7 +101,7 @@ def prune(
     of: o.JobOptions,
     pruning: o.PruneOptions,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also write INT8 weights for export --precision int8: NAME.int8.safetensors.")
+        bool, typer.Option("--int8", help="Also write NAME.int8.safetensors, for export --precision int8.")
     ] = False,
     force: o.Force = False,
 ) -> None:

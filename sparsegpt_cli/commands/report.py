@@ -16,7 +16,7 @@ __all__ = ["report"]
 @command
 def report(
     console: Console,
-    run: Annotated[Path, typer.Argument(help="A folder that prune-export wrote.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder that prune-export wrote.", show_default=False)],
 ) -> None:
     """Write the HTML report of a run again.
 

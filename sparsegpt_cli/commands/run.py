@@ -19,7 +19,9 @@ def run(
     console: Console,
     context: typer.Context,
     config: ConfigFile = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write to. Default: runs/NAME for NAME.yaml.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="runs/NAME for NAME.yaml")
+    ] = None,
 ) -> None:
     """Run the stages of a configuration in their order.
 

@@ -34,12 +34,13 @@ def train(
     model: Annotated[
         str,
         typer.Option(
-            help="A reference network, torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory."
+            metavar="NAME|CODE",
+            help="Reference network, torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory.",
         ),
     ],
     model_args: o.ModelArgs = None,
     out: Annotated[Path, typer.Option(help="The .safetensors file for the weights of the best epoch.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights to start from. Default: random ones.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="random ones")] = None,
     weights_key: o.WeightsKey = None,
     data: o.DataOptions,
     eval_data: o.EvalData = None,

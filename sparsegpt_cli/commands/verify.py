@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsegpt_cli.framework import command
+from sparsegpt_cli.framework import choice, command
 from sparsegpt_cli.terminal import Console, audit_table
 
 __all__ = ["verify"]
@@ -18,13 +18,15 @@ def verify(
     console: Console,
     model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
     pattern: Annotated[
-        str | None, typer.Option(help="N:M. Default: the pattern in the model's metadata, else 2:4.")
+        str | None,
+        typer.Option(metavar="N:M", help="Pattern to check.", show_default="that of the model's metadata, else 2:4"),
     ] = None,
     fail_on: Annotated[
         str | None,
-        typer.Option(
+        choice(
+            *("dense", "ineligible"),
             help="dense: exit with 1 if a layer is dense that could be sparse, unless pruning left it dense on "
-            "purpose; ineligible: exit with 1 if a layer cannot use sparse kernels for any reason."
+            "purpose; ineligible: exit with 1 if a layer cannot use sparse kernels for any reason.",
         ),
     ] = None,
 ) -> None:
