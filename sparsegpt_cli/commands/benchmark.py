@@ -9,7 +9,8 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import choice, command
-from sparsegpt_cli.terminal import Console, advice_lines, explanation_table, latency_table, quality_tables
+from sparsegpt_cli.messages import next_step
+from sparsegpt_cli.terminal import Console, explanation_lines, latency_table, quality_tables
 
 __all__ = ["benchmark"]
 
@@ -49,6 +50,7 @@ def benchmark(
     min_speedup: Annotated[float | None, typer.Option(help="Exit with 1 if the speed-up is below this.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result, such as RUN/benchmark.json.")] = None,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Compare the accuracy and latency of two models.
 
@@ -83,9 +85,11 @@ def benchmark(
     latencies = [latency_table(each, content["runtime"]) for each in timings]
     lines: list[Any] = [*quality_tables(content), *latencies]
     if result.explanation:
-        lines += [explanation_table(result.explanation), *advice_lines(result.explanation.layers)]
+        lines += explanation_lines(result.explanation, verbose)
     further = [timed.verdict for timed in result.timed[1:] if timed.verdict]
-    console.result(content, [*lines, result.verdict, *further])
+    run = sparse.parent
+    following = ("report", run) if out and out.parent == run and (run / "prune.json").is_file() else ("build", sparse)
+    console.result(content, [*lines, result.verdict, *further, next_step(*following)])
     if failures:
         console.error("; ".join(failures))
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import choice, command
-from sparsegpt_cli.messages import command_line
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["build"]
@@ -49,11 +49,11 @@ def build(
     for warning in result.warnings:
         console.warn(warning)
     chosen = "unknown" if result.chosen_layers is None else result.chosen_layers
-    following = []
+    following = next_step("triton-export", plan, "--out", "models")
     if result.backend == "tensorrt" and sparse:
-        following.append(f"next: {command_line('explain', model, '--plan-c', plan)}")
+        following = next_step("explain", model, "--plan-c", plan)
     elif (plan.parent / "prune.json").is_file():
-        following.append(f"next: {command_line('report', plan.parent)}")
+        following = next_step("report", plan.parent)
     console.result(
         result.to_json(),
         [
@@ -61,6 +61,6 @@ def build(
             f"in {result.seconds:.1f} s, SPARSE_WEIGHTS {'on' if result.sparse_flag else 'off'}",
             f"layers eligible for sparse kernels: {result.eligible_layers}, chosen: {chosen}",
             result.note,
-            *following,
+            following,
         ],
     )

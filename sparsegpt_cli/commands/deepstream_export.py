@@ -50,5 +50,9 @@ def deepstream_export(
         console.warn(with_flags(warning))
     console.result(
         {"config": str(path), "properties": dict(config.properties), "warnings": list(config.warnings)},
-        [str(path), *(f"  {key}={value}" for key, value in config.properties.items())],
+        [
+            str(path),
+            *(f"  {key}={value}" for key, value in config.properties.items()),
+            f"next: nvinfer config-file-path={path} in a pipeline of DeepStream",
+        ],
     )

@@ -9,8 +9,8 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.messages import with_flags
-from sparsegpt_cli.terminal import Console, advice_lines, explanation_table
+from sparsegpt_cli.messages import next_step, with_flags
+from sparsegpt_cli.terminal import Console, explanation_lines
 
 __all__ = ["explain"]
 
@@ -29,6 +29,7 @@ def explain(
         typer.Option(help="Folder for the layers and their times, in files that NVIDIA's tools read; needs a GPU."),
     ] = None,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Show which layers use sparse kernels, and why not.
 
@@ -47,10 +48,10 @@ def explain(
     console.result(
         {**explanation.to_json(), "unknown": unknown, "files": [str(file) for file in files]},
         [
-            explanation_table(explanation),
-            *advice_lines(explanation.layers),
+            *explanation_lines(explanation, verbose),
             explanation.verdict,
             *unknown,
             *(f"  {file}" for file in files),
+            next_step("triton-export", plan_c, "--out", "models") if plan_c else next_step("build", model),
         ],
     )

@@ -9,7 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import choice, command
-from sparsegpt_cli.messages import command_line
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["export"]
@@ -66,9 +66,11 @@ def export(
     if sparse is not None:
         lines.append(f"{sparse} layers are {pattern}; sparsegpt-trt verify {out} lists them")
     if precision != "fp32":
-        lines.append(f"next: {command_line('build', out)}")
+        lines.append(next_step("build", out))
     elif sparse:  # there are no sparse kernels for FP32
         half = out.with_suffix(".fp16.onnx")
         source = ("--weights", weights) if weights else ("--model", model)
-        lines.append(f"next: {command_line('export', *source, '--precision', 'fp16', '--out', half)}")
+        lines.append(next_step("export", *source, "--precision", "fp16", "--out", half))
+    else:
+        lines.append(next_step("predict", out))
     console.result(content, lines)

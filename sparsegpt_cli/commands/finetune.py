@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import choice, command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console, metrics_table
 from sparsegpt_core.errors import InputError
 
@@ -83,7 +84,10 @@ def finetune(
     source = ModelSource(model, weights, num_classes, tuple(model_args or ()))
     measured = o.load_metric(metric, console)
     content = finetune_model(source, dense, data.source(eval_data), how, out, console, measured)
-    console.result(content, _lines(content))
+    half = out.with_suffix(".fp16.onnx")
+    named = ("--model", model) if model else ()
+    following = next_step("export", *named, "--weights", out, "--precision", "fp16", "--out", half)
+    console.result(content, [*_lines(content), following])
 
 
 def _training(given: dict[str, Any], has_dense: bool, device: str, seed: int) -> Training:

@@ -9,7 +9,8 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import choice, command
-from sparsegpt_cli.terminal import Console, advice_lines, explanation_table, latency_table, prediction_table
+from sparsegpt_cli.messages import next_step
+from sparsegpt_cli.terminal import Console, explanation_lines, latency_table, prediction_lines
 
 __all__ = ["predict"]
 
@@ -46,6 +47,7 @@ def predict(
     timing: o.TimingOptions,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result, which prune --profile reads.")] = None,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Predict the speed-up of 2:4 before pruning.
 
@@ -71,12 +73,12 @@ def predict(
     if isinstance(found, MeasuredPrediction):
         for warning in found.measured.warnings:
             console.warn(warning)
-        explanation = found.measured.explanation
         lines = [
             latency_table(content, content["runtime"]),
-            explanation_table(explanation),
-            *advice_lines(explanation.layers),
+            *explanation_lines(found.measured.explanation, verbose),
         ]
     else:
-        lines = [prediction_table(found), *advice_lines(found.layers)]
-    console.result(content, [*lines, found.verdict])
+        lines = prediction_lines(found, verbose)
+    profile = ("--profile", out) if out else ()
+    following = next_step("prune-export", "--model", model, "--data", "DATA", *profile, "--out", model.with_suffix(""))
+    console.result(content, [*lines, found.verdict, following])

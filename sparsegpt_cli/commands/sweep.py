@@ -9,6 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import ConfigFile, choice, command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["sweep"]
@@ -88,7 +89,8 @@ def sweep(
         console.warn(warning)
     total = len(swept.rows) + len(swept.failed)
     summary = f"{len(swept.rows)} of {total} cells: {out / 'results.csv'}, {out / 'pictures'}"
-    console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), summary])
+    best = next_step("prune-export", "--weights", weights[0], *data.flags(), "--out", weights[0].with_suffix(""))
+    console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), summary, best])
     for cell in swept.failed:
         console.error(f"{cell['cell']}: {cell['error']}. {cell['hint']}".rstrip())
     if swept.failed:

@@ -9,6 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["train"]
@@ -65,4 +66,6 @@ def train(
     if content["evaluation"]:
         lines.append(f"evaluation: top-1 {content['evaluation']['top1']:.2f} % of {content['evaluation']['samples']}")
     lines.append(f"learning curve: {content['curve']}")
+    named = ("--model", model, *(part for each in model_args or () for part in ("--model-args", each)))
+    lines.append(next_step("prune-export", *named, "--weights", out, *data.flags(), "--out", out.with_suffix("")))
     console.result(content, lines)

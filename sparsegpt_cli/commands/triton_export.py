@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,8 @@ def triton_export(
     largest = made.config.max_batch_size
     batches = f"batches of up to {largest}" if largest else f"no batching: {made.config.no_batching_reason}"
     line = f"{made.folder}: {made.config.platform}, version {version}, {batches}"
-    console.result(made.to_json(), [line, *(f"  {file}" for file in made.files)])
+    following = shlex.join(["tritonserver", "--model-repository", str(out)])
+    console.result(made.to_json(), [line, *(f"  {file}" for file in made.files), f"next: {following}"])
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:

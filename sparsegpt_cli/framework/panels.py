@@ -18,7 +18,7 @@ PANELS: Mapping[str, Sequence[str]] = {
     "Target": ("max-disagreement", "min-speedup", "max-drop", "metric", "fail-on", "strict"),
     "Output": (
         *("out", "int8", "precision", "name", "version", "force"),
-        *("jobs", "json", "quiet"),
+        *("jobs", "verbose", "json", "quiet"),
     ),
     "Engine": (
         *("gpu", "gpu-index", "engine-batch", "shapes", "measure", "runtime", "backend", "sparse"),

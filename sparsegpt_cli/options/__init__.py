@@ -25,6 +25,7 @@ from sparsegpt_cli.options.shared import (
     NumClasses,
     Pattern,
     Samples,
+    Verbose,
     Weights,
     WeightsKey,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "Samples",
     "TimingOptions",
     "TrainingOptions",
+    "Verbose",
     "Weights",
     "WeightsKey",
     "load_metric",

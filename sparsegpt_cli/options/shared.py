@@ -24,6 +24,7 @@ __all__ = [
     "NumClasses",
     "Pattern",
     "Samples",
+    "Verbose",
     "Weights",
     "WeightsKey",
 ]
@@ -129,6 +130,9 @@ MemoryLimit = Annotated[
         show_default="most of the free memory",
     ),
 ]
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show all layers, not the ten worst, and all columns.")]
 
 
 TF32 = Annotated[bool, typer.Option(help="Let CUDA use TF32: faster and less exact.")]

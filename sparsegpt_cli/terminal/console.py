@@ -61,7 +61,10 @@ class Console:
             write_out(json.dumps(content, indent=2, allow_nan=False) + "\n")
             return
         for line in lines:
-            self._out.print(line if isinstance(line, Table) else Text(line), soft_wrap=not isinstance(line, Table))
+            if isinstance(line, Table):
+                _wide_enough(self._out, line).print(line)
+            else:
+                self._out.print(Text(line), soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[ProgressHook]:
@@ -81,6 +84,12 @@ def _rich(stream: Any) -> StreamConsole:
     console = StreamConsole(file=stream, emoji=False)
     # Without a terminal the width is not known; Rich would squeeze tables into 80 columns.
     return console if console.is_terminal else StreamConsole(file=stream, width=140, emoji=False)
+
+
+def _wide_enough(console: StreamConsole, table: Table) -> StreamConsole:
+    """Return the console, or one that is as wide as the table has to be: the terminal then wraps its lines."""
+    width = table.min_width or 0
+    return console if width <= console.width else StreamConsole(file=console.file, width=width, emoji=False)
 
 
 @contextlib.contextmanager
