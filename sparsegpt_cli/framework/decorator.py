@@ -64,7 +64,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         if "context" in own:
             options["context"] = context
         built = {name: _build(parameter.annotation, options) for name, parameter in groups.items()}
-        function(context.ensure_object(Session).console(as_json, quiet, seed), **built, **options)
+        console = context.ensure_object(Session).console(as_json, quiet, seed)
+        with console.working():
+            function(console, **built, **options)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}

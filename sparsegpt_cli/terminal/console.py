@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsegpt_cli.messages import with_flags
-from sparsegpt_cli.terminal.progress import progress_bars, progress_lines
+from sparsegpt_cli.terminal.progress import progress_bars, progress_lines, reminders
 from sparsegpt_cli.terminal.streams import StreamConsole, write_out
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.progress import Progress as ProgressHook
@@ -65,6 +65,10 @@ class Console:
                 _wide_enough(self._out, line).print(line)
             else:
                 self._out.print(Text(line), soft_wrap=True)
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the command says now and then that it works, while it shows no progress."""
+        return contextlib.nullcontext() if self.quiet else reminders(self.say)
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[ProgressHook]:

@@ -14,10 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sparsegpt_core.progress import Progress as ProgressHook
 from sparsegpt_core.progress import Say
 
-__all__ = ["progress_bars", "progress_lines"]
+__all__ = ["progress_bars", "progress_lines", "reminders"]
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_OF_SILENCE = 20.0
+_SHOWN: list[object] = []
+_REMINDED: list[object] = []
 _BAR_WIDTH = 20  # so that a line fits into 80 columns
 
 
@@ -32,7 +34,7 @@ def progress_bars(console: RichConsole) -> Iterator[ProgressHook]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
+    with _open(_SHOWN), Progress(*columns, console=console) as bars:
         shown = _Bars(bars)
         try:
             yield shown
@@ -47,8 +49,34 @@ def progress_lines(say: Say) -> Iterator[ProgressHook]:
     A step that takes long is said every 20 seconds.
     """
     lines = _Lines(say)
-    with _repeated(lines.remind, _SECONDS_OF_SILENCE):
+    with _open(_SHOWN), _repeated(lines.remind, _SECONDS_OF_SILENCE):
         yield lines
+
+
+@contextlib.contextmanager
+def reminders(say: Say) -> Iterator[None]:
+    """Say every 20 seconds that the work continues, while no progress is shown. Of nested calls the first says it."""
+    if _REMINDED:
+        yield
+        return
+    begun = time.monotonic()
+
+    def remind() -> None:
+        if not _SHOWN:
+            say(f"working for {_clock(time.monotonic() - begun)} ...")
+
+    with _open(_REMINDED), _repeated(remind, _SECONDS_OF_SILENCE):
+        yield
+
+
+@contextlib.contextmanager
+def _open(displays: list[object]) -> Iterator[None]:
+    """Count what is open in this process."""
+    displays.append(object())
+    try:
+        yield
+    finally:
+        displays.pop()
 
 
 @contextlib.contextmanager

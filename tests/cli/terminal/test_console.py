@@ -56,6 +56,22 @@ def test_a_long_step_is_said_again(monkeypatch, capsys) -> None:
     assert "working, 0." in said.partition("prune 2/2 in")[2]
 
 
+def test_work_without_progress_is_said_once(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sparsegpt_cli.terminal.progress, "_SECONDS_OF_SILENCE", 0.05)
+    with Console().working(), Console().working():
+        time.sleep(0.12)
+        before = capsys.readouterr().err.splitlines()
+        with Console().progress() as progress:
+            progress("prune", 0, 1)
+            time.sleep(0.12)
+    assert 1 <= len(before) <= 2
+    assert all(line.startswith("working for 0.") for line in before)
+    assert "working for" not in capsys.readouterr().err
+    with Console(quiet=True).working():
+        time.sleep(0.12)
+    assert capsys.readouterr().err == ""
+
+
 def test_bars_fit_into_80_columns_and_move_between_stages() -> None:
     file = io.StringIO()
     console = RichConsole(file=file, force_terminal=True, color_system=None, width=80)
