@@ -64,7 +64,7 @@ class Console:
             if isinstance(line, Table):
                 _wide_enough(self._out, line).print(line)
             else:
-                self._out.print(Text(line), soft_wrap=True)
+                self._out.print(Text(line), soft_wrap=not _wraps_at_words(self._out, line))
 
     def working(self) -> contextlib.AbstractContextManager[None]:
         """Return a context in which the command says now and then that it works, while it shows no progress."""
@@ -88,6 +88,11 @@ def _rich(stream: Any) -> StreamConsole:
     console = StreamConsole(file=stream, emoji=False)
     # Without a terminal the width is not known; Rich would squeeze tables into 80 columns.
     return console if console.is_terminal else StreamConsole(file=stream, width=140, emoji=False)
+
+
+def _wraps_at_words(console: StreamConsole, line: str) -> bool:
+    """Return whether a line is a sentence on a terminal; commands and paths stay whole, so that they can be copied."""
+    return console.is_terminal and line.endswith(".") and max(map(len, line.split())) <= console.width
 
 
 def _wide_enough(console: StreamConsole, table: Table) -> StreamConsole:

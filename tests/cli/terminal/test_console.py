@@ -102,3 +102,13 @@ def test_colons_are_no_pictures(capsys, show) -> None:
 def test_a_result_has_no_pictures(capsys) -> None:
     Console().result({}, ["a :train: b", table(["x :train:"], [], [["y :train:"]])])
     assert capsys.readouterr().out.count(":train:") == 3
+
+
+def test_sentences_wrap_at_words_and_commands_stay_whole(terminal) -> None:
+    sentence = "No gain is expected on this GPU, because no layer is faster with a sparse kernel than with a dense one."
+    command = "next: sparsegpt-trt benchmark run/dense.fp16.onnx run/sparse.fp16.onnx --data digits --out run/x.json"
+    first, second, last = terminal(80, [sentence, command]).splitlines()
+    assert (f"{first} {second}", last) == (sentence, command)
+    assert len(first) <= 80
+    path = terminal(20, ["The file is in /a/path/that/is/longer/than/the/line."])
+    assert path == "The file is in /a/path/that/is/longer/than/the/line.\n"

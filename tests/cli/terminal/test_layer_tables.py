@@ -1,13 +1,10 @@
 """Tables of layers: the ten worst, or all; nothing is cut off at 80 columns."""
 
-import io
-import re
-import sys
 from types import SimpleNamespace
 
 import pytest
 
-from sparsegpt_cli.terminal import Console, audit_lines, explanation_lines, layer_lines, prediction_lines
+from sparsegpt_cli.terminal import audit_lines, explanation_lines, layer_lines, prediction_lines
 from sparsegpt_core.reasons import Reason
 
 COUNT = 23
@@ -58,23 +55,13 @@ TABLES = {
 
 
 @pytest.fixture
-def shown(monkeypatch):
+def shown(terminal):
     """Return what a command shows on a terminal of some width."""
 
     def show(name: str, columns: int, verbose: bool = False) -> str:
-        monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setattr(sys, "stdout", Terminal())
-        Console().result({}, TABLES[name](verbose))
-        return re.sub("\x1b\\[[0-9;]*m", "", sys.stdout.getvalue())
+        return terminal(columns, TABLES[name](verbose))
 
     return show
-
-
-class Terminal(io.StringIO):
-    """A terminal that keeps what it was sent."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize("name", TABLES)
