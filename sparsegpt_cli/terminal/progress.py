@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from sparsegpt_core.progress import Progress as ProgressHook
 from sparsegpt_core.progress import Say
@@ -27,7 +28,7 @@ _BAR_WIDTH = 20  # so that a line fits into 80 columns
 def progress_bars(console: RichConsole) -> Iterator[ProgressHook]:
     """Return a hook that shows a bar for each stage, with the time left."""
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
         BarColumn(_BAR_WIDTH),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

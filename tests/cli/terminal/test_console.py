@@ -87,6 +87,16 @@ def test_bars_fit_into_80_columns_and_move_between_stages() -> None:
     assert shown.count("1000/1000 0:00:00 left 0:00:00") == 2
 
 
+def test_the_name_of_a_stage_is_not_cut_off() -> None:
+    file = io.StringIO()
+    console = RichConsole(file=file, force_terminal=True, color_system=None, width=80)
+    with sparsegpt_cli.terminal.progress.progress_bars(console) as progress:
+        progress("dense outputs of resnet18-fashion-mnist-30-epochs", 0, 1000)
+    shown = _last_frame(file)
+    assert "…" not in shown
+    assert all(part in shown for part in ("dense outputs of", "resnet18-fashion-mnist-30-ep", "ochs"))
+
+
 def _last_frame(file: io.StringIO) -> str:
     """What the terminal shows: bars are drawn ten times a second."""
     time.sleep(0.25)
