@@ -74,6 +74,8 @@ class PruneResult:
     """Bytes of activations that were written to disk."""
     int8_weights: Mapping[str, Int8Weight] = field(default_factory=dict)
     """Every pruned weight rounded to INT8, by layer. Empty unless asked for."""
+    keeps_variance: bool = False
+    """Whether the variance of the layers' outputs was kept."""
 
     @property
     def pruned(self) -> int:
