@@ -12,14 +12,11 @@ __all__ = ["PANELS", "PanelCommand", "panel_of"]
 
 PANELS: Mapping[str, Sequence[str]] = {
     "Input": ("model", "weights", "dense", "plan-b", "plan-c", "times", "config", "seed"),
-    "Data": (*("data", "data-root", "eval-data", "image-size", "samples", "seeds", "labels"),),
+    "Data": ("data", "data-root", "eval-data", "image-size", "samples", "seeds", "labels"),
     "Pruning": ("quality", "method", "pattern", "layers", "include", "exclude"),
     "Training": ("epochs", "learning-rate", "schedule", "augment", "optimizer", "distill"),
     "Target": ("max-disagreement", "min-speedup", "max-drop", "metric", "fail-on", "strict"),
-    "Output": (
-        *("out", "int8", "precision", "name", "version", "force"),
-        *("jobs", "verbose", "json", "quiet"),
-    ),
+    "Output": ("out", "int8", "precision", "name", "version", "force", "jobs", "verbose", "json", "quiet"),
     "Engine": (
         *("gpu", "gpu-index", "engine-batch", "shapes", "measure", "runtime", "backend", "sparse"),
         *("compute-capability", "timing-cache", "hardware", "version-compatible", "quick", "rebuilds", "plans"),
@@ -59,7 +56,7 @@ class PanelCommand(TyperCommand):
         panels: dict[str, list[tuple[str, str]]] = {panel: [] for panel in PANELS}
         for parameter in sorted(self.params, key=_order):
             panels[panel_of(parameter)].append(_record(parameter, ctx))
-        if panels["Expert"] and not ctx.meta[_SHOWS_ALL]:
+        if panels["Expert"] and not ctx.meta.get(_SHOWS_ALL):
             more = len(panels.pop("Expert"))
             panels["Output"].append((", ".join(_NAMES), f"Show this page, or all options: {more} more."))
         else:
