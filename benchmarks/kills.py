@@ -68,7 +68,7 @@ def main() -> None:
         subprocess.run([*export, "--quiet"], cwd=ROOT, check=True)
         weights = ["--weights", str(checkpoint)]
         of_file = ["--data", options.data, "--samples", "8"] if options.file else ["--eval-samples", "200"]
-        grid = [f"--seeds={seed}" for seed in range(20)] + [f"--patterns={pattern}" for pattern in ("2:4", "1:4")]
+        grid = [f"--seeds={seed}" for seed in range(20)] + [f"--pattern={pattern}" for pattern in ("2:4", "1:4")]
         grid += [f"--samples={size}" for size in (16, 32, 64, 128, 256)]  # 200 cells
         jobs: dict[str, tuple[list[str], Callable[[Path], dict[str, str]]]] = {
             "prune-export": (["prune-export", *weights, "--layers=all", "--int8", "--eval-samples", "200"], whole_run),
@@ -77,7 +77,7 @@ def main() -> None:
                 whole_run,
             ),
             "train": (["train", "--model", "simple_cnn", "--epochs", "20"], hashes),
-            "sweep": (["sweep", *weights, "--methods=sparsegpt", *grid, "--eval-samples", "200"], _tables),
+            "sweep": (["sweep", *weights, "--method=sparsegpt", *grid, "--eval-samples", "200"], _tables),
         }
         for command in options.commands:
             arguments, read = jobs[command]

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from sparsegpt_cli.commands import COMMANDS
-from sparsegpt_cli.framework import ClickException, Session
+from sparsegpt_cli.framework import ClickException, PanelCommand, Session
 from sparsegpt_cli.terminal import logged_warnings, report_error, robust_streams
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import InputError, MissingDependencyError, SparseGPTError, first_line
@@ -29,12 +29,12 @@ _HOME = Path(__file__).resolve().parent.parent
 app = typer.Typer(
     name="sparsegpt-trt",
     help="One-shot 2:4 pruning of CNNs with SparseGPT, down to verified ONNX and TensorRT engines.",
-    add_completion=False,
+    context_settings={"max_content_width": 100},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for _function in COMMANDS:
-    app.command(_function.__name__.replace("_", "-"))(_function)
+    app.command(_function.__name__.replace("_", "-"), cls=PanelCommand)(_function)
 
 
 @app.callback(invoke_without_command=True)

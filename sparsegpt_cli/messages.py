@@ -11,8 +11,9 @@ from typing import Protocol
 from sparsegpt_core.progress import Progress
 from sparsegpt_core.progress import silent as ignore_progress
 
-__all__ = ["SILENT", "Messages", "command_line", "with_flags"]
+__all__ = ["SILENT", "Messages", "command_line", "is_next_step", "next_step", "with_flags"]
 
+_NEXT = "next: "
 _SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 
@@ -66,6 +67,26 @@ def command_line(*arguments: object) -> str:
         "sparsegpt-trt verify 'my net.onnx'"
     """
     return shlex.join(["sparsegpt-trt", *map(str, arguments)])
+
+
+def next_step(*arguments: object) -> str:
+    """Return the last line of a command's result: the command that is useful next.
+
+    Example:
+        >>> next_step("report", "out")
+        'next: sparsegpt-trt report out'
+    """
+    return f"{_NEXT}{command_line(*arguments)}"
+
+
+def is_next_step(line: object) -> bool:
+    """Return whether a line of a result is that of :func:`next_step`.
+
+    Example:
+        >>> is_next_step(next_step("demo")), is_next_step("report: out/report.html")
+        (True, False)
+    """
+    return isinstance(line, str) and line.startswith(_NEXT)
 
 
 def _flag(name: str, value: str | None) -> str:

@@ -43,10 +43,10 @@ for network; do
     mkdir -p "$raw"
     train "$network"
     if wanted training; then train "$network-1-epoch" --epochs 1; fi
-    sweep two-four "$network" --patterns 2:4 \
-        --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced --methods best
-    sweep training "$network-1-epoch" --patterns 2:4 \
-        --methods magnitude --methods cnn-sparsegpt --methods sparsegpt --methods balanced
+    sweep two-four "$network" --pattern 2:4 \
+        --method magnitude --method cnn-sparsegpt --method sparsegpt --method balanced --method best
+    sweep training "$network-1-epoch" --pattern 2:4 \
+        --method magnitude --method cnn-sparsegpt --method sparsegpt --method balanced
     for seed in $seeds; do
         pruned=$runs/$network-2-4-$seed.safetensors tuned=$runs/$network-2-4-$seed-tuned.safetensors
         if [ -e "$raw/finetune-$seed.json" ] || ! wanted finetune; then continue; fi
@@ -55,8 +55,8 @@ for network; do
             --dense "$runs/$network.safetensors" --seed $seed --json --out "$tuned" >"$runs/$network-finetune-$seed.json"
         cp "$runs/$network-finetune-$seed.json" "$raw/finetune-$seed.json"
     done
-    sweep patterns "$network" --methods magnitude --methods sparsegpt --methods balanced \
-        --patterns 1:4 --patterns 4:8 --patterns 2:8 --patterns 0.5 --patterns 0.7 --patterns 0.9
-    sweep samples "$network" --methods sparsegpt --methods balanced --patterns 2:4 \
+    sweep patterns "$network" --method magnitude --method sparsegpt --method balanced \
+        --pattern 1:4 --pattern 4:8 --pattern 2:8 --pattern 0.5 --pattern 0.7 --pattern 0.9
+    sweep samples "$network" --method sparsegpt --method balanced --pattern 2:4 \
         --samples 32 --samples 64 --samples 128 --samples 256 --samples 512 --samples 1024 --samples 2048
 done

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework import command
-from sparsegpt_cli.terminal import Console, advice_lines, explanation_table, latency_table, quality_tables
+from sparsegpt_cli.framework import choice, command
+from sparsegpt_cli.messages import next_step
+from sparsegpt_cli.terminal import Console, explanation_lines, latency_table, quality_tables
 
 __all__ = ["benchmark"]
 
@@ -18,27 +19,28 @@ __all__ = ["benchmark"]
 def benchmark(
     console: Console,
     *,
-    dense: Annotated[Path, typer.Argument(help="The dense .onnx file.", show_default=False)],
-    sparse: Annotated[Path, typer.Argument(help="The sparse .onnx file.", show_default=False)],
+    dense: Annotated[Path, typer.Argument(help="Dense .onnx file.", show_default=False)],
+    sparse: Annotated[Path, typer.Argument(help="Sparse .onnx file.", show_default=False)],
     data: o.DataOptions,
     eval_data: o.EvalData = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     runtime: Annotated[
         str,
-        typer.Option(
-            help="tensorrt, onnxruntime (on the CPU), onnxruntime-tensorrt (ONNX Runtime's TensorRT provider), or "
-            "auto: tensorrt if there are a GPU and a backend, else onnxruntime."
+        choice(
+            *("auto", "tensorrt", "onnxruntime", "onnxruntime-tensorrt"),
+            help="onnxruntime: on the CPU, or with its TensorRT provider; auto: tensorrt if there are a GPU and a "
+            "backend, else onnxruntime.",
         ),
     ] = "auto",
-    batch: Annotated[
+    engine_batch: Annotated[
         list[int] | None,
         typer.Option(
+            "--engine-batch",
             "--batch",
-            "--latency-batch",
             min=1,
-            help="Images per timed call; may be repeated; the first is explained and judged. "
-            "Default: 1 with onnxruntime, else 8.",
+            help="Images in one inference; may be repeated; the first is explained and judged.",
+            show_default="1 with onnxruntime, else 8",
         ),
     ] = None,
     timing: o.TimingOptions,
@@ -46,8 +48,9 @@ def benchmark(
     building: o.BuildOptions,
     quality: o.QualityOptions,
     min_speedup: Annotated[float | None, typer.Option(help="Exit with 1 if the speed-up is below this.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A JSON file for the result, such as RUN/benchmark.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result, such as RUN/benchmark.json.")] = None,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Compare the accuracy and latency of two models.
 
@@ -65,7 +68,7 @@ def benchmark(
     backend, why = find_runtime(runtime)
     console.say(f"runtime: {why if backend else f'ONNX Runtime, {why}'}")
     chosen = "tensorrt" if backend else "onnxruntime" if runtime == "auto" else runtime
-    latency_batches = tuple(dict.fromkeys(batch or ()))
+    latency_batches = tuple(dict.fromkeys(engine_batch or ()))
     long = timing.settings(quick=chosen == "onnxruntime")
     settings = BenchmarkSettings(chosen, eval_samples, batch_size, latency_batches, long, console.seed)
     on_engines, metric = engines.settings(building.settings()), o.load_metric(quality.metric, console)
@@ -82,9 +85,11 @@ def benchmark(
     latencies = [latency_table(each, content["runtime"]) for each in timings]
     lines: list[Any] = [*quality_tables(content), *latencies]
     if result.explanation:
-        lines += [explanation_table(result.explanation), *advice_lines(result.explanation.layers)]
+        lines += explanation_lines(result.explanation, verbose)
     further = [timed.verdict for timed in result.timed[1:] if timed.verdict]
-    console.result(content, [*lines, result.verdict, *further])
+    run = sparse.parent
+    following = ("report", run) if out and out.parent == run and (run / "prune.json").is_file() else ("build", sparse)
+    console.result(content, [*lines, result.verdict, *further, next_step(*following)])
     if failures:
         console.error("; ".join(failures))
         raise typer.Exit(1)

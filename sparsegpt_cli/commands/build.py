@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework import command
-from sparsegpt_cli.messages import command_line
+from sparsegpt_cli.framework import choice, command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["build"]
@@ -20,13 +20,14 @@ def build(
     console: Console,
     *,
     model: Annotated[Path, typer.Argument(help="An .onnx file.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The plan to write. Default: the model's path with .plan.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Plan to write.", show_default="the model's path with .plan")] = None,
     sparse: Annotated[bool, typer.Option(help="Let the builder use sparse kernels (SPARSE_WEIGHTS).")] = True,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    backend: Annotated[str, choice("auto", "tensorrt", "tensorrt-rtx", help="Library that builds.")] = "auto",
     compute_capability: Annotated[
-        str | None, typer.Option(help="Compute capability of the target GPU, such as 8.6 (tensorrt-rtx only).")
+        str | None,
+        typer.Option(metavar="N.N", help="Compute capability of the target GPU, such as 8.6 (tensorrt-rtx only)."),
     ] = None,
-    timing_cache: Annotated[Path | None, typer.Option(help="A timing cache to read and extend.")] = None,
+    timing_cache: Annotated[Path | None, typer.Option(help="Timing cache to read and extend.")] = None,
     building: o.BuildOptions,
     force: o.Force = False,
 ) -> None:
@@ -48,11 +49,11 @@ def build(
     for warning in result.warnings:
         console.warn(warning)
     chosen = "unknown" if result.chosen_layers is None else result.chosen_layers
-    following = []
+    following = next_step("triton-export", plan, "--out", "models")
     if result.backend == "tensorrt" and sparse:
-        following.append(f"next: {command_line('explain', model, '--plan-c', plan)}")
+        following = next_step("explain", model, "--plan-c", plan)
     elif (plan.parent / "prune.json").is_file():
-        following.append(f"next: {command_line('report', plan.parent)}")
+        following = next_step("report", plan.parent)
     console.result(
         result.to_json(),
         [
@@ -60,6 +61,6 @@ def build(
             f"in {result.seconds:.1f} s, SPARSE_WEIGHTS {'on' if result.sparse_flag else 'off'}",
             f"layers eligible for sparse kernels: {result.eligible_layers}, chosen: {chosen}",
             result.note,
-            *following,
+            following,
         ],
     )

@@ -20,14 +20,19 @@ def deepstream_export(
     console: Console,
     model: Annotated[Path, typer.Argument(help="A .plan with its sidecar, or an .onnx file.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="The file to write. Default: config_infer_primary.txt next to the model.")
+        Path | None,
+        typer.Option(help="File to write.", show_default="config_infer_primary.txt next to the model"),
     ] = None,
-    batch_size: Annotated[
+    engine_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames in one inference. Default: the plan's maximum, the fixed batch, or 1."),
+        typer.Option(
+            min=1,
+            help="Images in one inference of the engine.",
+            show_default="the plan's maximum, the fixed batch, or 1",
+        ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="A file with the class names in one line, separated by semicolons.")
+        Path | None, typer.Option(help="File with the class names in one line, separated by semicolons.")
     ] = None,
     force: o.Force = False,
 ) -> None:
@@ -40,10 +45,14 @@ def deepstream_export(
 
     path = out or model.with_name("config_infer_primary.txt")
     o.require_free(path, model, labels, force=force)
-    config = write_deepstream_config(model, path, batch_size, labels)
+    config = write_deepstream_config(model, path, engine_batch, labels)
     for warning in config.warnings:
         console.warn(with_flags(warning))
     console.result(
         {"config": str(path), "properties": dict(config.properties), "warnings": list(config.warnings)},
-        [str(path), *(f"  {key}={value}" for key, value in config.properties.items())],
+        [
+            str(path),
+            *(f"  {key}={value}" for key, value in config.properties.items()),
+            f"next: nvinfer config-file-path={path} in a pipeline of DeepStream",
+        ],
     )

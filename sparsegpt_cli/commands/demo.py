@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.options import Force, OutFolder, require_free
 from sparsegpt_cli.terminal import Console, interval, table
 
@@ -44,5 +45,6 @@ def demo(
             f"top-1 on {content['samples']} held-out digits, in ONNX Runtime",
             *content["notes"],
             f"report: {content['report']}",
+            next_step("prune-export", "--help"),
         ],
     )

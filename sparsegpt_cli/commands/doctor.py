@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console, doctor_table
 
 __all__ = ["doctor"]
@@ -32,6 +33,7 @@ def doctor(
         [
             doctor_table(checks),
             f"required and missing: {', '.join(needed)}" if needed else "nothing required is missing",
+            "next: install what is missing, as the table says" if needed else next_step("demo"),
         ],
     )
     if strict and needed:

@@ -9,8 +9,8 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.messages import with_flags
-from sparsegpt_cli.terminal import Console, advice_lines, explanation_table
+from sparsegpt_cli.messages import next_step, with_flags
+from sparsegpt_cli.terminal import Console, explanation_lines
 
 __all__ = ["explain"]
 
@@ -18,17 +18,18 @@ __all__ = ["explain"]
 @command
 def explain(
     console: Console,
-    model: Annotated[Path, typer.Argument(help="The sparse .onnx file.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="Sparse .onnx file.", show_default=False)],
     plan_b: Annotated[Path | None, typer.Option(help="Its engine built without sparse kernels.")] = None,
     plan_c: Annotated[Path | None, typer.Option(help="Its engine built with sparse kernels.")] = None,
     times: Annotated[
-        Path | None, typer.Option(help="The JSON file of benchmark --out, with the time of each layer.")
+        Path | None, typer.Option(help="JSON file of benchmark --out, with the time of each layer.")
     ] = None,
     export_layers: Annotated[
         Path | None,
-        typer.Option(help="A folder for the layers and their times, in files that NVIDIA's tools read; needs a GPU."),
+        typer.Option(help="Folder for the layers and their times, in files that NVIDIA's tools read; needs a GPU."),
     ] = None,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Show which layers use sparse kernels, and why not.
 
@@ -47,10 +48,10 @@ def explain(
     console.result(
         {**explanation.to_json(), "unknown": unknown, "files": [str(file) for file in files]},
         [
-            explanation_table(explanation),
-            *advice_lines(explanation.layers),
+            *explanation_lines(explanation, verbose),
             explanation.verdict,
             *unknown,
             *(f"  {file}" for file in files),
+            next_step("triton-export", plan_c, "--out", "models") if plan_c else next_step("build", model),
         ],
     )

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework import command
-from sparsegpt_cli.messages import command_line
+from sparsegpt_cli.framework import choice, command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
-from sparsegpt_core.errors import InputError
 
 __all__ = ["export"]
 
@@ -25,10 +24,9 @@ def export(
     model: o.Model = "",
     model_args: o.ModelArgs = None,
     weights_key: o.WeightsKey = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[str, choice("fp32", "fp16", "int8", help="Precision of the file.")] = "fp32",
     options: o.ExportOptions,
     data: o.ExportDataOptions,
-    image: Annotated[str | None, typer.Option(help="Image shape CxHxW. Default: the checkpoint's.")] = None,
     samples: o.Samples = None,
     num_classes: o.NumClasses = None,
     ort_custom_ops: o.CustomOperators = None,
@@ -52,7 +50,8 @@ def export(
         options.settings(),
         console,
         data=data.source() if data.data or precision == "int8" else None,
-        image=_image(image) if image else None,
+        image_size=data.image_size,
+        channels=data.channels,
         samples=samples,
         seed=console.seed,
     )
@@ -67,16 +66,11 @@ def export(
     if sparse is not None:
         lines.append(f"{sparse} layers are {pattern}; sparsegpt-trt verify {out} lists them")
     if precision != "fp32":
-        lines.append(f"next: {command_line('build', out)}")
+        lines.append(next_step("build", out))
     elif sparse:  # there are no sparse kernels for FP32
         half = out.with_suffix(".fp16.onnx")
         source = ("--weights", weights) if weights else ("--model", model)
-        lines.append(f"next: {command_line('export', *source, '--precision', 'fp16', '--out', half)}")
+        lines.append(next_step("export", *source, "--precision", "fp16", "--out", half))
+    else:
+        lines.append(next_step("predict", out))
     console.result(content, lines)
-
-
-def _image(text: str) -> tuple[int, ...]:
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise InputError(f"cannot read the image shape '{text}'", "Give CxHxW, for example 3x224x224.")
-    return tuple(int(part) for part in parts)

@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework import command
+from sparsegpt_cli.framework import choice, command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console, metrics_table
 from sparsegpt_core.errors import InputError
 
@@ -27,17 +28,19 @@ _OF_BOTH = ("epochs", "batch_size", "learning_rate")  # options of both methods;
 def finetune(
     console: Console,
     *,
-    weights: Annotated[Path, typer.Option(help="A pruned checkpoint, as prune writes it.")],
+    weights: Annotated[Path, typer.Option(help="Pruned checkpoint, as prune writes it.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     model: o.Model = "",
     model_args: o.ModelArgs = None,
     dense: Annotated[
-        Path | None, typer.Option(help="The dense checkpoint that was pruned, to learn from; blocks needs it.")
+        Path | None, typer.Option(help="Dense checkpoint that was pruned, to learn from; blocks needs it.")
     ] = None,
     method: Annotated[
         str,
-        typer.Option(
-            help="training: the whole network, from labels and --dense; blocks: block by block, from --dense."
+        choice(
+            *_METHODS,
+            help="training: the whole network, from labels and --dense; blocks: block by block, from --dense.",
+            rich_help_panel="Training",
         ),
     ] = "training",
     data: o.DataOptions,
@@ -45,10 +48,10 @@ def finetune(
     metric: o.MetricName = None,
     num_classes: o.NumClasses = None,
     training: o.TrainingOptions,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
+    optimizer: Annotated[str | None, choice("sgd", "adamw", help="Optimizer.")] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="train, or eval: batch norms use their running statistics, and dropout is off."),
+        choice("train", "eval", help="eval: batch norms use their running statistics, and dropout is off."),
     ] = None,
     distill: Annotated[
         float | None, typer.Option(help="Weight of the dense network in the loss, 0 to 1; the labels have the rest.")
@@ -81,7 +84,10 @@ def finetune(
     source = ModelSource(model, weights, num_classes, tuple(model_args or ()))
     measured = o.load_metric(metric, console)
     content = finetune_model(source, dense, data.source(eval_data), how, out, console, measured)
-    console.result(content, _lines(content))
+    half = out.with_suffix(".fp16.onnx")
+    named = ("--model", model) if model else ()
+    following = next_step("export", *named, "--weights", out, "--precision", "fp16", "--out", half)
+    console.result(content, [*_lines(content), following])
 
 
 def _training(given: dict[str, Any], has_dense: bool, device: str, seed: int) -> Training:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework import command
-from sparsegpt_cli.terminal import Console, advice_lines, explanation_table, latency_table, prediction_table
+from sparsegpt_cli.framework import choice, command
+from sparsegpt_cli.messages import next_step
+from sparsegpt_cli.terminal import Console, explanation_lines, latency_table, prediction_lines
 
 __all__ = ["predict"]
 
@@ -18,28 +19,35 @@ __all__ = ["predict"]
 def predict(
     console: Console,
     *,
-    model: Annotated[Path, typer.Argument(help="The dense .onnx file.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="Dense .onnx file.", show_default=False)],
     shapes: Annotated[
         str | None,
-        typer.Option(help="Batch MIN/OPT/MAX, or NAME:MIN/OPT/MAX with shapes such as 1x3x224x224; OPT is predicted."),
+        typer.Option(
+            metavar="[NAME:]MIN/OPT/MAX", help="Batches, or with NAME shapes such as 1x3x224x224; OPT is predicted."
+        ),
     ] = None,
     measure: Annotated[
         bool | None,
         typer.Option(
             "--measure/--estimate",
-            help="Time the engines of a pruned copy, or estimate from shapes. Default: measure if there are a GPU "
-            "and TensorRT, and the file is FP16 or INT8.",
-            show_default=False,
+            help="Time the engines of a pruned copy, or estimate from shapes.",
+            show_default="measure if there are a GPU and TensorRT, and the file is FP16 or INT8",
         ),
     ] = None,
     gpu: o.Gpu = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="Estimate for fp16 or int8. Default: what the file says; FP32 counts as fp16."),
+        choice(
+            *("fp16", "int8"),
+            help="Precision of the estimate.",
+            show_default="what the file says; FP32 counts as fp16",
+            rich_help_panel="Engine",
+        ),
     ] = None,
     timing: o.TimingOptions,
-    out: Annotated[Path | None, typer.Option(help="A JSON file for the result, which prune --profile reads.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result, which prune --profile reads.")] = None,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Predict the speed-up of 2:4 before pruning.
 
@@ -65,12 +73,12 @@ def predict(
     if isinstance(found, MeasuredPrediction):
         for warning in found.measured.warnings:
             console.warn(warning)
-        explanation = found.measured.explanation
         lines = [
             latency_table(content, content["runtime"]),
-            explanation_table(explanation),
-            *advice_lines(explanation.layers),
+            *explanation_lines(found.measured.explanation, verbose),
         ]
     else:
-        lines = [prediction_table(found), *advice_lines(found.layers)]
-    console.result(content, [*lines, found.verdict])
+        lines = prediction_lines(found, verbose)
+    profile = ("--profile", out) if out else ()
+    following = next_step("prune-export", "--model", model, "--data", "DATA", *profile, "--out", model.with_suffix(""))
+    console.result(content, [*lines, found.verdict, following])

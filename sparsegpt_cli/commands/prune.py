@@ -11,8 +11,8 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
-from sparsegpt_cli.messages import command_line, with_flags
-from sparsegpt_cli.terminal import Console, layer_table, quality_tables
+from sparsegpt_cli.messages import next_step, with_flags
+from sparsegpt_cli.terminal import Console, layer_lines, quality_tables
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.torchrun import rank
 
@@ -27,21 +27,18 @@ def prune_export(
     of: o.JobOptions,
     pruning: o.PruneOptions,
     export: o.ExportOptions,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Also export INT8: sparse.int8.onnx and dense.int8.onnx.")
-    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also export sparse.int8.onnx and dense.int8.onnx.")] = False,
     eval_data: o.EvalData = None,
     eval_samples: o.EvalSamples = 2000,
     batch_size: o.BatchSize = 64,
     baseline: Annotated[bool, typer.Option(help="Also prune by magnitude, for comparison: magnitude.onnx.")] = True,
     quality: o.QualityOptions,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Prune a model, export it to ONNX, compare and report.
 
-    Writes the dense and the sparse model as FP32 and FP16 ONNX files, audits the pattern of the sparse one, compares
-    both on the evaluation images, and writes an HTML report. Limits, such as --max-drop, apply to the sparse model in
-    every precision that was compared.
+    Writes dense and sparse FP32 and FP16 ONNX files, verifies and compares them, and reports.
     """
     from sparsegpt_cli.jobs.job import run_identity
     from sparsegpt_cli.jobs.pipeline import RUN_FILES
@@ -76,7 +73,7 @@ def prune_export(
         content = run(job, out, progress, unfinished, console.say)
     for warning in content["warnings"][len(job.warnings) :]:  # the first ones were shown before pruning
         console.warn(warning)
-    lines: list[Any] = [layer_table(content["layers"])]
+    lines: list[Any] = layer_lines(content["layers"], verbose)
     lines += quality_tables(content)
     pruned = sum(layer["status"] == "pruned" for layer in content["layers"])
     lines.append(f"{pruned} of {len(content['layers'])} layers pruned to {job.settings.pattern}: {out / 'sparse.onnx'}")
@@ -84,12 +81,12 @@ def prune_export(
     ending = "int8.onnx" if int8 else "fp16.onnx"
     dense, sparse = (out / f"{arm}.{ending}" for arm in ("dense", "sparse"))
     if job.data.evaluation is None:  # a benchmark needs one
-        following = command_line("build", sparse)
+        following = next_step("build", sparse)
     else:
         compared = {"--eval-data": eval_data, "--metric": quality.metric}
         options = [*of.data.flags(), *(text for flag, value in compared.items() if value for text in (flag, value))]
-        following = command_line("benchmark", dense, sparse, *options, "--out", out / "benchmark.json")
-    lines.append(f"next: {following}")
+        following = next_step("benchmark", dense, sparse, *options, "--out", out / "benchmark.json")
+    lines.append(following)
     failures = [text for version in _sparse_versions(content) for text in limits.quality_failures(content, version)]
     console.result({**content, **limits.verdict(failures)}, lines)
     if failures:
@@ -105,9 +102,10 @@ def prune(
     of: o.JobOptions,
     pruning: o.PruneOptions,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also write INT8 weights for export --precision int8: NAME.int8.safetensors.")
+        bool, typer.Option("--int8", help="Also write NAME.int8.safetensors, for export --precision int8.")
     ] = False,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Prune a model and write its weights."""
     from export.importing import is_onnx_file
@@ -145,10 +143,10 @@ def prune(
     }
     source = ("--model", of.model) if is_onnx_file(of.model) else ()
     half = out.with_suffix(".fp16.onnx")
-    following = command_line("export", *source, "--weights", out, "--precision", "fp16", "--out", half)
+    following = next_step("export", *source, "--weights", out, "--precision", "fp16", "--out", half)
     console.result(
         content,
-        [layer_table(layers), f"{result.pruned} of {len(layers)} layers pruned: {out}", f"next: {following}"],
+        [*layer_lines(layers, verbose), f"{result.pruned} of {len(layers)} layers pruned: {out}", following],
     )
 
 

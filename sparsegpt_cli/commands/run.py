@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli.framework import ConfigFile, Session, command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 from sparsegpt_core.errors import InputError
 
@@ -19,7 +20,9 @@ def run(
     console: Console,
     context: typer.Context,
     config: ConfigFile = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write to. Default: runs/NAME for NAME.yaml.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="runs/NAME for NAME.yaml")
+    ] = None,
 ) -> None:
     """Run the stages of a configuration in their order.
 
@@ -44,7 +47,11 @@ def run(
     check_precision(stages)
     outcome = run_stages(stages, folder, context, console)
     done = f"{len(outcome.ran)} stages done, {len(outcome.unchanged)} unchanged: {folder}"
-    console.result({"out": str(folder), **outcome.to_json()}, [done])
+    lines = [done]
+    if not outcome.failed:
+        has_report = (folder / "prune.json").is_file() and "report" not in outcome.stages
+        lines.append(next_step("report", folder) if has_report else next_step("run", given.path, "--out", folder))
+    console.result({"out": str(folder), **outcome.to_json()}, lines)
     if outcome.failed:
         console.error(f"the check of {outcome.failed} failed; the stages after it were not run")
         raise typer.Exit(1)

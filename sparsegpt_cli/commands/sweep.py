@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from sparsegpt_cli import options as o
-from sparsegpt_cli.framework import ConfigFile, command
+from sparsegpt_cli.framework import ConfigFile, choice, command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["sweep"]
@@ -22,37 +23,45 @@ def sweep(
     console: Console,
     *,
     weights: Annotated[
-        list[Path], typer.Option(help="A checkpoint of train or finetune, or an .onnx file; may be repeated.")
+        list[Path], typer.Option(help="Checkpoint of train or finetune, or an .onnx file; may be repeated.")
     ],
-    out: Annotated[Path, typer.Option(help="The folder to write to. Finished results in it are not computed again.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to. Finished results in it are not computed again.")],
     config: ConfigFile = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="CODE",
             help="package.module:factory or FILE.py:factory that a checkpoint may name, which runs that code with the "
-            "arguments in the checkpoint; may be repeated."
+            "arguments in the checkpoint; may be repeated.",
         ),
     ] = None,
     data: o.DataOptions,
     eval_data: o.EvalData = None,
     metric: o.MetricName = None,
-    methods: Annotated[
+    method: Annotated[
         list[str] | None,
-        typer.Option(
+        choice(
+            *("magnitude", "sparsegpt", "balanced", "best", "cnn-sparsegpt"),
+            metavar="NAME",
             help="magnitude, sparsegpt (as published), balanced, best, or cnn-sparsegpt (the research project's, "
-            "for comparison only); may be repeated. Default: magnitude, sparsegpt and balanced."
+            "for comparison only); may be repeated.",
+            show_default="magnitude, sparsegpt and balanced",
         ),
     ] = None,
-    patterns: Annotated[
+    pattern: Annotated[
         list[str] | None,
-        typer.Option(help="N:M, or a fraction of zeros (0.5, 50%); may be repeated. Default: 2:4 and 1:4."),
+        typer.Option(
+            metavar="N:M|FRACTION",
+            help="N:M, or a fraction of zeros (0.5, 50%); may be repeated.",
+            show_default="2:4 and 1:4",
+        ),
     ] = None,
     samples: Annotated[
-        list[int] | None, typer.Option(min=1, help="Calibration images; may be repeated. Default: 256.")
+        list[int] | None, typer.Option(min=1, help="Calibration images; may be repeated.", show_default="256")
     ] = None,
     seeds: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Seed of the calibration images; may be repeated. Default: 0."),
+        typer.Option(min=0, help="Seed of the calibration images; may be repeated.", show_default="0"),
     ] = None,
     eval_samples: o.EvalSamples = 0,
     batch_size: o.BatchSize = 64,
@@ -71,7 +80,7 @@ def sweep(
     from sparsegpt_cli.terminal import summary_table
     from sparsegpt_core.execution import find_device
 
-    grid = Grid(weights, methods or _METHODS, patterns or _PATTERNS, samples or (256,), seeds or (0,), model or ())
+    grid = Grid(weights, method or _METHODS, pattern or _PATTERNS, samples or (256,), seeds or (0,), model or ())
     judge = Evaluator(data.source(eval_data), eval_samples, console.seed, batch_size, str(find_device(device)), metric)
     o.load_metric(metric, console)  # before any work
     limit = parse_size(memory_limit) if memory_limit else None
@@ -80,7 +89,8 @@ def sweep(
         console.warn(warning)
     total = len(swept.rows) + len(swept.failed)
     summary = f"{len(swept.rows)} of {total} cells: {out / 'results.csv'}, {out / 'pictures'}"
-    console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), summary])
+    best = next_step("prune-export", "--weights", weights[0], *data.flags(), "--out", weights[0].with_suffix(""))
+    console.result({"out": str(out), **swept.to_json()}, [summary_table(swept.rows), summary, best])
     for cell in swept.failed:
         console.error(f"{cell['cell']}: {cell['error']}. {cell['hint']}".rstrip())
     if swept.failed:

@@ -9,6 +9,7 @@ import typer
 
 from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
+from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
 
 __all__ = ["train"]
@@ -34,12 +35,13 @@ def train(
     model: Annotated[
         str,
         typer.Option(
-            help="A reference network, torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory."
+            metavar="NAME|CODE",
+            help="Reference network, torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory.",
         ),
     ],
     model_args: o.ModelArgs = None,
     out: Annotated[Path, typer.Option(help="The .safetensors file for the weights of the best epoch.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights to start from. Default: random ones.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="random ones")] = None,
     weights_key: o.WeightsKey = None,
     data: o.DataOptions,
     eval_data: o.EvalData = None,
@@ -64,4 +66,6 @@ def train(
     if content["evaluation"]:
         lines.append(f"evaluation: top-1 {content['evaluation']['top1']:.2f} % of {content['evaluation']['samples']}")
     lines.append(f"learning curve: {content['curve']}")
+    named = ("--model", model, *(part for each in model_args or () for part in ("--model-args", each)))
+    lines.append(next_step("prune-export", *named, "--weights", out, *data.flags(), "--out", out.with_suffix("")))
     console.result(content, lines)

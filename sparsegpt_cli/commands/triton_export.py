@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -18,22 +19,24 @@ __all__ = ["triton_export"]
 def triton_export(
     console: Console,
     model: Annotated[Path, typer.Argument(help="An .onnx file, or a .plan with its sidecar.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The model repository; it is made if it does not exist.")],
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: the name of its file.")] = None,
+    out: Annotated[Path, typer.Option(help="Model repository; it is made if it does not exist.")],
+    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the name of its file")] = None,
     version: Annotated[int, typer.Option(min=1, help="The version's number.")] = 1,
     max_batch_size: Annotated[
         int | None,
-        typer.Option(min=0, help="0: no batching. Default: 32, or the plan's maximum, if the batch is dynamic."),
+        typer.Option(min=0, help="0: no batching.", show_default="32, or the plan's maximum, if the batch is dynamic"),
     ] = None,
     preferred_batch_sizes: Annotated[
         str | None,
-        typer.Option(help="Batch sizes that run at once when enough requests wait, separated by commas: 8,32."),
+        typer.Option(metavar="N,N,...", help="Batch sizes that run at once when enough requests wait, such as 8,32."),
     ] = None,
     max_queue_delay_us: Annotated[
         int, typer.Option(min=0, help="Microseconds that a request may wait for others.")
     ] = 100,
     instances: Annotated[int, typer.Option(min=1, help="Instances of the model on each GPU.")] = 1,
-    gpu: Annotated[list[int] | None, typer.Option(min=0, help="A GPU to use; may be repeated. Default: all.")] = None,
+    gpu_index: Annotated[
+        list[int] | None, typer.Option(min=0, help="Number of a GPU to use; may be repeated.", show_default="all")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace this version if it exists.")] = False,
 ) -> None:
     """Write a model to a Triton model repository."""
@@ -47,14 +50,15 @@ def triton_export(
         preferred_batch_sizes=_sizes(preferred_batch_sizes),
         max_queue_delay_us=max_queue_delay_us,
         instances=instances,
-        gpus=tuple(gpu or ()),
+        gpus=tuple(gpu_index or ()),
     )
     plan = None if model.suffix == ".onnx" else read_signature(model)
     made = write_repository(model, out, settings, plan, force)
     largest = made.config.max_batch_size
     batches = f"batches of up to {largest}" if largest else f"no batching: {made.config.no_batching_reason}"
     line = f"{made.folder}: {made.config.platform}, version {version}, {batches}"
-    console.result(made.to_json(), [line, *(f"  {file}" for file in made.files)])
+    following = shlex.join(["tritonserver", "--model-repository", str(out)])
+    console.result(made.to_json(), [line, *(f"  {file}" for file in made.files), f"next: {following}"])
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:

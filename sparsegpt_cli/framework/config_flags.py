@@ -47,7 +47,7 @@ ConfigFile = Annotated[
     typer.Argument(
         callback=_use,
         is_eager=True,
-        help="A YAML file of flags. Flags on the command line replace them.",
+        help="YAML file of flags. Flags on the command line replace them.",
         show_default=False,
     ),
 ]
@@ -56,6 +56,6 @@ ConfigFile = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", callback=_use, is_eager=True, help="A YAML file of flags. Flags on the command line replace them."
+        "--config", callback=_use, is_eager=True, help="YAML file of flags. Flags on the command line replace them."
     ),
 ]

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from sparsegpt_cli.framework.config_flags import ConfigOption
 from sparsegpt_cli.framework.session import Session
@@ -22,6 +23,8 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "quiet": (Annotated[bool, typer.Option("--quiet", help="Show no progress and no messages.")], False),
     "seed": (Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")], 0),
 }
+
+_VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -51,6 +54,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         parameters.append(inspect.Parameter("context", kind, annotation=typer.Context))
     for name, (annotation, default) in _COMMON.items():
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
+    for parameter in parameters:
+        _name_the_value(parameter.annotation)
 
     @functools.wraps(function)
     def wrapper(
@@ -59,7 +64,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         if "context" in own:
             options["context"] = context
         built = {name: _build(parameter.annotation, options) for name, parameter in groups.items()}
-        function(context.ensure_object(Session).console(as_json, quiet, seed), **built, **options)
+        console = context.ensure_object(Session).console(as_json, quiet, seed)
+        with console.working():
+            function(console, **built, **options)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -77,6 +84,20 @@ def _flattened(group: inspect.Parameter) -> list[inspect.Parameter]:
         )
         found += _flattened(parameter) if is_dataclass(parameter.annotation) else [parameter]
     return found
+
+
+def _name_the_value(annotation: Any) -> None:
+    """Give an option that names no value the usual name of its type."""
+    option = next((each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, OptionInfo)), None)
+    if option is not None and option.metavar is None:
+        names = [_VALUES[kind] for kind in _parts(get_args(annotation)[0]) if kind in _VALUES]
+        option.metavar = names[0] if names else None
+
+
+def _parts(kind: Any) -> list[Any]:
+    """Return the types in a type: ``list[Path] | None`` has two."""
+    inner = get_args(kind)
+    return [part for each in inner for part in _parts(each)] if inner else [kind]
 
 
 def _build(group: Any, options: dict[str, Any]) -> Any:

@@ -45,7 +45,7 @@ def write_deepstream_config(
         described, largest = graph.model.graph, next(iter(graph.inputs.values()), (None,))[0]
     if batch_size and largest and (batch_size > largest or (batch_size < largest and not is_plan)):
         takes = "up to " if is_plan else ""
-        raise InputError(f"{model} takes batches of {takes}{largest}, not {batch_size}", "Leave out `batch_size`.")
+        raise InputError(f"{model} takes batches of {takes}{largest}, not {batch_size}", "Leave out `engine_batch`.")
     if labels:
         _check_labels(labels, metadata.get("num_classes"))
     config = make_deepstream_config(

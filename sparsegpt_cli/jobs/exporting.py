@@ -36,7 +36,8 @@ def export_checkpoint(
     messages: Messages,
     *,
     data: DataSource | None = None,
-    image: Sequence[int] | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
     samples: int | None = None,
     seed: int = 0,
 ) -> tuple[ExportedFile, Pattern]:
@@ -49,7 +50,8 @@ def export_checkpoint(
         settings: How to write it.
         messages: Takes messages and progress.
         data: Images for the comparison with PyTorch and for INT8 ranges; None: noise, and no INT8.
-        image: The shape (C, H, W) of the model's images; None: that of the checkpoint's metadata.
+        image_size: Height and width of the model's images; None: those that the checkpoint records.
+        channels: Channels of the model's images; None: those that the checkpoint records.
         samples: Images for INT8 ranges; None: 256, or all if there are fewer.
         seed: Seed of the images or the noise.
 
@@ -69,7 +71,7 @@ def export_checkpoint(
         metadata = onnx_config(Path(model.spec))
     else:
         raise InputError("there is nothing to export", "Give `weights`, or an .onnx file as `model`.")
-    metadata |= {"image": list(image)} if image else {}
+    metadata |= _image(metadata.get("image"), image_size, channels)
     quantiser = None
     if data:
         known = dict(metadata)
@@ -91,7 +93,9 @@ def export_checkpoint(
         images = torch.randn(_NOISE_IMAGES, *metadata["image"], generator=torch.Generator().manual_seed(seed))
         loaded = load_model(model, checkpoint, tuple(metadata["image"]), messages, seed=seed)
     else:
-        raise InputError("the checkpoint does not record the image shape", "Give `image`, for example 3x224x224.")
+        raise InputError(
+            "the checkpoint does not record the image shape", "Give `image_size=224` and `channels=3`, or `data`."
+        )
     pattern = parse_pattern(metadata.get("pattern", "2:4"))
     metadata |= {
         "model": loaded.spec,
@@ -107,3 +111,11 @@ def export_checkpoint(
         file = exporter.write(out, precision)
         progress(f"export {precision}", 1, 1)
     return file, pattern
+
+
+def _image(recorded: Sequence[int] | None, size: int | None, channels: int | None) -> dict[str, list[int]]:
+    """Return the shape (C, H, W) of the images as metadata, where it is known."""
+    if channels is None and recorded:
+        channels = recorded[0]
+    shape = [size, size] if size else list(recorded[1:]) if recorded else []
+    return {"image": [channels, *shape]} if channels and shape else {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsegpt_cli.framework import choice
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DataOptions", "ExportDataOptions"]
 
-_NORMALISATION = "one number, or one for each channel with commas. Default: the model's, else the data set's."
+_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagefolder:", "letterbox:", "npz:")
+_NORMALISATION = "a number, or one for each channel with commas"
+_NORMALISATION_DEFAULT = "the model's, else the data's"
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,36 @@ class DataOptions:
 
     data: Annotated[
         str,
-        typer.Option(
+        choice(
+            *_SETS,
+            metavar="DATA",
             help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, letterbox:PATH, npz:PATH or "
-            "package.module:loader (which runs that code). Default: the data that the model's file records.",
-            show_default=False,
+            "package.module:loader (which runs that code).",
+            show_default="that of the model's file",
         ),
     ] = ""
-    data_root: Annotated[Path | None, typer.Option(help="The folder that contains the data set's files.")] = None
-    mean: Annotated[str | None, typer.Option(help=f"Subtracted from the images: {_NORMALISATION}")] = None
-    std: Annotated[str | None, typer.Option(help=f"Divides the images after that: {_NORMALISATION}")] = None
+    data_root: Annotated[Path | None, typer.Option(help="Folder that contains the data set's files.")] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help=f"Subtracted from the images: {_NORMALISATION}.",
+            show_default=_NORMALISATION_DEFAULT,
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help=f"Divides the images after that: {_NORMALISATION}.",
+            show_default=_NORMALISATION_DEFAULT,
+        ),
+    ] = None
     image_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Height and width in pixels. imagefolder: images are cropped, letterbox: images get a grey border, "
-            "those of named sets a black one.",
+            help="Height and width in pixels; images are cropped or get a border.",
         ),
     ] = None
     channels: Annotated[int | None, typer.Option(min=1, help="3 repeats the grey images of a named set.")] = None
@@ -83,10 +101,11 @@ class ExportDataOptions(DataOptions):
 
     data: Annotated[
         str,
-        typer.Option(
-            help="Compare with PyTorch on images of this data set; INT8 is calibrated on them. Default: noise; with "
-            "INT8 the data that the checkpoint records.",
-            show_default=False,
+        choice(
+            *_SETS,
+            metavar="DATA",
+            help="Compare with PyTorch on images of this data set; INT8 is calibrated on them.",
+            show_default="noise; with INT8 that of the model's file",
         ),
     ] = ""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsegpt_cli.framework import choice
+
 if TYPE_CHECKING:
     from deploy.benchmark import EngineSettings
     from deploy.builder import BuildSettings
@@ -23,20 +25,22 @@ class BuildOptions:
     shapes: Annotated[
         str | None,
         typer.Option(
-            help="Batch MIN/OPT/MAX, or NAME:MIN/OPT/MAX with shapes such as 1x3x224x224; OPT is optimised and timed."
+            metavar="[NAME:]MIN/OPT/MAX",
+            help="Batches, or with NAME shapes such as 1x3x224x224; OPT is optimised and timed.",
         ),
     ] = None
-    opt_level: Annotated[int | None, typer.Option(help="Builder optimisation level, 0 to 5.")] = None
+    opt_level: Annotated[int | None, typer.Option(metavar="0...5", help="Optimisation level of the builder.")] = None
     workspace: Annotated[
-        str | None, typer.Option(help="Memory limit of each kernel, such as 4GiB. Default: all memory.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory limit of each kernel, such as 4GiB.", show_default="all memory"),
     ] = None
-    tactic_sources: Annotated[str | None, typer.Option(help="Kernel libraries, separated by commas.")] = None
+    tactic_sources: Annotated[str | None, typer.Option(metavar="NAMES", help="Kernel libraries, with commas.")] = None
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Let later TensorRT versions load the plan.")
     ] = False
     hardware: Annotated[
         str | None,
-        typer.Option(help="Other GPUs that may load the plan: ampere-plus or same-compute-capability (tensorrt only)."),
+        choice("ampere-plus", "same-compute-capability", help="Other GPUs that may load the plan (tensorrt only)."),
     ] = None
 
     def settings(self, **more: Any) -> BuildSettings:
@@ -76,7 +80,7 @@ class EngineOptions:
         bool, typer.Option("--host-clock", help="Time with the host's clock instead of GPU events.")
     ] = False
     streams: Annotated[int, typer.Option(min=1, help="Inferences that run at the same time.")] = 1
-    plans: Annotated[Path | None, typer.Option(help="A folder for the plans: A1.plan, B1.plan, ...")] = None
+    plans: Annotated[Path | None, typer.Option(help="Folder for the plans: A1.plan, B1.plan, ...")] = None
 
     def settings(self, build: BuildSettings) -> EngineSettings:
         """Return the settings, with those of each build."""
@@ -102,13 +106,11 @@ class TimingOptions:
 
     duration: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds of timing for each engine. Default: 3; 0.3 if quick.", show_default=False),
+        typer.Option(min=0, help="Seconds of timing for each engine.", show_default="3; with --quick 0.3"),
     ] = None
     warmup: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Seconds of warm-up for each engine, or more. Default: 0.5; 0.05 if quick.", show_default=False
-        ),
+        typer.Option(min=0, help="Seconds of warm-up for each engine, or more.", show_default="0.5; with --quick 0.05"),
     ] = None
     rounds: Annotated[int, typer.Option(min=2, help="Turns of each engine, which share the duration.")] = 20
     quick: Annotated[

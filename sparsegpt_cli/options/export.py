@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsegpt_cli.framework import choice
+
 if TYPE_CHECKING:
     from export.exporter import ExportSettings
 
@@ -17,14 +19,15 @@ __all__ = ["ExportOptions"]
 class ExportOptions:
     """How to write ONNX files."""
 
-    io_dtype: Annotated[str, typer.Option(help="Type of the inputs and outputs of FP16 files: fp32 or fp16.")] = "fp32"
+    io_dtype: Annotated[str, choice("fp32", "fp16", help="Type of the inputs and outputs of FP16 files.")] = "fp32"
     opset: Annotated[int, typer.Option(help="ONNX operator set; TensorRT 8.6 reads up to 17.")] = 20
     fold_batch_norm: Annotated[bool, typer.Option(help="Fold batch norms into the convolutions before them.")] = True
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Make height and width dynamic.")] = False
     ranges: Annotated[
         str,
-        typer.Option(
-            help="INT8 activation ranges: max, percentile-99.99, entropy, mse, or auto: the best by held-out error."
+        choice(
+            *("max", "percentile-99.99", "entropy", "mse", "auto"),
+            help="INT8 activation ranges; auto: the best by held-out error.",
         ),
     ] = "auto"
     int8_ends: Annotated[

@@ -26,7 +26,7 @@ def _folder(text: str | Path) -> Path:
     return named
 
 
-OutFolder = Annotated[Path, typer.Option(parser=_folder, metavar="<path>", help="The folder to write to.")]
+OutFolder = Annotated[Path, typer.Option(parser=_folder, metavar="PATH", help="Folder to write to.")]
 """The ``--out`` of commands that write a folder."""
 
 

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsegpt_cli.framework import choice
+from sparsegpt_cli.options.shared import EngineBatch, Gpu, Pattern
 from sparsegpt_core.errors import InputError
 
 if TYPE_CHECKING:
     from sparsegpt_cli.jobs.gains import Target
     from sparsegpt_core.quality import Quality
-from sparsegpt_cli.options.shared import Gpu, Pattern
 
 __all__ = ["PruneOptions"]
 
 _BY_QUALITY = ("mask", "refit", "bias", "variance", "damping", "permute", "batch_norm", "look_ahead", "views")
+_SOURCE = "by --quality"
 _LAYERS = ("pays", "all", "auto")
 _AUTO_DISAGREEMENT_PERCENT = 0.5  # of held-out images, for --layers auto
 
@@ -35,39 +37,48 @@ class PruneOptions:
     pattern: Pattern = "2:4"
     quality: Annotated[
         str,
-        typer.Option(
-            help="fast, balanced or best: more accuracy for more time. Sets mask, alpha, refit, permute, views and "
-            "batch-norm."
-        ),
+        choice("fast", "balanced", "best", help="More accuracy for more time."),
     ] = "balanced"
-    method: Annotated[str, typer.Option(help="sparsegpt, or magnitude: the baseline.")] = "sparsegpt"
+    method: Annotated[str, choice("sparsegpt", "magnitude", help="magnitude is the baseline.")] = "sparsegpt"
     mask: Annotated[
         str | None,
-        typer.Option(help="adaptive (SparseGPT's), exact, admm, or auto: the better by held-out error."),
+        choice(
+            *("adaptive", "exact", "admm", "auto"),
+            help="adaptive is SparseGPT's; auto: the better by held-out error.",
+            show_default=_SOURCE,
+        ),
     ] = None
     alpha: Annotated[
         str | None,
-        typer.Option(help="0: fit the pruned network's own outputs; 1: the dense network's; auto: by held-out error."),
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="0: fit the pruned network's own outputs; 1: the dense network's; auto: by held-out error.",
+            show_default=_SOURCE,
+        ),
     ] = None
     refit: Annotated[
         bool | None,
-        typer.Option("--refit/--no-refit", help="Fit the kept weights exactly to the mask."),
+        typer.Option("--refit/--no-refit", help="Fit the kept weights exactly to the mask.", show_default=_SOURCE),
     ] = None
     bias: Annotated[
         bool | None,
-        typer.Option("--bias/--no-bias", help="Keep the mean outputs by shifting biases or batch norms."),
+        typer.Option(
+            "--bias/--no-bias",
+            help="Keep the mean outputs by shifting biases or batch norms.",
+            show_default=_SOURCE,
+        ),
     ] = None
     variance: Annotated[
         bool | None,
         typer.Option(
             "--variance/--no-variance",
-            help="Keep the variance of the outputs by scaling a layer's weights. Default: where the network gives one "
-            "row of numbers for each image, such as logits.",
+            help="Keep the variance of the outputs by scaling a layer's weights.",
+            show_default="by --quality, where each image gives one row of numbers, such as logits",
         ),
     ] = None
     damping: Annotated[
         float | None,
-        typer.Option(help="λ on the Hessian's diagonal, relative to its mean. Default: by positions and error."),
+        typer.Option(help="λ on the Hessian's diagonal, relative to its mean.", show_default="by positions and error"),
     ] = None
     positions_per_column: Annotated[
         float,
@@ -75,26 +86,34 @@ class PruneOptions:
     ] = 80
     include: Annotated[
         list[str] | None,
-        typer.Option(help="Glob of layers to prune although they are first, last or excluded; may be repeated."),
+        typer.Option(metavar="GLOB", help="Layers to prune although they are first or last; may be repeated."),
     ] = None
-    exclude: Annotated[list[str] | None, typer.Option(help="Glob of layers to leave dense; may be repeated.")] = None
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Layers to leave dense; may be repeated.")
+    ] = None
 
     permute: Annotated[
         bool | None,
-        typer.Option("--permute/--no-permute", help="Reorder channels first, to lose less with N:M."),
+        typer.Option(
+            "--permute/--no-permute",
+            help="Reorder channels first, to lose less with N:M.",
+            show_default=_SOURCE,
+        ),
     ] = None
     permute_seconds: Annotated[
         float, typer.Option(callback=_above_zero, help="Seconds after which the search for channel orders stops.")
     ] = 120
     views: Annotated[
         int | None,
-        typer.Option(min=0, help="Shifted and mirrored copies of each calibration image."),
+        typer.Option(min=0, help="Shifted and mirrored copies of each calibration image.", show_default=_SOURCE),
     ] = None
     batch_norm: Annotated[
         str | None,
-        typer.Option(
+        choice(
+            *("keep", "new", "auto"),
             help="keep: the trained statistics; new: those of the calibration images; auto: the better by held-out "
-            "error."
+            "error.",
+            show_default=_SOURCE,
         ),
     ] = None
     look_ahead: Annotated[
@@ -102,6 +121,7 @@ class PruneOptions:
         typer.Option(
             "--look-ahead/--no-look-ahead",
             help="Fit the kept weights again at the end, block by block, where held-out error falls.",
+            show_default=_SOURCE,
         ),
     ] = None
     global_budget: Annotated[
@@ -112,30 +132,31 @@ class PruneOptions:
     ] = False
     layers: Annotated[
         str,
-        typer.Option(
-            help="pays: those that 2:4 can make faster; all; or auto: those that pay, without the worst ones, with "
-            "--max-disagreement 0.5% unless a target is given."
+        choice(
+            *_LAYERS,
+            help="pays: those that 2:4 can make faster; auto: only the best of these.",
         ),
     ] = "pays"
     gpu: Gpu = None
-    engine_batch: Annotated[int, typer.Option(min=1, help="Images in one inference of the engine.")] = 8
+    engine_batch: EngineBatch = 8
     profile: Annotated[
         Path | None,
-        typer.Option(help="Measured gains of the layers, in place of estimates: the JSON of predict or benchmark."),
+        typer.Option(help="JSON of predict or benchmark, for measured gains."),
     ] = None
     max_disagreement: Annotated[
         str | None,
         typer.Option(
-            help="Leave the worst layers dense until, with 95 % confidence, at most this percentage of held-out images "
-            "changes class."
+            metavar="PERCENT",
+            help="Leave layers dense until no more held-out images change class.",
         ),
     ] = None
     min_speedup: Annotated[
         float | None,
-        typer.Option(help="Leave the worst layers dense while the estimated speed-up is at least this, such as 1.05."),
+        typer.Option(help="Leave layers dense while the estimated speed-up is at least this."),
     ] = None
     sparsity_budget: Annotated[
-        float | None, typer.Option(help="Leave the worst layers dense while this fraction of all weights stays zero.")
+        float | None,
+        typer.Option(metavar="FRACTION", help="Leave layers dense while this part of all weights is zero."),
     ] = None
 
     def quality_settings(self) -> Quality:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsegpt_cli.framework import choice
+
 if TYPE_CHECKING:
     from deploy.benchmark import Limits
     from deploy.measure import Metric
@@ -20,8 +22,8 @@ MetricName = Annotated[
     str | None,
     typer.Option(
         "--metric",
-        help="miou (maps), map (detections), psnr (images), or your own: package.module:name or FILE.py:name, "
-        "which runs that code. See docs/metrics.md.",
+        metavar="miou|map|psnr|CODE",
+        help="For maps, detections, images; or FILE.py:name (runs that code).",
     ),
 ]
 
@@ -55,17 +57,17 @@ class QualityOptions:
         list[str] | None,
         typer.Option(
             metavar="[NAME=]NUMBER",
-            help="Exit with 1 if top-1 falls by more than this many percentage points, or the metric's figure NAME "
-            "gets worse by more than this; may be repeated.",
+            help="Exit with 1 if top-1 (percentage points) or the metric's figure NAME gets worse by more; may be "
+            "repeated.",
         ),
     ] = None
     gate_disagreement: Annotated[
         float | None,
-        typer.Option(min=0, help="Exit with 1 if more than this percentage of the evaluation images changes class."),
+        typer.Option(metavar="PERCENT", min=0, help="Exit with 1 if more evaluation images change class."),
     ] = None
     gate_on: Annotated[
         str,
-        typer.Option(help="value: limits apply to the measured values; bound: to the worse end of 95 % intervals."),
+        choice("value", "bound", help="Limits apply to the measured value, or to the worse end of its 95 % interval."),
     ] = "value"
 
     def limits(self, min_speedup: float | None = None) -> Limits:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsegpt_cli.framework import choice
 from sparsegpt_cli.options.shared import Device
 
 __all__ = ["TrainingOptions"]
@@ -22,13 +23,18 @@ class TrainingOptions:
     """
 
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step.")] = None
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step.", rich_help_panel="Training")] = None
     learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate of the schedule.")] = None
     weight_decay: Annotated[float | None, typer.Option(min=0, help="Weight decay of every parameter.")] = None
-    schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, or auto: the fastest one on the device.")] = (
-        None
-    )
+    schedule: Annotated[str | None, choice("one-cycle", "cosine", help="Schedule of the learning rate.")] = None
+    precision: Annotated[
+        str | None,
+        choice(
+            *("fp32", "bf16", "fp16", "auto"),
+            help="Precision of training; auto: the fastest one on the device.",
+            rich_help_panel="Training",
+        ),
+    ] = None
     label_smoothing: Annotated[
         float | None, typer.Option(min=0, help="Part of the target probability that is spread over all classes.")
     ] = None
@@ -37,7 +43,10 @@ class TrainingOptions:
         typer.Option(min=0, help="Keep an exponential moving average of the weights with this decay; 0: do not."),
     ] = None
     augment: Annotated[
-        str | None, typer.Option(help="none, crop, crop-flip, or auto: the one that suits the data set.")
+        str | None,
+        choice(
+            *("none", "crop", "crop-flip", "auto"), help="Changes of the images; auto: those that suit the data set."
+        ),
     ] = None
     device: Device = "auto"
 

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from sparsegpt_cli.framework import Session, flags_of
+from sparsegpt_cli.messages import is_next_step
 from sparsegpt_cli.resume import locked
 from sparsegpt_cli.run.record import RunRecord, stamps
 from sparsegpt_cli.run.stages import Stage
@@ -80,7 +81,7 @@ def run_stages(stages: Sequence[Stage], out: Path, context: typer.Context, conso
 
 
 class _StageConsole(Console):
-    """Keeps the result of a stage for the result of the run."""
+    """Keeps the result of a stage for the result of the run, which itself says what is useful next."""
 
     def __init__(self, as_json: bool, quiet: bool, seed: int) -> None:
         super().__init__(as_json, quiet, seed)
@@ -89,7 +90,7 @@ class _StageConsole(Console):
     def result(self, content: dict[str, Any], lines: Sequence[str | Table]) -> None:
         self.content = content
         if not self.as_json:
-            super().result(content, lines)
+            super().result(content, [line for line in lines if not is_next_step(line)])
 
 
 def _run_stage(stage: Stage, context: typer.Context, console: Console, force: bool) -> tuple[dict[str, Any], int]:

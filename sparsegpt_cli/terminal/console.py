@@ -6,16 +6,15 @@ import contextlib
 import json
 import logging
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from sparsegpt_cli.messages import with_flags
+from sparsegpt_cli.terminal.progress import progress_bars, progress_lines, reminders
 from sparsegpt_cli.terminal.streams import StreamConsole, write_out
 from sparsegpt_core.errors import SparseGPTError
 from sparsegpt_core.progress import Progress as ProgressHook
@@ -23,8 +22,6 @@ from sparsegpt_core.progress import silent
 from sparsegpt_core.torchrun import rank
 
 __all__ = ["Console", "logged_warnings", "report_error"]
-
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 class Console:
@@ -64,7 +61,14 @@ class Console:
             write_out(json.dumps(content, indent=2, allow_nan=False) + "\n")
             return
         for line in lines:
-            self._out.print(line if isinstance(line, Table) else Text(line), soft_wrap=not isinstance(line, Table))
+            if isinstance(line, Table):
+                _wide_enough(self._out, line).print(line)
+            else:
+                self._out.print(Text(line), soft_wrap=not _wraps_at_words(self._out, line))
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the command says now and then that it works, while it shows no progress."""
+        return contextlib.nullcontext() if self.quiet else reminders(self.say)
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[ProgressHook]:
@@ -72,17 +76,29 @@ class Console:
         if self.quiet:
             yield silent
         elif self._err.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self._err) as bars:
-                yield _Bars(bars)
+            with progress_bars(self._err) as bars:
+                yield bars
         else:
-            yield _Lines(self)
+            with progress_lines(self.say) as lines:
+                yield lines
 
 
 def _rich(stream: Any) -> StreamConsole:
-    console = StreamConsole(file=stream)
+    # Rich would show `mine:train` as a picture of a train.
+    console = StreamConsole(file=stream, emoji=False)
     # Without a terminal the width is not known; Rich would squeeze tables into 80 columns.
-    return console if console.is_terminal else StreamConsole(file=stream, width=140)
+    return console if console.is_terminal else StreamConsole(file=stream, width=140, emoji=False)
+
+
+def _wraps_at_words(console: StreamConsole, line: str) -> bool:
+    """Return whether a line is a sentence on a terminal; commands and paths stay whole, so that they can be copied."""
+    return console.is_terminal and line.endswith(".") and max(map(len, line.split())) <= console.width
+
+
+def _wide_enough(console: StreamConsole, table: Table) -> StreamConsole:
+    """Return the console, or one that is as wide as the table has to be: the terminal then wraps its lines."""
+    width = table.min_width or 0
+    return console if width <= console.width else StreamConsole(file=console.file, width=width, emoji=False)
 
 
 @contextlib.contextmanager
@@ -113,46 +129,6 @@ class _Shown(logging.Handler):
         if message not in self._messages:
             self._messages.add(message)
             Console().warn(message)
-
-
-class _Bars:
-    """One bar for every stage."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, Any] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks or (done == 0 and self._bars.tasks[self._tasks[stage]].finished):
-            self._tasks[stage] = self._bars.add_task(escape(stage), total=total, completed=done)
-        self._bars.update(self._tasks[stage], completed=done, total=total)
-
-
-class _Lines:
-    """Lines at the start and the end of each stage, and every few seconds between them."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._begun: dict[str, tuple[float, int]] = {}
-        self._last = 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == 0 or stage not in self._begun:
-            # A resumed stage starts above 0.
-            self._begun[stage] = (now, done)
-            self._last = now
-            self._console.say(f"{stage} {done}/{total} ..." if done else f"{stage} ...")
-        elif done == total or now - self._last >= _SECONDS_BETWEEN_LINES:
-            self._last = now
-            started, first = self._begun[stage]
-            elapsed = now - started
-            left = "" if done == total else f", about {_clock(elapsed / max(done - first, 1) * (total - done))} left"
-            self._console.say(f"{stage} {done}/{total} in {_clock(elapsed)}{left}")
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def report_error(error: SparseGPTError, as_json: bool) -> None:

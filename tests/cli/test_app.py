@@ -35,6 +35,7 @@ def test_version(cli):
 def test_every_command_explains_itself_and_takes_the_common_options(cli, name):
     outcome = cli(name, "--help")
     assert outcome.code == 0
+    assert cli(name, "--help-all").code == 0
     assert all(option in outcome.out for option in ("--json", "--quiet", "--seed"))
 
 
@@ -49,7 +50,7 @@ def test_the_list_of_commands_cuts_no_sentence(cli):
     [("--batch-norm", BATCH_NORMS), ("--mask", MASKS), ("--method", METHODS), ("--quality", QUALITIES)],
 )
 def test_help_names_every_value(cli, option, values):
-    text = " ".join(cli("prune", "--help").out.partition(f"  {option} ")[2].partition("\n  --")[0].split())
+    text = " ".join(cli("prune", "--help-all").out.partition(f"  {option} ")[2].partition("\n  --")[0].split())
     assert [value for value in values if not re.search(rf"\b{value}\b", text)] == []
 
 

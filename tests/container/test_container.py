@@ -257,5 +257,5 @@ def test_options_of_data_are_options_of_both_commands(cli):
     )
     assert len(shared) > 5
     for command in ("prune-export", "benchmark"):
-        usage = cli(command, "--help").out
+        usage = cli(command, "--help-all").out
         assert not [option for option in shared if not re.search(rf"{option}\b", usage)]

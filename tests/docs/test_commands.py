@@ -8,14 +8,15 @@ from typing import Any
 import typer.main
 
 from sparsegpt_cli.app import app
+from sparsegpt_cli.framework import panel_of
 from sparsegpt_core.files import write_text
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "commands.md"
 COMMON = ("--config", "--json", "--quiet", "--seed")
 HEAD = """# Commands
-`sparsegpt-trt COMMAND --help` shows the same texts. `python -m tests.docs.test_commands` writes this page from them,
-and a test compares it.
+`sparsegpt-trt COMMAND --help-all` shows the same texts, in panels; `--help` leaves out the panel Expert.
+`python -m tests.docs.test_commands` writes this page from them, and a test compares it.
 
 Progress and messages go to standard error. The exit status is 0 (done), 1 (a check failed or an input is wrong; one
 line says what is wrong and how to fix it) or 2 (usage). `train`, `finetune`, `prune`, `prune-export`, `sweep` and `run`
@@ -38,19 +39,25 @@ def section(name: str, command: Any) -> str:
 
 
 def table(parameters: list[Any]) -> str:
-    rows = [f"| {' or '.join(names(each))} | {escaped(each.help or '')} | {default(each)} |" for each in parameters]
-    return "\n".join(["| option | meaning | default |", "| --- | --- | --- |", *rows]) + "\n"
+    rows = [
+        f"| {' or '.join(names(each))} | {escaped(each.help or '')} | {default(each)} | {panel_of(each)} |"
+        for each in parameters
+    ]
+    return "\n".join(["| option | meaning | default | panel |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 def names(parameter: Any) -> Iterator[str]:
+    value = f" {parameter.metavar}".replace("|", "\\|") if parameter.metavar else ""
     for name in (*parameter.opts, *parameter.secondary_opts):
-        yield f"`{name if name.startswith('--') else name.upper()}`"
+        yield f"`{name}{value}`" if name.startswith("--") else f"`{name.upper()}`"
 
 
 def default(parameter: Any) -> str:
     """An option that has no value is told by its text what it does without one."""
     if parameter.required:
         return "required"
+    if isinstance(getattr(parameter, "show_default", None), str):
+        return escaped(parameter.show_default)
     value = parameter.default
     if isinstance(value, bool):
         return "on" if value else ("off" if parameter.secondary_opts else "")

@@ -32,7 +32,7 @@ EXAMPLES = list(dict.fromkeys(example for path in TEXTS for example in examples(
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_use_options_that_exist(cli, example):
     command, *arguments = shlex.split(example)
-    usage = cli(command, "--help").out
+    usage = cli(command, "--help-all").out
     options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     assert [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", usage)] == []
 

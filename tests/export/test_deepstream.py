@@ -116,7 +116,7 @@ def test_a_plan(cli, model: Path) -> None:
     assert "onnx-file" not in found
     assert "sparse kernels" not in outcome.err
     assert (
-        cli("deepstream-export", plan, "--batch-size", 25, "--force", "--json")
+        cli("deepstream-export", plan, "--engine-batch", 25, "--force", "--json")
         .json["error"]
         .endswith("up to 24, not 25")
     )
@@ -139,7 +139,7 @@ def test_files_that_deepstream_cannot_run(cli, tmp_path: Path) -> None:
     assert inputs in error(classifier(("N", 3, "H", 8)))
     assert inputs in error(classifier(kind=TensorProto.FLOAT16))
     assert "FP32 outputs only" in error(classifier(out=TensorProto.FLOAT16))
-    assert "takes batches of 4, not 2" in error(classifier((4, 3, 8, 8), outputs=(4, 6)), "--batch-size", 2)
+    assert "takes batches of 4, not 2" in error(classifier((4, 3, 8, 8), outputs=(4, 6)), "--engine-batch", 2)
     unknown = classifier()
     del unknown.metadata_props[:]
     assert "does not record the mean and std" in error(unknown)

@@ -22,7 +22,7 @@ def model(tmp_path):
 def test_export_to_fp16(model, program, tmp_path):
     out = tmp_path / "out" / "attention.onnx"
     out.parent.mkdir()
-    outcome = program("export", *model, "--image", "3x32x32", "--precision", "fp16", "--out", out)
+    outcome = program("export", *model, "--image-size", 32, "--channels", 3, "--precision", "fp16", "--out", out)
     assert outcome.code == 0, outcome.err
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
@@ -46,7 +46,7 @@ def test_a_head_of_zeros_is_flagged(model, cli, tmp_path):
     assert "accuracy proves nothing" in report
     assert outcome.json["parity"]["sparse"]["outputs_vary"] is False
     out = tmp_path / "attention.onnx"
-    outcome = cli("export", *model, "--image", "3x32x32", "--out", out)
+    outcome = cli("export", *model, "--image-size", 32, "--channels", 3, "--out", out)
     assert outcome.code == 0, outcome.err
     assert "not compared: constant outputs" in outcome.out
     assert "differs from PyTorch" not in outcome.out

@@ -168,8 +168,7 @@ def test_an_interrupted_run_leaves_the_old_output(cli, digits_checkpoint, tmp_pa
         (["export", "--weights", "{other}", "--out", "{folder}/x.onnx", "--precision", "int8"], "no model"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--opset", "9"], "opset 9"),
         (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--io-dtype", "int8"], "io-dtype"),
-        (["export", "--weights", "{other}", "--out", "{folder}/x.onnx"], "--image"),
-        (["export", "--weights", "{good}", "--out", "{folder}/x.onnx", "--image", "3x8"], "3x8"),
+        (["export", "--weights", "{other}", "--out", "{folder}/x.onnx"], "--image-size"),
         (["prune", "--weights", "{good}", "--out", "{folder}/x.onnx"], ".safetensors"),
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.pt"], ".safetensors"),
         (["train", "--model", "simple_cnn", "--out", "{folder}/x.safetensors", "--schedule", "none"], "schedule"),
@@ -200,8 +199,8 @@ def test_null_in_the_metadata_counts_as_absent(cli, digits_checkpoint, tmp_path)
     save_checkpoint(weights, checkpoint.state, {**checkpoint.metadata, "image": None, "pruned": None, "pattern": None})
     outcome = cli("export", "--weights", weights, "--out", out, "--quiet")
     assert outcome.err == (
-        "error: the checkpoint does not record the image shape. Give --image, for example 3x224x224.\n"
+        "error: the checkpoint does not record the image shape. Give --image-size 224 and --channels 3, or --data.\n"
     )
-    outcome = cli("export", "--weights", weights, "--out", out, "--image", "1x8x8", "--json")
+    outcome = cli("export", "--weights", weights, "--out", out, "--image-size", 8, "--channels", 1, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["sparse_layers"] == 0

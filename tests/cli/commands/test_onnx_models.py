@@ -156,7 +156,7 @@ def test_a_batch_fixed_in_the_file_goes_through_every_stage(cli, file, tmp_path,
 
 
 def test_sweep_takes_a_file(cli, file, tmp_path):
-    options = ("--methods", "balanced", "--patterns", "2:4", "--samples", 64, "--jobs", 1)
+    options = ("--method", "balanced", "--pattern", "2:4", "--samples", 64, "--jobs", 1)
     outcome = cli("sweep", "--weights", file, *DIGITS, *options, "--out", tmp_path / "sweep")
     assert outcome.code == 0, outcome.err
     (row,) = csv.DictReader((tmp_path / "sweep" / "results.csv").read_text().splitlines())

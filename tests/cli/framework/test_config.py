@@ -147,7 +147,7 @@ def test_lists_are_flags_that_are_repeated(tmp_path):
         ("include: [a, ~]", "line 1: include cannot be null"),
         ("train:\n  epochs: 1.5", "line 2: epochs cannot be '1.5'"),  # of another command than the one that is started
         ("prune:\n  refit: maybe", "line 2: refit cannot be 'maybe'"),
-        ("benchmark:\n  batch: 1\n  latency-batch: 2", "line 3: latency-batch is another name of batch"),
+        ("benchmark:\n  engine-batch: 1\n  batch: 2", "line 3: batch is another name of engine-batch"),
         ("weights: $OUT/x.safetensors", "weights is in $OUT, the folder of run. Give --weights on the command line."),
     ],
 )

@@ -12,7 +12,7 @@ DATA = ("--data-root", "--mean", "--std", "--image-size", "--channels")
 
 @pytest.mark.parametrize("command", [function.__name__.replace("_", "-") for function in COMMANDS])
 def test_a_command_with_data_has_all_data_options(cli, command):
-    usage = cli(command, "--help").out.split()
+    usage = cli(command, "--help-all").out.split()
     assert [option for option in DATA if (option in usage) != ("--data" in usage)] == []
 
 
@@ -37,7 +37,7 @@ def test_an_export_records_the_normalisation_that_it_was_given(cli, digits_check
 
 
 def test_a_sweep_uses_the_normalisation_that_it_was_given(cli, digits_checkpoint, tmp_path):
-    command = ("sweep", "--weights", digits_checkpoint, "--out", tmp_path, "--methods", "magnitude", "--mean", "0.25")
-    assert cli(*command, "--patterns", "2:4", "--quiet").code == 0
+    command = ("sweep", "--weights", digits_checkpoint, "--out", tmp_path, "--method", "magnitude", "--mean", "0.25")
+    assert cli(*command, "--pattern", "2:4", "--quiet").code == 0
     (cell,) = (tmp_path / "cells").glob("*.json")
     assert read_json(cell)["identity"]["mean"] == [0.25]

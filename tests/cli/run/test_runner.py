@@ -281,13 +281,13 @@ def test_a_file_that_someone_changed_is_made_again(again, tmp_path, finished):
     assert sha256(tmp_path / "out/finetuned.safetensors") == sha256(finished / "out/finetuned.safetensors")
 
 
-@pytest.mark.parametrize("edited", ["mynet.py", "package/images.py", "mymetric.py"])
+@pytest.mark.parametrize("edited", ["mynet.py", "package/images.py", "mysize.py"])
 def test_a_stage_whose_code_was_edited_runs_again(tmp_path, monkeypatch, edited):
     monkeypatch.chdir(tmp_path)
     Path("package").mkdir()
-    for file in ("mynet.py", "package/images.py", "mymetric.py"):
+    for file in ("mynet.py", "package/images.py", "mysize.py"):
         Path(file).write_text("raise AssertionError('nothing is imported')")
-    specs = "model: ./mynet.py:net, data: package.images:train, eval-data: package.images:test, metric: mymetric:size"
+    specs = "model: ./mynet.py:net, data: package.images:train, eval-data: package.images:test, metric: mysize:size"
     Path("config.yaml").write_text(f"prune-export: {{{specs}}}\n")
     (stage,) = stages("config.yaml")
     Path("out").mkdir()

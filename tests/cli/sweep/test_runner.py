@@ -39,8 +39,8 @@ from tests.support.paths import ROOT
 
 MODEL = "tests.support.networks:tiny"
 CODE = ("--model", MODEL)
-GRID = (*CODE, "--methods", "magnitude", "--methods", "cnn-sparsegpt", "--methods", "sparsegpt")
-GRID += ("--patterns", "2:4", "--samples", 16, "--samples", 32, "--seeds", 0, "--seeds", 3, "--jobs", 2)
+GRID = (*CODE, "--method", "magnitude", "--method", "cnn-sparsegpt", "--method", "sparsegpt")
+GRID += ("--pattern", "2:4", "--samples", 16, "--samples", 32, "--seeds", 0, "--seeds", 3, "--jobs", 2)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_another_checkpoint_of_the_same_name_is_another_cell(swept, inside, chec
     state = {name: value * 1.01 if name == "fc2.weight" else value for name, value in checkpoint.state.items()}
     save_checkpoint(another, state, checkpoint.metadata)
     done = cli(
-        *("sweep", *CODE, "--weights", another, "--methods", "magnitude", "--patterns", "2:4", "--out", out, "--json"),
+        *("sweep", *CODE, "--weights", another, "--method", "magnitude", "--pattern", "2:4", "--out", out, "--json"),
         *("--eval-samples", 100),
     )
     assert done.json["computed"] == 1
@@ -242,8 +242,8 @@ def test_the_identity_contains_everything_that_changes_a_result(checkpoints, tmp
 
 def test_a_failing_cell_is_reported_and_the_others_are_computed(inside, checkpoints, cli, tmp_path):
     out = tmp_path / "out"
-    sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--patterns", "3:7", "--out", out)
-    done = cli(*sweep, "--patterns", "1:4")
+    sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--method", "magnitude", "--pattern", "3:7", "--out", out)
+    done = cli(*sweep, "--pattern", "1:4")
     assert done.code == 1
     assert "trained: magnitude 3:7: nothing to prune to 3:7" in done.err
     assert "1 of 2 cells" in done.out
@@ -263,7 +263,7 @@ def test_a_cell_whose_process_dies_fails_alone(inside, checkpoints, cli, tmp_pat
             yield task, None if task.cell.pattern == "2:4" else function(task)
 
     monkeypatch.setattr(runner, "each_in_processes", dying)
-    done = cli("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--out", tmp_path / "out")
+    done = cli("sweep", *CODE, "--weights", checkpoints[0], "--method", "magnitude", "--out", tmp_path / "out")
     assert done.code == 1
     assert "magnitude 2:4: its process died, perhaps out of memory. Run again with fewer --jobs." in done.err
     assert "1 of 2 cells" in done.out
@@ -280,9 +280,9 @@ def test_networks_are_compared_without_labels_too(inside, checkpoints, cli, tmp_
         "--weights",
         checkpoints[0],
         *data,
-        "--methods",
+        "--method",
         "magnitude",
-        "--patterns",
+        "--pattern",
         "0.9",
         "--json",
     )
@@ -333,13 +333,13 @@ def maps(tmp_path, monkeypatch):
         images = generator.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
         np.savez(f"{name}.npz", images=images, labels=(images[:, 0] // 64).astype(np.int64))
     options = ("--model", "maps.py:net", "--data", "npz:train.npz", "--eval-data", "npz:val.npz", "--samples", 8)
-    return ("sweep", "--weights", "net.safetensors", *options, "--patterns", "2:4", "--out", "out")
+    return ("sweep", "--weights", "net.safetensors", *options, "--pattern", "2:4", "--out", "out")
 
 
 @pytest.mark.parametrize(("metric", "figure"), [("Right", "right"), ("error", "error")])
 def test_a_metric_stands_where_top1_stands(maps, cli, metric, figure, request):
     """Against the metric computed by hand, and the interval of the library."""
-    done = cli(*maps, "--methods", "magnitude", "--methods", "sparsegpt", "--metric", f"maps.py:{metric}", "--json")
+    done = cli(*maps, "--method", "magnitude", "--method", "sparsegpt", "--metric", f"maps.py:{metric}", "--json")
     assert done.code == 0, done.err
     data = open_data("npz:train.npz", eval_data="npz:val.npz")
     images, labels = next(data.evaluation.batches(100))
@@ -366,7 +366,7 @@ def test_a_metric_stands_where_top1_stands(maps, cli, metric, figure, request):
     assert f"magnitude 2:4: {figure} " in done.err
     Path("maps.py").write_text(MAPS + "# edited\n")
     request.getfixturevalue("inside")
-    assert cli(*maps, "--methods", "magnitude", "--metric", f"maps.py:{metric}", "--json").json["computed"] == 1
+    assert cli(*maps, "--method", "magnitude", "--metric", f"maps.py:{metric}", "--json").json["computed"] == 1
 
 
 def test_maps_need_a_metric_and_it_is_checked_before_the_first_cell(maps, cli):
@@ -385,7 +385,7 @@ def test_a_network_at_chance_is_said_before_the_first_cell(inside, checkpoints, 
     images, labels = next(open_data("digits", mean=[0], std=[1]).evaluation.batches(120))
     np.savez(tmp_path / "wrong.npz", images=images, labels=(labels + 1) % 10)
     np.savez(tmp_path / "large.npz", images=images, labels=labels * 100)
-    sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--methods", "magnitude", "--patterns", "2:4")
+    sweep = ("sweep", *CODE, "--weights", checkpoints[0], "--method", "magnitude", "--pattern", "2:4")
     done = cli(*sweep, "--eval-data", f"npz:{tmp_path / 'wrong.npz'}", "--out", tmp_path / "out")
     assert done.code == 0
     said = done.err.index("warning: the dense network is no better than chance: top-1 is ")
@@ -466,8 +466,8 @@ def test_wrong_input_is_one_line(checkpoints, cli, tmp_path):
     broken.write_bytes(checkpoints[0].read_bytes()[:1000])
     weights = ("--weights", checkpoints[0])
     wrong = {
-        "unknown method 'bst'": (*weights, "--methods", "bst"),
-        "unknown pattern '2-4'": (*weights, "--patterns", "2-4"),
+        "unknown method 'bst'": (*weights, "--method", "bst"),
+        "unknown pattern '2-4'": (*weights, "--pattern", "2-4"),
         "5000 calibration images are asked for": (*weights, "--samples", 5000),
         "2 checkpoints are called": (*weights, "--weights", tmp_path / "trained.safetensors"),
         "no checkpoint at": ("--weights", tmp_path / "none.safetensors"),
@@ -507,7 +507,7 @@ def test_configurations(cli, monkeypatch):
     monkeypatch.setattr("sparsegpt_cli.sweep.sweep", capture)
     for name in ("digits", "fashion-mnist"):
         assert cli("sweep", ROOT / "configs" / f"sweep-{name}.yaml").code == 0
-    assert cli("sweep", ROOT / "configs/sweep-fashion-mnist.yaml", "--patterns", "2:4", "--jobs", 7).code == 0
+    assert cli("sweep", ROOT / "configs/sweep-fashion-mnist.yaml", "--pattern", "2:4", "--jobs", 7).code == 0
     patterns = {"2:4", "1:4", "4:8", "2:8", "0.5", "0.7", "0.9"}
     assert grids == [(102, {"2:4", "1:4", "0.7"}, 2), (4760, patterns, 2), (680, {"2:4"}, 7)]
 

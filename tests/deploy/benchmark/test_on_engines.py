@@ -361,7 +361,7 @@ def test_benchmark_then_explain(builder: Builder, pair, data, cli, tmp_path) -> 
     explained = cli("explain", pair[1], *plan, "--times", out, "--json").json
     assert explained.pop("unknown") == explained.pop("files") == []
     assert explained == measured["explanation"]
-    shown = cli("explain", pair[1], *plan).out
+    shown = cli("explain", pair[1], *plan, "--verbose").out
     assert KERNELS["C"] in shown
     assert "Unknown without times" in shown
     for arguments, message in (
@@ -390,7 +390,7 @@ def test_without_a_gpu_plans_are_explained_by_their_logs(builder: Builder, pair,
 
 
 def test_a_failed_gate_and_the_printed_tables(builder: Builder, pair, data, cli) -> None:
-    outcome = cli("benchmark", *pair, *data, "--rebuilds", 1, "--no-cuda-graph", "--min-speedup", 3)
+    outcome = cli("benchmark", *pair, *data, "--rebuilds", 1, "--no-cuda-graph", "--min-speedup", 3, "--verbose")
     assert outcome.code == 1
     assert outcome.err.strip().splitlines()[-1] == "error: the speed-up is 2.00, 3 is required"
     assert all(text in outcome.out for text in ("tensorrt 10.9.0", "CHOSEN_NO_GAIN", KERNELS["C"]))

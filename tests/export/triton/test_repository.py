@@ -416,7 +416,7 @@ def test_plans_that_are_refused(cli, plan: Path) -> None:
 
 
 def test_the_command_needs_no_torch(program, model: Path) -> None:
-    options = ["--preferred-batch-sizes", "8,32", "--gpu", 0, "--gpu", 1, "--instances", 2, "--version", 7]
+    options = ["--preferred-batch-sizes", "8,32", "--gpu-index", 0, "--gpu-index", 1, "--instances", 2, "--version", 7]
     outcome = program("triton-export", model, "--out", model.parent / "r", *options, without=("torch",))
     assert outcome.code == 0, outcome.err
     assert "onnxruntime_onnx, version 7, batches of up to 32" in outcome.out
