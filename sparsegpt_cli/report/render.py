@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from sparsegpt_cli.report.charts import accuracy_chart, layer_charts, tradeoff_chart
 from sparsegpt_cli.report.engine_charts import arms_chart, distribution_chart
@@ -21,7 +24,8 @@ __all__ = ["render_report"]
 def render_report(run: Path) -> Path:
     """Write ``report.html`` into a run folder, from the JSON files in it.
 
-    The page loads nothing and runs no script. The same files give the same bytes.
+    The page loads nothing. It runs one script, ``tables.js``, and its policy names the script's SHA-256: the browser
+    refuses all others. The same files give the same bytes.
 
     Args:
         run: The folder that ``prune-export`` wrote. Engines and a benchmark in it are shown too.
@@ -62,12 +66,16 @@ def render_report(run: Path) -> Path:
 
 @functools.cache
 def _environment() -> Environment:
+    folder = Path(__file__).parent
+    script = (folder / "tables.js").read_text(encoding="utf-8")
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS, advice=advice)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(script=Markup(script), script_digest=digest)  # a file of this package, no input
     return environment

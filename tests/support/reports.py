@@ -28,10 +28,12 @@ from export.audit import AuditResult
 from sparsegpt_cli.report import render, render_report
 from sparsegpt_core.reasons import Reason
 from tests.support.exports import audited
+from tests.support.paths import ROOT
 
 HOSTILE = (
     '"><img src=x onerror="document.title=\'run\'"><script>document.title="run"</script>$x_{$\u202e\ud800\x00 ]]> 层'
 )
+SCRIPT = (ROOT / "sparsegpt_cli" / "report" / "tables.js").read_text()
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -160,7 +162,7 @@ def hostile_run(files: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """The page's elements; ``problems`` names tags that do not match and attributes that act or load."""
+    """The page's elements; ``problems`` names tags that do not match, attributes that act or load, and other scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -169,9 +171,12 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.problems: list[str] = []
         self.words: list[str] = []
+        self.scripts: list[str] = []
         self.feed(html)
         self.close()
         self.problems += [f"<{tag}> is not closed" for tag in self.open]
+        if self.scripts != [SCRIPT] or self.tags["script"] != 1:
+            self.problems.append(f"the scripts are {self.scripts}")
 
     @property
     def text(self) -> str:
@@ -195,7 +200,9 @@ class Page(HTMLParser):
             self.problems.append(f"</{tag}> does not match")
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts.append(data)
+        elif "style" not in self.open:
             self.words.append(data)
 
 
