@@ -35,4 +35,19 @@ function makeSortable(table) {
   });
 }
 
+// Opens what hides the row: closed details, another tab, a choice of kernels that leaves it out.
+function reveal(link) {
+  const row = link?.startsWith("#") ? document.getElementById(link.slice(1)) : null;
+  for (let box = row; (box = box?.parentElement.closest("details, .choices")); ) {
+    const panels = [...box.querySelectorAll(":scope > .panel")];
+    const choice = box.querySelectorAll(":scope > input")[Math.max(0, panels.findIndex(panel => panel.contains(row)))];
+    if (choice) choice.checked = true;
+    else box.open = true;
+  }
+  row?.scrollIntoView();
+}
+
 [...document.querySelectorAll("table")].filter(table => table.tHead).forEach(makeSortable);
+addEventListener("click", event => reveal(event.target.closest("a")?.getAttribute("href")));
+addEventListener("hashchange", () => reveal(location.hash));
+reveal(location.hash);

@@ -49,6 +49,11 @@ class View:
         return self.prune.children("layers")
 
     @property
+    def rows(self) -> dict[str, str]:
+        """The ids of the rows in the table of all layers, by layer."""
+        return {layer.text("name"): f"layer-{place}" for place, layer in enumerate(self.layers)}
+
+    @property
     def pruned(self) -> list[Fields]:
         """The layers that were pruned."""
         return [layer for layer in self.layers if layer.text("status") == "pruned"]
@@ -183,8 +188,9 @@ class View:
                 layer.number("sparsity"),
                 layer.number("relative_error"),
                 layer.number("magnitude_error"),
+                f"layer-{place}",
             )
-            for layer in self.layers
+            for place, layer in enumerate(self.layers)
         ]
 
     @property

@@ -28,18 +28,26 @@ class Tab:
         attached = self._send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = {"sessionId": attached["sessionId"]}
 
-    def open(self, page: Path, width: int = 1280, dark: bool = False) -> None:
+    def close(self) -> None:
+        """Close the pipe, which ends the browser."""
+        self._commands.close()
+        self._answers.close()
+
+    def open(self, page: Path, width: int = 1280, dark: bool = False, fragment: str = "") -> None:
         """Load a page in a window of this width."""
+        address = page.as_uri() + (f"#{fragment}" if fragment else "")
+        self._send("Page.navigate", url="about:blank")
         self._send(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._send("Emulation.setEmulatedMedia", features=[scheme])
-        self._send("Page.navigate", url=page.as_uri())
+        self._send("Page.navigate", url=address)
         loaded = "document.readyState == 'complete' || new Promise(done => addEventListener('load', () => done(true)))"
-        while self.value("location.href") != page.as_uri():
+        while self.value("location.href") != address:
             pass
         self.value(loaded)
+        self.settle()
 
     def value(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page."""
@@ -109,7 +117,8 @@ def browser_tab(profile: Path) -> Iterator[Tab]:
     os.close(reads)
     os.close(writes)
     try:
-        yield Tab(commands, answers)
+        with contextlib.closing(Tab(commands, answers)) as tab:
+            yield tab
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 import xml.etree.ElementTree as ET
 from math import comb
 from pathlib import Path
@@ -82,6 +83,11 @@ def test_the_verdict_comes_first_and_everything_has_its_tab(tmp_path: Path) -> N
     assert "say nothing about sparse tensor cores" not in text
     assert "has not been measured" not in text
     assert page.tags["svg"] == 3 + 2
+    assert {"#layer-0", "#engine-layer-0"} <= set(page.links)
+    explained = [text.replace("\xa0", " ") for text in page.explained]
+    assert any(re.fullmatch(r"B to C at batch 8: 1\.\d{3}× \(1\.\d{3} … 1\.\d{3}\)", text) for text in explained)
+    (times,) = {text for text in explained if "sparse flag on: 400 calls, " in text}
+    assert re.search(r"^C: .* median 2\.\d{3} ms \(2\.\d{3} … 2\.\d{3}\), 95th 2\.\d{3} ms, 99th 2\.\d{3} ms$", times)
 
 
 def test_an_interval_of_one_build_says_so(tmp_path: Path, no_charts: None) -> None:

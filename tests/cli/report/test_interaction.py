@@ -96,6 +96,71 @@ def test_names_sort_by_their_numbers_and_sizes_by_their_bytes(tab: Tab, report: 
     assert cells(tab, files, 1) == ["999B", "46.8MB", "1.0GB"]
 
 
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose layers conv1 and layer1.0.conv2 are in the engines too."""
+    return render_report(write_run(tmp_path_factory.mktemp("engines"), engine_run()))
+
+
+def link(text: str, place: int = 0) -> str:
+    return f"[...document.querySelectorAll('a')].filter(a => a.textContent.trim() == '{text}')[{place}]"
+
+
+def target(tab: Tab) -> tuple[str, bool]:
+    """The id of the highlighted row, and whether it is in the window."""
+    row = "document.querySelector('tr:target')"
+    box = tab.value(f"(r => [r.width * r.height, r.top, innerHeight - r.bottom])({row}.getBoundingClientRect())")
+    colour = tab.value(f"getComputedStyle({row}.cells[0]).backgroundColor")
+    assert colour != "rgba(0, 0, 0, 0)"
+    return tab.value(f"{row}.id"), min(box) > 0
+
+
+@pytest.mark.parametrize("part", ["text", "path"])
+def test_a_chart_leads_to_the_row_of_a_layer_in_closed_details(tab: Tab, report: Path, part: str) -> None:
+    tab.open(report)
+    tab.value("document.querySelectorAll('details').forEach(each => { each.open = false; })")
+    tab.click(f"document.querySelector('svg a[href=\"#layer-3\"] {part}')")
+    assert target(tab) == ("layer-3", True)
+
+
+def test_the_layers_left_dense_lead_to_their_rows(tab: Tab, report: Path) -> None:
+    tab.open(report)
+    reasons = "[...document.querySelectorAll('table')].find(t => t.textContent.includes('FIRST_LAYER'))"
+    tab.click(f"{reasons}.querySelector('a')")
+    assert target(tab) == ("layer-0", True)
+
+
+def test_a_layer_leads_to_the_engines_and_back_by_keyboard(tab: Tab, engines: Path) -> None:
+    tab.open(engines)
+    tab.value("document.querySelector('#kernel-sparse').checked = true")
+    tab.value("document.querySelector('#layer-1 a').focus()")
+    tab.press("Enter")
+    found, shown = target(tab)
+    assert shown
+    assert found.startswith("engine-layer-")
+    assert tab.value("document.querySelector('#tab-layers').checked && document.querySelector('#kernel-all').checked")
+    tab.value("document.querySelector('tr:target a').focus()")
+    tab.press("Enter")
+    assert target(tab) == ("layer-1", True)
+    tab.value("document.querySelector('#tab-latency').checked = true")
+    tab.value("history.back()")
+    tab.settle()
+    assert target(tab) == (found, True)
+
+
+def test_an_address_with_a_row_opens_its_tab(tab: Tab, engines: Path) -> None:
+    tab.open(engines, fragment="engine-layer-4")
+    assert target(tab) == ("engine-layer-4", True)
+
+
+def test_the_pointer_over_a_row_of_a_chart_meets_its_values(tab: Tab, report: Path) -> None:
+    tab.open(report)
+    part = "document.querySelector('svg a[href=\"#layer-3\"] title').parentElement"
+    tab.value(f"{part}.scrollIntoView({{block: 'center'}})")
+    over = f"(r => document.elementFromPoint(r.x + 5, r.y + r.height / 2))({part}.getBoundingClientRect())"
+    assert tab.value(f"{over}.closest('a') == {part}")
+
+
 def test_the_policy_refuses_every_other_script(tab: Tab, report: Path) -> None:
     other = report.with_name("other.html")
     attacks = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,21 @@ def test_a_large_network_is_split_into_charts_that_a_page_can_hold(tmp_path: Pat
     assert page.tags["svg"] == 4 + 2  # layers, the trade-off, accuracy
     assert page.text.count("layer1.3.conv3") == 2  # in a chart and in the table
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_charts_say_their_values_on_hover(tmp_path: Path) -> None:
+    page = read_page(write_run(tmp_path, sample_run(12)))
+    explained = [text.replace("\xa0", " ") for text in page.explained]
+    assert "fc: dense, 0.0 % zeros" in explained
+    assert "Magnitude: −1.84 points (−3.11 … −0.55)" in explained
+    assert "weights that are zero, %: 50; images that changed class, %: 0.3" in explained
+    (error,) = {text for text in explained if text.startswith("layer1.0.conv3: ")}
+    number = r"\d\.?\d*(e−\d\d)?"
+    assert re.fullmatch(f"layer1.0.conv3: SparseGPT {number}, magnitude {number}, 50.0 % zeros", error)
+
+
+def test_a_page_of_200_layers_stays_small(tmp_path: Path) -> None:
+    assert render_report(write_run(tmp_path, sample_run(200))).stat().st_size < 600_000
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
