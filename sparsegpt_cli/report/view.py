@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,13 @@ class View:
     def pruned(self) -> list[Fields]:
         """The layers that were pruned."""
         return [layer for layer in self.layers if layer.text("status") == "pruned"]
+
+    @property
+    def zeros(self) -> float | None:
+        """The fraction of zeros among the weights of all layers; None if no shapes are known."""
+        weights = [(math.prod(layer.integers("shape")), layer.number("sparsity") or 0.0) for layer in self.layers]
+        total = sum(number for number, _ in weights)
+        return sum(number * sparsity for number, sparsity in weights) / total if total else None
 
     @property
     def tradeoff(self) -> Curve | None:

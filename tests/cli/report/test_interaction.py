@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsegpt_cli.report import render_report
+from sparsegpt_cli.report import render_comparison, render_report
 from tests.support.browser import Tab, browser_tab
 from tests.support.reports import BROWSER, engine_run, sample_run, write_run
 
@@ -168,3 +168,16 @@ def test_the_policy_refuses_every_other_script(tab: Tab, report: Path) -> None:
     tab.open(other)
     assert tab.value("document.querySelectorAll('th button').length") > 20  # ours ran
     assert tab.value("document.title").endswith("sparsegpt-trt report")
+
+
+def test_a_comparison_sorts_by_the_ratio_and_leads_to_its_rows(tab: Tab, report: Path, tmp_path: Path) -> None:
+    other = copy.deepcopy(sample_run(12))
+    for place, layer in enumerate(other["prune.json"]["layers"]):
+        layer["relative_error"] = layer["relative_error"] and layer["relative_error"] * (1 + 7 * place % 5)
+    tab.open(render_comparison(report.parent, write_run(tmp_path / "b", other), tmp_path / "comparison.html"))
+    tab.click(f"{header(LAYERS, 'B ÷ A')}.firstChild")
+    ratios = cells(tab, LAYERS, 8)
+    assert ratios[-3:] == ["–"] * 3
+    assert [float(text) for text in ratios[:-3]] == sorted(map(float, ratios[:-3]))
+    tab.click("document.querySelector('svg a[href=\"#layer-3\"] text')")
+    assert target(tab) == ("layer-3", True)
