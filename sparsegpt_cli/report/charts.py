@@ -141,10 +141,10 @@ def _layer_chart(
 
 def _explanation(layer: LayerPoint, name: str, reference: str) -> str:
     errors = [(name, layer.error), (reference, layer.reference_error)]
-    shown = [f"{whose} {significant(error)}" for whose, error in errors if error is not None] or ["dense"]
-    if layer.sparsity is not None:
+    shown = [f"{whose} {significant(error)}" for whose, error in errors if error is not None]
+    if layer.sparsity:
         shown.append(f"{percent(layer.sparsity)} zeros")
-    return f"{layer.name}: {', '.join(shown)}"
+    return f"{layer.name}: {', '.join(shown) or 'dense'}"
 
 
 def _draw_errors(axes: Axes, layers: Sequence[LayerPoint], names: tuple[str, str], limits: tuple[float, float]) -> None:
@@ -152,7 +152,7 @@ def _draw_errors(axes: Axes, layers: Sequence[LayerPoint], names: tuple[str, str
         pair = [e for e in (layer.reference_error, layer.error) if e is not None and e > ZERO]
         axes.plot(pair, [y] * len(pair), color=LINE, linewidth=2, zorder=1)
         if not pair:
-            text = "dense" if not layer.sparsity else "" if layer.error is None else "0"
+            text = "0" if layer.error is not None else "" if layer.sparsity else "dense"
             axes.annotate(text, (limits[0], y), (4, 0), textcoords="offset points", va="center_baseline")
     name, reference = map(label, names)
     _dots(axes, [layer.reference_error for layer in layers], reference, PAPER, MUTED)

@@ -89,12 +89,11 @@ class Comparison:
     @property
     def _classes(self) -> str:
         first, second = ((view.result or NOT_MEASURED).accuracy for view in self.views)
-        changed, samples = first.number("disagreement"), count(first.number("samples"))
-        others = second.number("disagreement")
-        if changed is None or others is None:
+        in_a, in_b = first.number("disagreement"), second.number("disagreement")
+        if in_a is None or in_b is None:
             return ""
-        first_part = f"A changes the class of {fixed(changed, 2, '%')} of {samples} held-out images"
-        return f"{first_part}, B of {fixed(others, 2, '%')}."
+        images = f"{count(first.number('samples'))} held-out images"
+        return f"A changes the class of {fixed(in_a, 2, '%')} of {images}, B of {fixed(in_b, 2, '%')}."
 
     @property
     def _errors(self) -> str:

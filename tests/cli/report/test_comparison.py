@@ -60,7 +60,8 @@ def test_results_settings_and_layers_are_side_by_side(tmp_path: Path) -> None:
     assert "settings.pattern" not in text
     assert "Only B" not in text
     assert "Warnings" not in text
-    assert page.text.endswith("0.0 % – – –")  # fc is dense in both
+    assert page.text.endswith("fc 10 × 512 dense: HEAD dense: HEAD – – –")
+    assert "layer1.1.conv1 128 × 64 × 3 × 3 pruned, 50.0 % zeros dense: SENSITIVE 0.000842 – –" in text
     assert "#layer-4" in page.links
     (explained,) = {each for each in page.explained if each.startswith("layer1.1.conv1: ")}
     assert explained.startswith("layer1.1.conv1: A 0.")
