@@ -25,7 +25,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The HTML file of the comparison. Default: comparison.html.")] = None,
     force: o.Force = False,
 ) -> None:
-    """Write the HTML report of a run again, or compare two runs.
+    """Write a report again, or compare two runs.
 
     The report then includes the engines and benchmarks that were added to the folder. The comparison of two runs has
     their results and settings side by side, and the errors of each layer.
