@@ -4,7 +4,21 @@ May import ``calibration``, ``sparsegpt_core``.
 """
 
 from sparsegpt_cli.figures.learning_curve import curve_path, draw_blocks, draw_epochs
-from sparsegpt_cli.figures.style import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, ZERO, chart_style, label, name_rows, svg
+from sparsegpt_cli.figures.style import (
+    ACCENT,
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    WIDTH,
+    ZERO,
+    chart_style,
+    explain_dots,
+    explain_rows,
+    label,
+    name_rows,
+    svg,
+)
 
 __all__ = [
     "ACCENT",
@@ -18,6 +32,8 @@ __all__ = [
     "curve_path",
     "draw_blocks",
     "draw_epochs",
+    "explain_dots",
+    "explain_rows",
     "label",
     "name_rows",
     "svg",

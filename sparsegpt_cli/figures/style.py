@@ -7,24 +7,46 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "INK", "LINE", "MUTED", "PAPER", "WIDTH", "ZERO", "chart_style", "label", "name_rows", "svg"]
+__all__ = [
+    "ACCENT",
+    "INK",
+    "LINE",
+    "MUTED",
+    "PAPER",
+    "WIDTH",
+    "ZERO",
+    "chart_style",
+    "explain_dots",
+    "explain_rows",
+    "label",
+    "name_rows",
+    "svg",
+]
 
 WIDTH = 10.0  # inches; 960 CSS pixels
 _MAX_LABEL_LETTERS = 40
 ZERO = 1e-12  # smaller errors count as zero, which a logarithmic axis cannot show
 
 INK, MUTED, LINE, ACCENT, PAPER = "#1c2127", "#5d6671", "#d9dde3", "#1f5fbf", "#fefefe"
+_NOTHING = (0, 0, 0, 0)  # a colour without opacity
+_LINK = re.compile(r'<a xlink:href="([^"|]*)(?:\|([^"]*))?"[^>]*>(.*?)</a>', re.DOTALL)
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", PAPER: "--paper"}
 
 
-def name_rows(axes: Axes, names: Sequence[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str], links: Sequence[str] = ()) -> None:
     """Label the rows of a chart, the first at the top.
+
+    Args:
+        axes: The chart.
+        names: One for each row.
+        links: Where a click on each name leads, such as ``#layer-0``. Empty: nowhere.
 
     Example:
         >>> axes = Figure().subplots()
@@ -36,6 +58,41 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="x")
+    for text, link in zip(axes.get_yticklabels(), links, strict=False):
+        text.set_url(link or None)
+
+
+def explain_rows(axes: Axes, texts: Sequence[str], links: Sequence[str] = ()) -> None:
+    """Show a text while the pointer is over a row. Only :func:`svg` can write such a chart.
+
+    Args:
+        axes: The chart.
+        texts: One for each row.
+        links: As for :func:`name_rows`.
+
+    Example:
+        >>> with chart_style():
+        ...     figure = Figure()
+        ...     explain_rows(figure.subplots(), ["conv1: 0.02"])
+        ...     "<title>conv1: 0.02</title>" in svg(figure, salt="example")
+        True
+    """
+    for y, (text, link) in enumerate(zip_longest(texts, links, fillvalue="")):
+        axes.axhspan(y - 0.5, y + 0.5, color=_NOTHING, linewidth=0, zorder=9, url=f"{link}|{text}")
+
+
+def explain_dots(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
+    """Show a text while the pointer is over a dot. Only :func:`svg` can write such a chart.
+
+    Example:
+        >>> with chart_style():
+        ...     figure = Figure()
+        ...     explain_dots(figure.subplots(), [(1.1, 2.0), (1.2, 3.0)], ["1.1×", "1.2×"])
+        ...     "<title>1.2×</title>" in svg(figure, salt="example")
+        True
+    """
+    x, y = zip(*points, strict=True)
+    axes.scatter(x, y, s=90, color=_NOTHING, linewidth=0, zorder=9, urls=[f"|{text}" for text in texts])
 
 
 def label(name: str) -> str:
@@ -101,7 +158,18 @@ def svg(figure: Figure, salt: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r'(<g) id="[\w.]+"', r"\1", text)  # figure_1, axes_1: the same in every chart, and not used
     text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {_variable(m[2])}", text)
+    text = _LINK.sub(_explained, text)
     return Markup(text)  # matplotlib escapes the text it writes
+
+
+def _explained(link: re.Match[str]) -> str:
+    """Return a link, or a part of the chart with a text. The Tab key skips links with a text: names lead there too."""
+    target, text, content = link.groups()
+    title = f"<title>{text}</title>" if text else ""
+    if not target:
+        return f"<g>{title}{content}</g>"
+    focus = ' tabindex="-1"' if text else ""
+    return f'<a href="{target}"{focus}>{title}{content}</a>'
 
 
 def _variable(colour: str) -> str:

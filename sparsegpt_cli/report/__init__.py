@@ -1,8 +1,8 @@
-"""Writes the HTML report of a run: one file, with its charts inside, that needs no network.
+"""Writes the HTML pages of a run and of a comparison: one file, with its charts inside, that needs no network.
 
 May import ``figures``, ``messages`` and the packages below.
 """
 
-from sparsegpt_cli.report.render import render_report
+from sparsegpt_cli.report.render import render_comparison, render_report
 
-__all__ = ["render_report"]
+__all__ = ["render_comparison", "render_report"]

@@ -160,6 +160,12 @@ class Benchmark:
         return [(_kernel(layer), layer) for layer in self.fields.child("explanation").children("layers")]
 
     @property
+    def rows(self) -> dict[str, str]:
+        """The ids of the rows in the table of the engines' layers, by layer; empty unless engines were timed."""
+        layers = self.layers if self.on_engines else []
+        return {layer.text("name"): f"engine-layer-{place}" for place, (_, layer) in enumerate(layers)}
+
+    @property
     def reasons(self) -> list[ReasonGroup]:
         """The layers without a sparse kernel or without a gain, by reason."""
         explained = [layer for _, layer in self.layers if layer.text("reason")]

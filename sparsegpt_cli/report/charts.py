@@ -10,7 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, ZERO, chart_style, label, name_rows, svg
+from sparsegpt_cli.figures import (
+    ACCENT,
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    WIDTH,
+    ZERO,
+    chart_style,
+    explain_dots,
+    explain_rows,
+    label,
+    name_rows,
+    svg,
+)
+from sparsegpt_cli.report.formats import percent, signed, significant
 
 __all__ = ["Curve", "LayerPoint", "accuracy_chart", "layer_charts", "tradeoff_chart"]
 
@@ -19,7 +34,7 @@ _ROWS_PER_CHART = 40  # fit on a printed page
 
 @dataclass(frozen=True)
 class LayerPoint:
-    """One row of the layer chart. None: not measured."""
+    """One row of the layer chart. None: not measured, or dense."""
 
     name: str
     """The layer's name."""
@@ -27,21 +42,24 @@ class LayerPoint:
     """The fraction of zeros."""
     error: float | None
     """The relative error of the outputs."""
-    magnitude_error: float | None
-    """The same after magnitude pruning."""
+    reference_error: float | None
+    """The error it is compared with: after magnitude pruning, or in another run."""
+    row: str = ""
+    """The id of the layer's row in a table; empty if there is none."""
 
 
-def layer_charts(layers: Sequence[LayerPoint], method: str) -> list[Markup]:
-    """Draw the error and the sparsity of each layer. Charts of 40 layers share one scale.
+def layer_charts(layers: Sequence[LayerPoint], name: str, reference: str = "magnitude") -> list[Markup]:
+    """Draw the error of each layer, and its sparsity if that is known. Charts of 40 layers share one scale.
 
     Args:
         layers: In running order.
-        method: The name of the pruning method, for the legend.
+        name: Whose errors they are, for the legend.
+        reference: Whose errors they are compared with.
     """
-    errors = [e for layer in layers for e in (layer.error, layer.magnitude_error) if e is not None and e > ZERO]
+    errors = [e for layer in layers for e in (layer.error, layer.reference_error) if e is not None and e > ZERO]
     limits = (min(errors) / 1.5, max(errors) * 1.5) if errors else (0.01, 1.0)
     return [
-        _layer_chart(layers[start : start + _ROWS_PER_CHART], method, limits, f"layers-{start}")
+        _layer_chart(layers[start : start + _ROWS_PER_CHART], (name, reference), limits, f"layers-{start}")
         for start in range(0, len(layers), _ROWS_PER_CHART)
     ]
 
@@ -60,6 +78,7 @@ def accuracy_chart(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
         for y, (_, value, low, high) in enumerate(rows):
             axes.plot((low, high), (y, y), color=MUTED, linewidth=1.5, solid_capstyle="butt")
             axes.plot(value, y, "o", color=ACCENT if y == len(rows) - 1 else MUTED, markersize=6)
+        explain_rows(axes, [f"{name}: {signed(v)} points ({signed(a)} … {signed(b)})" for name, v, a, b in rows])
         axes.set_xlabel("top-1 accuracy against dense, percentage points (line: 95 % interval)")
         axes.margins(x=0.08)
         return svg(figure, "accuracy")
@@ -86,42 +105,58 @@ def tradeoff_chart(curve: Curve) -> Markup:
     with chart_style():
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        left.plot(*_columns(curve.predicted, factor), "o-", color=MUTED, markersize=3.5, linewidth=1)
+        predicted, measured = ([(factor * x, y) for x, y in rows] for rows in (curve.predicted, curve.measured))
+        left.plot(*zip(*predicted, strict=True), "o-", color=MUTED, markersize=3.5, linewidth=1)
         left.set_ylabel("images expected to change class, %" if curve.has_classes else "sum of the layers' errors")
-        right.plot(*_columns(curve.measured, factor), "o", color=MUTED, markerfacecolor=PAPER)
-        right.plot(*_columns(curve.measured[-1:], factor), "o", color=ACCENT)
+        right.plot(*zip(*measured, strict=True), "o", color=MUTED, markerfacecolor=PAPER)
+        right.plot(*measured[-1], "o", color=ACCENT)
         right.set_ylabel("images that changed class, %")
-        for axes in (left, right):
+        for axes, points in ((left, predicted), (right, measured)):
+            explain_dots(axes, points, [f"{label_text}: {x:.3g}; {axes.get_ylabel()}: {y:.3g}" for x, y in points])
             axes.set_ylim(bottom=0)
             axes.set_xlabel(label_text)
             axes.grid()
         return svg(figure, "tradeoff")
 
 
-def _columns(points: Sequence[tuple[float, float]], factor: float) -> tuple[list[float], list[float]]:
-    return [factor * x for x, _ in points], [y for _, y in points]
-
-
-def _layer_chart(layers: Sequence[LayerPoint], method: str, limits: tuple[float, float], salt: str) -> Markup:
+def _layer_chart(
+    layers: Sequence[LayerPoint], names: tuple[str, str], limits: tuple[float, float], salt: str
+) -> Markup:
+    has_sparsity = any(layer.sparsity is not None for layer in layers)
+    texts = [_explanation(layer, *names) for layer in layers]
+    links = [f"#{layer.row}" if layer.row else "" for layer in layers]
     with chart_style():
         figure = Figure(figsize=(WIDTH, 0.95 + 0.19 * len(layers)))
         figure.set_layout_engine("constrained", wspace=0.04)
-        errors, sparsity = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-        name_rows(errors, [layer.name for layer in layers])
-        _draw_errors(errors, layers, method, limits)
-        _draw_sparsity(sparsity, layers)
+        widths = (3, 1) if has_sparsity else (1,)
+        errors, *sparsity = figure.subplots(1, len(widths), sharey=True, width_ratios=widths, squeeze=False)[0]
+        name_rows(errors, [layer.name for layer in layers], links)
+        _draw_errors(errors, layers, names, limits)
+        for axes in sparsity:
+            _draw_sparsity(axes, layers)
+        for axes in (errors, *sparsity):
+            explain_rows(axes, texts, links)
         return svg(figure, salt)
 
 
-def _draw_errors(axes: Axes, layers: Sequence[LayerPoint], method: str, limits: tuple[float, float]) -> None:
+def _explanation(layer: LayerPoint, name: str, reference: str) -> str:
+    errors = [(name, layer.error), (reference, layer.reference_error)]
+    shown = [f"{whose} {significant(error)}" for whose, error in errors if error is not None]
+    if layer.sparsity:
+        shown.append(f"{percent(layer.sparsity)} zeros")
+    return f"{layer.name}: {', '.join(shown) or 'dense'}"
+
+
+def _draw_errors(axes: Axes, layers: Sequence[LayerPoint], names: tuple[str, str], limits: tuple[float, float]) -> None:
     for y, layer in enumerate(layers):
-        pair = [e for e in (layer.magnitude_error, layer.error) if e is not None and e > ZERO]
+        pair = [e for e in (layer.reference_error, layer.error) if e is not None and e > ZERO]
         axes.plot(pair, [y] * len(pair), color=LINE, linewidth=2, zorder=1)
         if not pair:
-            text = "dense" if not layer.sparsity else "" if layer.error is None else "0"
+            text = "0" if layer.error is not None else "" if layer.sparsity else "dense"
             axes.annotate(text, (limits[0], y), (4, 0), textcoords="offset points", va="center_baseline")
-    _dots(axes, [layer.magnitude_error for layer in layers], "magnitude", PAPER, MUTED)
-    _dots(axes, [layer.error for layer in layers], label(method), ACCENT, ACCENT)
+    name, reference = map(label, names)
+    _dots(axes, [layer.reference_error for layer in layers], reference, PAPER, MUTED)
+    _dots(axes, [layer.error for layer in layers], name, ACCENT, ACCENT)
     axes.set_xscale("log")
     axes.set_xlim(limits)
     steps = (1.0, 2.0, 5.0) if limits[1] / limits[0] < 300 else (1.0,)

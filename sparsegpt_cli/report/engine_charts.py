@@ -11,7 +11,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, chart_style, name_rows, svg
+from sparsegpt_cli.figures import ACCENT, INK, LINE, MUTED, PAPER, WIDTH, chart_style, explain_rows, name_rows, svg
+from sparsegpt_cli.report.formats import fixed
 
 __all__ = ["ArmTimes", "Gain", "arms_chart", "distribution_chart"]
 
@@ -96,6 +97,7 @@ def distribution_chart(arms: Sequence[ArmTimes]) -> Markup:
             axes.plot(arm.engines, [y + 0.12] * len(arm.engines), "^", color=colour, markersize=4, clip_on=False)
             if beyond := int((taken > end).sum()):
                 axes.annotate(f"{beyond} slower", (end, y), (5, 0), textcoords="offset points", annotation_clip=False)
+        explain_rows(axes, [f"{arm.name}: {len(arm.samples)} calls, {_milliseconds(arm)}" for arm in arms])
         axes.set_xlabel("latency of every timed call, ms (triangle: median of one of the engines built)")
         return svg(figure, "distributions")
 
@@ -116,6 +118,7 @@ def _draw_arms(axes: Axes, arms: Sequence[ArmTimes]) -> None:
     if len(set(values)) > 1:
         axes.margins(x=0.08)
     axes.set_ylim(len(arms) - 0.6, -0.8)
+    explain_rows(axes, [f"{arm.name}: {_milliseconds(arm)}" for arm in arms])
     axes.set_xlabel("ms (dot: median, bar: its 95 % interval, short tick: 95th, long tick: 99th percentile)")
 
 
@@ -130,7 +133,17 @@ def _draw_gains(axes: Axes, gains: Sequence[Gain], noise: float | None) -> None:
         axes.annotate(f"{gain.ratio:.2f}×", (gain.ratio, y), (0, 7), textcoords="offset points", ha="center", color=INK)
     axes.margins(x=0.12)
     axes.set_ylim(len(gains) - 0.5, -0.8)
+    explain_rows(axes, [f"{g.name}: {fixed(g.ratio, 3)}× ({fixed(g.low, 3)} … {fixed(g.high, 3)})" for g in gains])
     axes.set_xlabel("speed-up (line: 95 % interval, band: noise)")
+
+
+def _milliseconds(arm: ArmTimes) -> str:
+    shown = [f"median {fixed(arm.median, 3)} ms"]
+    if arm.interval:
+        low, high = arm.interval
+        shown[0] += f" ({fixed(low, 3)} … {fixed(high, 3)})"
+    shown += [f"{rank} {fixed(ms, 3)} ms" for rank, ms in (("95th", arm.p95), ("99th", arm.p99)) if ms is not None]
+    return ", ".join(shown)
 
 
 def _colour(y: int, arms: Sequence[ArmTimes]) -> str:

@@ -9,21 +9,34 @@ from collections.abc import Callable, Sequence
 
 from sparsegpt_cli.report.fields import Fields
 
-__all__ = ["FILTERS", "fixed", "interval", "signed"]
+__all__ = [
+    "DASH",
+    "FILTERS",
+    "count",
+    "duration",
+    "fixed",
+    "interval",
+    "percent",
+    "shape",
+    "signed",
+    "significant",
+    "size",
+]
 
-_DASH = "–"
+DASH = "–"
+"""Stands for a value that was not measured."""
 _MINUS_SIGN = "\N{MINUS SIGN}"
 
 
 def fixed(value: float | None, digits: int = 2, unit: str = "") -> str:
     """``98.333`` → ``98.33 %`` with the unit ``%``."""
-    return _DASH if value is None else _minus(f"{value:.{digits}f}") + (f"\N{NO-BREAK SPACE}{unit}" if unit else "")
+    return DASH if value is None else _minus(f"{value:.{digits}f}") + (f"\N{NO-BREAK SPACE}{unit}" if unit else "")
 
 
 def signed(value: float | None, digits: int = 2) -> str:
     """``-0.2`` → ``−0.20``."""
     if value is None:
-        return _DASH
+        return DASH
     # A difference that rounds to nothing has no sign.
     return _minus(f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}")
 
@@ -31,28 +44,28 @@ def signed(value: float | None, digits: int = 2) -> str:
 def interval(difference: Fields, digits: int = 2) -> str:
     """``{"low": -0.9, "high": 0.5}`` → ``−0.90 … +0.50``."""
     low, high = difference.number("low"), difference.number("high")
-    return _DASH if low is None or high is None else f"{signed(low, digits)} … {signed(high, digits)}"
+    return DASH if low is None or high is None else f"{signed(low, digits)} … {signed(high, digits)}"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """``0.5`` → ``50.0 %``."""
-    return _DASH if fraction is None else fixed(100 * fraction, digits, "%")
+    return DASH if fraction is None else fixed(100 * fraction, digits, "%")
 
 
 def significant(value: float | None, digits: int = 3) -> str:
     """Three significant digits."""
-    return _DASH if value is None else _minus(f"{value:.{digits}g}")
+    return DASH if value is None else _minus(f"{value:.{digits}g}")
 
 
 def count(value: float | None) -> str:
     """``11173962`` → ``11 173 962``, with spaces that do not break."""
-    return _DASH if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return DASH if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def size(value: float | None) -> str:
     """Bytes as ``46.8 MB``, in powers of 1000."""
     if value is None:
-        return _DASH
+        return DASH
     for unit in ("B", "kB", "MB"):
         if abs(value) < 999.5:
             return fixed(value, 0 if unit == "B" else 1, unit)
@@ -63,7 +76,7 @@ def size(value: float | None) -> str:
 def duration(value: float | None) -> str:
     """Seconds as ``0.42 s``, ``12.3 s`` or ``3 min 05 s``."""
     if value is None:
-        return _DASH
+        return DASH
     if value < 59.95:
         return fixed(value, 2 if value < 10 else 1, "s")
     minutes, seconds = divmod(round(value), 60)
@@ -72,12 +85,12 @@ def duration(value: float | None) -> str:
 
 def shape(axes: Sequence[int]) -> str:
     """``[64, 3, 7, 7]`` → ``64 × 3 × 7 × 7``."""
-    return " × ".join(map(str, axes)) or _DASH
+    return " × ".join(map(str, axes)) or DASH
 
 
 def yes_no(flag: bool | None) -> str:
     """A boolean in words."""
-    return _DASH if flag is None else "yes" if flag else "no"
+    return DASH if flag is None else "yes" if flag else "no"
 
 
 FILTERS: dict[str, Callable[..., str]] = {

@@ -1,13 +1,17 @@
-"""Renders a run folder as ``report.html``."""
+"""Renders a run folder as ``report.html``, and two of them as a comparison."""
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from sparsegpt_cli.report.charts import accuracy_chart, layer_charts, tradeoff_chart
+from sparsegpt_cli.report.comparison import compare_runs
 from sparsegpt_cli.report.engine_charts import arms_chart, distribution_chart
 from sparsegpt_cli.report.formats import FILTERS
 from sparsegpt_cli.report.reasons import advice
@@ -15,13 +19,14 @@ from sparsegpt_cli.report.summary import Summary
 from sparsegpt_cli.report.view import read_run
 from sparsegpt_core.files import write_text
 
-__all__ = ["render_report"]
+__all__ = ["render_comparison", "render_report"]
 
 
 def render_report(run: Path) -> Path:
     """Write ``report.html`` into a run folder, from the JSON files in it.
 
-    The page loads nothing and runs no script. The same files give the same bytes.
+    The page loads nothing. It runs one script, ``tables.js``, and its policy names the script's SHA-256: the browser
+    refuses all others. The same files give the same bytes.
 
     Args:
         run: The folder that ``prune-export`` wrote. Engines and a benchmark in it are shown too.
@@ -60,14 +65,50 @@ def render_report(run: Path) -> Path:
     return path
 
 
+def render_comparison(first: Path, second: Path, out: Path) -> Path:
+    """Write a page that compares two runs of one network, A and B.
+
+    It shows what differs in inputs and settings, the results side by side, and the errors of each layer. The same
+    protection as of :func:`render_report`, and the same bytes for the same files.
+
+    Args:
+        first: The folder of run A, which ``prune-export`` wrote.
+        second: The folder of run B.
+        out: The HTML file to write.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: A folder is not a run, the runs pruned different networks, or the page cannot be written.
+
+    Example:
+        >>> from sparsegpt_core.files import write_json
+        >>> for run in ("a", "b"):
+        ...     Path(run).mkdir()
+        ...     write_json(Path(run, "prune.json"), {"layers": [{"name": "conv", "status": "pruned"}]})
+        >>> render_comparison(Path("a"), Path("b"), Path("comparison.html")).name
+        'comparison.html'
+    """
+    comparison = compare_runs(first, second)
+    charts = layer_charts(comparison.points, "B", "A")
+    page = _environment().get_template("comparison.html.j2")
+    write_text(out, page.render(comparison=comparison, layer_charts=charts))
+    return out
+
+
 @functools.cache
 def _environment() -> Environment:
+    folder = Path(__file__).parent
+    script = (folder / "tables.js").read_text(encoding="utf-8")
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS, advice=advice)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(script=Markup(script), script_digest=digest)  # a file of this package, no input
     return environment

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from sparsegpt_cli.messages import command_line
 from sparsegpt_cli.report.accuracy import NOT_MEASURED, accuracy_sentence
-from sparsegpt_cli.report.fields import Fields
 from sparsegpt_cli.report.formats import count, fixed, percent, significant
 from sparsegpt_cli.report.run_files import PrunedFile
 from sparsegpt_cli.report.view import View
@@ -60,7 +58,7 @@ class Summary:
 
     @property
     def _quality(self) -> str:
-        errors = self._output_errors
+        errors = self.output_errors
         if not errors:
             sentence = accuracy_sentence(self._dense, self._result)
             return f"After fine-tuning: {sentence}" if self._files.finetuned else sentence
@@ -69,7 +67,7 @@ class Summary:
         return f"Relative error of each output against the dense network, on {images} images: {named}."
 
     @property
-    def _output_errors(self) -> list[tuple[str, float | None]]:
+    def output_errors(self) -> list[tuple[str, float | None]]:
         """The relative error of each output; empty for classifiers."""
         measured, file = self._prune.child("outputs").child("relative_errors"), self._files.deployed
         errors = measured.child("sparse.int8" if file and file.precision == "int8" else "sparse")
@@ -97,17 +95,17 @@ class Summary:
     def tiles(self) -> list[tuple[str, str]]:
         """(Label, value) pairs."""
         found = [("layers pruned", f"{len(self._view.pruned)} of {len(self._view.layers)}")]
-        if (zeros := _zeros(self._view.layers)) is not None:
+        if (zeros := self._view.zeros) is not None:
             found.append(("of the weights are zero", percent(zeros)))
         before, after = self._dense.accuracy.number("top1"), self._result.accuracy.number("top1")
         if before is not None and after is not None:
             found.append(("top-1 accuracy", f"{fixed(before)} → {fixed(after, 2, '%')}"))
         if (changed := self._result.accuracy.number("disagreement")) is not None:
             found.append(("of the images change class", fixed(changed, 2, "%")))
-        if errors := [(error, name) for name, error in self._output_errors if error is not None]:
+        if errors := [(error, name) for name, error in self.output_errors if error is not None]:
             worst, name = max(errors)
             found.append((f"relative error of {name}, the largest", significant(worst, 2)))
-        found += self._figures
+        found += self.figures
         gain, bound = self._benchmark.gain, self._view.prediction.number("bound")
         if gain:
             low, high = fixed(gain.number("low")), fixed(gain.number("high"))
@@ -120,7 +118,7 @@ class Summary:
         return found
 
     @property
-    def _figures(self) -> list[tuple[str, str]]:
+    def figures(self) -> list[tuple[str, str]]:
         """A tile for each figure of ``--metric``: dense, and the file to deploy; none if that is fine-tuned."""
         file, metrics = self._files.deployed, self._prune.child("metrics")
         if file is None or file.finetuned:
@@ -179,10 +177,3 @@ class Summary:
 
 def _export_line(weights: str, out: str) -> str:
     return command_line("export", "--weights", weights, "--precision", "fp16", "--out", out)
-
-
-def _zeros(layers: list[Fields]) -> float | None:
-    """Return the fraction of zeros among all weights of the listed layers."""
-    sizes = [(math.prod(layer.integers("shape")), layer.number("sparsity") or 0.0) for layer in layers]
-    total = sum(size for size, _ in sizes)
-    return sum(size * sparsity for size, sparsity in sizes) / total if total else None

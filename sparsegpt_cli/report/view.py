@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,21 @@ class View:
         return self.prune.children("layers")
 
     @property
+    def rows(self) -> dict[str, str]:
+        """The ids of the rows in the table of all layers, by layer."""
+        return {layer.text("name"): f"layer-{place}" for place, layer in enumerate(self.layers)}
+
+    @property
     def pruned(self) -> list[Fields]:
         """The layers that were pruned."""
         return [layer for layer in self.layers if layer.text("status") == "pruned"]
+
+    @property
+    def zeros(self) -> float | None:
+        """The fraction of zeros among the weights of all layers; None if no shapes are known."""
+        weights = [(math.prod(layer.integers("shape")), layer.number("sparsity") or 0.0) for layer in self.layers]
+        total = sum(number for number, _ in weights)
+        return sum(number * sparsity for number, sparsity in weights) / total if total else None
 
     @property
     def tradeoff(self) -> Curve | None:
@@ -183,8 +196,9 @@ class View:
                 layer.number("sparsity"),
                 layer.number("relative_error"),
                 layer.number("magnitude_error"),
+                f"layer-{place}",
             )
-            for layer in self.layers
+            for place, layer in enumerate(self.layers)
         ]
 
     @property

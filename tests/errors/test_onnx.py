@@ -52,6 +52,10 @@ def folder(tmp_path_factory):
     (folder / "half.onnx").write_bytes(whole[: len(whole) // 2])
     onnx.save(model(), str(folder / "gone.onnx"), save_as_external_data=True, location="gone.bin", size_threshold=0)
     (folder / "gone.bin").unlink()
+    (folder / "good.html").write_text("")
+    for run, width in (("run", 4), ("other_run", 8)):
+        (folder / run).mkdir()
+        (folder / run / "prune.json").write_text(json.dumps({"layers": [{"name": "conv", "shape": [8, width]}]}))
     digest = hashlib.sha256(b"plan").hexdigest()
     for name, record in {
         "bare": None,

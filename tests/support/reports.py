@@ -28,10 +28,12 @@ from export.audit import AuditResult
 from sparsegpt_cli.report import render, render_report
 from sparsegpt_core.reasons import Reason
 from tests.support.exports import audited
+from tests.support.paths import ROOT
 
 HOSTILE = (
     '"><img src=x onerror="document.title=\'run\'"><script>document.title="run"</script>$x_{$\u202e\ud800\x00 ]]> 层'
 )
+SCRIPT = (ROOT / "sparsegpt_cli" / "report" / "tables.js").read_text()
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -160,7 +162,11 @@ def hostile_run(files: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """The page's elements; ``problems`` names tags that do not match and attributes that act or load."""
+    """The page's elements.
+
+    ``explained`` has the texts that charts show on hover, ``problems`` tags that do not match, attributes that act or
+    load, links to nowhere and scripts other than ours.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -169,9 +175,15 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.problems: list[str] = []
         self.words: list[str] = []
+        self.explained: list[str] = []
+        self.scripts: list[str] = []
+        self.links: list[str] = []
         self.feed(html)
         self.close()
         self.problems += [f"<{tag}> is not closed" for tag in self.open]
+        self.problems += [f"{link} leads nowhere" for link in self.links if link.removeprefix("#") not in self.ids]
+        if self.scripts != [SCRIPT] or self.tags["script"] != 1:
+            self.problems.append(f"the scripts are {self.scripts}")
 
     @property
     def text(self) -> str:
@@ -187,6 +199,8 @@ class Page(HTMLParser):
         for name, value in attrs:
             if name == "id":
                 self.ids.append(value or "")
+            if tag == "a" and name == "href":
+                self.links.append(value or "")
             if name.startswith("on") or name == "src" or (name.endswith("href") and not (value or "").startswith("#")):
                 self.problems.append(f"{tag} {name}={value}")
 
@@ -195,7 +209,11 @@ class Page(HTMLParser):
             self.problems.append(f"</{tag}> does not match")
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts.append(data)
+        elif "title" in self.open and "svg" in self.open:
+            self.explained.append(data)
+        elif "style" not in self.open:
             self.words.append(data)
 
 

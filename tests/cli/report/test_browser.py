@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparsegpt_cli.report import render_report
+from sparsegpt_cli.report import render_comparison, render_report
 from tests.support.reports import (
     BROWSER,
     browse,
@@ -51,9 +51,9 @@ onload = () => {{
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 
 
-def look(folder: Path, files: dict[str, Any], width: int) -> dict[str, str]:
-    """Return what FRAME finds in the report of a run."""
-    copy = without_policy(render_report(write_run(folder, files)))
+def look(folder: Path, page: Path, width: int) -> dict[str, str]:
+    """Return what FRAME finds in a page."""
+    copy = without_policy(page)
     frame = folder / "frame.html"
     frame.write_text(FRAME.format(name=copy.name, width=width))
     dom = browse(folder, frame, f"--window-size={max(width, 500)},900", "--dump-dom")
@@ -61,7 +61,7 @@ def look(folder: Path, files: dict[str, Any], width: int) -> dict[str, str]:
 
 
 def test_each_tab_shows_one_part_and_kernels_can_be_selected(tmp_path: Path) -> None:
-    found = look(tmp_path, engine_run(), 1280)
+    found = look(tmp_path, render_report(write_run(tmp_path, engine_run())), 1280)
     assert found["panels"] == "4"
     assert found["rows"] == "20,13,6,1"
 
@@ -69,10 +69,25 @@ def test_each_tab_shows_one_part_and_kernels_can_be_selected(tmp_path: Path) -> 
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("make", [lambda: sample_run(12), hostile_run, hostile_engine_run])
 def test_nothing_runs_and_nothing_overflows(tmp_path: Path, width: int, make: Callable[[], dict[str, Any]]) -> None:
-    found = look(tmp_path, make(), width)
+    found = look(tmp_path, render_report(write_run(tmp_path, make())), width)
     assert int(found["width"]) <= width
     assert int(found["charts"]) > 20
     assert found["title"].endswith("sparsegpt-trt report")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("make", [lambda: sample_run(12), hostile_engine_run])
+def test_nothing_runs_and_nothing_overflows_in_a_comparison(
+    tmp_path: Path, width: int, make: Callable[[], dict[str, Any]]
+) -> None:
+    first, second = make(), make()
+    second["prune.json"]["settings"] = {"method": "other", "damping": 0.5}
+    second["prune.json"]["layers"][3]["status"] = "dense"
+    runs = [write_run(tmp_path / name, files) for name, files in (("a", first), ("b" * 60, second))]
+    found = look(tmp_path, render_comparison(*runs, tmp_path / "comparison.html"), width)
+    assert int(found["width"]) <= width
+    assert int(found["charts"]) > 8
+    assert found["title"].endswith("sparsegpt-trt comparison")
 
 
 def test_screenshot_is_drawn(tmp_path: Path) -> None:

@@ -100,5 +100,10 @@ ROWS = [
     Row("missing", "report missing", "there is no missing/prune.json. Give the folder that sparsegpt-trt prune-export wrote."),
     Row("a file", "report good.onnx", "there is no good.onnx/prune.json. Give the folder that sparsegpt-trt prune-export wrote."),
     Row("a link to itself", "report loop.npz", "there is no loop.npz/prune.json. Give the folder that sparsegpt-trt prune-export wrote."),
+    Row("one run and --out", "report missing --out x.html", "--out is for a comparison, and there is one run. Give a second run, or no --out."),
+    Row("the second run is missing", "report run missing --out x.html", "there is no missing/prune.json. Give the folder that sparsegpt-trt prune-export wrote."),
+    Row("runs of different networks", "report run other_run --out x.html", "run and other_run are runs of different networks: conv is 8 × 4 in the first and 8 × 8 in the second. Give two runs of one network."),
+    Row("a page that exists", "report run run --out good.html", "good.html exists. Give another output path, or --force to replace it."),
+    Row("a page that is no HTML file", "report run run --out x.txt", "x.txt does not end in .html. For example x.html."),
 ]
 # fmt: on
