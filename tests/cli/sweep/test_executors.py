@@ -93,7 +93,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def dask(*arguments: object, **environment: str) -> Iterator[IO[str]]:
+def dask_process(*arguments: object, **environment: str) -> Iterator[IO[str]]:
     """Run a scheduler or a worker of Dask elsewhere; give its messages, and end it."""
     command = [sys.executable, "-m", "distributed.cli.dask_" + str(arguments[0]), *map(str, arguments[1:])]
     paths = {"PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
@@ -131,10 +131,10 @@ def cluster():
     pytest.importorskip("distributed")
     with contextlib.ExitStack() as running:
         tried_once = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
-        scheduler = running.enter_context(dask("scheduler", "--host", "127.0.0.1", "--port", 0, **tried_once))
+        scheduler = running.enter_context(dask_process("scheduler", "--host", "127.0.0.1", "--port", 0, **tried_once))
         address = wait_for(r"Scheduler at:\s+(tcp://\S+)", scheduler)
         for arguments, doomed in ((), {}), (("--no-nanny",), {"DOOMED": "1"}):
-            worker = running.enter_context(dask("worker", address, "--nthreads", 1, *arguments, **doomed))
+            worker = running.enter_context(dask_process("worker", address, "--nthreads", 1, *arguments, **doomed))
             wait_for(r"Registered to:\s+(\S+)", worker)
         yield address
 
@@ -222,16 +222,19 @@ def test_a_cluster_that_cannot_be_used_is_one_line(grid, cli, nobody):
         assert not Path("out").exists()
 
 
-def test_a_missing_dask_is_one_line(grid, program, nobody, tmp_path):
-    done = program(*grid, "--cluster", nobody, "--out", "out", "--quiet", without=("distributed",), cwd=tmp_path)
+def test_a_missing_dask_is_one_line(grid, cli, nobody, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    done = cli(*grid, "--cluster", nobody, "--out", "out", "--quiet")
     assert (done.code, done.err.count("\n")) == (1, 1), done.err
     assert "Install it: pip install sparsegpt-trt[cluster]." in done.err
 
 
-def test_a_scheduler_that_does_not_answer_is_one_line(grid, program, nobody, tmp_path, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_one_line(grid, cli, nobody):
     pytest.importorskip("distributed")
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
-    done = program(*grid, "--cluster", nobody, "--out", "out", "--quiet", cwd=tmp_path)
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        done = cli(*grid, "--cluster", nobody, "--out", "out", "--quiet")
     assert (done.code, done.err.count("\n")) == (1, 1), done.err
     assert f"no Dask scheduler answers at {nobody}" in done.err
     assert not Path("out").exists()
