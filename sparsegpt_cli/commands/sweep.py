@@ -85,7 +85,7 @@ def sweep(
     o.load_metric(metric, console)  # before any work
     limit = parse_size(memory_limit) if memory_limit else None
     if cluster and jobs > 1:
-        raise InputError("--jobs counts processes on this machine; a cluster has its own workers", "Leave one out.")
+        raise InputError("--jobs counts processes on this machine; a cluster has its own workers", "Give --jobs 1.")
     with open_executor(cluster, console) if cluster else nullcontext() as executor:
         swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit, executor=executor)
     for warning in swept.warnings:

@@ -102,7 +102,12 @@ def _dask_client(address: str, messages: Messages) -> Any:
             f"no Dask scheduler answers at {address}: {first_line(error)}",
             "Start one with `dask scheduler`, and give the address that it prints.",
         ) from error
-    messages.say(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers at {address}")
+    threads = client.nthreads()  # by worker
+    messages.say(f"{len(threads)} workers at {address}")
+    crowded = sum(count > 1 for count in threads.values())
+    if crowded:
+        several = f"{crowded} of {len(threads)} workers take several cells and compute one at a time"
+        messages.warn(f"{several}: start them with --nthreads 1")
     return client
 
 

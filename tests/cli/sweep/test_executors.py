@@ -133,8 +133,8 @@ def cluster():
         tried_once = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
         scheduler = running.enter_context(dask_process("scheduler", "--host", "127.0.0.1", "--port", 0, **tried_once))
         address = wait_for(r"Scheduler at:\s+(tcp://\S+)", scheduler)
-        for arguments, doomed in ((), {}), (("--no-nanny",), {"DOOMED": "1"}):
-            worker = running.enter_context(dask_process("worker", address, "--nthreads", 1, *arguments, **doomed))
+        for arguments, doomed in (("--nthreads", 1), {}), (("--nthreads", 2, "--no-nanny"), {"DOOMED": "1"}):
+            worker = running.enter_context(dask_process("worker", address, *arguments, **doomed))
             wait_for(r"Registered to:\s+(\S+)", worker)
         yield address
 
@@ -143,6 +143,7 @@ def test_the_death_of_a_worker_changes_no_result(cluster, grid, expected, progra
     done = program(*grid, "--cluster", cluster, "--out", "out", "--json", cwd=tmp_path)
     assert (done.code, done.json["failed"], done.json["computed"]) == (0, [], 10), done.err
     assert f"2 workers at {cluster}" in done.err
+    assert "warning: 1 of 2 workers take several cells and compute one at a time" in done.err
     assert results(Path("out")) == expected
 
 
