@@ -55,9 +55,11 @@ class PruneSettings:
     bias: bool = True
     """Whether the mean of a layer's outputs is kept by a shift of its bias, or of the batch norm after it. Also in
     grouped convolutions, which stay dense."""
-    variance: bool = True
+    variance: bool | None = None
     """Whether the variance of a layer's outputs is kept: weights that are pulled towards the dense outputs are scaled,
-    since a least-squares fit to noisy inputs shrinks them. So are those of grouped convolutions, which stay dense."""
+    since a least-squares fit to noisy inputs shrinks them. So are those of grouped convolutions, which stay dense.
+    None: ``prune_model`` does so in networks that give one row of numbers for each sample, such as logits; see
+    docs/decisions/0039."""
     positions_per_column: float = 80
     """Positions that a layer's statistics sample for each of its columns; 0: all."""
     include: tuple[str, ...] = ()
@@ -112,9 +114,14 @@ class PruneSettings:
         return self.alpha is None or self.alpha > 0
 
     @property
+    def keeps_variance(self) -> bool:
+        """Whether the variance of the layers' outputs is kept, once ``variance`` is no longer None."""
+        return self.method == "sparsegpt" and self.needs_dense_outputs and bool(self.variance)
+
+    @property
     def matches_grouped_layers(self) -> bool:
         """Whether grouped convolutions, which stay dense, keep the mean and variance of their outputs too."""
-        return self.method == "sparsegpt" and self.needs_dense_outputs and (self.bias or self.variance)
+        return self.keeps_variance or (self.method == "sparsegpt" and self.needs_dense_outputs and self.bias)
 
     def masks_for(self, columns: int) -> tuple[str, ...]:
         """Return the masks to try for a layer with ``columns`` columns.

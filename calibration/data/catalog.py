@@ -237,9 +237,9 @@ def _npz(path: Path, inputs: Optional[InputNames]) -> DataSet:
 
 
 def _loader(spec: str, inputs: Optional[InputNames]) -> DataSet:
-    samples, note = read_loader(spec, inputs)
+    samples, notes = read_loader(spec, inputs)
     classes = None if samples.classes is None else int(samples.classes.max()) + 1
-    return DataSet(samples, num_classes=classes, notes=(note,) if note else ())
+    return DataSet(samples, num_classes=classes, notes=notes)
 
 
 def _image_folder(folder: Path, size: Size) -> DataSet:

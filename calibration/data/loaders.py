@@ -33,7 +33,7 @@ def names_code(spec: str) -> bool:
     return bool(kind and colon) and kind not in ("imagefolder", "letterbox", "npz")
 
 
-def read_loader(spec: str, inputs: Optional[InputNames] = None) -> tuple[Samples, Optional[str]]:
+def read_loader(spec: str, inputs: Optional[InputNames] = None) -> tuple[Samples, tuple[str, ...]]:
     """Import a loader and read its images.
 
     A loader is an iterable, such as a ``DataLoader`` or a ``Dataset``, or a function without arguments that returns
@@ -46,7 +46,8 @@ def read_loader(spec: str, inputs: Optional[InputNames] = None) -> tuple[Samples
         inputs: The network's inputs; None, or a single one, for images.
 
     Returns:
-        The images and labels, and a note if the loader has more images than are kept in memory.
+        The images and classes; and notes: the loader's labels are no classes, or it has more images than are kept in
+        memory.
 
     Raises:
         InputError: The loader cannot be imported.
@@ -54,21 +55,26 @@ def read_loader(spec: str, inputs: Optional[InputNames] = None) -> tuple[Samples
     """
     parts: list[dict[str, Array]] = []
     labels: Optional[list[Array]] = []
-    count, size, note = 0, 0, None
+    notes: list[str] = []
+    count, size = 0, 0
     try:
         loader = _called(import_object(spec))
         for item in _shuffled(loader) if _is_dataset(loader) else loader:
             if inputs and inputs.are_several:
-                own, truth = _inputs_and_labels(item, inputs, spec, _is_dataset(loader))
+                own, label = _inputs_and_label(item, inputs, spec, _is_dataset(loader))
             else:
-                image, truth = _images_and_labels(item, spec)
+                image, label = _images_and_label(item, spec)
                 own = {"images": image}
             _check_same(parts[:1], own, spec)
             parts.append(own)
-            labels = None if labels is None or truth is None else [*labels, truth]
-            count, size = count + len(next(iter(own.values()))), size + sum(values.nbytes for values in own.values())
+            samples = len(next(iter(own.values())))
+            classes = _classes(label, samples)
+            if label is not None and classes is None and not notes:
+                notes.append(f"{spec}'s labels are not used: they are not one class number for each image")
+            labels = None if labels is None or classes is None else [*labels, classes]
+            count, size = count + samples, size + sum(values.nbytes for values in own.values())
             if size >= _MAX_BYTES or count >= _MAX_IMAGES:
-                note = f"{spec} gives more images than are kept in memory: its first {count} are used"
+                notes.append(f"{spec} gives more images than are kept in memory: its first {count} are used")
                 break
     except SparseGPTError:
         raise
@@ -78,7 +84,7 @@ def read_loader(spec: str, inputs: Optional[InputNames] = None) -> tuple[Samples
         raise DataError(f"{spec} gives no images")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     images = NamedInputs(joined) if inputs and inputs.are_several else ArrayImages(joined["images"])
-    return Samples(images, None if labels is None else np.concatenate(labels)), note
+    return Samples(images, None if labels is None else np.concatenate(labels)), tuple(notes)
 
 
 def _called(loader: Any) -> Any:
@@ -97,8 +103,8 @@ def _shuffled(dataset: Any) -> Iterator[Any]:
         yield dataset[int(index)]
 
 
-def _images_and_labels(item: Any, spec: str) -> tuple[Array, Optional[Array]]:
-    """Return the images (N, C, H, W) of an item and their classes (N,); None without integers for classes."""
+def _images_and_label(item: Any, spec: str) -> tuple[Array, Any]:
+    """Return the images (N, C, H, W) of an item, and what it gives as their labels; None for none."""
     label = None
     if isinstance(item, Mapping):
         image = next((item[key] for key in _IMAGE_KEYS if key in item), None)
@@ -120,13 +126,11 @@ def _images_and_labels(item: Any, spec: str) -> tuple[Array, Optional[Array]]:
             "Give images (C, H, W) or batches (N, C, H, W): tensors, arrays or lists.",
         )
     images = images.reshape(-1, *images.shape[-3:])
-    return images, _classes(label, len(images))
+    return images, label
 
 
-def _inputs_and_labels(
-    item: Any, inputs: InputNames, spec: str, is_sample: bool
-) -> tuple[dict[str, Array], Optional[Array]]:
-    """Return the inputs (N, ...) of an item by name, and their classes (N,); None without integers for classes."""
+def _inputs_and_label(item: Any, inputs: InputNames, spec: str, is_sample: bool) -> tuple[dict[str, Array], Any]:
+    """Return the inputs (N, ...) of an item by name, and what it gives as their labels; None for none."""
     given, label = item, None
     if isinstance(item, (tuple, list)) and len(item) == 2 and _holds_arrays(item[0]):
         given, label = item
@@ -144,7 +148,7 @@ def _inputs_and_labels(
             "Give dicts, or tuples of the inputs, with or without labels after them.",
         )
     found = NamedInputs({name: _array(value)[None] if is_sample else _array(value) for name, value in given.items()})
-    return found.arrays, _classes(label, len(found))
+    return found.arrays, label
 
 
 def _holds_arrays(value: Any) -> bool:
@@ -154,6 +158,7 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def _classes(label: Any, count: int) -> Optional[Array]:
+    """Return the classes of ``count`` images; None if the labels are no class numbers."""
     labels = _array(label).reshape(-1)
     return labels if labels.dtype.kind in "iu" and len(labels) == count else None
 

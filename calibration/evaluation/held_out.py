@@ -68,7 +68,7 @@ class HeldOut:
         outputs = outputs_of(model, batches)
         has_classes = outputs.ndim == 2 and outputs.shape[1] > 1
         logits = outputs_of(model, calibration) if has_classes and calibration else None
-        return cls(batches, outputs, labels if outputs.ndim == 2 else None, logits, world)
+        return cls(batches, outputs, labels if has_classes else None, logits, world)
 
     def compare(self, model: nn.Module) -> Comparison:
         """Compare a network with the dense one."""

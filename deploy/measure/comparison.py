@@ -109,8 +109,9 @@ def compare_versions(
 
 
 def _classifies(outputs: Mapping[str, npt.NDArray[Any]], labels: Any) -> bool:
-    has_classes = labels is None or (isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu")
-    return has_classes and _first(outputs).ndim == 2
+    are_classes = labels is None or (isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu")
+    logits = _first(outputs)
+    return are_classes and logits.ndim == 2 and logits.shape[1] > 1
 
 
 def _first(outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -20,7 +20,7 @@ from export.importing.graph_check import check_graph
 from export.importing.network_graph import OUTPUT, SHIFT, find_batch_norms, join_pieces
 from export.importing.segments import Piece, cut_graph, sorted_nodes, varying_tensors
 from export.importing.shared_weights import layer_names, settle_sharing
-from export.importing.shift_constants import ShiftConstant, find_shift_constant
+from export.importing.shift_constants import ShiftConstant, find_output_scale, find_shift_constant
 from export.importing.stored_tensors import StoredTensors, with_values
 from export.importing.weight_flow import find_heads
 from export.importing.weighted_nodes import WeightedNode, find_weighted_nodes
@@ -78,6 +78,7 @@ class OnnxNetwork(GraphNetwork):
         weighted = settle_sharing(find_weighted_nodes(flat.graph, tensors, order), tensors, model.graph, varying)
         names = layer_names(weighted)
         shifts = _find_shifts(flat.graph, tensors, weighted, names)
+        scales = _find_scales(flat.graph, tensors, weighted, names)
         norms = find_batch_norms(flat.graph, tensors.constants)
         pieces = cut_graph(flat.graph, [*names, *norms], [constant.name for constant in shifts.values()])
         for each in flat.graph.output:
@@ -94,7 +95,7 @@ class OnnxNetwork(GraphNetwork):
         for place, each in enumerate(flat.graph.output):
             if (stored := tensors.initializer(each.name)) is not None:
                 self.register_buffer(f"{OUTPUT}{place}", torch.from_numpy(np.array(stored)), persistent=False)
-        self._source = _Source(model, flat.graph, order, weighted, names, shifts, pieces)
+        self._source = _Source(model, flat.graph, order, weighted, names, shifts, scales, pieces)
         self.batch_size = self._fixed_batch(flat.graph)
 
     @property
@@ -124,7 +125,7 @@ class OnnxNetwork(GraphNetwork):
         for node in nodes:
             name = source.names.get(node.index, node.name)
             if name in layers and node.reason is None:  # another call of a shared layer
-                layers[name] = replace(layers[name], calls=layers[name].calls + 1, shift_target=None)
+                layers[name] = replace(layers[name], calls=layers[name].calls + 1, shift_target=None, output_scale=None)
                 continue
             module: Any = self.get_submodule(name) if node.index in source.names else node.layer
             reason = node.reason or (None if node.index in place else Reason.NOT_REACHED)
@@ -186,6 +187,7 @@ class OnnxNetwork(GraphNetwork):
             reason=reason,
             common_call=module if isinstance(module, PrunableLayer) else None,
             shift_target=target,
+            output_scale=source.scales.get(node.index),
             one_vector_per_sample=len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][0] == samples,
             sample_axis=find_sample_axis(shapes[-1], samples) if shapes else 0,
         )
@@ -243,6 +245,8 @@ class _Source:
     """By index of a node whose weight can change the name of its layer in the network."""
     shifts: dict[int, ShiftConstant]
     """By index of such a node the constant that takes up shifts of its outputs."""
+    scales: dict[int, Tensor]
+    """By index of such a node the scale of the batch norm that alone reads its outputs."""
     pieces: list[Piece]
     """The pieces of the graph in running order."""
 
@@ -263,6 +267,17 @@ def _find_shifts(
             if constant is not None:
                 found[node.index] = constant
     return found
+
+
+def _find_scales(
+    graph: onnx.GraphProto, tensors: StoredTensors, weighted: Sequence[WeightedNode], names: dict[int, str]
+) -> dict[int, Tensor]:
+    nodes = [node for node in weighted if node.index in names]
+    found = {
+        node.index: find_output_scale(graph, tensors, node.output, len(node.prunable.weight), node.channel_axis)
+        for node in nodes
+    }
+    return {index: scale for index, scale in found.items() if scale is not None}
 
 
 def _digest(model: onnx.ModelProto) -> str:

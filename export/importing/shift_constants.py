@@ -1,4 +1,4 @@
-"""Finds the constants that an ONNX graph adds to a layer's outputs anyway, so that they can take up a shift."""
+"""Finds what an ONNX graph does to a layer's outputs: a constant that can take up a shift, a batch norm's scale."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
+from torch import Tensor
 
 from export.importing.stored_tensors import StoredTensor, StoredTensors
+from sparsegpt_core.network import batch_norm_scale
 
-__all__ = ["ShiftConstant", "find_shift_constant"]
+__all__ = ["ShiftConstant", "find_output_scale", "find_shift_constant"]
 
-_MEAN = 3  # the place of the mean among the inputs of BatchNormalization
+_GAMMA, _MEAN, _VARIANCE = 1, 3, 4  # places among the inputs of BatchNormalization
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,7 @@ class ShiftConstant:
 
 
 def find_shift_constant(
-    graph: onnx.GraphProto,
-    tensors: StoredTensors,
-    output: str,
-    rows: int,
-    channel_axis: int,
-    *,
-    is_axis_1: bool = True,
+    graph: onnx.GraphProto, tensors: StoredTensors, output: str, rows: int, channel_axis: int
 ) -> ShiftConstant | None:
     """Return the constant that a layer's outputs are shifted by; None if there is none of its own.
 
@@ -51,7 +48,6 @@ def find_shift_constant(
         output: The layer's output.
         rows: K, the number of output channels.
         channel_axis: The axis of the output channels, counted from the end (-1 is the last).
-        is_axis_1: Whether that is the axis of BatchNormalization's channels, the second.
 
     Example:
         >>> import onnx.parser
@@ -63,21 +59,11 @@ def find_shift_constant(
         >>> found.name, found.shape, found.sign
         ('b', (2,), 1)
     """
-    readers = tensors.direct_readers(output)
-    if len(readers) != 1 or readers[0] < 0:
+    reader = _find_reader(graph, tensors, output, channel_axis)
+    if reader is None:
         return None
-    node = graph.node[readers[0]]
-    if node.op_type in ("Cast", "Identity"):
-        return find_shift_constant(graph, tensors, node.output[0], rows, channel_axis, is_axis_1=is_axis_1)
-    if node.op_type == "Transpose":
-        permutation = next(([*each.ints] for each in node.attribute if each.name == "perm"), [])
-        dimensions = len(permutation)
-        if dimensions + channel_axis not in permutation:
-            return None
-        axis = permutation.index(dimensions + channel_axis)
-        return find_shift_constant(graph, tensors, node.output[0], rows, axis - dimensions, is_axis_1=axis == 1)
-    is_norm = node.op_type == "BatchNormalization" and len(node.input) > _MEAN and node.input[0] == output
-    if is_norm and is_axis_1:
+    node, output, channel_axis = graph.node[reader.index], reader.reads, reader.channel_axis
+    if reader.is_batch_norm:
         name, sign = node.input[_MEAN], -1
         wanted: list[tuple[int, ...]] = [(rows,)]
     elif node.op_type in ("Add", "Sub") and [*node.input].count(output) == 1:
@@ -90,7 +76,64 @@ def find_shift_constant(
     else:
         return None
     value, stored = tensors.constants.value(name), tensors.find(name)
-    alone = stored is not None and tensors.readers(stored.name) == {readers[0]}
+    alone = stored is not None and tensors.readers(stored.name) == {reader.index}
     if value is None or stored is None or not alone or value.shape not in wanted:
         return None
     return ShiftConstant(name, stored, value.shape, value.dtype, sign)
+
+
+def find_output_scale(
+    graph: onnx.GraphProto, tensors: StoredTensors, output: str, rows: int, channel_axis: int
+) -> Tensor | None:
+    """Return the scale of the BatchNormalization that alone reads a layer's outputs; None without one.
+
+    Args:
+        graph: The graph.
+        tensors: Its constants.
+        output: The layer's output.
+        rows: K, the number of output channels.
+        channel_axis: The axis of the output channels, counted from the end.
+    """
+    reader = _find_reader(graph, tensors, output, channel_axis)
+    if reader is None or not reader.is_batch_norm:
+        return None
+    node = graph.node[reader.index]
+    gamma, variance = (tensors.constants.value(node.input[place]) for place in (_GAMMA, _VARIANCE))
+    if gamma is None or variance is None or gamma.shape != (rows,):
+        return None
+    epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
+    return batch_norm_scale(torch.from_numpy(np.array(variance)), torch.from_numpy(np.array(gamma)), epsilon)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The only node that reads a layer's outputs, apart from Cast, Identity and Transpose before it."""
+
+    index: int
+    """Its index."""
+    reads: str
+    """What it reads of them."""
+    channel_axis: int
+    """The axis of the output channels there, counted from the end."""
+    is_batch_norm: bool
+    """Whether it is a BatchNormalization of these channels."""
+
+
+def _find_reader(
+    graph: onnx.GraphProto, tensors: StoredTensors, output: str, channel_axis: int, *, is_axis_1: bool = True
+) -> _Reader | None:
+    readers = tensors.direct_readers(output)
+    if len(readers) != 1 or readers[0] < 0:
+        return None
+    node = graph.node[readers[0]]
+    if node.op_type in ("Cast", "Identity"):
+        return _find_reader(graph, tensors, node.output[0], channel_axis, is_axis_1=is_axis_1)
+    if node.op_type == "Transpose":
+        permutation = next(([*each.ints] for each in node.attribute if each.name == "perm"), [])
+        dimensions = len(permutation)
+        if dimensions + channel_axis not in permutation:
+            return None
+        axis = permutation.index(dimensions + channel_axis)
+        return _find_reader(graph, tensors, node.output[0], axis - dimensions, is_axis_1=axis == 1)
+    is_norm = node.op_type == "BatchNormalization" and len(node.input) > _VARIANCE and node.input[0] == output
+    return _Reader(readers[0], output, channel_axis, is_norm and is_axis_1)

@@ -235,11 +235,12 @@ def check_network(
 
 
 def number_of_outputs(module: nn.Module, image: Tensor) -> int | None:
-    """Return the number of logits for an image (1, C, H, W); None for a network that is no classifier."""
+    """Return the number of classes, for an image (1, C, H, W); None for a network that is no classifier."""
     with eval_mode(module), torch.inference_mode():
         leaves = tree_leaves(module(image.to(device_of(module))))
-    is_classifier = len(leaves) == 1 and isinstance(leaves[0], Tensor) and leaves[0].ndim == 2
-    return leaves[0].shape[1] if is_classifier else None
+    if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or leaves[0].ndim != 2:
+        return None
+    return leaves[0].shape[1] if leaves[0].shape[1] > 1 else None
 
 
 def _check_labels(labels: Labels, outputs: int) -> None:

@@ -217,6 +217,7 @@ def _sparse(run: _Run, say: Say) -> StageOutcome:
         **exported.content,
         "settings": {
             **asdict(job.settings),
+            "variance": pruned.result.keeps_variance,
             **asdict(pruned.choices),
             "hold_out": pruned.tradeoff is not None,
             "integers": job.int8,

@@ -158,7 +158,7 @@ def _find_paying(job: Job, dense: Path | None) -> PayingLayers | None:
 
 
 def _has_classes(job: Job) -> bool:
-    return (number_of_outputs(job.model.module, _draw(job, slice(0, 1))[0]) or 0) > 1
+    return number_of_outputs(job.model.module, _draw(job, slice(0, 1))[0]) is not None
 
 
 def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress: Progress) -> Pruned:

@@ -59,7 +59,11 @@ class PruneOptions:
     ] = None
     variance: Annotated[
         bool | None,
-        typer.Option("--variance/--no-variance", help="Keep the variance of the outputs by scaling a layer's weights."),
+        typer.Option(
+            "--variance/--no-variance",
+            help="Keep the variance of the outputs by scaling a layer's weights. Default: where the network gives one "
+            "row of numbers for each image, such as logits.",
+        ),
     ] = None
     damping: Annotated[
         float | None,

@@ -24,7 +24,7 @@ from sparsegpt_core.network.parametrizations import (
     remove_parametrization,
     remove_parametrizations,
 )
-from sparsegpt_core.network.shift_targets import ShiftTarget
+from sparsegpt_core.network.shift_targets import ShiftTarget, batch_norm_scale
 from sparsegpt_core.network.tracing import GraphNetwork, Program, export_graph, inputs_and_constants, trace
 from sparsegpt_core.network.weight_layout import (
     ConvLayer,
@@ -48,6 +48,7 @@ __all__ = [
     "PrunableLayer",
     "ShiftTarget",
     "as_tensors",
+    "batch_norm_scale",
     "channels_last",
     "channels_reason",
     "check_finite",

@@ -123,6 +123,8 @@ class _Pass:
     """The shape of the last input."""
     shift_targets: dict[str, ShiftTarget] = field(default_factory=dict)
     """The tensors that can shift the outputs of one layer alone."""
+    output_scales: dict[str, Tensor] = field(default_factory=dict)
+    """The factors of batch norms that alone read the outputs of a layer that runs once."""
     used: set[str] = field(default_factory=set)
     """The parameters that products use, whole or in part."""
     read_elsewhere: set[str] = field(default_factory=set)
@@ -242,6 +244,9 @@ def _run(model: nn.Module, places: Mapping[str, _Place], sample: Tensor) -> _Pas
         target = readers.shift_target(name, seen.calls, output)
         if target and id(target.tensor) in own:
             seen.shift_targets[name] = target
+        if len(seen.calls[name]) == 1:
+            scale = readers.output_scale(seen.calls[name][0], output)
+            seen.output_scales |= {} if scale is None else {name: scale}
     seen.used, seen.read_elsewhere = {*flow.used}, flow.read_elsewhere
     return seen
 
@@ -256,6 +261,7 @@ def _layer(name: str, place: _Place, seen: _Pass, reason: Reason | None, samples
         reason=reason,
         common_call=common,
         shift_target=seen.shift_targets.get(name),
+        output_scale=seen.output_scales.get(name),
         one_vector_per_sample=is_linear and len(seen.calls[name]) == 1 and len(shape) == 2 and shape[0] == samples,
         sample_axis=find_sample_axis(shape, samples) if is_linear else 0,
         weight_name=place.attribute,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network.shift_targets import ShiftTarget
-from sparsegpt_core.network.weight_layout import PrunableLayer
+from sparsegpt_core.network.weight_layout import PrunableLayer, weight_to_matrix
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
 
@@ -50,6 +50,9 @@ class Layer:
     the stored weight, or the calls differ."""
     shift_target: ShiftTarget | None = None
     """The tensor that can shift the outputs of this layer alone. None: there is no such tensor."""
+    output_scale: Tensor | None = None
+    """The size of the factors (K,) by which the batch norm after the layer scales its outputs. None: no batch norm is
+    their only reader."""
     one_vector_per_sample: bool = False
     """Whether the layer is linear and reads one vector of each sample."""
     sample_axis: int = 0
@@ -85,6 +88,16 @@ class Layer:
     def weight(self) -> Any:
         """The module's weight. In quantised modules it is a method, not a tensor; None where a graph computes it."""
         return getattr(self.module, self.weight_name, None)
+
+    @property
+    def scaled_matrix(self) -> Tensor:
+        """The weight (K, d), float32, with each row scaled as the batch norm after the layer scales its output.
+
+        Errors of the rows then count as they do after it, and a batch norm that is folded into the weight changes
+        nothing.
+        """
+        matrix = weight_to_matrix(self.prunable.weight.float())
+        return matrix if self.output_scale is None else matrix * self.output_scale[:, None]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -23,7 +23,8 @@ def gather_moments(
 ) -> tuple[Moments, Moments | None]:
     """Gather the layer's inputs on all processes, and return the moments of the fitted and the held-out samples.
 
-    A wide layer with few samples keeps its positions. Every other layer sums its Hessian.
+    They belong to :attr:`~sparsegpt_core.network.Layer.scaled_matrix`. A wide layer with few samples keeps its
+    positions. Every other layer sums its Hessian.
 
     Args:
         layer: One of the demanded layers, in running order.
@@ -42,6 +43,7 @@ def gather_moments(
         cross=source.compares(layer),
         centred=centred,
         positions_per_column=positions_per_column,
+        output_scale=layer.output_scale,
     )
     source.gather(layer, statistics)
     with timed(seconds, "statistics"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsegpt_core.activations import LayerDemand, Source
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import World
-from sparsegpt_core.network import Layer, matrix_to_weight, weight_to_matrix
+from sparsegpt_core.network import Int8Weight, Layer, matrix_to_weight, weight_to_matrix
 from sparsegpt_core.patterns import Pattern
 from sparsegpt_core.progress import timed
 from sparsegpt_core.pruning.layer_moments import gather_moments
@@ -69,7 +69,7 @@ def prune_with_calibration(
     with timed(calibration.seconds, "solve"):
         try:
             solution = solve(
-                weight_to_matrix(weight.float()),  # (K, d)
+                layer.scaled_matrix,  # (K, d)
                 moments,
                 replace(settings, pattern=pattern),
                 layer.name,
@@ -83,12 +83,14 @@ def prune_with_calibration(
                 f"{layer.name}: the GPU's memory is too small to solve a layer with {columns} columns",
                 "Lower `memory_limit`, which moves activations off the GPU, `exclude` that layer, or use `device=cpu`.",
             ) from error
+    scale = torch.ones_like(solution.matrix[:, 0]) if layer.output_scale is None else layer.output_scale  # (K,)
     int8_weight = solution.int8_weight
     if int8_weight is not None:
-        int8_weight = replace(int8_weight, values=matrix_to_weight(int8_weight.values, layer.shape))
+        values = matrix_to_weight(int8_weight.values, layer.shape)
+        int8_weight = Int8Weight(values, int8_weight.scales / scale, int8_weight.shift / scale)
     return LayerOutcome(
-        weight=matrix_to_weight(solution.matrix, layer.shape).to(weight.dtype),
-        absorbed=_absorbed(layer, solution.shift),
+        weight=matrix_to_weight(solution.matrix / scale[:, None], layer.shape).to(weight.dtype),
+        absorbed=_absorbed(layer, None if solution.shift is None else solution.shift / scale),
         int8_weight=int8_weight,
         measured=_measured(moments, held_out, solution) | _since(start),
         warnings=_warnings(layer, moments, solution),
@@ -108,7 +110,7 @@ def match_grouped_layer(layer: Layer, settings: PruneSettings, calibration: Cali
         calibration.world.add_up(statistics.sums())
         moments = statistics.moments(layer.name)
     shifts = settings.bias and layer.shift_target is not None
-    match = match_outputs(moments, shifts=shifts, variance=settings.variance)
+    match = match_outputs(moments, shifts=shifts, variance=bool(settings.variance))
     measured = {
         "relative_error": match.relative_error,
         "inherited_error": match.inherited_error,

@@ -17,7 +17,8 @@ class LayerResult:
     """The outcome of one layer.
 
     Errors are relative to E‖W x‖² over the calibration inputs. x is the layer's input in the dense network, x̃ that in
-    the pruned network; without the dense target x = x̃. Biases are included where they were shifted. Measured fields
+    the pruned network; without the dense target x = x̃. Where only a batch norm reads the outputs, its scale is part of
+    W. Biases are included where they were shifted. Measured fields
     are None where no input was read: with magnitude pruning, and in dense layers other than grouped convolutions, whose
     outputs keep their mean and variance.
     """
@@ -74,6 +75,8 @@ class PruneResult:
     """Bytes of activations that were written to disk."""
     int8_weights: Mapping[str, Int8Weight] = field(default_factory=dict)
     """Every pruned weight rounded to INT8, by layer. Empty unless asked for."""
+    keeps_variance: bool = False
+    """Whether the variance of the layers' outputs was kept."""
 
     @property
     def pruned(self) -> int:

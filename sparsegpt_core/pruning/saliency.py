@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.activations import LayerDemand, open_source
 from sparsegpt_core.execution import DEFAULT, Resources, full_precision
-from sparsegpt_core.network import Batch, Layer, as_tensors, eval_mode, plan_layers, weight_to_matrix
+from sparsegpt_core.network import Batch, Layer, as_tensors, eval_mode, plan_layers
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.pruning.layer_moments import gather_moments
 from sparsegpt_core.reasons import Reason
@@ -73,7 +73,7 @@ def measure_saliencies(
                     world=resources.world,
                     seconds=seconds,
                 )
-                weight = weight_to_matrix(layer.prunable.weight.float())
+                weight = layer.scaled_matrix
                 damping = settings.damping_for(moments.used, weight.shape[1])
                 factor = moments.hessian.factor(damping, layer.name)
                 result.saliencies[layer.name] = weight.square() / factor.upper.inverse_diagonal()

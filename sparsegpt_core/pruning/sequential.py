@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from sparsegpt_core.activations import LayerDemand, open_source
 from sparsegpt_core.errors import CheckFailedError, InputError, ModelError
@@ -161,6 +162,8 @@ def _planned(
     check_finite(model.state_dict())
     with eval_mode(model), torch.no_grad(), full_precision(resources.tf32):
         layers = plan_layers(model, tensors[0][:2], settings, choices.left_dense)
+        if settings.variance is None:
+            settings = replace(settings, variance=_gives_rows(model, tensors[0][:1]))
         folder = resources.finished if resources.world.size == 1 else None
         about = {
             "settings": asdict(settings),
@@ -185,6 +188,12 @@ def _planned(
             store=store,
         )
         yield run, tensors
+
+
+def _gives_rows(model: nn.Module, sample: Tensor) -> bool:
+    """Whether the network gives one row of numbers for each sample, such as logits, and nothing else."""
+    outputs = tree_leaves(model(sample.to(device_of(model))))
+    return len(outputs) == 1 and isinstance(outputs[0], Tensor) and outputs[0].ndim == 2
 
 
 @dataclass(frozen=True)
@@ -322,6 +331,7 @@ def _result(run: _Run, pruned: Sequence[_PrunedLayer]) -> PruneResult:
         seconds={},
         warnings=tuple(warning for layer in pruned for warning in layer.warnings),
         int8_weights={layer.result.name: layer.int8_weight for layer in pruned if layer.int8_weight is not None},
+        keeps_variance=run.settings.keeps_variance,
     )
 
 

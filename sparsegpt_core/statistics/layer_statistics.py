@@ -38,6 +38,7 @@ class LayerStatistics:
         centred: Whether the moments are about the means.
         positions_per_column: Sum over about this many times d positions, drawn evenly from the samples, where that is
             less work than all positions; 0: over all.
+        output_scale: Factors (K,) on the dense outputs; None: 1.
 
     Example:
         >>> import torch
@@ -57,11 +58,12 @@ class LayerStatistics:
         cross: bool = False,
         centred: bool = False,
         positions_per_column: float = 0,
+        output_scale: Tensor | None = None,
     ) -> None:
         rows, channels = layer.weight.shape[:2]
         columns = layer.weight[0].numel()
         device = layer.weight.device
-        self._layer, self._samples = layer, samples
+        self._layer, self._samples, self._output_scale = layer, samples, output_scale
         self._taps = columns // channels
         wanted = positions_per_column * columns / max(1, samples)
         self._drawn = max(1, int(wanted)) if wanted else 0  # positions to draw from each sample; 0: take all
@@ -260,9 +262,8 @@ class LayerStatistics:
             total += product
 
     def _without_bias(self, y: Tensor) -> Tensor:
-        """Return dense outputs (..., K) without their bias, and add their sum and their energy."""
-        bias = self._layer.bias
-        y = y.float() if bias is None else y.float() - bias.float()
+        """Return dense outputs (..., K) without their bias and scaled, and add their sum and their energy."""
+        y = plain_outputs(y, self._layer.bias, self._output_scale)
         if self._centred:
             self._add(self._output_mean, y.flatten(0, -2).sum(0))
         # A norm for each position first: ten times as fast as a float64 sum of all squares, and as exact.
@@ -283,6 +284,12 @@ class _Piece:
     """The geometry of a convolution for these inputs; empty for rows."""
     load: float = 0.0
     """The fraction of a full piece."""
+
+
+def plain_outputs(y: Tensor, bias: Tensor | None, scale: Tensor | None) -> Tensor:
+    """Return outputs (..., K) without their bias, times a scale (K,)."""
+    y = y.float() if bias is None else y.float() - bias.float()
+    return y if scale is None else y * scale
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

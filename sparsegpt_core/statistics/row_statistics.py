@@ -12,6 +12,7 @@ from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import each, spans
 from sparsegpt_core.linalg import LowRankHessian
 from sparsegpt_core.network import PrunableLayer
+from sparsegpt_core.statistics.layer_statistics import plain_outputs
 from sparsegpt_core.statistics.moments import Moments, nearly_constant, no_inputs, not_finite
 
 __all__ = ["RowStatistics"]
@@ -28,13 +29,21 @@ class RowStatistics:
         start: The index of the first of them in the whole calibration set.
         cross: Whether :meth:`add_all` gets the dense layer's outputs too.
         centred: Whether the moments are about the means.
+        output_scale: Factors (K,) on the dense outputs; None: 1.
     """
 
     def __init__(
-        self, layer: PrunableLayer, *, samples: int, start: int = 0, cross: bool = False, centred: bool = False
+        self,
+        layer: PrunableLayer,
+        *,
+        samples: int,
+        start: int = 0,
+        cross: bool = False,
+        centred: bool = False,
+        output_scale: Tensor | None = None,
     ) -> None:
         rows, columns = layer.weight.shape
-        self._bias, self._start, self._centred = layer.bias, start, centred
+        self._bias, self._start, self._centred, self._output_scale = layer.bias, start, centred, output_scale
         self._inputs = torch.zeros(samples, columns, device=layer.weight.device)
         self._outputs = torch.zeros(samples, rows, device=layer.weight.device) if cross else None
 
@@ -51,7 +60,7 @@ class RowStatistics:
             if self._outputs is not None:
                 if y is None:
                     raise InputError("the cross moment needs the dense layer's outputs")
-                self._outputs[own] = y if self._bias is None else y.float() - self._bias.float()
+                self._outputs[own] = plain_outputs(y, self._bias, self._output_scale)
 
     def sums(self) -> list[Tensor]:
         """Return every tensor that devices add up. A row is zero on all devices but the one with its sample."""

@@ -25,6 +25,7 @@ class SplitStatistics:
         cross: Whether :meth:`add_all` gets the dense layer's outputs too.
         centred: Whether the moments are about the means.
         positions_per_column: Sum over about this many times d positions of the fitted samples; 0: over all.
+        output_scale: Factors (K,) on the dense outputs; None: 1.
 
     Example:
         >>> import torch
@@ -46,14 +47,22 @@ class SplitStatistics:
         cross: bool = False,
         centred: bool = False,
         positions_per_column: float = 0,
+        output_scale: Tensor | None = None,
     ) -> None:
         self._fitted_samples = fitted = samples - held_out_samples
 
         def part(start: int, count: int) -> LayerStatistics | RowStatistics:
             if as_rows:
-                return RowStatistics(layer, samples=count, start=start, cross=cross, centred=centred)
+                return RowStatistics(
+                    layer, samples=count, start=start, cross=cross, centred=centred, output_scale=output_scale
+                )
             return LayerStatistics(
-                layer, samples=fitted, cross=cross, centred=centred, positions_per_column=positions_per_column
+                layer,
+                samples=fitted,
+                cross=cross,
+                centred=centred,
+                positions_per_column=positions_per_column,
+                output_scale=output_scale,
             )
 
         self._parts = [part(0, fitted), *([part(fitted, held_out_samples)] if held_out_samples else [])]

@@ -46,6 +46,7 @@ def alone(): return IMAGES.split(7)
 def batches(): return [list(IMAGES[:3]), list(IMAGES[3:])]
 def half(): return [IMAGES.bfloat16()]
 def boxes(): return [(image, {"boxes": torch.zeros(2, 4)}) for image in IMAGES]
+def maps(): return [{"images": IMAGES, "labels": IMAGES}]
 
 def fails(): raise ValueError("no disk")
 def leaves(): raise SystemExit(3)
@@ -94,6 +95,15 @@ def test_images_alone_have_no_labels(folder, name, tolerance):
     images, labels = arrays(name)
     np.testing.assert_allclose(images, sys.modules["loaders_of_test"].IMAGES.numpy(), atol=tolerance)
     assert labels is None
+
+
+@pytest.mark.parametrize("name", ["boxes", "maps"])
+def test_labels_that_are_no_classes_are_left_out_and_a_note_says_so(folder, name):
+    data = open_data(f"loaders_of_test:{name}")
+    assert data.training.labels is None
+    assert data.notes == (
+        f"loaders_of_test:{name}'s labels are not used: they are not one class number for each image",
+    )
 
 
 def test_pictures_of_pil_are_bytes_of_three_channels(folder):

@@ -131,6 +131,22 @@ def test_evaluation_labels_are_checked_before_pruning(prune_export, tmp_path, mo
     )
 
 
+def test_one_output_is_a_value_and_its_labels_are_no_classes(cli, tmp_path):
+    (tmp_path / "age.py").write_text(
+        "from torch import nn\n"
+        "def layers(): return nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 1)\n"
+        "def Age(): return nn.Sequential(*layers())\n"
+    )
+    data = save_digits(tmp_path / "ages.npz", lambda labels: labels + 50)
+    options = ("--model", f"{tmp_path}/age.py:Age", "--data", "digits", "--eval-data", data, "--layers=all")
+    outcome = cli("prune-export", *options, "--samples", 8, "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    files = [str(tmp_path / "out" / f"{name}.onnx") for name in ("dense", "sparse")]
+    compared = cli("benchmark", *files, "--runtime", "onnxruntime", "--eval-data", data, "--json")
+    assert compared.code == 0, compared.err
+    assert compared.json["accuracy"] is None
+
+
 def test_a_failure_after_pruning_keeps_the_finished_stages(prune_export, tmp_path, monkeypatch):
     images = np.load(save_digits(tmp_path / "nan.npz", count=400).removeprefix("npz:"))
     content = dict(images)

@@ -95,6 +95,22 @@ def test_pruned_weights_have_the_pattern_and_nothing_else_changes():
     assert network.head.training
 
 
+@pytest.mark.parametrize("ends_in_a_row", [True, False])
+def test_variance_is_kept_where_the_network_gives_one_row_for_each_sample(ends_in_a_row):
+    def weights(**settings):
+        torch.manual_seed(0)
+        tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if ends_in_a_row else []
+        network = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), *tail)
+        images = torch.randn(16, 4, 3, 3)
+        result = prune_model(network, images, PruneSettings(include=("3",), **settings))
+        return result.keeps_variance, network[3].weight
+
+    (kept, default), (_, wanted) = weights(), weights(variance=ends_in_a_row)
+    assert kept == ends_in_a_row
+    assert torch.equal(default, wanted)
+    assert not torch.equal(default, weights(variance=not ends_in_a_row)[1])
+
+
 class _Grouped(nn.Module):
     """A pruned layer, and grouped convolutions that read it: one with a bias, one with a batch norm after it."""
 
@@ -115,7 +131,7 @@ def test_grouped_convolutions_keep_the_mean_and_variance_of_their_outputs(resour
     torch.manual_seed(0)
     dense = _Grouped().eval()
     network, data = copy.deepcopy(dense), torch.randn(64, 4, 9, 9)
-    result = prune_model(network, [data], PruneSettings(), resources=resources)
+    result = prune_model(network, [data], PruneSettings(variance=True), resources=resources)
     layers = {layer.name: layer for layer in result.layers}
     assert [layer.name for layer in result.layers if layer.status == "pruned"] == ["expand"]
     for name, after in (("depthwise", "depthwise"), ("grouped", "norm")):
@@ -144,7 +160,7 @@ def test_an_excluded_grouped_convolution_stays_as_it_is():
     torch.manual_seed(0)
     dense = _Grouped().eval()
     network = copy.deepcopy(dense)
-    prune_model(network, [torch.randn(64, 4, 9, 9)], PruneSettings(exclude=["depthwise"]))
+    prune_model(network, [torch.randn(64, 4, 9, 9)], PruneSettings(exclude=["depthwise"], variance=True))
     assert torch.equal(network.depthwise.weight, dense.depthwise.weight)
     assert not torch.equal(network.grouped.weight, dense.grouped.weight)
 

@@ -53,6 +53,36 @@ def test_both_doors_give_equal_weights(norm):
     assert torch.allclose(network.head.weight, file.get_submodule("head").weight, atol=1e-4)  # after a mean
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_folding_batch_norms_into_the_weights_changes_nothing_but_rounding(bias):
+    """Their scales span two orders of magnitude and both signs; errors count as they do after them."""
+    network = Residual(nn.BatchNorm2d)
+    for name, module in [*network.named_modules()]:
+        if isinstance(module, nn.Conv2d) and bias:
+            module.bias = nn.Parameter(torch.randn(len(module.weight)))
+        if isinstance(module, nn.BatchNorm2d):
+            with torch.no_grad():
+                module.weight.copy_(torch.logspace(-1, 1, 16)[torch.randperm(16)] * torch.randn(16).sign())
+    images = torch.randn(64, 4, 18, 18)
+    network.train()(images)  # statistics of the batch norms
+    file = OnnxNetwork(export_model(network.eval(), (images[:2],)))
+    norms = dict(network.named_modules())
+    by_torch, by_file = (
+        {layer.name: layer for layer in prune_model(each, [*images.split(16)], PruneSettings(include=("*",))).layers}
+        for each in (network, file)
+    )
+    assert by_torch.keys() == by_file.keys()
+    for name, layer in by_torch.items():
+        assert layer.relative_error == pytest.approx(by_file[name].relative_error, rel=1e-4), name
+        weight, folded = (each.detach() for each in (norms[name].weight, file.get_submodule(name).weight))
+        assert torch.equal(weight == 0, folded == 0), name
+        if isinstance(norms[name], nn.Conv2d):
+            owner, _, place = name.rpartition(".")
+            norm = norms[f"{owner}.{int(place) + 1}"]
+            weight = weight * (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()[:, None, None, None]
+        assert torch.allclose(weight, folded, rtol=1e-3, atol=1e-4 * float(weight.abs().max())), name
+
+
 class Inverted(nn.Module):
     """Two inverted residuals, with depthwise convolutions between the pruned layers."""
 
