@@ -25,7 +25,7 @@ def execute(source: Path, target: Path) -> None:
     """
     notebook = nbformat.read(source, 4)
     place = {"metadata": {"path": str(target.parent)}}
-    NotebookClient(notebook, timeout=120, record_timing=False, coalesce_streams=True, resources=place).execute()
+    NotebookClient(notebook, timeout=300, record_timing=False, coalesce_streams=True, resources=place).execute()
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
