@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest gpu-contract container-test lint docs notebooks bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks fuzz kills whole-command supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint docs notebooks bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks zoo fuzz kills whole-command supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo --force
@@ -80,6 +80,10 @@ estimate: $(READY)
 # FILES names the folder of networks and photos that benchmarks/real_networks/README.md describes. Hours on one core.
 real-networks: $(READY) .venv-onnx/.ready
 	$(BIN)/python -m benchmarks.real_networks.run --files $(FILES) $(BENCH)
+
+# The same FILES. A folder for each network, ready to be uploaded; BENCH="--networks ppocrv5_cls" makes only this one.
+zoo: $(READY)
+	$(BIN)/python -m benchmarks.zoo --files $(FILES) $(BENCH)
 
 # Twenty minutes on all cores. FUZZ="--minutes 1 --seed 7" is shorter and repeatable; FUZZ=--help lists all options.
 fuzz: $(READY)

@@ -66,7 +66,7 @@ def find_shift_constant(
     if reader.is_batch_norm:
         name, sign = node.input[_MEAN], -1
         wanted: list[tuple[int, ...]] = [(rows,)]
-    elif node.op_type in ("Add", "Sub") and [*node.input].count(output) == 1:
+    elif node.op_type in ("Add", "Sub") and len(node.input) == 2 and [*node.input].count(output) == 1:
         place = 1 - [*node.input].index(output)
         if node.op_type == "Sub" and place == 0:
             return None

@@ -57,7 +57,7 @@ def test_both_doors_give_equal_weights(norm):
 def test_folding_batch_norms_into_the_weights_changes_nothing_but_rounding(bias):
     """Their scales span two orders of magnitude and both signs; errors count as they do after them."""
     network = Residual(nn.BatchNorm2d)
-    for name, module in [*network.named_modules()]:
+    for module in [*network.modules()]:
         if isinstance(module, nn.Conv2d) and bias:
             module.bias = nn.Parameter(torch.randn(len(module.weight)))
         if isinstance(module, nn.BatchNorm2d):

@@ -42,6 +42,8 @@ def _broken(kind: str) -> onnx.ModelProto:
     graph = model.graph
     if kind == "a node without its weight":
         del graph.node[0].input[1]
+    elif kind == "a sum of one":
+        graph.node[1].op_type = "Add"
     elif kind == "an output that nothing computes":
         graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info("z", 1, [2]))
     elif kind == "a type that does not exist":
@@ -64,6 +66,7 @@ def _broken(kind: str) -> onnx.ModelProto:
     ("kind", "line"),
     [
         ("a node without its weight", "the node a is broken: .*input size 1"),
+        ("a sum of one", "input size 1 not in range"),
         ("an output that nothing computes", "no node computes the graph's output 'z'"),
         ("a type that does not exist", "the tensor c has type 99, which does not exist"),
         ("two tensors of one name", "the tensor a is computed twice"),
