@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest gpu-contract container-test lint docs bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks zoo fuzz kills whole-command supply-chain clean
+.PHONY: demo test test-lowest gpu-contract container-test lint docs notebooks bench-pruning bench-onnx bench-accuracy models exports estimate results real-networks zoo fuzz kills whole-command supply-chain clean
 
 demo: $(READY)
 	$(BIN)/sparsegpt-trt demo --out demo --force
@@ -36,6 +36,10 @@ container-test:
 # The docs site, into site/. A warning is an error.
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+# Runs the notebooks of examples/ and writes them with their outputs.
+notebooks: $(READY)
+	$(BIN)/python -m tests.examples.test_examples
 
 # Only the group `docs`, without the package: the API pages are read from the source, and torch is large.
 .venv-docs/.ready: pyproject.toml

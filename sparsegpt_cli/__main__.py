@@ -4,4 +4,5 @@ import sys
 
 from sparsegpt_cli.app import main
 
-sys.exit(main())
+if __name__ == "__main__":  # workers of mpi4py.futures import this module under another name
+    sys.exit(main())

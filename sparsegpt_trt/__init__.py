@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sparsegpt_core import (
         NM,
         LayerChoices,
+        ModelShape,
         PruneResult,
         PruneSettings,
         SparseGPTError,
@@ -47,6 +48,7 @@ __all__ = [
     "ExportedFile",
     "Exporter",
     "LayerChoices",
+    "ModelShape",
     "OnnxNetwork",
     "PruneResult",
     "PruneSettings",

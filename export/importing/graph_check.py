@@ -62,6 +62,8 @@ def check_graph(model: onnx.ModelProto) -> None:
     context.ir_version = model.ir_version
     context.opset_imports = {each.domain: each.version for each in model.opset_import}
     for node in graph.node:
+        if any(each.name == "group" and each.i < 1 for each in node.attribute):  # ONNX Runtime divides by it
+            raise ModelError(f"the attributes of the node {node_name(node)} are impossible", _HINT)
         if is_weighted(node):
             try:
                 onnx.checker.check_node(node, context)

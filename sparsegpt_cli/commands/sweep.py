@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import ConfigFile, choice, command
 from sparsegpt_cli.messages import next_step
 from sparsegpt_cli.terminal import Console
+from sparsegpt_core.errors import InputError
 
 __all__ = ["sweep"]
 
@@ -66,6 +68,13 @@ def sweep(
     eval_samples: o.EvalSamples = 0,
     batch_size: o.BatchSize = 64,
     jobs: Annotated[int, typer.Option(min=1, help="Results computed at the same time, each in its own process.")] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute on other machines: tcp://HOST:PORT of a Dask scheduler, or package.module:factory or "
+            "FILE.py:factory of a concurrent.futures executor (mpi4py.futures:MPIPoolExecutor), which runs that code."
+        ),
+    ] = None,
     device: o.Device = "auto",
     memory_limit: o.MemoryLimit = None,
 ) -> None:
@@ -75,7 +84,7 @@ def sweep(
     """
     del config  # its keys are the flags' defaults
     from sparsegpt_cli.options import parse_size
-    from sparsegpt_cli.sweep import Evaluator, Grid
+    from sparsegpt_cli.sweep import Evaluator, Grid, open_executor
     from sparsegpt_cli.sweep import sweep as run
     from sparsegpt_cli.terminal import summary_table
     from sparsegpt_core.execution import find_device
@@ -84,7 +93,10 @@ def sweep(
     judge = Evaluator(data.source(eval_data), eval_samples, console.seed, batch_size, str(find_device(device)), metric)
     o.load_metric(metric, console)  # before any work
     limit = parse_size(memory_limit) if memory_limit else None
-    swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit)
+    if cluster and jobs > 1:
+        raise InputError("--jobs counts processes on this machine; a cluster has its own workers", "Give --jobs 1.")
+    with open_executor(cluster, console) if cluster else nullcontext() as executor:
+        swept = run(grid, judge, out, console, jobs=jobs, memory_limit=limit, executor=executor)
     for warning in swept.warnings:
         console.warn(warning)
     total = len(swept.rows) + len(swept.failed)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import platform
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +26,8 @@ from sparsegpt_cli.sweep.checkpoints import SweptCheckpoint
 from sparsegpt_cli.sweep.evaluation import Evaluator
 from sparsegpt_cli.sweep.grid import Cell
 from sparsegpt_cli.sweep.methods import CNN_SPARSEGPT, settings_for, workflow_for
-from sparsegpt_core.errors import ModelError, NumericsError, SparseGPTError, first_line
+from sparsegpt_core import __version__
+from sparsegpt_core.errors import InputError, ModelError, NumericsError, SparseGPTError, first_line
 from sparsegpt_core.patterns import parse_pattern
 from sparsegpt_core.pruning import LayerResult, cnn_sparsegpt
 
@@ -34,6 +38,7 @@ _LAYER_FIELDS = (
     *("relative_error", "magnitude_error", "inherited_error", "sensitivity"),
 )
 _CALIBRATION_BATCH_IMAGES = 32
+_ONE_AT_A_TIME = threading.Lock()  # an executor may be one of threads; a cell uses all threads of its process
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,10 @@ class Task:
     evaluator: Evaluator
     dense_outputs: Path
     """The folder of the dense networks' outputs."""
-    threads: int = 1
-    """PyTorch's threads."""
+    folder: Path = Path()
+    """Where relative paths begin, on any machine."""
+    threads: int | None = None
+    """PyTorch's threads; None: as the worker has them."""
     memory_limit: int | None = None
     """In bytes; None: most of the free memory."""
 
@@ -66,15 +73,38 @@ def compute(task: Task) -> dict[str, Any]:
     Returns:
         ``result``; or ``error`` and ``hint``, one line each.
     """
-    torch.set_num_threads(task.threads)
     try:
-        return {"result": _compute(task)}
+        with _ONE_AT_A_TIME:
+            _prepare(task)
+            return {"result": _compute(task)}
     except SparseGPTError as error:
         return {"error": with_flags(str(error)), "hint": with_flags(error.hint)}
     except MemoryError:
         return {"error": "out of memory", "hint": "Use fewer --jobs, or fewer --samples."}
     except Exception as error:  # the other cells are computed all the same
         return {"error": f"{type(error).__name__}: {first_line(error)}", "hint": ""}
+
+
+def _prepare(task: Task) -> None:
+    """Make this process one like that of the sweep.
+
+    Raises:
+        InputError: This machine has another version of the package, or not the files.
+    """
+    there, here = task.checkpoint.identity["tool_version"], __version__
+    if there != here:
+        raise InputError(
+            f"sparsegpt-trt {here} is on {platform.node()}, {there} started the sweep", "Install the same everywhere."
+        )
+    try:
+        os.chdir(task.folder)
+    except OSError as error:
+        raise InputError(
+            f"{task.folder} cannot be opened on {platform.node()}: {error.strerror}",
+            "Workers need the files of a sweep at the same paths.",
+        ) from error
+    if task.threads is not None:
+        torch.set_num_threads(task.threads)
 
 
 def _compute(task: Task) -> dict[str, Any]:

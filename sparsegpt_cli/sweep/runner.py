@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from sparsegpt_cli.sweep.cell import Task, compute
 from sparsegpt_cli.sweep.cell_store import CellStore, Record
 from sparsegpt_cli.sweep.checkpoints import load_network, open_checkpoint
 from sparsegpt_cli.sweep.evaluation import Evaluator
+from sparsegpt_cli.sweep.executors import each_in_executor
 from sparsegpt_cli.sweep.grid import Cell, Grid, checkpoint_name
 from sparsegpt_cli.sweep.pictures import draw
 from sparsegpt_cli.sweep.tables import layer_rows, result_rows, write_tables
 from sparsegpt_core import __version__
-from sparsegpt_core.errors import DataError, InputError
+from sparsegpt_core.errors import DataError, InputError, first_line
 from sparsegpt_core.execution import available_memory
 from sparsegpt_core.files import remove_abandoned, write_json
 from sparsegpt_core.progress import Progress
@@ -30,7 +32,11 @@ from sparsegpt_core.torchrun import world_size
 
 __all__ = ["Swept", "sweep"]
 
+Outcomes = Generator[tuple[Task, Record | Exception | None], None, None]
+"""Cells with what came of them: an exception of the worker, or None, if there is no record."""
+
 _DIED = {"error": "its process died, perhaps out of memory", "hint": "Run again with fewer --jobs."}
+_RUN_AGAIN = "Run again: finished cells are kept."
 _MEMORY_SHARE = 0.8  # of the free memory, for all jobs together
 
 
@@ -61,7 +67,14 @@ class Swept:
 
 
 def sweep(
-    grid: Grid, evaluator: Evaluator, out: Path, messages: Messages, *, jobs: int = 1, memory_limit: int | None = None
+    grid: Grid,
+    evaluator: Evaluator,
+    out: Path,
+    messages: Messages,
+    *,
+    jobs: int = 1,
+    memory_limit: int | None = None,
+    executor: Executor | None = None,
 ) -> Swept:
     """Compute the cells that are not finished, and write tables and pictures of all.
 
@@ -72,6 +85,8 @@ def sweep(
         messages: Takes a message for every cell, and progress.
         jobs: Processes at the same time; they share PyTorch's threads.
         memory_limit: Bytes for each process; by default they share most of the free memory.
+        executor: Computes the cells in place of ``jobs`` processes, also on other machines. Its workers need this
+            version of the package, and the files of the sweep, ``out`` too, at the same paths.
 
     Raises:
         InputError: A checkpoint, the data or the folder cannot be used, or another sweep writes to it.
@@ -86,7 +101,10 @@ def sweep(
     """
     if world_size() > 1:
         raise InputError("sweep runs on one machine and shares its cores itself", "Start it without torchrun.")
-    tasks = _tasks(grid, evaluator, out / "dense", messages, jobs, memory_limit)
+    threads = max(1, torch.get_num_threads() // jobs) if executor is None else None
+    if memory_limit is None and jobs > 1:
+        memory_limit = int(_MEMORY_SHARE * available_memory(torch.device(evaluator.device)) / jobs)
+    tasks = _tasks(grid, evaluator, out / "dense", messages, threads, memory_limit)
     with locked(out, "sweep"):
         for folder in ("cells", "dense", "pictures"):
             remove_abandoned(out / folder)  # a killed sweep may have been writing there
@@ -94,10 +112,14 @@ def sweep(
         records = _read_finished(tasks, store, messages)
         todo = [task for task in tasks if task.cell not in records]
         if todo:
-            write_json(out / "sweep.json", _describe(grid, jobs))
+            workers = {"jobs": jobs} if executor is None else {"executor": type(executor).__name__}
+            write_json(out / "sweep.json", _describe(grid, workers))
             with messages.progress() as progress:
                 _write_dense_outputs(todo, messages, progress)
-                records |= _compute(todo, len(tasks), store, messages, progress, jobs)
+                outcomes: Outcomes = (
+                    each_in_executor(compute, todo, executor) if executor else each_in_processes(compute, todo, jobs)
+                )
+                records |= _keep(outcomes, len(records), len(tasks), store, messages, progress)
         finished = [(task, records[task.cell]) for task in tasks if "result" in records[task.cell]]
         rows, layers = result_rows(finished), layer_rows(finished)
         files = [*write_tables(out, rows, layers), *draw(out / "pictures", rows, layers)]
@@ -111,7 +133,12 @@ def sweep(
 
 
 def _tasks(
-    grid: Grid, evaluator: Evaluator, dense_outputs: Path, messages: Messages, jobs: int, memory_limit: int | None
+    grid: Grid,
+    evaluator: Evaluator,
+    dense_outputs: Path,
+    messages: Messages,
+    threads: int | None,
+    memory_limit: int | None,
 ) -> list[Task]:
     """Open all checkpoints, and return a task for each cell."""
     checkpoints = {
@@ -123,11 +150,8 @@ def _tasks(
                 f"{max(grid.samples)} calibration images are asked for, there are {checkpoint.training_images}",
                 "Lower --samples.",
             )
-    if memory_limit is None and jobs > 1:
-        memory_limit = int(_MEMORY_SHARE * available_memory(torch.device(evaluator.device)) / jobs)
-    threads = max(1, torch.get_num_threads() // jobs)
     return [
-        Task(cell, checkpoints[cell.checkpoint], evaluator, dense_outputs, threads, memory_limit)
+        Task(cell, checkpoints[cell.checkpoint], evaluator, dense_outputs, Path.cwd(), threads, memory_limit)
         for cell in grid.cells()
     ]
 
@@ -162,16 +186,15 @@ def _write_dense_outputs(tasks: Sequence[Task], messages: Messages, progress: Pr
     load_network.cache_clear()  # leaves the memory to the workers
 
 
-def _compute(
-    todo: Sequence[Task], cells: int, store: CellStore, messages: Messages, progress: Progress, jobs: int
+def _keep(
+    outcomes: Outcomes, done: int, cells: int, store: CellStore, messages: Messages, progress: Progress
 ) -> dict[Cell, Record]:
-    """Compute cells in processes and write each as soon as it is finished."""
+    """Write each cell as soon as it is finished; return the records."""
     records: dict[Cell, Record] = {}
-    done = cells - len(todo)
     progress("sweep", done, cells)
-    with contextlib.closing(each_in_processes(compute, todo, jobs)) as outcomes:
+    with contextlib.closing(outcomes):
         for task, outcome in outcomes:
-            record = outcome or _DIED
+            record = _record(outcome)
             store.write(task.cell.key, task.identity, record)
             records[task.cell] = record
             messages.say(f"{task.cell}: {_summary(record)}")
@@ -179,10 +202,17 @@ def _compute(
     return records
 
 
-def _describe(grid: Grid, jobs: int) -> dict[str, Any]:
+def _record(outcome: Record | Exception | None) -> Record:
+    """Return what is kept of a cell's outcome."""
+    if isinstance(outcome, Exception):
+        return {"error": f"its worker failed: {first_line(outcome)}", "hint": _RUN_AGAIN}
+    return outcome or _DIED
+
+
+def _describe(grid: Grid, workers: dict[str, Any]) -> dict[str, Any]:
     """Return the content of ``sweep.json``."""
     axes = {name: [str(value) for value in values] for name, values in asdict(grid).items()}
-    return {"tool_version": __version__, "grid": axes, "jobs": jobs, "environment": describe_environment()}
+    return {"tool_version": __version__, "grid": axes, **workers, "environment": describe_environment()}
 
 
 def _summary(record: Record) -> str:

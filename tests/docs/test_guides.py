@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
+import sysconfig
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.support.paths import ROOT
 
+TOOLS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
 GUIDES = ROOT / "docs" / "guides"
 
 
@@ -50,3 +56,17 @@ def test_the_guide_to_segmentation_saves_images_and_maps(tmp_path: Path, monkeyp
         saved = np.load(part)
         assert (saved["images"].shape, saved["labels"].shape) == ((1, 3, 256, 256), (1, 256, 256))
         assert (saved["labels"] == 7).all()
+
+
+@pytest.mark.parametrize("page", sorted(GUIDES.glob("*.md")), ids=lambda page: page.name)
+def test_scripts_and_configurations_are_well_formed(page: Path):
+    blocks = re.findall(r"^( *)```(\w+)\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    for indent, language, text in blocks:
+        block = re.sub(f"^{indent}", "", text, flags=re.MULTILINE)
+        if language == "yaml":
+            assert all(yaml.safe_load_all(block))
+        if language == "bash":
+            checked = subprocess.run(
+                [shutil.which("shellcheck", path=TOOLS), "-"], input=block, capture_output=True, text=True, check=False
+            )
+            assert checked.returncode == 0, checked.stdout

@@ -94,6 +94,16 @@ def test_impossible_attributes_of_a_convolution(attribute):
         OnnxNetwork(model)
 
 
+def test_a_transposed_convolution_of_no_groups():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]> g (float[n, 4, 3, 3] x) => (float[n, 4, 3, 3] y)
+        { y = ConvTranspose <group = 0> (x, w) }
+    """)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w"))
+    with pytest.raises(ModelError, match="the attributes of the node y are impossible"):
+        OnnxNetwork(model)
+
+
 def test_a_layer_that_multiplies_a_constant_stays_dense():
     """Its output may be one of the graph's, or read by a layer that is pruned."""
     model = _parsed("{ k = MatMul (c, w)  m = ReduceSum <keepdims = 0> (k)  a = MatMul (x, v)  y = Add (a, m) }")

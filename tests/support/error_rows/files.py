@@ -60,6 +60,10 @@ ELSEWHERE = [
     Row("another run is in the folder", "prune-export --out …", "another run writes to …. Wait for it, or give another --out.", test="core/pruning/test_layer_store.py::test_a_run_locks_its_folder_and_removes_it_at_the_end"),
     Row("interrupted: Ctrl-C or SIGTERM", "prune-export --out …", "interrupted. Finished files are kept. No file is half-written.", code=130, left="what was there before", test="cli/commands/test_bad_input.py::test_an_interrupted_run_leaves_the_old_output"),
     Row("a name that is not UTF-8", "verify …", "no file at ��.onnx. Give the path of an .onnx file.", test="errors/test_files.py::test_names_that_are_not_utf_8"),
+    Row("no scheduler", "sweep --cluster tcp://10.0.0.1:8786 …", "no Dask scheduler answers at tcp://10.0.0.1:8786: …. Start one with `dask scheduler`, and give the address that it prints.", test="cli/sweep/test_executors.py::test_a_scheduler_that_does_not_answer_is_one_line"),
+    Row("no Dask", "sweep --cluster tcp://10.0.0.1:8786 …", "tcp://10.0.0.1:8786 is a Dask scheduler, and Dask's distributed is not installed: …. Install it: pip install distributed.", test="cli/sweep/test_executors.py::test_a_missing_dask_is_one_line"),
+    Row("no executor", "sweep --cluster mine.py:number …", "mine.py:number gives no executor of concurrent.futures but int. Give tcp://HOST:PORT of a Dask scheduler, or a function that returns an executor.", test="cli/sweep/test_executors.py::test_a_cluster_that_cannot_be_used_is_one_line"),
+    Row("a worker that dies", "sweep --cluster tcp://10.0.0.1:8786 …", "net: balanced 2:4, 256 images, seed 0: its worker failed: …. Run again: finished cells are kept.", left="all other cells", test="cli/sweep/test_executors.py::test_an_item_that_no_worker_survives_is_lost_alone"),
 ]
 # fmt: on
 ROWS = [*PLAIN, *SHUT, *FULL, *ELSEWHERE]
