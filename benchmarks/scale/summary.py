@@ -32,7 +32,7 @@ def _record(records: Sequence[Record], size: Size) -> Record:
 
 
 def _table(axis: str, rows: Sequence[Record]) -> list[str]:
-    head = [axis, "CPU seconds", "of a dense forward pass", "ratio", "peak, MiB"]
+    head = [axis, "CPU s", "forward, CPU s", "ratio", "peak, MiB"]
     head += ["added up, MiB"] if axis == "processes" else []
     lines = [table_line(*head), table_line(*["---"] * len(head))]
     for row in rows:
