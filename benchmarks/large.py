@@ -77,8 +77,8 @@ def _measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
     state = model.state_dict()
     size = sum(tensor.nbytes for tensor in state.values())
     save_checkpoint(weights, state, {"model": f"benchmarks.large:{name}", "image": list(IMAGE)})
-    for path in (images, test):
-        np.savez(path, images=np.random.default_rng(0).standard_normal((8, *IMAGE), np.float32), labels=np.arange(8))
+    for seed, path in enumerate((images, test)):
+        np.savez(path, images=np.random.default_rng(seed).standard_normal((8, *IMAGE), np.float32), labels=np.arange(8))
     data, every = ["--data", f"npz:{images}"], ["--layers=all"]
     given = ["--model", f"benchmarks.large:{name}", *data]
     pruned, exported = folder / "pruned.safetensors", folder / "sparse.onnx"

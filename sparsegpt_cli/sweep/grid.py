@@ -71,7 +71,7 @@ class Grid:
     """``package.module:factory`` names whose code checkpoints may run."""
 
     def __post_init__(self) -> None:
-        axes = {"--weights": self.checkpoints, "--methods": self.methods, "--patterns": self.patterns}
+        axes = {"--weights": self.checkpoints, "--method": self.methods, "--pattern": self.patterns}
         axes |= {"--samples": self.samples, "--seeds": self.seeds}
         for option, values in axes.items():
             if not values:

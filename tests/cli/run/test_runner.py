@@ -421,7 +421,7 @@ def test_every_stage_is_a_command_and_every_path_is_read_or_written():
         if "Path" in str(annotation) and name not in ("config", "config_file")
     }
     inputs = {"weights", "dense", "sparse", "model", "profile", "data_root", "plan_b", "plan_c", "times", "run"}
-    inputs |= {"ort_custom_ops"}
+    inputs |= {"ort_custom_ops", "other"}
     assert paths - inputs == set(OUTPUTS)
 
 

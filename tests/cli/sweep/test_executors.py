@@ -46,7 +46,7 @@ def number():
 def needs_an_argument(argument):
     return argument
 """
-GRID = ("--methods", "magnitude", "--methods", "sparsegpt", "--patterns", "2:4", "--patterns", "1:4")
+GRID = ("--method", "magnitude", "--method", "sparsegpt", "--pattern", "2:4", "--pattern", "1:4")
 GRID += ("--samples", 8, "--samples", 16, "--seeds", 0, "--seeds", 1)  # ten cells
 
 

@@ -55,7 +55,7 @@ def test_equal_cells_are_listed_once():
     ("axes", "message"),
     [
         ({"methods": ["balance"]}, "unknown method 'balance'"),
-        ({"methods": []}, "--methods is missing"),
+        ({"methods": []}, "--method is missing"),
         ({"checkpoints": []}, "--weights is missing"),
         ({"patterns": ["4:2"]}, "pattern 4:2"),
         ({"patterns": ["half"]}, "unknown pattern 'half'"),
