@@ -135,7 +135,7 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, Array]) -> onnx.Mod
             _assign(copy.graph, field.name, value)
     for node in copy.graph.node:
         if node.op_type == "Constant" and node.output[0] in values:
-            (attribute,) = node.attribute
+            attribute = next(each for each in node.attribute if each.name.startswith("value"))
             attribute.CopyFrom(onnx.helper.make_attribute("value", _replaced(attribute.t, node.output[0], values)))
     return copy
 

@@ -94,6 +94,18 @@ def test_impossible_attributes_of_a_convolution(attribute):
         OnnxNetwork(model)
 
 
+def test_a_constant_with_an_attribute_too_many_keeps_it():
+    """ONNX Runtime takes the file."""
+    model = _parsed("{ v = Constant <value = float[4, 4] {1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2}> ()  y = MatMul (x, v) }")
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("transB", 1))
+    network = OnnxNetwork(model)
+    with torch.no_grad():
+        network.get_parameter("y.weight").zero_()
+    constant = network.to_onnx().graph.node[0]
+    assert not numpy_helper.to_array(constant.attribute[0].t).any()
+    assert [each.name for each in constant.attribute] == ["value", "transB"]
+
+
 def test_a_transposed_convolution_of_no_groups():
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["": 17]> g (float[n, 4, 3, 3] x) => (float[n, 4, 3, 3] y)
