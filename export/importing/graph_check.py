@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 from onnx.checker import C, ValidationError
@@ -64,11 +64,21 @@ def check_graph(model: onnx.ModelProto) -> None:
     for node in graph.node:
         if any(each.name == "group" and each.i < 1 for each in node.attribute):  # ONNX Runtime divides by it
             raise ModelError(f"the attributes of the node {node_name(node)} are impossible", _HINT)
+        if "" in node.input and _takes_any_number(node, context.opset_imports):  # ONNX Runtime reads the missing one
+            raise ModelError(f"the node {node_name(node)} is broken: one of its inputs has no name", _HINT)
         if is_weighted(node):
             try:
                 onnx.checker.check_node(node, context)
             except ValidationError as error:
                 raise ModelError(f"the node {node_name(node)} is broken: {first_line(error)}", _HINT) from error
+
+
+def _takes_any_number(node: onnx.NodeProto, versions: Mapping[str, int]) -> bool:
+    """Return whether an operator takes any number of inputs from the first on, such as Max. It can miss none."""
+    if not onnx.defs.has(node.op_type, versions.get(node.domain, 1), node.domain):
+        return False
+    inputs = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain).inputs
+    return bool(inputs) and inputs[0].option == onnx.defs.OpSchema.FormalParameterOption.Variadic
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:

@@ -44,6 +44,9 @@ def _broken(kind: str) -> onnx.ModelProto:
         del graph.node[0].input[1]
     elif kind == "a sum of one":
         graph.node[1].op_type = "Add"
+    elif kind == "a maximum of nothing":
+        graph.node[1].op_type = "Max"
+        graph.node[1].input.append("")
     elif kind == "an output that nothing computes":
         graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info("z", 1, [2]))
     elif kind == "a type that does not exist":
@@ -67,6 +70,7 @@ def _broken(kind: str) -> onnx.ModelProto:
     [
         ("a node without its weight", "the node a is broken: .*input size 1"),
         ("a sum of one", "input size 1 not in range"),
+        ("a maximum of nothing", "the node y is broken: one of its inputs has no name"),
         ("an output that nothing computes", "no node computes the graph's output 'z'"),
         ("a type that does not exist", "the tensor c has type 99, which does not exist"),
         ("two tensors of one name", "the tensor a is computed twice"),
