@@ -121,7 +121,7 @@ class PruneSettings:
     @property
     def matches_grouped_layers(self) -> bool:
         """Whether grouped convolutions, which stay dense, keep the mean and variance of their outputs too."""
-        return self.keeps_variance or (self.method == "sparsegpt" and self.needs_dense_outputs and self.bias)
+        return self.method == "sparsegpt" and self.needs_dense_outputs and (self.bias or bool(self.variance))
 
     def masks_for(self, columns: int) -> tuple[str, ...]:
         """Return the masks to try for a layer with ``columns`` columns.

@@ -175,7 +175,7 @@ class OnnxNetwork(GraphNetwork):
         source = self._source
         if node.index not in source.names:
             return Layer(node.name, module, calls=0, reason=reason)
-        target = None
+        target, scale = None, source.scales.get(node.index)
         if node.index in source.shifts:
             target = ShiftTarget(module.get_buffer(SHIFT), source.shifts[node.index].sign)
         elif node.bias is not None:
@@ -187,7 +187,7 @@ class OnnxNetwork(GraphNetwork):
             reason=reason,
             common_call=module if isinstance(module, PrunableLayer) else None,
             shift_target=target,
-            output_scale=source.scales.get(node.index),
+            output_scale=None if scale is None else scale.to(module.get_parameter("weight").device),
             one_vector_per_sample=len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][0] == samples,
             sample_axis=find_sample_axis(shapes[-1], samples) if shapes else 0,
         )

@@ -73,7 +73,7 @@ class PruneOptions:
         typer.Option(
             "--variance/--no-variance",
             help="Keep the variance of the outputs by scaling a layer's weights.",
-            show_default="by --quality, where each image gives one row of numbers, such as logits",
+            show_default="on where the network gives one row of numbers for each image, such as logits",
         ),
     ] = None
     damping: Annotated[

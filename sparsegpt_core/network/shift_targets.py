@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from sparsegpt_core.execution import sum_precision
 from sparsegpt_core.network.weight_layout import PrunableLayer
 
 __all__ = ["ShiftTarget", "batch_norm_scale", "record_readers"]
@@ -45,8 +46,9 @@ def batch_norm_scale(variance: Tensor, weight: Tensor | None, epsilon: float) ->
         >>> batch_norm_scale(torch.tensor([3.0, 3.0]), torch.tensor([-4.0, 0.0]), epsilon=1.0).tolist()
         [2.0, 1.0]
     """
-    scale = torch.rsqrt(variance.double() + epsilon)
-    scale = scale if weight is None else scale * weight.double().abs()
+    precision = sum_precision(variance.device)
+    scale = torch.rsqrt(variance.to(precision) + epsilon)
+    scale = scale if weight is None else scale * weight.to(precision).abs()
     return torch.where(scale > 0, scale, 1.0).float()
 
 

@@ -110,7 +110,7 @@ def match_grouped_layer(layer: Layer, settings: PruneSettings, calibration: Cali
         calibration.world.add_up(statistics.sums())
         moments = statistics.moments(layer.name)
     shifts = settings.bias and layer.shift_target is not None
-    match = match_outputs(moments, shifts=shifts, variance=bool(settings.variance))
+    match = match_outputs(moments, shifts=shifts, variance=settings.keeps_variance)
     measured = {
         "relative_error": match.relative_error,
         "inherited_error": match.inherited_error,

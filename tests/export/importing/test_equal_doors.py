@@ -83,6 +83,15 @@ def test_folding_batch_norms_into_the_weights_changes_nothing_but_rounding(bias)
         assert torch.allclose(weight, folded, rtol=1e-3, atol=1e-4 * float(weight.abs().max())), name
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_a_file_with_batch_norms_is_pruned_on_a_gpu():
+    network, images = Residual(nn.BatchNorm2d).train(), torch.randn(64, 4, 18, 18)
+    network(images)  # statistics of the batch norms
+    file = OnnxNetwork(export_model(network.eval(), (images[:2],), fold_batch_norm=False)).to("cuda")
+    assert prune_model(file, [*images.split(16)], PruneSettings()).pruned == 4
+
+
 class Inverted(nn.Module):
     """Two inverted residuals, with depthwise convolutions between the pruned layers."""
 
