@@ -26,6 +26,7 @@ from export.importing.weight_flow import find_heads
 from export.importing.weighted_nodes import WeightedNode, find_weighted_nodes
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.network import (
+    WEIGHTED,
     GraphNetwork,
     Layer,
     PrunableLayer,
@@ -33,6 +34,7 @@ from sparsegpt_core.network import (
     channels_reason,
     check_globs,
     chosen_reason,
+    count_vectors,
     find_sample_axis,
     tensors_of,
 )
@@ -120,7 +122,7 @@ class OnnxNetwork(GraphNetwork):
         place = {index: number for number, piece in enumerate(source.pieces) for index in piece.nodes}
         nodes = sorted(source.weighted, key=lambda node: place.get(node.index, len(place)))
         first = next((each for each in nodes if not isinstance(each.layer, nn.Linear) and each.index in place), None)
-        shapes = self._linear_inputs()
+        inputs = self._layer_inputs()
         layers: dict[str, Layer] = {}
         for node in nodes:
             name = source.names.get(node.index, node.name)
@@ -133,7 +135,7 @@ class OnnxNetwork(GraphNetwork):
                 reason = channels_reason(module.weight.shape[1], pattern) or chosen_reason(
                     node.name, include, exclude, is_first=node is first, is_head=node.index in heads
                 )
-            layers[name] = self._layer(node, module, reason, len(sample), shapes.get(name, []))
+            layers[name] = self._layer(node, module, reason, len(sample), inputs.get(name, []))
         return list(layers.values())
 
     def to_onnx(self, metadata: dict[str, Any] | None = None) -> onnx.ModelProto:
@@ -160,9 +162,9 @@ class OnnxNetwork(GraphNetwork):
             write_metadata(model, metadata)
         return model
 
-    def _linear_inputs(self) -> dict[str, list[torch.Size]]:
-        """The shapes of the inputs of each linear layer, one for each call. The network has run on a sample."""
-        products = [node for node in self.graph.nodes if node.target is torch.ops.aten.linear.default]
+    def _layer_inputs(self) -> dict[str, list[torch.Size]]:
+        """The shapes of the inputs of each layer, one for each call. The network has run on a sample."""
+        products = [node for node in self.graph.nodes if node.target in WEIGHTED]
         shapes: dict[str, list[torch.Size]] = {}
         for node in products:
             x, weight = node.args[:2]
@@ -170,12 +172,13 @@ class OnnxNetwork(GraphNetwork):
         return shapes
 
     def _layer(
-        self, node: WeightedNode, module: nn.Module, reason: Reason | None, samples: int, shapes: list[torch.Size]
+        self, node: WeightedNode, module: nn.Module, reason: Reason | None, samples: int, inputs: list[torch.Size]
     ) -> Layer:
         source = self._source
         if node.index not in source.names:
             return Layer(node.name, module, calls=0, reason=reason)
         target, scale = None, source.scales.get(node.index)
+        layer = module if isinstance(module, PrunableLayer) else None
         if node.index in source.shifts:
             target = ShiftTarget(module.get_buffer(SHIFT), source.shifts[node.index].sign)
         elif node.bias is not None:
@@ -185,11 +188,11 @@ class OnnxNetwork(GraphNetwork):
             module,
             calls=1,
             reason=reason,
-            common_call=module if isinstance(module, PrunableLayer) else None,
+            common_call=layer,
             shift_target=target,
             output_scale=None if scale is None else scale.to(module.get_parameter("weight").device),
-            one_vector_per_sample=len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][0] == samples,
-            sample_axis=find_sample_axis(shapes[-1], samples) if shapes else 0,
+            vectors_per_sample=count_vectors(layer, inputs, samples),
+            sample_axis=find_sample_axis(inputs[-1], samples) if isinstance(layer, nn.Linear) else 0,
         )
 
     def _try(self, sample: Tensor) -> None:

@@ -25,7 +25,7 @@ _BYTES_PER_HESSIAN_ENTRY = 22  # H (d, d)
 _ADMM_BYTES_PER_HESSIAN_ENTRY = 44  # the same with ADMM
 _HELD_OUT_BYTES_PER_HESSIAN_ENTRY = 16  # in addition, for H and G of the held-out and of all samples
 _BYTES_PER_WEIGHT = 64  # W (K, d)
-_BYTES_PER_POSITION_ENTRY = 80  # kept positions (samples, d), in place of H
+_BYTES_PER_POSITION_ENTRY = 80  # kept positions (n, d), in place of H
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def plan_memory(program: Program, demand: LayerDemand, batches: Sequence[Tensor]
 def _solve_bytes(layer: Layer, demand: LayerDemand) -> int:
     rows, columns = layer.shape[0], math.prod(layer.shape[1:])
     weight_bytes = _BYTES_PER_WEIGHT * rows * columns
-    if layer.keeps_positions(demand.samples):
-        return weight_bytes + _BYTES_PER_POSITION_ENTRY * demand.samples * columns
+    if vectors := demand.kept_vectors(layer):
+        return weight_bytes + _BYTES_PER_POSITION_ENTRY * demand.samples * vectors * columns
     uses_admm = columns <= demand.widest_admm_columns
     bytes_per_entry = _ADMM_BYTES_PER_HESSIAN_ENTRY if uses_admm else _BYTES_PER_HESSIAN_ENTRY
     if demand.held_out_samples:

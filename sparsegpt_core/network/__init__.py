@@ -5,7 +5,15 @@ May import ``linalg``, ``settings``, ``execution`` and below.
 
 from sparsegpt_core.network.batches import input_names, network_inputs
 from sparsegpt_core.network.functional_calls import Call, record_calls
-from sparsegpt_core.network.inputs import Batch, as_tensors, channels_last, from_arrays, split_batches, tensors_of
+from sparsegpt_core.network.inputs import (
+    Batch,
+    as_tensors,
+    channels_last,
+    from_arrays,
+    have_same_shape,
+    split_batches,
+    tensors_of,
+)
 from sparsegpt_core.network.int8_weight import Int8Weight
 from sparsegpt_core.network.layer_plan import plan_layers
 from sparsegpt_core.network.layers import (
@@ -13,6 +21,7 @@ from sparsegpt_core.network.layers import (
     channels_reason,
     check_globs,
     chosen_reason,
+    count_vectors,
     find_sample_axis,
     layer_name,
     matches,
@@ -25,7 +34,7 @@ from sparsegpt_core.network.parametrizations import (
     remove_parametrizations,
 )
 from sparsegpt_core.network.shift_targets import ShiftTarget, batch_norm_scale
-from sparsegpt_core.network.tracing import GraphNetwork, Program, export_graph, inputs_and_constants, trace
+from sparsegpt_core.network.tracing import WEIGHTED, GraphNetwork, Program, export_graph, inputs_and_constants, trace
 from sparsegpt_core.network.weight_layout import (
     ConvLayer,
     PrunableLayer,
@@ -38,6 +47,7 @@ from sparsegpt_core.network.weight_layout import (
 )
 
 __all__ = [
+    "WEIGHTED",
     "Batch",
     "Call",
     "ConvLayer",
@@ -54,10 +64,12 @@ __all__ = [
     "check_finite",
     "check_globs",
     "chosen_reason",
+    "count_vectors",
     "eval_mode",
     "export_graph",
     "find_sample_axis",
     "from_arrays",
+    "have_same_shape",
     "input_columns",
     "input_names",
     "inputs_and_constants",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Union, cast
 
 import torch
@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.named_inputs import Arrays, NamedInputs
 
-__all__ = ["Batch", "Inputs", "as_tensors", "channels_last", "from_arrays", "split_batches", "spread", "tensors_of"]
+__all__ = [
+    "Batch",
+    "Inputs",
+    "as_tensors",
+    "channels_last",
+    "from_arrays",
+    "have_same_shape",
+    "split_batches",
+    "spread",
+    "tensors_of",
+]
 
 Batch = Union[Tensor, Sequence[Tensor]]
 """One input such as images (N, C, H, W), or a tuple with a tensor (N, ...) for each input."""
@@ -110,6 +120,17 @@ def tensors_of(batch: Batch | Inputs) -> tuple[Tensor, ...]:
     if isinstance(batch, Inputs):
         return batch.tensors
     return (batch,) if isinstance(batch, Tensor) else tuple(batch)
+
+
+def have_same_shape(batches: Iterable[Tensor]) -> bool:
+    """Return whether all samples of all batches have the same shape.
+
+    Example:
+        >>> import torch
+        >>> have_same_shape([torch.ones(4, 3), torch.ones(2, 3)]), have_same_shape([torch.ones(4, 3), torch.ones(4, 5)])
+        (True, False)
+    """
+    return len({tuple(tensor.shape[1:] for tensor in tensors_of(batch)) for batch in batches}) <= 1
 
 
 def spread(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

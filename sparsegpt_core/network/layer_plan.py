@@ -19,6 +19,7 @@ from sparsegpt_core.network.layers import (
     channels_reason,
     check_globs,
     chosen_reason,
+    count_vectors,
     find_sample_axis,
     layer_name,
 )
@@ -119,8 +120,8 @@ class _Pass:
     """The calls that multiply by a weight, as plain layers."""
     order: dict[str, None] = field(default_factory=dict)
     """The layers in the order of their first run."""
-    inputs: dict[str, torch.Size] = field(default_factory=dict)
-    """The shape of the last input."""
+    inputs: dict[str, list[torch.Size]] = field(default_factory=dict)
+    """The shape of the input of each call."""
     shift_targets: dict[str, ShiftTarget] = field(default_factory=dict)
     """The tensors that can shift the outputs of one layer alone."""
     output_scales: dict[str, Tensor] = field(default_factory=dict)
@@ -211,7 +212,7 @@ def _run(model: nn.Module, places: Mapping[str, _Place], sample: Tensor) -> _Pas
         names = owners.get(id(call.arguments["weight"]), [])
         for name in names:
             seen.calls[name].append(call.layer())
-            seen.inputs[name] = call.arguments["input"].shape
+            seen.inputs.setdefault(name, []).append(call.arguments["input"].shape)
         if seen.order.keys().isdisjoint(names):  # no module that owns the weight was called
             seen.order.update(dict.fromkeys(names[:1]))
 
@@ -252,8 +253,7 @@ def _run(model: nn.Module, places: Mapping[str, _Place], sample: Tensor) -> _Pas
 
 
 def _layer(name: str, place: _Place, seen: _Pass, reason: Reason | None, samples: int) -> Layer:
-    common, shape = _common(seen.calls[name]), seen.inputs.get(name, torch.Size())
-    is_linear = isinstance(common, nn.Linear)
+    common, inputs = _common(seen.calls[name]), seen.inputs.get(name, [])
     return Layer(
         name,
         place.module,
@@ -262,8 +262,8 @@ def _layer(name: str, place: _Place, seen: _Pass, reason: Reason | None, samples
         common_call=common,
         shift_target=seen.shift_targets.get(name),
         output_scale=seen.output_scales.get(name),
-        one_vector_per_sample=is_linear and len(seen.calls[name]) == 1 and len(shape) == 2 and shape[0] == samples,
-        sample_axis=find_sample_axis(shape, samples) if is_linear else 0,
+        vectors_per_sample=count_vectors(common, inputs, samples),
+        sample_axis=find_sample_axis(inputs[-1], samples) if isinstance(common, nn.Linear) else 0,
         weight_name=place.attribute,
     )
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Size, Tensor, nn
 
 from sparsegpt_core.errors import InputError, ModelError
 from sparsegpt_core.network.shift_targets import ShiftTarget
-from sparsegpt_core.network.weight_layout import PrunableLayer, weight_to_matrix
+from sparsegpt_core.network.weight_layout import PrunableLayer, input_columns, weight_to_matrix
 from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.reasons import Reason
 
@@ -22,6 +23,7 @@ __all__ = [
     "channels_reason",
     "check_globs",
     "chosen_reason",
+    "count_vectors",
     "find_sample_axis",
     "layer_name",
     "matches",
@@ -53,8 +55,8 @@ class Layer:
     output_scale: Tensor | None = None
     """The size of the factors (K,) by which the batch norm after the layer scales its outputs. None: no batch norm is
     their only reader."""
-    one_vector_per_sample: bool = False
-    """Whether the layer is linear and reads one vector of each sample."""
+    vectors_per_sample: int = 0
+    """Input vectors of each sample that the weight multiplies; 0 where it is used twice, or samples are not apart."""
     sample_axis: int = 0
     """The axis of a linear layer's input, and output, along which the samples are."""
     weight_name: str = "weight"
@@ -119,8 +121,8 @@ class Layer:
     def keeps_positions(self, samples: int) -> bool:
         """Return whether statistics of ``samples`` samples keep the positions themselves, not their Hessian (d, d)."""
         columns = math.prod(self.shape[1:])
-        enough = columns >= max(_MIN_COLUMNS, _MIN_COLUMNS_PER_POSITION * samples)
-        return self.one_vector_per_sample and enough
+        positions = samples * self.vectors_per_sample
+        return positions > 0 and columns >= max(_MIN_COLUMNS, _MIN_COLUMNS_PER_POSITION * positions)
 
 
 def layer_name(parameter: str) -> str:
@@ -160,6 +162,23 @@ def find_sample_axis(shape: Sequence[int], samples: int) -> int:
         (0, 1, 0)
     """
     return next((axis for axis, size in enumerate(shape[:-1]) if size == samples), 0)
+
+
+def count_vectors(layer: PrunableLayer | None, inputs: Sequence[Size], samples: int) -> int:
+    """Return how many input vectors (d,) of each sample a layer's weight multiplies; 0 where samples are not apart.
+
+    Args:
+        layer: The layer.
+        inputs: The shape of its input in each call: (N, C, *spatial), or (..., C) for linear layers.
+        samples: N.
+
+    Example:
+        >>> count_vectors(nn.Conv2d(4, 8, 3, padding=1), [Size((2, 4, 5, 5))], samples=2)
+        25
+    """
+    if layer is None or len(inputs) != 1 or inputs[0][0] != samples:
+        return 0
+    return len(input_columns(layer, torch.empty(inputs[0], device="meta"))) // samples
 
 
 def channels_reason(channels: int, pattern: Pattern) -> Reason | None:

@@ -22,10 +22,10 @@ from sparsegpt_core.network.inputs import tensors_of
 from sparsegpt_core.network.layers import Layer
 from sparsegpt_core.patterns import Pattern
 
-__all__ = ["GraphNetwork", "Program", "export_graph", "inputs_and_constants", "trace"]
+__all__ = ["WEIGHTED", "GraphNetwork", "Program", "export_graph", "inputs_and_constants", "trace"]
 
 _MAX_REASON_CHARACTERS = 300  # the tracer may write out formulas that fill pages
-_WEIGHTED = {
+WEIGHTED = {
     torch.ops.aten.conv1d.default,
     torch.ops.aten.conv1d.padding,
     torch.ops.aten.conv2d.default,
@@ -34,6 +34,7 @@ _WEIGHTED = {
     torch.ops.aten.conv3d.padding,
     torch.ops.aten.linear.default,
 }
+"""The operations that multiply their first argument by a weight, their second."""
 
 
 class GraphNetwork(nn.Module):
@@ -315,7 +316,7 @@ def _program(
 
 
 def _multiplies(node: Node, weight: Node) -> bool:
-    return node.target in _WEIGHTED and node.args[1] is weight
+    return node.target in WEIGHTED and node.args[1] is weight
 
 
 def _ancestors(graph: Graph, wanted: set[Node], constants: dict[Node, Any]) -> tuple[Node, ...]:

@@ -39,7 +39,7 @@ def gather_moments(
         layer.prunable,
         demand.samples,
         demand.held_out_samples,
-        as_rows=layer.keeps_positions(demand.samples),
+        kept_vectors=demand.kept_vectors(layer),
         cross=source.compares(layer),
         centred=centred,
         positions_per_column=positions_per_column,

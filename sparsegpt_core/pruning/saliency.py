@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparsegpt_core.activations import LayerDemand, open_source
 from sparsegpt_core.execution import DEFAULT, Resources, full_precision
-from sparsegpt_core.network import Batch, Layer, as_tensors, eval_mode, plan_layers
+from sparsegpt_core.network import Batch, Layer, as_tensors, eval_mode, have_same_shape, plan_layers
 from sparsegpt_core.progress import Progress, silent
 from sparsegpt_core.pruning.layer_moments import gather_moments
 from sparsegpt_core.reasons import Reason
@@ -60,7 +60,7 @@ def measure_saliencies(
     positions = min(settings.positions_per_column or _MAX_POSITIONS_PER_COLUMN, _MAX_POSITIONS_PER_COLUMN)
     with eval_mode(model), torch.no_grad(), full_precision(resources.tf32):
         result = Saliencies(plan_layers(model, tensors[0][:2], settings, left_dense), {}, {})
-        demand = LayerDemand(_first_uses(result.layers), samples, first)
+        demand = LayerDemand(_first_uses(result.layers), samples, first, same_shapes=have_same_shape(tensors))
         progress("saliency", 0, len(demand.layers))
         with open_source(model, tensors, demand, resources, seconds) as source:
             for done, layer in enumerate(demand.layers, 1):

@@ -21,6 +21,7 @@ from sparsegpt_core.network import (
     Layer,
     check_finite,
     eval_mode,
+    have_same_shape,
     matches,
     network_inputs,
     plan_layers,
@@ -242,7 +243,7 @@ def _prune_network(run: _Run, batches: Sequence[Tensor]) -> tuple[list[_PrunedLa
         return layers, _result(run, layers)
     seconds: dict[str, float] = {}
     first_sample, samples = run.resources.world.place(sum(map(len, batches)))
-    demand = _demand(run, first_sample, samples)
+    demand = _demand(run, first_sample, samples, same_shapes=have_same_shape(batches))
     batches = split_batches(batches, first_sample, samples - demand.held_out_samples)
     with open_source(run.model, batches, demand, run.resources, seconds) as source:
         layers = _prune_layers(run, Calibration(source, demand, run.resources.world, seconds))
@@ -252,13 +253,14 @@ def _prune_network(run: _Run, batches: Sequence[Tensor]) -> tuple[list[_PrunedLa
     return layers, replace(result, seconds=seconds, warnings=warnings, spilled_bytes=source.spilled_bytes)
 
 
-def _demand(run: _Run, first_sample: int, samples: int) -> LayerDemand:
+def _demand(run: _Run, first_sample: int, samples: int, *, same_shapes: bool) -> LayerDemand:
     settings = run.settings
     return LayerDemand(
         layers=_layers_to_change(run),
         samples=samples,
         first_sample=first_sample,
         held_out_samples=settings.held_out_count(samples, samples_per_image=run.samples_per_image),
+        same_shapes=same_shapes,
         wants_dense=settings.needs_dense_outputs and not run.alone,
         widest_admm_columns=settings.admm_columns if settings.mask in ("admm", "auto") else 0,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsegpt_core.execution import ALONE, World, each, spans, sum_precision
 from sparsegpt_core.linalg import Factor, Hessian
 from sparsegpt_core.network import Int8Weight
-from sparsegpt_core.patterns import NM
+from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.settings import PruneSettings
 from sparsegpt_core.solvers.admm import Resolvents
 from sparsegpt_core.solvers.int8_rounding import grid_scales, quantise
@@ -26,7 +26,8 @@ __all__ = ["Solution", "solve"]
 
 _MAX_UNSCALED_MEAN_DIAGONAL = 2.0**20  # of H; mean(diag H) from the inverse of this up to this needs no scaling
 _MAX_GROWTH = 2.0  # of a layer's weights, where the variance of its outputs is kept
-_ROWS_PER_TASK = 256  # fewer would spend a thread's time in Python, more would leave cores idle
+_ROWS_PER_BLOCK = 256  # fewer would spend a thread's time in Python, more would leave cores idle
+_MIN_ROWS_PER_BLOCK, _BLOCK_BYTES = 32, 4 << 20  # where a block is worked on as a whole, it should fit into a cache
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,12 @@ def solve(
     scale = _input_scale(moments.hessian)
     if scale != 1:
         moments, held_out = moments.scaled(scale), held_out and held_out.scaled(scale)
-    # The same blocks for any number of threads and processes.
-    size = _ROWS_PER_TASK if isinstance(settings.pattern, NM) and weight.device.type == "cpu" else len(weight)
-    blocks = spans(len(weight), size)
+    masks = settings.masks_for(moments.hessian.equivalent_columns)
+    blocks = spans(len(weight), _block_rows(weight, settings.pattern, masks))
     inherited_error = _inherited_error(weight, moments, blocks) if settings.damping is None else 0.0
     damping = settings.damping_for(moments.used, weight.shape[1], moments.samples or moments.used, inherited_error)
     factor = moments.hessian.factor(damping, name, world)
     alphas = settings.alphas if moments.cross is not None else (0.0,)
-    masks = settings.masks_for(moments.hessian.equivalent_columns)
     choices = list(product(masks, alphas))
     resolvents = Resolvents.of(moments.hessian, factor) if "admm" in masks else None
     solver = Solver(factor, resolvents, settings, name)
@@ -203,6 +202,15 @@ def solve(
         choices={choice: int(count) for choice, count in zip(choices, totals.choices)},
         int8_weight=_round_to_int8(matrix, combined, factor, blocks, scale, world) if int8_weights else None,
     )
+
+
+def _block_rows(weight: Tensor, pattern: Pattern, masks: Sequence[str]) -> int:
+    """Return how many rows are solved together: the same for any number of threads and processes."""
+    if not isinstance(pattern, NM) or weight.device.type != "cpu":
+        return len(weight)
+    if tuple(masks) != ("admm",):  # the other masks go through the columns in Python, once for each block
+        return _ROWS_PER_BLOCK
+    return min(_ROWS_PER_BLOCK, max(_MIN_ROWS_PER_BLOCK, _BLOCK_BYTES // weight[0].nbytes))
 
 
 def _inherited_error(weight: Tensor, moments: Moments, blocks: Sequence[slice]) -> float:

@@ -1,4 +1,4 @@
-"""Statistics of a layer with far fewer positions than columns: the inputs themselves."""
+"""Statistics of a layer with far fewer positions than columns: the input vectors themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.execution import each, spans
 from sparsegpt_core.linalg import LowRankHessian
-from sparsegpt_core.network import PrunableLayer
+from sparsegpt_core.network import PrunableLayer, input_columns, output_rows
 from sparsegpt_core.statistics.layer_statistics import plain_outputs
 from sparsegpt_core.statistics.moments import Moments, nearly_constant, no_inputs, not_finite
 
@@ -21,11 +21,12 @@ _CROSS_ROWS_PER_TASK = 256  # of the cross moment
 
 
 class RowStatistics:
-    """Keep the one input vector of each sample of a linear layer.
+    """Keep the input vectors that the weight of a layer multiplies: its inputs, or the columns of im2col.
 
     Args:
         layer: The dense layer.
         samples: The number of samples, over all devices.
+        vectors_per_sample: The vectors of each sample, one for each output position.
         start: The index of the first of them in the whole calibration set.
         cross: Whether :meth:`add_all` gets the dense layer's outputs too.
         centred: Whether the moments are about the means.
@@ -37,15 +38,17 @@ class RowStatistics:
         layer: PrunableLayer,
         *,
         samples: int,
+        vectors_per_sample: int = 1,
         start: int = 0,
         cross: bool = False,
         centred: bool = False,
         output_scale: Tensor | None = None,
     ) -> None:
-        rows, columns = layer.weight.shape
-        self._bias, self._start, self._centred, self._output_scale = layer.bias, start, centred, output_scale
-        self._inputs = torch.zeros(samples, columns, device=layer.weight.device)
-        self._outputs = torch.zeros(samples, rows, device=layer.weight.device) if cross else None
+        rows, columns, count = len(layer.weight), layer.weight[0].numel(), samples * vectors_per_sample
+        self._layer, self._samples, self._vectors, self._start = layer, samples, vectors_per_sample, start
+        self._centred, self._output_scale = centred, output_scale
+        self._inputs = torch.zeros(count, columns, device=layer.weight.device)
+        self._outputs = torch.zeros(count, rows, device=layer.weight.device) if cross else None
 
     @torch.no_grad()
     def add_all(self, batches: Iterable[tuple[Tensor, Tensor | None, int]]) -> None:
@@ -55,12 +58,12 @@ class RowStatistics:
             InputError: ``cross`` is set and a batch has no dense output.
         """
         for x, y, first in batches:
-            own = slice(first - self._start, first - self._start + len(x))
-            self._inputs[own] = x
+            own = slice(*((sample - self._start) * self._vectors for sample in (first, first + len(x))))
+            self._inputs[own] = input_columns(self._layer, x)
             if self._outputs is not None:
                 if y is None:
                     raise InputError("the cross moment needs the dense layer's outputs")
-                self._outputs[own] = plain_outputs(y, self._bias, self._output_scale)
+                self._outputs[own] = plain_outputs(output_rows(self._layer, y), self._layer.bias, self._output_scale)
 
     def sums(self) -> list[Tensor]:
         """Return every tensor that devices add up. A row is zero on all devices but the one with its sample."""
@@ -88,14 +91,14 @@ class RowStatistics:
             x[:, nearly_constant(x.square().mean(dim=0), mean)] = 0
         hessian = LowRankHessian(x / math.sqrt(count))  # H = xᵀ x / n
         if y is None:
-            return Moments(hessian, None, None, count, count, mean)
+            return Moments(hessian, None, None, count, count, mean, samples=self._samples)
         output_mean = self._take_off_mean(y)
         # (n, rows)ᵀ @ (n, d) -> (rows, d)
         blocks = each(lambda rows: y[:, rows].T @ x / count, spans(y.shape[1], _CROSS_ROWS_PER_TASK), x.device)
         # A norm for each position first, as in LayerStatistics.
         norms = torch.linalg.vector_norm(y, dim=1).cpu().double()
         energy = float(norms.square().mean())
-        return Moments(hessian, torch.cat(blocks), energy, count, count, mean, output_mean)
+        return Moments(hessian, torch.cat(blocks), energy, count, count, mean, output_mean, self._samples)
 
     def _take_off_mean(self, rows: Tensor) -> Tensor | None:
         """Centre rows in place and return their mean; None where the moments are not central."""

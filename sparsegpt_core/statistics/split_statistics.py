@@ -21,7 +21,7 @@ class SplitStatistics:
         layer: The dense layer.
         samples: The number of samples in the whole calibration set, over all devices.
         held_out_samples: How many of them are held out; 0: none.
-        as_rows: Whether to keep the one input vector of each sample instead of sums.
+        kept_vectors: Input vectors of each sample to keep instead of sums; 0: sums.
         cross: Whether :meth:`add_all` gets the dense layer's outputs too.
         centred: Whether the moments are about the means.
         positions_per_column: Sum over about this many times d positions of the fitted samples; 0: over all.
@@ -43,7 +43,7 @@ class SplitStatistics:
         samples: int,
         held_out_samples: int,
         *,
-        as_rows: bool = False,
+        kept_vectors: int = 0,
         cross: bool = False,
         centred: bool = False,
         positions_per_column: float = 0,
@@ -52,9 +52,15 @@ class SplitStatistics:
         self._fitted_samples = fitted = samples - held_out_samples
 
         def part(start: int, count: int) -> LayerStatistics | RowStatistics:
-            if as_rows:
+            if kept_vectors:
                 return RowStatistics(
-                    layer, samples=count, start=start, cross=cross, centred=centred, output_scale=output_scale
+                    layer,
+                    samples=count,
+                    vectors_per_sample=kept_vectors,
+                    start=start,
+                    cross=cross,
+                    centred=centred,
+                    output_scale=output_scale,
                 )
             return LayerStatistics(
                 layer,

@@ -105,8 +105,8 @@ def test_a_layer_is_pruned_as_with_the_dense_hessian(settings, centred):
     found = []
     with torch.no_grad():
         y = layer(x + 0.1 * torch.randn_like(x))
-        for as_rows in (True, False):
-            statistics = SplitStatistics(layer, 64, held_out, as_rows=as_rows, cross=True, centred=centred)
+        for kept_vectors in (1, 0):
+            statistics = SplitStatistics(layer, 64, held_out, kept_vectors=kept_vectors, cross=True, centred=centred)
             for start in (40, 0):  # the order of batches does not matter
                 stop = 64 - held_out if start else 40
                 statistics.add_all([(x[start:stop], y[start:stop], start)])
@@ -152,6 +152,62 @@ def precise(moments):
 def multiplied(moments):
     """Return the moments with a dense H."""
     return replace(moments, hessian=DenseHessian(moments.hessian.to_dense()))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_convolution_keeps_its_vectors(centred):
+    torch.manual_seed(2)
+    layer = nn.Conv2d(8, 6, 3, stride=2, padding=1)
+    scale = torch.linspace(0.5, 2, 6)
+    with torch.no_grad():
+        x = torch.randn(6, 8, 5, 5).relu()
+        y = layer(x + 0.1)
+        found = []
+        for kept_vectors in (9, 0):
+            options = {"kept_vectors": kept_vectors, "cross": True, "centred": centred, "output_scale": scale}
+            statistics = SplitStatistics(layer, 6, 2, **options)
+            for samples in (slice(2, 4), slice(0, 2), slice(4, 6)):
+                statistics.add_all([(x[samples], y[samples], samples.start)])
+            found.append(statistics.moments())
+    for kept, whole in zip(*found, strict=True):
+        assert_same_moments(kept, whole)
+    assert [kept.samples for kept in found[0]] == [4, 2]
+
+
+class Narrowing(nn.Sequential):
+    """A network with a convolution of 2304 columns and four positions for each image."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 256, 3, padding=1),
+            nn.AdaptiveAvgPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(256, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64, 3),
+        )
+
+
+def test_few_positions_prune_a_wide_convolution_by_its_vectors(monkeypatch):
+    found = []
+    for per_position in (4, 10**6):
+        monkeypatch.setattr("sparsegpt_core.network.layers._MIN_COLUMNS_PER_POSITION", per_position)
+        torch.manual_seed(0)
+        model = Narrowing().eval()
+        images = list(torch.rand(20, 1, 12, 12).split(8))
+        found.append((prune_model(model, images, PruneSettings(mask="adaptive")), model[3].weight.detach()))
+    (result, kept), (expected, whole) = found
+    assert ((kept != 0) == (whole != 0)).float().mean() > 0.99
+    error, other = (next(each.relative_error for each in run.layers if each.name == "3") for run in (result, expected))
+    assert error == pytest.approx(other, rel=0.02, abs=1e-6)
+
+
+def test_images_of_several_sizes_sum_the_hessian():
+    torch.manual_seed(0)
+    model = Narrowing().eval()
+    result = prune_model(model, [torch.rand(4, 1, 12, 12), torch.rand(4, 1, 16, 16)], PruneSettings())
+    assert next(each.positions for each in result.layers if each.name == "3") == 32
 
 
 class Wide(nn.Sequential):
