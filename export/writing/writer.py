@@ -22,9 +22,9 @@ from export.audit import write_metadata
 from export.writing.naming import mark_layers, name_nodes, name_values, value_names
 from export.writing.opset import to_opset_17
 from export.writing.saving import save_model
-from sparsegpt_core.collection import no_collection
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.execution import device_of, full_precision
+from sparsegpt_core.interrupts import no_collection
 from sparsegpt_core.network import eval_mode
 
 __all__ = ["OPSET", "TracedNetwork", "export_model", "save_model"]

@@ -13,8 +13,8 @@ from sparsegpt_cli import options as o
 from sparsegpt_cli.framework import command
 from sparsegpt_cli.messages import next_step, with_flags
 from sparsegpt_cli.terminal import Console, layer_lines, quality_tables
-from sparsegpt_core.collection import no_collection
 from sparsegpt_core.errors import DataError
+from sparsegpt_core.interrupts import no_collection
 from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from sparsegpt_core.collection import no_collection
 from sparsegpt_core.errors import MissingDependencyError, ModelError, first_line
+from sparsegpt_core.interrupts import no_collection
 from sparsegpt_core.user_code import import_object
 from sparsegpt_core.zoo.arguments import check_arguments, parameters_of
 
