@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from export.audit import AuditResult, audit_model, map_model
 from export.importing import OnnxNetwork
+from export.onnxruntime_session import uses_fp16
 from export.parity import Parity, Reference, reference_name
 from export.precision import MIN_INT8_OPSET, convertible, fp16_overflows, fp16_underflows, to_fp16
 from export.writing import OPSET, TracedNetwork, staged_model
@@ -132,6 +133,7 @@ class Exporter:
             self._graph = lambda: graph
         fp32 = self._graph()
         self._fp32_audit = self._audit(fp32, "FP32")
+        self._uses_fp16 = uses_fp16(fp32)
         self._is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in fp32.graph.initializer)
 
     def graph(self) -> onnx.ModelProto:
@@ -151,16 +153,19 @@ class Exporter:
             InputError: The precision is INT8, and the exporter has no ``quantise``.
         """
         audit, warnings, notes = self._fp32_audit, list[str](), list[str]()
-        reference = reference_name(self._network)
+        reference, half = reference_name(self._network), self._uses_fp16
         # The file appears at its path after it has passed the checks. Nothing holds the graph meanwhile.
         with staged_model(self._converted(path.name, precision, warnings, notes), path) as staged:
             if precision != "fp32":
-                audit = self._audit(map_model(staged), f"{path.name} ({precision.upper()})", audit)
+                written = map_model(staged)
+                audit = self._audit(written, f"{path.name} ({precision.upper()})", audit)
+                half = uses_fp16(written)
+                del written
             if not self._is_imported:  # others' files break rules that no runtime needs
                 _check_onnx(staged, path.name)
             usual = TOLERANCE["fp16" if precision == "fp32" and self._is_half else precision]
             allowed = _MAX_INT8_ERROR if precision == "int8" else usual
-            parity = self._reference.check(staged, allowed, path.name, usual)
+            parity = self._reference.check(staged, allowed, path.name, usual, half)
         if parity.relative > usual:
             warnings.append(
                 f"{path.name} differs from {reference} by {parity.relative:.2g} of its outputs: INT8 is too coarse for "

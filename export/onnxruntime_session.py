@@ -11,7 +11,7 @@ import onnxruntime
 
 from sparsegpt_core.errors import InputError, ModelError, first_line
 
-__all__ = ["CPU", "load_operators", "open_session", "runtime_message"]
+__all__ = ["CPU", "load_operators", "open_session", "runtime_message", "uses_fp16"]
 
 CPU = "CPUExecutionProvider"
 _GPU_HINT = (
@@ -33,7 +33,7 @@ def open_session(
     model: Union[str, bytes],
     name: str,
     *,
-    proto: Optional[onnx.ModelProto] = None,
+    half: Optional[bool] = None,
     threads: Optional[int] = None,
     provider: str = CPU,
     provider_options: Optional[Mapping[str, str]] = None,
@@ -51,7 +51,7 @@ def open_session(
     Args:
         model: The path of a file, or a serialised model.
         name: The model's name in messages.
-        proto: The parsed model, if the caller has it; None to read it here.
+        half: What :func:`uses_fp16` returns for the model; None to read the model for it.
         threads: Threads within an operator; None for ONNX Runtime's choice.
         provider: The execution provider. It leaves the nodes that it cannot run to the CPU.
         provider_options: The provider's options, by name.
@@ -90,7 +90,7 @@ def open_session(
             options,
             providers=[(provider, dict(provider_options or {}))],
             enable_fallback=0,
-            disabled_optimizers=[_CRASHES_ON_FP16] if _uses_fp16(model, proto) else None,
+            disabled_optimizers=[_CRASHES_ON_FP16] if _reads_as_fp16(model, half) else None,
         )
     except Exception as error:  # ONNX Runtime's error classes share no public base
         if provider == CPU:
@@ -141,19 +141,29 @@ def load_operators(library: str) -> None:
         _LIBRARIES.append(library)
 
 
-def _uses_fp16(model: Union[str, bytes], proto: Optional[onnx.ModelProto]) -> bool:
-    """Return whether a value of the graph is FP16. False for what is not ONNX: ONNX Runtime says why."""
-    try:
-        if proto is None:
-            proto = (
-                onnx.load_model_from_string(model)
-                if isinstance(model, bytes)
-                else onnx.load(model, format="protobuf", load_external_data=False)
-            )
-    except Exception:  # the session reports the same fault in its own words
-        return False
+def uses_fp16(proto: onnx.ModelProto) -> bool:
+    """Return whether a value of a graph is FP16.
+
+    Example:
+        >>> import onnx.parser
+        >>> graph = "<ir_version: 8, opset_import: ['': 17]> g (float16[N] x) => (float16[N] y) { y = Relu(x) }"
+        >>> uses_fp16(onnx.parser.parse_model(graph.replace("'", '"')))
+        True
+    """
     inputs = (value.type.tensor_type.elem_type for value in proto.graph.input)
     return onnx.TensorProto.FLOAT16 in {*inputs, *_types(proto.graph.node, proto.graph.initializer)}
+
+
+def _reads_as_fp16(model: Union[str, bytes], half: Optional[bool]) -> bool:
+    """Return whether a value of the graph is FP16. False for what is not ONNX: ONNX Runtime says why."""
+    if half is not None:
+        return half
+    try:
+        if isinstance(model, bytes):
+            return uses_fp16(onnx.load_model_from_string(model))
+        return uses_fp16(onnx.load(model, format="protobuf", load_external_data=False))
+    except Exception:  # the session reports the same fault in its own words
+        return False
 
 
 def _types(nodes: Iterable[onnx.NodeProto], tensors: Iterable[onnx.TensorProto]) -> Iterable[int]:

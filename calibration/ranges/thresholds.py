@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import rel_entr
 
 from calibration.ranges.histograms import BINS, INT8_MAX, Histogram
 
@@ -49,6 +48,8 @@ def _entropy(histogram: Histogram) -> float:
 
 def _divergence(counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]], bins: int) -> float:
     """KL divergence between the first ``bins`` bins, clipped, and their approximation by 128 levels."""
+    from scipy.special import rel_entr  # slow to import
+
     # Each level is the mean of its non-empty bins.
     level = np.arange(bins) * _LEVELS // bins
     kept = counts[:bins]

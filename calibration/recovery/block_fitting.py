@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -168,6 +167,8 @@ def match_channel_order(sparse: Tensor, dense: Tensor) -> Tensor:
         sparse: Outputs (N, C, *spatial), (N, C) or (N, tokens, C).
         dense: Outputs of the dense network on the same images, of the same shape.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     difference, energy = _energy(sparse - dense), _energy(dense)
     if difference <= _MIN_ERROR_TO_REORDER * energy:
         return dense

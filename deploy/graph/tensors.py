@@ -101,9 +101,9 @@ def _infer_by_onnxruntime(light: Any, names: Sequence[str]) -> Dict[str, Inferre
     asked.graph.output.extend(outputs)
     try:
         require("onnxruntime")
-        from export.onnxruntime_session import open_session
+        from export.onnxruntime_session import open_session, uses_fp16
 
-        session = open_session(asked.SerializeToString(), "the graph", proto=asked, threads=1)
+        session = open_session(asked.SerializeToString(), "the graph", half=uses_fp16(asked), threads=1)
     except (MissingDependencyError, ModelError):  # its shapes stay unknown
         return {}
     types = {f"tensor({name.lower()})": number for name, number in onnx.TensorProto.DataType.items()}

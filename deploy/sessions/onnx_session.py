@@ -62,7 +62,7 @@ class OnnxSession:
         runtime = require("onnxruntime")
         file = OnnxFile.of(model)
         path, proto = file.path, file.graph.model  # checks external data, for which ONNX Runtime's rules differ
-        from export.onnxruntime_session import open_session
+        from export.onnxruntime_session import open_session, uses_fp16
 
         known = runtime.get_available_providers()
         if provider not in known:  # ONNX Runtime itself would use the CPU without an error
@@ -70,7 +70,7 @@ class OnnxSession:
         self._session = open_session(
             str(path),
             str(path),
-            proto=proto,
+            half=uses_fp16(proto),
             threads=threads,
             provider=provider,
             provider_options=provider_options,

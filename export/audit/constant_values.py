@@ -51,6 +51,7 @@ class Constants:
         self._own = {*self._initializers, *self._producers, *(each.name for each in graph.input)}
         self._outer = outer
         self._values: dict[str, Optional[Array]] = {}
+        self._dtypes: dict[str, str] = {}  # of the initializers that were read
         self._cached: dict[str, int] = {}  # bytes of computed values, the oldest first
         self._bytes = 0
 
@@ -58,7 +59,9 @@ class Constants:
         """Return the tensor's value; None if it is not constant."""
         if name in self._initializers:  # not cached: together they are as large as the model
             with contextlib.suppress(*_INVALID):
-                return tensor_value(self._initializers[name])
+                value = tensor_value(self._initializers[name])
+                self._dtypes[name] = str(value.dtype)
+                return value
             return None
         if name not in self._values:
             self._values[name] = None  # a cycle in a broken graph ends here
@@ -80,6 +83,8 @@ class Constants:
         """
         if self._outer and name not in self._own:
             return self._outer.dtype(name)
+        if name in self._dtypes:  # reading a value copies it
+            return self._dtypes[name]
         value, node = self.value(name), self._producers.get(name)
         if value is not None and node and node.op_type in ("Identity", "Transpose", "Reshape"):
             return self.dtype(node.input[0])

@@ -14,7 +14,7 @@ import onnx
 from onnx.shape_inference import infer_shapes
 from torch import Tensor
 
-from export.onnxruntime_session import open_session, runtime_message
+from export.onnxruntime_session import open_session, runtime_message, uses_fp16
 from export.writing import fits_in_protobuf, is_large, save_model
 from sparsegpt_core.errors import ModelError
 from sparsegpt_core.named_inputs import to_bytes
@@ -39,6 +39,7 @@ class CpuSession:
         model: A file, or a model in memory of any size.
         name: The model's name in messages.
         optimize: Whether ONNX Runtime may fuse nodes. Without it, every node computes what the file says.
+        half: Whether a value of the file is FP16, if the caller knows it; else the file is read once more.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
@@ -54,10 +55,12 @@ class CpuSession:
         (3, 2, 4, 4)
     """
 
-    def __init__(self, model: Path | onnx.ModelProto, name: str, optimize: bool = True) -> None:
+    def __init__(
+        self, model: Path | onnx.ModelProto, name: str, optimize: bool = True, half: bool | None = None
+    ) -> None:
         self._name = name
         if isinstance(model, Path):
-            self._session = open_session(str(model), name, optimize=optimize, pack=not is_large(model))
+            self._session = open_session(str(model), name, optimize=optimize, pack=not is_large(model), half=half)
         else:
             self._session = open_model(model, name, optimize=optimize)
         self.inputs = [each.name for each in self._session.get_inputs()]
@@ -137,11 +140,11 @@ def open_model(model: onnx.ModelProto, name: str, **options: Any) -> Any:
         'tensor(float)'
     """
     if not is_large(model):
-        return open_session(model.SerializeToString(), name, proto=model, **options)
+        return open_session(model.SerializeToString(), name, half=uses_fp16(model), **options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         save_model(model, path, limit=0)
-        return open_session(str(path), name, proto=model, pack=False, **options)
+        return open_session(str(path), name, half=uses_fp16(model), pack=False, **options)
 
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:

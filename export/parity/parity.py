@@ -110,7 +110,14 @@ class Reference:
         self._few = first_samples(self._inputs, FEW_SAMPLES)
         self._outputs_of_few: list[Array] | None = None
 
-    def check(self, path: Path, tolerance: float = 1e-3, name: str = "", usual: float | None = None) -> Parity:
+    def check(
+        self,
+        path: Path,
+        tolerance: float = 1e-3,
+        name: str = "",
+        usual: float | None = None,
+        half: bool | None = None,
+    ) -> Parity:
         """Compare a file with the network, as :func:`check_parity` does.
 
         Args:
@@ -119,6 +126,7 @@ class Reference:
             name: The file's name in messages; by default its own name.
             usual: Compare the first four samples alone if their differences are far from this one: an eighth of it.
                 None compares all samples.
+            half: Whether a value of the file is FP16, if the caller knows it; else the file is read once more.
 
         Raises:
             CheckFailedError: As for :func:`check_parity`.
@@ -126,7 +134,7 @@ class Reference:
             ModelError: As for :func:`check_parity`.
         """
         name = name or path.name
-        session = CpuSession(path, name)
+        session = CpuSession(path, name, half=half)
         if usual is not None and len(self._inputs[0]) > FEW_SAMPLES:
             if self._outputs_of_few is None:
                 self._outputs_of_few = self._outputs(self._few)

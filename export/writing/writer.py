@@ -24,6 +24,7 @@ from export.writing.opset import to_opset_17
 from export.writing.saving import save_model
 from sparsegpt_core.errors import ModelError, first_line
 from sparsegpt_core.execution import device_of, full_precision
+from sparsegpt_core.interrupts import no_collection
 from sparsegpt_core.network import eval_mode
 
 __all__ = ["OPSET", "TracedNetwork", "export_model", "save_model"]
@@ -165,7 +166,7 @@ class TracedNetwork:
     def _tracing(self) -> Iterator[None]:
         """Silence torch.onnx and turn its errors into ModelError."""
         try:
-            with _quiet(), torch.no_grad():
+            with _quiet(), torch.no_grad(), no_collection():
                 yield
         except ModelError:
             raise

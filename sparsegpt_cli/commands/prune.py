@@ -14,6 +14,7 @@ from sparsegpt_cli.framework import command
 from sparsegpt_cli.messages import next_step, with_flags
 from sparsegpt_cli.terminal import Console, layer_lines, quality_tables
 from sparsegpt_core.errors import DataError
+from sparsegpt_core.interrupts import no_collection
 from sparsegpt_core.torchrun import rank
 
 __all__ = ["prune", "prune_export"]
@@ -40,11 +41,12 @@ def prune_export(
 
     Writes dense and sparse FP32 and FP16 ONNX files, verifies and compares them, and reports.
     """
-    from sparsegpt_cli.jobs.job import run_identity
-    from sparsegpt_cli.jobs.pipeline import RUN_FILES
-    from sparsegpt_cli.jobs.pipeline import prune_export as run
-    from sparsegpt_cli.jobs.pruning import prune as run_prune
-    from sparsegpt_cli.resume import open_unfinished_run
+    with no_collection():
+        from sparsegpt_cli.jobs.job import run_identity
+        from sparsegpt_cli.jobs.pipeline import RUN_FILES
+        from sparsegpt_cli.jobs.pipeline import prune_export as run
+        from sparsegpt_cli.jobs.pruning import prune as run_prune
+        from sparsegpt_cli.resume import open_unfinished_run
 
     limits = quality.limits()
     force = o.may_replace(out, force)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sparsegpt_core.errors import InputError, NumericsError
@@ -132,6 +131,8 @@ def _sorted(groups: Tensor) -> Tensor:
 
 def _exchange(groups: Tensor, scores: Tensor, pattern: NM, generator: torch.Generator) -> float:
     """Reassign one channel of each group (groups, M) in place; return by how much the loss falls."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     slot = torch.randint(pattern.m, (len(groups), 1), generator=generator)
     taken = groups.gather(1, slot).flatten()  # (groups,)
     stayed = groups[torch.arange(pattern.m) != slot].reshape(len(groups), -1).to(scores.device)  # (groups, M - 1)

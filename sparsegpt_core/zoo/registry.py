@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from sparsegpt_core.errors import MissingDependencyError, ModelError, first_line
+from sparsegpt_core.interrupts import no_collection
 from sparsegpt_core.user_code import import_object
 from sparsegpt_core.zoo.arguments import check_arguments, parameters_of
 
@@ -148,7 +149,8 @@ def _nearest(name: str, names: list[str]) -> str:
 
 
 def _torchvision(name: str, shape: ModelShape, arguments: dict[str, Any]) -> nn.Module:
-    from torchvision import models
+    with no_collection():
+        from torchvision import models
 
     names = models.list_models()
     if name not in names:
