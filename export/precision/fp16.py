@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -37,7 +36,6 @@ _MAX_FP16 = float(np.finfo(np.float16).max)  # 65504
 _FAR = 8  # a magnitude on a few samples this many times below FP16's limit stays below it on all
 _MIN_FP16 = float(np.finfo(np.float16).smallest_subnormal)  # 6e-8
 _FP16_INFINITY = 0x7C00  # its bits
-_LARGE = 1024  # numbers; smaller weights are copied
 _MIN_QDQ_OPSET = 19  # the first one in which Q and DQ may have FP16 scales
 
 
@@ -77,9 +75,9 @@ def to_fp16(
     blocked = {*keep, *_users(model.graph, _overflowing_weights(model))}
     blocked |= {node.name for node in model.graph.node if is_custom(node)}  # of unknown types
     names = {node.name for node in model.graph.node}
-    original = model
-    if not in_place:  # large weights are rounded at the end, straight from the original
-        model = _without_large_weights(original)
+    if not in_place:
+        original, model = model, onnx.ModelProto()
+        model.CopyFrom(original)
     # The converter would cast a weight that has a type in value_info.
     weights = {tensor.name for tensor in model.graph.initializer}
     replace_items(model.graph.value_info, [each for each in model.graph.value_info if each.name not in weights])
@@ -95,8 +93,6 @@ def to_fp16(
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS],
             node_block_list=sorted(blocked),
         )
-    if not in_place:
-        _add_large_weights(fp16_model.graph, original.graph)
     tidy_casts(fp16_model.graph, names)
     OnnxModel.graph_topological_sort(fp16_model.graph)  # the converter appends its casts at the end
     return fp16_model
@@ -192,50 +188,6 @@ def _fast_conversion() -> Iterator[None]:
 
 def _value_info(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-
-
-def _without_large_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a model in which large FP32 weights have no values."""
-    copy = onnx.ModelProto()
-    _copy_fields(model, copy, "graph")
-    _copy_fields(model.graph, copy.graph, "initializer")
-    for tensor in model.graph.initializer:
-        new = copy.graph.initializer.add()
-        if _is_large(tensor):
-            _copy_fields(tensor, new, "raw_data")
-        else:
-            new.CopyFrom(tensor)
-    return copy
-
-
-def _copy_fields(source: Any, target: Any, without: str) -> None:
-    """Copy all fields of a protobuf message but one, whose value is not read."""
-    for field in source.DESCRIPTOR.fields:
-        if field.name == without:
-            continue
-        value = getattr(source, field.name)
-        is_single = hasattr(value, "ListFields") or not hasattr(value, "MergeFrom")  # a message or a plain value
-        if is_single and not source.HasField(field.name):
-            continue
-        if hasattr(value, "MergeFrom"):
-            getattr(target, field.name).MergeFrom(value)
-        else:
-            setattr(target, field.name, value)
-
-
-def _is_large(tensor: onnx.TensorProto) -> bool:
-    is_raw = tensor.data_type == onnx.TensorProto.FLOAT and tensor.HasField("raw_data")
-    return is_raw and math.prod(tensor.dims) > _LARGE
-
-
-def _add_large_weights(graph: onnx.GraphProto, original: onnx.GraphProto) -> None:
-    """Give the weights that :func:`_without_large_weights` left out their values, in the type that they have now."""
-    large = {tensor.name: tensor for tensor in original.initializer if _is_large(tensor)}
-    for tensor in graph.initializer:
-        if source := large.get(tensor.name):
-            is_half = tensor.data_type == onnx.TensorProto.FLOAT16
-            raw = source.raw_data
-            tensor.raw_data = _rounded(np.frombuffer(raw, np.float32)).tobytes() if is_half else raw
 
 
 def _rounded(

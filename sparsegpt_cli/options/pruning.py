@@ -78,7 +78,9 @@ class PruneOptions:
     ] = None
     damping: Annotated[
         float | None,
-        typer.Option(help="λ on the Hessian's diagonal, relative to its mean.", show_default="by the data and the pattern"),
+        typer.Option(
+            help="λ on the Hessian's diagonal, relative to its mean.", show_default="by the data and the pattern"
+        ),
     ] = None
     positions_per_column: Annotated[
         float,
