@@ -84,8 +84,10 @@ class Worker:
 
     def run(self, name: str, number: int) -> Outcome:
         """Read an input in the process."""
+        reader = psutil.Process(self._reader)
+        used = sum(reader.cpu_times()[:2])  # before the input, which may end the process at once
         self._pipe.send((name, number))
-        timely = self._answers()
+        timely = self._answers(reader, used)
         if not timely:
             os.kill(self._reader, signal.SIGUSR1)  # prints its stack
             time.sleep(1)
@@ -105,10 +107,9 @@ class Worker:
         self._reader = self._pipe.recv()
         return outcome
 
-    def _answers(self) -> bool:
-        """Wait for an answer; return whether it came in time."""
-        reader = psutil.Process(self._reader)
-        before, start = sum(reader.cpu_times()[:2]), time.monotonic()
+    def _answers(self, reader: psutil.Process, before: float) -> bool:
+        """Wait for an answer; return whether it came in time, by the processor seconds since ``before``."""
+        start = time.monotonic()
         while not self._pipe.poll(0.5):
             with contextlib.suppress(psutil.Error):  # a dead process, which the keeper reports
                 used = sum(reader.cpu_times()[:2]) - before
