@@ -85,9 +85,9 @@ class Worker:
     def run(self, name: str, number: int) -> Outcome:
         """Read an input in the process."""
         reader = psutil.Process(self._reader)
-        used = sum(reader.cpu_times()[:2])  # before the input, which may end the process at once
+        before = sum(reader.cpu_times()[:2])  # before the input, which may end the process at once
         self._pipe.send((name, number))
-        timely = self._answers(reader, used)
+        timely = self._answers(reader, before)
         if not timely:
             os.kill(self._reader, signal.SIGUSR1)  # prints its stack
             time.sleep(1)

@@ -204,11 +204,11 @@ def solve(
     )
 
 
-def _block_rows(weight: Tensor, pattern: Pattern, masks: Sequence[str]) -> int:
+def _block_rows(weight: Tensor, pattern: Pattern, masks: tuple[str, ...]) -> int:
     """Return how many rows are solved together: the same for any number of threads and processes."""
     if not isinstance(pattern, NM) or weight.device.type != "cpu":
         return len(weight)
-    if tuple(masks) != ("admm",):  # the other masks go through the columns in Python, once for each block
+    if masks != ("admm",):  # the other masks go through the columns in Python, once for each block
         return _ROWS_PER_BLOCK
     return min(_ROWS_PER_BLOCK, max(_MIN_ROWS_PER_BLOCK, _BLOCK_BYTES // weight[0].nbytes))
 
