@@ -28,6 +28,11 @@ class Comparison(NamedTuple):
     noise: float | None
     """The variance of the noise on logits; None without classes or calibration images."""
 
+    @property
+    def error(self) -> float:
+        """The noise, or else the relative error of the outputs."""
+        return self.distance.logit_error if self.noise is None else self.noise
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -115,8 +120,7 @@ class HeldOut:
             dense = [tensor.clone() for tensor, _ in values]
             for tensor, value in values:
                 tensor.copy_(value)
-            compared = self._compare(model)
-            errors[name] = compared.distance.logit_error if compared.noise is None else compared.noise
+            errors[name] = self._compare(model).error
             for (tensor, _), value in zip(values, dense, strict=True):
                 tensor.copy_(value)
             progress("try layers", len(errors), len(alone))

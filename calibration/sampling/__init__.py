@@ -1,4 +1,4 @@
-"""Draws calibration images from the training split, and makes shifted and mirrored views of them.
+"""Draws calibration images from the training split, says how many, and makes shifted and mirrored views of them.
 
 May import ``data`` and ``sparsegpt_core``.
 """
@@ -12,6 +12,7 @@ from calibration.sampling.augmentation import (
     with_views,
 )
 from calibration.sampling.batches import calibration_batches, held_out_batches, held_out_indices
+from calibration.sampling.need import images_by_need
 
 __all__ = [
     "AUGMENTATIONS",
@@ -20,6 +21,7 @@ __all__ = [
     "crop_flip",
     "held_out_batches",
     "held_out_indices",
+    "images_by_need",
     "normalised_black",
     "resized_crops",
     "with_views",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from calibration.data import Data, EvaluationSplit, Labels, TrainingSplit, subset_indices
 from calibration.evaluation import lower_limit, outputs_of
-from calibration.sampling import calibration_batches
+from calibration.sampling import calibration_batches, images_by_need
 from deploy.measure import Metric
 from export.exporter import ExportSettings
 from sparsegpt_cli.jobs.gains import Target
@@ -23,7 +23,7 @@ from sparsegpt_cli.messages import Messages
 from sparsegpt_core import __version__
 from sparsegpt_core.errors import DataError
 from sparsegpt_core.execution import device_of
-from sparsegpt_core.network import eval_mode, from_arrays, plan_layers
+from sparsegpt_core.network import Layer, eval_mode, from_arrays, plan_layers
 from sparsegpt_core.pruning import PruneResult
 from sparsegpt_core.quality import Workflow
 from sparsegpt_core.settings import PruneSettings
@@ -35,6 +35,7 @@ __all__ = [
     "check_job",
     "check_network",
     "code_identity",
+    "map_size",
     "model_metadata",
     "number_of_outputs",
     "pruning_identity",
@@ -68,7 +69,8 @@ class Job:
     target: Target | None = None
     """The GPU that decides which layers pay. None: every layer that can be pruned is."""
     samples: int | None = None
-    """Calibration images; None: 256, or all if there are fewer."""
+    """Calibration images; None: 256, or all if there are fewer. :func:`check_job` replaces None by what the network
+    needs."""
     eval_samples: int = 2000
     """Evaluation images; 0 takes all."""
     batch_size: int = 64
@@ -171,7 +173,9 @@ def code_identity(spec: str) -> dict[str, Any]:
 
 
 def check_job(job: Job, messages: Messages, evaluates: bool = False) -> Job:
-    """Return the job with its warnings. Those that :func:`~sparsegpt_cli.jobs.models.load` did not give are given here.
+    """Return the job with its warnings, and with as many images as the network needs unless the user gave a number.
+
+    Warnings that :func:`~sparsegpt_cli.jobs.models.load` did not give are given here.
 
     Args:
         job: The job.
@@ -184,7 +188,9 @@ def check_job(job: Job, messages: Messages, evaluates: bool = False) -> Job:
         InputError: A glob matches no layer.
     """
     (image,) = calibration_batches(job.data.training, 1, 1, job.seed)
-    plan_layers(job.model.module, image, job.settings)
+    layers = plan_layers(job.model.module, image, job.settings)
+    if job.samples is None and job.settings.refit:
+        job = _with_needed_images(job, layers)
     found = check_network(job.model, job.data, job.device, messages, evaluates, job.eval_samples, job.seed)
     if job.model.metadata.get("pruned"):
         pattern = job.model.metadata.get("pattern", "a pattern")
@@ -192,6 +198,15 @@ def check_job(job: Job, messages: Messages, evaluates: bool = False) -> Job:
         messages.warn(found[-1])
     missing = [] if job.model.weights else [missing_weights(job.model.spec)]
     return replace(job, warnings=(*missing, *found))
+
+
+def _with_needed_images(job: Job, layers: Sequence[Layer]) -> Job:
+    """Draw further images, where there are some, in place of views of the first 256."""
+    views, split = job.workflow.views, job.data.training
+    wanted = (1 + views) * _DEFAULT_SAMPLES
+    images = images_by_need(layers, len(split), job.settings.positions_per_column, fewest=wanted)
+    views = min(views, max(0, wanted // images - 1))
+    return replace(job, samples=images, workflow=replace(job.workflow, views=views))
 
 
 def check_network(
@@ -236,11 +251,21 @@ def check_network(
 
 def number_of_outputs(module: nn.Module, image: Tensor) -> int | None:
     """Return the number of classes, for an image (1, C, H, W); None for a network that is no classifier."""
-    with eval_mode(module), torch.inference_mode():
-        leaves = tree_leaves(module(image.to(device_of(module))))
-    if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or leaves[0].ndim != 2:
+    outputs = _outputs(module, image)
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 2:
         return None
-    return leaves[0].shape[1] if leaves[0].shape[1] > 1 else None
+    return outputs[0].shape[1] if outputs[0].shape[1] > 1 else None
+
+
+def map_size(module: nn.Module, image: Tensor) -> int | None:
+    """Return the number of values in the first output for an image (1, C, H, W); None if it is no map (1, K, H, W)."""
+    first = _outputs(module, image)[0]
+    return first.numel() if isinstance(first, Tensor) and first.ndim == 4 and first.is_floating_point() else None
+
+
+def _outputs(module: nn.Module, image: Tensor) -> list[Any]:
+    with eval_mode(module), torch.inference_mode():
+        return tree_leaves(module(image.to(device_of(module))))
 
 
 def _check_labels(labels: Labels, outputs: int) -> None:

@@ -16,6 +16,7 @@ from sparsegpt_core.quality import Workflow
 __all__ = ["Chosen", "LayerChoice", "PruneExcept", "SelectionStep", "Trial", "choose_dense_layers", "choose_layers"]
 
 _MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
+_MAX_OUTPUT_ERROR = 3.0  # the same for networks without classes: percent of ‖dense outputs‖²
 
 
 class Trial(NamedTuple):
@@ -31,6 +32,17 @@ PruneExcept = Callable[[tuple[str, ...]], Trial]
 
 Expect = Callable[[float | None], float]
 """Returns the percentage of images that noise on the logits is expected to put into another class."""
+
+
+class Limit(NamedTuple):
+    """How far from the dense network layers that pay may take it, where the user gives no limit."""
+
+    figure: str
+    """What is limited, as a warning names it."""
+    percent: float
+    """Its largest value."""
+    of: Callable[[float], float]
+    """Returns its value at an error of the network, as :attr:`~calibration.evaluation.Comparison.error` defines it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,8 @@ class LayerChoice:
     """Sparsity and time against error for every number of layers left dense."""
     steps: tuple[SelectionStep, ...]
     """All trials, the chosen one last."""
+    error: float
+    """The network's, as :attr:`~calibration.evaluation.Comparison.error` defines it."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +116,10 @@ def choose_layers(
         limited: Whether only the limit for layers that pay applies.
     """
     workflow, target, warnings = job.workflow, None, []
-    limit = _MAX_EXPECTED_DISAGREEMENT if limited else None
-    errors = None if limited else errors_alone()
+    limit = _limit(held_out) if limited else None
+    errors = None if limit else errors_alone()
     whole = prune_except(())
-    expected = held_out.expect(whole.compared.noise)
-    if limit is not None and expected <= limit:
+    if limit and limit.of(whole.compared.error) <= limit.percent:
         return Chosen(whole.result)
     if workflow.max_disagreement is not None:
         target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
@@ -122,15 +135,22 @@ def choose_layers(
         target=target,
         saved=saved,
         expect=None if held_out.logits is None else held_out.expect,
-        max_expected=limit,
+        limit=limit,
     )
-    if limit is not None:
+    if limit:
+        before, now = limit.of(whole.compared.error), limit.of(choice.error)
         warnings.append(
-            f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: with all of them "
-            f"{expected:.0f} % of images are expected to change class, now {choice.steps[-1].expected:.1f} %; "
-            f"{limit:g} % may (`max_disagreement` sets another limit)"
+            f"{len(choice.sensitive)} of {len(choice.tradeoff.names)} layers that pay stay dense: {limit.figure} was "
+            f"{before:.0f} % with all of them, is {now:.1f} % now, and may be {limit.percent:g} % (`max_disagreement` "
+            "sets another limit)"
         )
     return Chosen(choice.result, choice, target, tuple(warnings))
+
+
+def _limit(held_out: HeldOut) -> Limit:
+    if held_out.logits is None:
+        return Limit("the relative error of the outputs", _MAX_OUTPUT_ERROR, lambda error: 100 * error)
+    return Limit("the share of images expected to change class", _MAX_EXPECTED_DISAGREEMENT, held_out.expect)
 
 
 def choose_dense_layers(
@@ -142,7 +162,7 @@ def choose_dense_layers(
     target: DisagreementTarget | None = None,
     saved: Mapping[str, float] | None = None,
     expect: Expect | None = None,
-    max_expected: float | None = None,
+    limit: Limit | None = None,
 ) -> LayerChoice:
     """Leave as few layers dense as the limits allow; without one as many as the budget or the speed-up allows.
 
@@ -155,8 +175,7 @@ def choose_dense_layers(
         target: The largest disagreement on held-out images.
         saved: The share of the network's time that each layer's sparse kernels save.
         expect: Predicts the disagreement of a network with classes.
-        max_expected: The largest expected disagreement, in percent, in place of other limits. One layer is pruned even
-            if it exceeds that.
+        limit: In place of other limits. One layer is pruned even if it exceeds that.
 
     Raises:
         InputError: The limits cannot be met.
@@ -166,8 +185,8 @@ def choose_dense_layers(
         most = tradeoff.for_speedup(workflow.min_speedup)
     else:
         most = tradeoff.for_sparsity(workflow.sparsity_budget or 0.0)
-    if expect and max_expected is not None:
-        trials = {0: first} | _meet_expectation(max_expected, tradeoff, prune_except, expect)
+    if limit:
+        trials = {0: first} | _meet_limit(limit, tradeoff, prune_except)
     elif target or workflow.max_drop is not None:
         trials = _meet(_Limits(target, workflow.max_drop), first, tradeoff.names, most, prune_except)
     else:
@@ -184,15 +203,17 @@ def choose_dense_layers(
         )
         for k, trial in trials.items()
     ]
-    return LayerChoice(trials[chosen].result, tradeoff.names[:chosen], tradeoff, tuple(steps))
+    return LayerChoice(
+        trials[chosen].result, tradeoff.names[:chosen], tradeoff, tuple(steps), trials[chosen].compared.error
+    )
 
 
-def _meet_expectation(limit: float, tradeoff: Tradeoff, prune_except: PruneExcept, expect: Expect) -> dict[int, Trial]:
+def _meet_limit(limit: Limit, tradeoff: Tradeoff, prune_except: PruneExcept) -> dict[int, Trial]:
     """Return the trials by the number of layers left dense: as many as predicted first, then one more each time."""
     most = len(tradeoff.names) - 1
-    count = next((k for k in range(1, most) if expect(tradeoff.error[k]) <= limit), most)
+    count = next((k for k in range(1, most) if limit.of(tradeoff.error[k]) <= limit.percent), most)
     trials = {count: prune_except(tradeoff.names[:count])}
-    while count < most and expect(trials[count].compared.noise) > limit:
+    while count < most and limit.of(trials[count].compared.error) > limit.percent:
         count += 1
         trials[count] = prune_except(tradeoff.names[:count])
     return trials

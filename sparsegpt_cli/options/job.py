@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from sparsegpt_cli.options.data import DataOptions
 from sparsegpt_cli.options.pruning import PruneOptions
@@ -15,7 +17,6 @@ from sparsegpt_cli.options.shared import (
     Model,
     ModelArgs,
     NumClasses,
-    Samples,
     Weights,
     WeightsKey,
 )
@@ -37,7 +38,10 @@ class JobOptions:
     weights_key: WeightsKey = None
     data: DataOptions = field(default_factory=DataOptions)
     num_classes: NumClasses = None
-    samples: Samples = None
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Calibration images.", show_default="as many as the network needs, 256 or more"),
+    ] = None
     device: Device = "auto"
     memory_limit: MemoryLimit = None
     tf32: TF32 = False

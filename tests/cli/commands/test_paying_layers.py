@@ -90,12 +90,37 @@ def test_no_layer_pays(prune):
     assert "--layers all" in outcome.json["hint"]
 
 
-def test_maps_are_not_judged(prune, tmp_path, monkeypatch):
-    """Held-out outputs of a network without classes may be large, and nothing reads them."""
-    network = (
-        (tmp_path / "network.py").read_text().replace("nn.Flatten(), nn.Linear(512 * 64, 10)", "nn.Conv2d(512, 4, 1)")
+def _give_maps(folder, *more):
+    source = (folder / "network.py").read_text()
+    (folder / "network.py").write_text(
+        source.replace("nn.Flatten(), nn.Linear(512 * 64, 10)", ", ".join(["nn.Conv2d(512, 4, 1)", *more]))
     )
-    (tmp_path / "network.py").write_text(network)
+
+
+def test_maps_are_judged_by_their_relative_error(prune, tmp_path, monkeypatch):
+    _give_maps(tmp_path)
+    whole = prune("--max-disagreement", "100%", "--samples", "32").json
+    error = 100 * whole["tradeoff"]["measured"][0]["logit_error"]
+
+    monkeypatch.setattr(layer_choice, "_MAX_OUTPUT_ERROR", 1.1 * error)
+    near = prune("--samples", "32").json
+    assert near["tradeoff"] is None
+    assert _reasons(near) == _reasons(whole)
+
+    monkeypatch.setattr(layer_choice, "_MAX_OUTPUT_ERROR", 0.9 * error)
+    far = prune("--samples", "32").json
+    (dense,) = (layer for layer in far["layers"] if layer["reason"] == "SENSITIVE")
+    assert far["tradeoff"]["points"][1]["left_dense"] == dense["name"]
+    last = far["tradeoff"]["measured"][-1]
+    assert last["expected_disagreement"] is None
+    assert last["logit_error"] < 0.009 * error
+    (warning,) = (text for text in far["warnings"] if "that pay stay dense" in text)
+    assert f"the relative error of the outputs was {error:.0f} % with all of them" in warning
+
+
+def test_outputs_that_are_neither_classes_nor_maps_are_not_judged(prune, tmp_path, monkeypatch):
+    """Rows of boxes may only be sorted in another way."""
+    _give_maps(tmp_path, "nn.Flatten(2)")
     monkeypatch.setattr(pruning, "HeldOut", None)
     outcome = prune("--samples", "32")
     assert outcome.code == 0, outcome.err

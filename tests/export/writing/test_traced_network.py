@@ -55,11 +55,13 @@ def changed(network, seed):
 def test_the_bytes_of_a_direct_export(make, shape, settings):
     network = changed(make(), 1)
     traced = TracedNetwork(network, shape, **settings)
+    direct = dict[int, bytes]()
     for seed in (1, 2, 1):
         changed(network, seed)
         again = traced.to_onnx(network.state_dict(), METADATA).SerializeToString(deterministic=True)
-        direct = export_model(network, shape, METADATA, **settings).SerializeToString(deterministic=True)
-        assert again == direct
+        if seed not in direct:
+            direct[seed] = export_model(network, shape, METADATA, **settings).SerializeToString(deterministic=True)
+        assert again == direct[seed]
 
 
 def test_it_keeps_no_weights():
