@@ -63,7 +63,7 @@ bench-onnx: $(READY) .venv-onnx/.ready
 	$(BIN)/python -m benchmarks.onnx.run $(BENCH)
 
 # CHECKPOINT is a Fashion-MNIST checkpoint of `sparsegpt-trt train`. An hour and a half on two cores.
-bench-accuracy: $(READY) .venv-modelopt/.ready
+bench-accuracy: $(READY) .venv-modelopt/.ready .venv-onnx/.ready
 	$(BIN)/python -m benchmarks.accuracy.run $(CHECKPOINT) $(BENCH)
 	$(BIN)/python -m benchmarks.precision $(CHECKPOINT)
 
@@ -120,6 +120,13 @@ supply-chain: .venv-supply/.ready
 	.venv-modelopt/bin/python -m pip install -r .venv-modelopt/torch.txt nvidia-modelopt==0.47.0 requests huggingface_hub
 	touch $@
 
+# For SNOWS=CLONE make bench-accuracy BENCH='--arms snows', with a checkpoint of the ResNet-20 in its clone.
+.venv-snows/.ready: | $(READY)
+	$(PYTHON) -m venv .venv-snows
+	$(BIN)/python -m pip freeze | grep -E '^(torch|torchvision)==' > .venv-snows/torch.txt
+	.venv-snows/bin/python -m pip install -r .venv-snows/torch.txt timm joblib numpy
+	touch $@
+
 .venv-onnx/.ready: | $(READY)
 	$(PYTHON) -m venv .venv-onnx
 	.venv-onnx/bin/python -m pip install onnxsim==0.8.1 onnx-graphsurgeon==0.6.1 polygraphy onnxruntime
@@ -131,4 +138,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .venv-docs .venv-lowest .venv-gpu-contract .venv-modelopt .venv-onnx .venv-supply site demo build *.egg-info
+	rm -rf .venv .venv-docs .venv-lowest .venv-gpu-contract .venv-modelopt .venv-onnx .venv-snows .venv-supply site demo build *.egg-info

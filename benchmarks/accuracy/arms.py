@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -10,15 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
 from calibration.recovery import ReconstructSettings, reconstruct, reestimate_batchnorm
 from calibration.sampling import with_views
+from export.importing import OnnxNetwork
+from export.writing import export_model
 from sparsegpt_core.activations import LayerDemand, open_source
 from sparsegpt_core.execution import DEFAULT
 from sparsegpt_core.network import eval_mode, matrix_to_weight, plan_layers, weight_to_matrix
-from sparsegpt_core.patterns import Pattern
+from sparsegpt_core.patterns import NM, Pattern
 from sparsegpt_core.pruning import cnn_sparsegpt, permute_model, prune_model
 from sparsegpt_core.quality import QUALITIES
 from sparsegpt_core.settings import PruneSettings
@@ -31,7 +36,10 @@ PATTERNS = ("2:4", "1:4")
 ROOT = Path(__file__).resolve().parents[2]
 
 Prune = Callable[[nn.Module, list[Tensor], Pattern, list[Tensor]], object]
-"""Takes a network, calibration images, a pattern, and other images that may judge but not calibrate."""
+"""Takes a network, calibration images, a pattern, and other images that may judge but not calibrate.
+
+It prunes the network in place, or returns another one.
+"""
 
 # SparseGPT as published. The other arms add parts by name.
 _PLAIN: dict[str, Any] = {"alpha": 0.0, "refit": False, "bias": False, "damping": 0.01, "mask": "adaptive"}
@@ -115,12 +123,38 @@ def _model_optimizer(model: nn.Module, batches: list[Tensor], *_: object) -> Non
         model.load_state_dict(torch.load(files[2], weights_only=True))
 
 
+def _snows(model: nn.Module, batches: list[Tensor], pattern: Pattern, _: object) -> None:
+    """Prune with SNOWS, whose clone the variable SNOWS names, in the environment ``.venv-snows``."""
+    assert isinstance(pattern, NM)
+    with tempfile.TemporaryDirectory() as folder:
+        state, images, out = (Path(folder) / name for name in ("state.pt", "images.pt", "pruned.pt"))
+        torch.save(model.state_dict(), state)
+        torch.save(torch.cat(batches), images)
+        files = [state, images, str(pattern.n), str(pattern.m), out]
+        command = [".venv-snows/bin/python", "-W", "ignore", "-m", "benchmarks.accuracy.snows", os.environ["SNOWS"]]
+        subprocess.run([*command, *files], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        model.load_state_dict(torch.load(out, weights_only=True))
+
+
+def _onnxsim(model: nn.Module, batches: list[Tensor], *_: object) -> nn.Module:
+    """Prune the network's ONNX file with onnxsim, in the environment ``.venv-onnx``, and read it as a network."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, inputs, out = (Path(folder) / name for name in ("dense.onnx", "inputs.npy", "pruned.onnx"))
+        onnx.save(export_model(model, (batches[0][:2],)), source)
+        np.save(inputs, torch.cat(batches).numpy())
+        command = [".venv-onnx/bin/python", "-m", "benchmarks.onnx.others", "onnxsim", source, inputs]
+        subprocess.run([*command, str(len(batches[0])), out], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return OnnxNetwork(onnx.load(out))
+
+
 ARMS = {
     "seed": _research_project("the research project's way: wrong axis, wrong update"),
     "seed_axis": _research_project("… with the right axis", right_axis=True),
     "seed_update": _research_project("… with the right update", right_update=True),
     "seed_both": _research_project("… with both", right_axis=True, right_update=True),
     "model_optimizer": Arm("Model Optimizer's SparseGPT: masks, no update", _model_optimizer, ("2:4",)),
+    "onnxsim": Arm("onnxsim's SparseGPT", _onnxsim, ("2:4",)),
+    "snows": Arm("SNOWS", _snows),
     "magnitude": _library("magnitude", {"method": "magnitude"}),
     "magnitude_bn": _library("magnitude + batch norm re-estimated", {"method": "magnitude"}, batch_norm=True),
     "dense_inputs": Arm("SparseGPT, inputs of the dense network", _dense_inputs),

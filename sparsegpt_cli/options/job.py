@@ -40,7 +40,7 @@ class JobOptions:
     num_classes: NumClasses = None
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Calibration images.", show_default="as many as the network needs, 256 or more"),
+        typer.Option(min=1, help="Calibration images.", show_default="by need, 256 or more"),
     ] = None
     device: Device = "auto"
     memory_limit: MemoryLimit = None
