@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from calibration.data import Data, EvaluationSplit, Labels, TrainingSplit, subset_indices
 from calibration.evaluation import lower_limit, outputs_of
-from calibration.sampling import calibration_batches, images_by_need
+from calibration.sampling import augmentation_for, calibration_batches, images_by_need
 from deploy.measure import Metric
 from export.exporter import ExportSettings
 from sparsegpt_cli.jobs.gains import Target
@@ -202,10 +202,12 @@ def check_job(job: Job, messages: Messages, evaluates: bool = False) -> Job:
 
 def _with_needed_images(job: Job, layers: Sequence[Layer]) -> Job:
     """Draw further images, where there are some, in place of views of the first 256."""
-    views, split = job.workflow.views, job.data.training
-    wanted = (1 + views) * _DEFAULT_SAMPLES
-    images = images_by_need(layers, len(split), job.settings.positions_per_column, fewest=wanted)
-    views = min(views, max(0, wanted // images - 1))
+    views, data = job.workflow.views, job.data
+    makes_views = not data.channels_last and augmentation_for(data.spec) != "none"
+    wanted = _DEFAULT_SAMPLES * (1 + views if makes_views else 1)
+    images = images_by_need(layers, len(data.training), job.settings.positions_per_column, fewest=wanted)
+    if makes_views:
+        views = min(views, max(0, wanted // images - 1))
     return replace(job, samples=images, workflow=replace(job.workflow, views=views))
 
 
