@@ -13,7 +13,16 @@ from sparsegpt_core.errors import InputError
 from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest
 from sparsegpt_core.quality import Workflow
 
-__all__ = ["Chosen", "LayerChoice", "PruneExcept", "SelectionStep", "Trial", "choose_dense_layers", "choose_layers"]
+__all__ = [
+    "Chosen",
+    "LayerChoice",
+    "PruneExcept",
+    "SelectionStep",
+    "Trial",
+    "choose_dense_layers",
+    "choose_layers",
+    "default_limit",
+]
 
 _MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
 _MAX_OUTPUT_ERROR = 3.0  # the same for networks without classes: percent of ‖dense outputs‖²
@@ -43,6 +52,10 @@ class Limit(NamedTuple):
     """Its largest value."""
     of: Callable[[float], float]
     """Returns its value at an error of the network, as :attr:`~calibration.evaluation.Comparison.error` defines it."""
+
+    def allows(self, error: float) -> bool:
+        """Return whether the value at an error of the network is within the limit."""
+        return self.of(error) <= self.percent
 
 
 @dataclass(frozen=True)
@@ -116,10 +129,10 @@ def choose_layers(
         limited: Whether only the limit for layers that pay applies.
     """
     workflow, target, warnings = job.workflow, None, []
-    limit = _limit(held_out) if limited else None
+    limit = default_limit(held_out) if limited else None
     errors = None if limit else errors_alone()
     whole = prune_except(())
-    if limit and limit.of(whole.compared.error) <= limit.percent:
+    if limit and limit.allows(whole.compared.error):
         return Chosen(whole.result)
     if workflow.max_disagreement is not None:
         target = DisagreementTarget(workflow.max_disagreement, sum(map(len, held_out.batches)))
@@ -147,7 +160,8 @@ def choose_layers(
     return Chosen(choice.result, choice, target, tuple(warnings))
 
 
-def _limit(held_out: HeldOut) -> Limit:
+def default_limit(held_out: HeldOut) -> Limit:
+    """Return the limit for layers that pay, where the user gives none."""
     if held_out.logits is None:
         return Limit("the relative error of the outputs", _MAX_OUTPUT_ERROR, lambda error: 100 * error)
     return Limit("the share of images expected to change class", _MAX_EXPECTED_DISAGREEMENT, held_out.expect)
@@ -211,9 +225,9 @@ def choose_dense_layers(
 def _meet_limit(limit: Limit, tradeoff: Tradeoff, prune_except: PruneExcept) -> dict[int, Trial]:
     """Return the trials by the number of layers left dense: as many as predicted first, then one more each time."""
     most = len(tradeoff.names) - 1
-    count = next((k for k in range(1, most) if limit.of(tradeoff.error[k]) <= limit.percent), most)
+    count = next((k for k in range(1, most) if limit.allows(tradeoff.error[k])), most)
     trials = {count: prune_except(tradeoff.names[:count])}
-    while count < most and limit.of(trials[count].compared.error) > limit.percent:
+    while count < most and not limit.allows(trials[count].compared.error):
         count += 1
         trials[count] = prune_except(tradeoff.names[:count])
     return trials

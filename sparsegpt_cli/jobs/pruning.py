@@ -25,7 +25,7 @@ from calibration.sampling import (
 from calibration.training import Unfinished
 from sparsegpt_cli.jobs.gains import PayingLayers, find_paying, has_sparse_kernels
 from sparsegpt_cli.jobs.job import Job, map_size, number_of_outputs
-from sparsegpt_cli.jobs.layer_choice import Chosen, SelectionStep, Trial, choose_layers
+from sparsegpt_cli.jobs.layer_choice import Chosen, SelectionStep, Trial, choose_layers, default_limit
 from sparsegpt_core.errors import DataError, ModelError
 from sparsegpt_core.execution import Resources, World, full_precision, join_world
 from sparsegpt_core.network import GraphNetwork
@@ -50,6 +50,7 @@ _LOOK_AHEAD = "look-ahead"  # the folder of its state, next to that of finished 
 _JUDGING_IMAGES = 128  # for the limit of layers that pay; noise needs few
 _JUDGED_VALUES = 1 << 25  # of their outputs, at most: 256 MiB, and the same again for each network compared
 _LEADING_IMAGES = 512  # of calibration, whose classes' leads the noise is compared with
+_UNSEEN_ERROR = 16  # times that of the images that calibrate, at most
 _TRIAL_SHARE = 0.8  # of the calibration images that trials use, where none are left to hold out
 
 
@@ -239,11 +240,21 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
                 )
                 return judge.errors(model, alone, progress)
 
-        chosen = choose_layers(job, paying, held_out, prune_except, errors_alone, limited=limited)
-        warnings += chosen.warnings
-        if trial_job is not job:  # now with all images
-            model.load_state_dict(state)
-            chosen, held_out = replace(chosen, result=None), None
+        if trial_job is not job:  # the images that calibrate judge too, where the network is far from the limit
+            seen = HeldOut.of(model, _draw(job, slice(0, judging_images)), None, leading, world)
+            result = prune_network(choices, batches)
+            with timed(seconds, "judge"):
+                error = _UNSEEN_ERROR * seen.compare(model).error
+            if default_limit(seen).allows(error):
+                chosen = Chosen(result)
+        if chosen.result is None:
+            chosen = choose_layers(job, paying, held_out, prune_except, errors_alone, limited=limited)
+            warnings += chosen.warnings
+            if trial_job is not job:  # now with all images
+                model.load_state_dict(state)
+                chosen = replace(chosen, result=None)
+        if trial_job is not job:
+            held_out = None
     choices = _with_sensitive(choices, chosen.choice.sensitive if chosen.choice else ())
     result = chosen.result or prune_network(choices, batches)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from calibration.evaluation import HeldOut
 from deploy.predict import LayerGains
 from sparsegpt_cli.jobs import layer_choice, pruning
 from sparsegpt_cli.jobs.gains import PayingLayers
@@ -51,36 +50,40 @@ def test_layers_stay_dense_where_the_network_would_change_too_much(prune, monkey
     }  # fmt: skip
     assert everything["gains"]["speedup"]["pruned"] == everything["gains"]["speedup"]["paying"] > 1.05
 
-    seen = []
+    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 0.0)
+    one = prune()  # and not none
+    assert one.code == 0, one.err
+    (dense,) = (layer for layer in one.json["layers"] if layer["reason"] == "SENSITIVE")
+    (pruned,) = (layer for layer in one.json["layers"] if layer["status"] == "pruned")
+    assert one.json["tradeoff"]["points"][1]["left_dense"] == dense["name"]
+    assert pruned["positions"] == 64 * 64  # the last run takes all images
+    assert 1 < one.json["gains"]["speedup"]["pruned"] < one.json["gains"]["speedup"]["paying"]
+    assert "1 of 2 layers that pay stay dense" in " ".join(one.json["warnings"])
 
-    def record(held_out, noise):
-        seen.append(expect(held_out, noise))
-        return seen[-1]
+    expected = one.json["tradeoff"]["measured"][0]["expected_disagreement"]
+    assert expected > 0.01
+    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 0.9 * expected)
+    assert _reasons(prune().json) == _reasons(one.json)
 
-    expect = HeldOut.expect
-    monkeypatch.setattr(HeldOut, "expect", record)
-    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 100.0)
-    whole = prune()
+    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 1.1 * expected)
+    whole = prune()  # 16 times the noise on images that calibrated is too much, and that on others is not
     assert whole.code == 0, whole.err
     assert whole.json["tradeoff"] is None
     assert _reasons(whole.json) == _reasons(everything)
 
-    (expected,) = seen
-    assert expected > 0.01
-    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 0.9 * expected)
-    less = prune()
-    assert less.code == 0, less.err
-    (dense,) = (layer for layer in less.json["layers"] if layer["reason"] == "SENSITIVE")
-    (pruned,) = (layer for layer in less.json["layers"] if layer["status"] == "pruned")
-    assert less.json["tradeoff"]["points"][1]["left_dense"] == dense["name"]
-    assert pruned["positions"] == 64 * 64  # the last run takes all images
-    assert 1 < less.json["gains"]["speedup"]["pruned"] < less.json["gains"]["speedup"]["paying"]
-    assert "1 of 2 layers that pay stay dense" in " ".join(less.json["warnings"])
 
-    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 0.0)
-    one = prune()  # and not none
-    assert one.code == 0, one.err
-    assert _reasons(one.json) == _reasons(less.json)
+def test_a_network_far_from_the_limit_is_pruned_once(prune, monkeypatch):
+    runs = []
+
+    def record(*arguments, **options):
+        runs.append(options)
+        return prune_model(*arguments, **options)
+
+    prune_model = pruning.prune_model
+    monkeypatch.setattr(pruning, "prune_model", record)
+    monkeypatch.setattr(layer_choice, "_MAX_EXPECTED_DISAGREEMENT", 100.0)
+    assert prune().json["tradeoff"] is None
+    assert len(runs) == 1
 
 
 def test_no_layer_pays(prune):
