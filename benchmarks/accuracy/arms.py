@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,14 @@ def _model_optimizer(model: nn.Module, batches: list[Tensor], *_: object) -> Non
         model.load_state_dict(torch.load(files[2], weights_only=True))
 
 
-def _snows(model: nn.Module, batches: list[Tensor], pattern: Pattern, _: object) -> None:
+def _snows(model: nn.Module, batches: list[Tensor], pattern: Pattern, _: object, *, iterations: int) -> None:
     """Prune with SNOWS, whose clone the variable SNOWS names, in the environment ``.venv-snows``."""
     assert isinstance(pattern, NM)
     with tempfile.TemporaryDirectory() as folder:
         state, images, out = (Path(folder) / name for name in ("state.pt", "images.pt", "pruned.pt"))
         torch.save(model.state_dict(), state)
         torch.save(torch.cat(batches), images)
-        files = [state, images, str(pattern.n), str(pattern.m), out]
+        files = [state, images, str(pattern.n), str(pattern.m), str(iterations), out]
         command = [".venv-snows/bin/python", "-W", "ignore", "-m", "benchmarks.accuracy.snows", os.environ["SNOWS"]]
         subprocess.run([*command, *files], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         model.load_state_dict(torch.load(out, weights_only=True))
@@ -154,7 +155,8 @@ ARMS = {
     "seed_both": _research_project("… with both", right_axis=True, right_update=True),
     "model_optimizer": Arm("Model Optimizer's SparseGPT: masks, no update", _model_optimizer, ("2:4",)),
     "onnxsim": Arm("onnxsim's SparseGPT", _onnxsim, ("2:4",)),
-    "snows": Arm("SNOWS", _snows),
+    "snows": Arm("SNOWS", partial(_snows, iterations=1000)),
+    "snows_short": Arm("SNOWS, 5 iterations of conjugate gradients in place of 1000", partial(_snows, iterations=5)),
     "magnitude": _library("magnitude", {"method": "magnitude"}),
     "magnitude_bn": _library("magnitude + batch norm re-estimated", {"method": "magnitude"}, batch_norm=True),
     "dense_inputs": Arm("SparseGPT, inputs of the dense network", _dense_inputs),

@@ -85,7 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[name for name in ARMS if name != "snows"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[name for name in ARMS if "snows" not in name])
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--judged", type=int, default=JUDGED, help="number of evaluation images")

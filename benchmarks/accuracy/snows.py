@@ -1,8 +1,9 @@
-"""SNOWS in its own environment: ``CLONE STATE IMAGES N M OUT``; STATE, IMAGES and OUT are files of ``torch.save``.
+"""SNOWS in its own environment: ``CLONE STATE IMAGES N M ITERATIONS OUT``.
 
-CLONE is a clone of https://github.com/mazumder-lab/SNOWS. Its code runs with the defaults of its N:M command, on its
-ResNet-20. On a CPU, commit 750497f needs two changes in ``CNN_pruning/prune``: a line with ``pass`` at the end of
-``SNOWS.py``, whose last function has no body, and ``device='cpu'`` in place of ``device='cuda'`` in
+STATE, IMAGES and OUT are files of ``torch.save``, and CLONE is a clone of https://github.com/mazumder-lab/SNOWS. Its
+code runs with the defaults of its N:M command, on its ResNet-20; ITERATIONS are those of conjugate gradients in each
+Newton step, 1000 there. On a CPU, commit 750497f needs two changes in ``CNN_pruning/prune``: ``pass`` at the
+end of ``SNOWS.py``, whose last function has no body, and ``device='cpu'`` in place of ``device='cuda'`` in
 ``Layer_pruner_new.py``. Its accuracy measurements between the blocks are left out.
 """
 
@@ -14,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-K_STEP, BATCH, CG_ITERATIONS, LAMBDA, SEED = 40, 128, 1000, 1e-4, 42  # defaults of its prune_NM.py
+K_STEP, BATCH, LAMBDA, SEED = 40, 128, 1e-4, 42  # defaults of its prune_NM.py
 
 
 def main() -> None:
     """Prune the network, and write its state dict."""
-    clone, state, images, n, m, out = sys.argv[1:]
+    clone, state, images, n, m, iterations, out = sys.argv[1:]
     folder = Path(clone, "CNN_pruning")
     sys.path[:0] = [str(folder / "prune"), str(folder)]  # which have a helpers.py each; that of prune is complete
     sys.modules["detectors"] = types.ModuleType("detectors")  # downloads networks that are not used here
@@ -37,7 +38,13 @@ def main() -> None:
         network.eval(), names, labelled, None, None, len(samples), None, LAMBDA, SEED, "cpu", "SNOWS"
     )
     pruned, *_ = pruner.prune_NM(
-        N=int(n), M=int(m), k_step=K_STEP, w_warm=False, device="cpu", batch_size=BATCH, max_CG_iterations=CG_ITERATIONS
+        N=int(n),
+        M=int(m),
+        k_step=K_STEP,
+        w_warm=False,
+        device="cpu",
+        batch_size=BATCH,
+        max_CG_iterations=int(iterations),
     )
     torch.save(pruned.state_dict(), out)
 

@@ -11,13 +11,14 @@ from sparsegpt_core.network import Layer
 __all__ = ["images_by_need"]
 
 _FEWEST, _MOST, _STEP = 256, 1024, 32
-_MORE_WORK, _SMALL_WORK = 0.3, 1e12  # than with the fewest images: this share of it, or so many multiplications
+_MORE_WORK, _SMALL_WORK = 0.3, 5e11  # than with the fewest images: this share of it, or so many multiplications
 _PRODUCTS_PER_SOLVE = 40  # (K, d) @ (d, d): what solving takes, by its time on a CPU
+_PER_OUTPUT = 200  # multiplications that take as long as an output does to be normalised, activated, copied and spilled
 _CALIBRATED_SHARE = 0.5  # of a training split; the others can judge
 
 
 class _Work(NamedTuple):
-    """Multiply-adds of pruning, by what they grow with."""
+    """Multiplications of pruning, by what they grow with."""
 
     each_image: float
     fixed: float
@@ -46,7 +47,7 @@ def images_by_need(
         >>> for size in (16, 112):
         ...     layers = plan_layers(network, torch.ones(1, 3, size, size), PruneSettings())
         ...     print(images_by_need(layers, available=60_000, positions_per_column=80))
-        800
+        512
         352
     """
     work = [_work(layer, positions_per_column) for layer in layers]
@@ -59,7 +60,8 @@ def images_by_need(
 
 def _work(layer: Layer, positions_per_column: float) -> _Work:
     columns, weights, vectors = math.prod(layer.shape[1:]), math.prod(layer.shape), layer.vectors_per_sample
-    passes = 2.0 * weights * vectors  # of the dense and the pruned network
+    rows = weights // max(1, columns)
+    passes = 2.0 * vectors * (weights + _PER_OUTPUT * rows)  # of the dense and the pruned network
     if layer.reason is not None:
         return _Work(passes, 0.0)
     if layer.keeps_positions(_MOST):  # solving multiplies by their matrix and its transpose, not by H

@@ -40,7 +40,7 @@ def test_multiplications_are_counted_as_pytorch_counts_them(name):
 
 
 def test_further_images_are_taken_where_they_take_little_time():
-    assert [_images(_wide(256), size) for size in (112, 16, 2)] == [352, 800, 1024]
+    assert [_images(_wide(256), size) for size in (56, 16, 2)] == [384, 512, 1024]
     assert _images(_wide(512), 28) == 320  # 30 % more where everything grows with the images
     assert _images(_wide(512), 14) > 320  # and more where solving does not
 
