@@ -120,7 +120,7 @@ supply-chain: .venv-supply/.ready
 	.venv-modelopt/bin/python -m pip install -r .venv-modelopt/torch.txt nvidia-modelopt==0.47.0 requests huggingface_hub
 	touch $@
 
-# For SNOWS=CLONE make bench-accuracy BENCH='--arms snows', with a checkpoint of the ResNet-20 in its clone.
+# `SNOWS=CLONE make bench-accuracy BENCH='--arms snows'` uses it, with a checkpoint of the ResNet-20 that is in the clone.
 .venv-snows/.ready: | $(READY)
 	$(PYTHON) -m venv .venv-snows
 	$(BIN)/python -m pip freeze | grep -E '^(torch|torchvision)==' > .venv-snows/torch.txt

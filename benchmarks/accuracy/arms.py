@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
+from benchmarks.onnx.others import prune_in_its_environment
 from calibration.recovery import ReconstructSettings, reconstruct, reestimate_batchnorm
 from calibration.sampling import with_views
 from export.importing import OnnxNetwork
@@ -139,13 +138,9 @@ def _snows(model: nn.Module, batches: list[Tensor], pattern: Pattern, _: object,
 
 def _onnxsim(model: nn.Module, batches: list[Tensor], *_: object) -> nn.Module:
     """Prune the network's ONNX file with onnxsim, in the environment ``.venv-onnx``, and read it as a network."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, inputs, out = (Path(folder) / name for name in ("dense.onnx", "inputs.npy", "pruned.onnx"))
-        onnx.save(export_model(model, (batches[0][:2],)), source)
-        np.save(inputs, torch.cat(batches).numpy())
-        command = [".venv-onnx/bin/python", "-m", "benchmarks.onnx.others", "onnxsim", source, inputs]
-        subprocess.run([*command, str(len(batches[0])), out], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        return OnnxNetwork(onnx.load(out))
+    dense, images = export_model(model, (batches[0][:2],)), torch.cat(batches).numpy()
+    python = ROOT / ".venv-onnx/bin/python"
+    return OnnxNetwork(prune_in_its_environment(python, "onnxsim", dense, images, len(batches[0])))
 
 
 ARMS = {

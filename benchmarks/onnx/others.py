@@ -5,10 +5,37 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+
+__all__ = ["prune_in_its_environment"]
+
+
+def prune_in_its_environment(
+    python: str | Path, tool: str, model: onnx.ModelProto, inputs: Any, batch: int
+) -> onnx.ModelProto:
+    """Run this module with the interpreter of the tool's environment; return the pruned model.
+
+    Args:
+        python: The interpreter.
+        tool: ``polygraphy`` or ``onnxsim``.
+        model: The dense model.
+        inputs: Calibration inputs (N, ...), an array.
+        batch: Inputs at a time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, images, out = (Path(folder, name) for name in ("dense.onnx", "inputs.npy", "sparse.onnx"))
+        onnx.save(model, source)
+        np.save(images, inputs)
+        command = [python, "-m", "benchmarks.onnx.others", tool, source, images, batch, out]
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+        return onnx.load(out)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.measurements import Record
 from benchmarks.onnx.inputs import read_photos
+from benchmarks.onnx.others import prune_in_its_environment
 from benchmarks.real_networks.jobs import GPUS, ONNXSIM, PRECISIONS, TARGET, MethodJob
 from benchmarks.real_networks.metrics import compare, top1
 from benchmarks.real_networks.networks import NETWORKS, RealNetwork
@@ -167,14 +167,8 @@ def _names(result: PruneResult) -> list[str]:
 def _onnxsim(bench: _Bench, seed: int, python: str) -> tuple[nn.Module, list[str]]:
     """Prune the network's file with onnxsim; return the file as a network, and its sparse layers."""
     images = torch.cat(bench.draw(seed))
-    with tempfile.TemporaryDirectory() as temporary:
-        source, inputs, out = (Path(temporary, name) for name in ("dense.onnx", "inputs.npy", "sparse.onnx"))
-        onnx.save(_graph(bench.module, images), source)
-        np.save(inputs, images.numpy())
-        batch = str(bench.network.inputs.batch)
-        command = [python, "-m", "benchmarks.onnx.others", ONNXSIM, source, inputs, batch, out]
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
-        model = onnx.load(out)
+    dense, batch = _graph(bench.module, images), bench.network.inputs.batch
+    model = prune_in_its_environment(python, ONNXSIM, dense, images.numpy(), batch)
     sparse = [layer.name for layer in audit_model(model, PATTERN).layers if layer.is_sparse]
     return OnnxNetwork(model), sparse
 
