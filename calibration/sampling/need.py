@@ -12,7 +12,7 @@ __all__ = ["images_by_need"]
 
 _FEWEST, _MOST, _STEP = 256, 1024, 32
 _MORE_WORK, _SMALL_WORK = 0.3, 5e11  # than with the fewest images: this share of it, or so many multiplications
-_PRODUCTS_PER_SOLVE = 40  # (K, d) @ (d, d): what solving takes, by its time on a CPU
+_PRODUCTS_PER_SOLVE = 40  # (K, d) @ (d, d), which take as long on a CPU as solving does
 _PER_OUTPUT = 200  # multiplications that take as long as an output does to be normalised, activated, copied and spilled
 _CALIBRATED_SHARE = 0.5  # of a training split; the others can judge
 
@@ -27,7 +27,7 @@ class _Work(NamedTuple):
 def images_by_need(
     layers: Sequence[Layer], available: int, positions_per_column: float, *, fewest: int = _FEWEST
 ) -> int:
-    """Return how many images take about 30 % more time than 256 do, or some seconds more: 256 to 1024.
+    """Return a number of images, 256 to 1024, with which pruning takes about 30 % or some seconds longer than with 256.
 
     The error on other images falls with every further image, most in layers with fewer positions than columns. The
     number depends on the network's shapes only (docs/decisions/0049).

@@ -35,12 +35,12 @@ __all__ = [
     "check_job",
     "check_network",
     "code_identity",
-    "map_size",
     "model_metadata",
-    "number_of_outputs",
+    "number_of_classes",
     "pruning_identity",
     "pruning_metadata",
     "run_identity",
+    "run_network",
     "shipped_metadata",
 ]
 
@@ -238,7 +238,7 @@ def check_network(
     """
     (image,) = calibration_batches(data.training, 1, 1, seed)
     split = data.evaluation if evaluates and data.evaluation else data.training
-    outputs = number_of_outputs(model.module, image)
+    outputs = number_of_classes(run_network(model.module, image))
     found = []
     if outputs is not None and split.labels is not None:
         if isinstance(split, EvaluationSplit):
@@ -251,23 +251,17 @@ def check_network(
     return found
 
 
-def number_of_outputs(module: nn.Module, image: Tensor) -> int | None:
-    """Return the number of classes, for an image (1, C, H, W); None for a network that is no classifier."""
-    outputs = _outputs(module, image)
+def run_network(module: nn.Module, image: Tensor) -> list[Any]:
+    """Return the network's outputs for an image (1, C, H, W)."""
+    with eval_mode(module), torch.inference_mode():
+        return tree_leaves(module(image.to(device_of(module))))
+
+
+def number_of_classes(outputs: Sequence[Any]) -> int | None:
+    """Return the number of classes, from the outputs for one image; None for a network that is no classifier."""
     if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 2:
         return None
     return outputs[0].shape[1] if outputs[0].shape[1] > 1 else None
-
-
-def map_size(module: nn.Module, image: Tensor) -> int | None:
-    """Return the number of values in the first output for an image (1, C, H, W); None if it is no map (1, K, H, W)."""
-    first = _outputs(module, image)[0]
-    return first.numel() if isinstance(first, Tensor) and first.ndim == 4 and first.is_floating_point() else None
-
-
-def _outputs(module: nn.Module, image: Tensor) -> list[Any]:
-    with eval_mode(module), torch.inference_mode():
-        return tree_leaves(module(image.to(device_of(module))))
 
 
 def _check_labels(labels: Labels, outputs: int) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from calibration.evaluation import Comparison, DisagreementTarget, Distance, HeldOut
 from sparsegpt_cli.jobs.gains import PayingLayers
-from sparsegpt_cli.jobs.job import Job
+from sparsegpt_cli.jobs.job import Job, number_of_classes
 from sparsegpt_core.errors import InputError
 from sparsegpt_core.pruning import PruneResult, Tradeoff, fewest
 from sparsegpt_core.quality import Workflow
@@ -22,10 +24,13 @@ __all__ = [
     "choose_dense_layers",
     "choose_layers",
     "default_limit",
+    "judging_images",
 ]
 
 _MAX_EXPECTED_DISAGREEMENT = 4.0  # percent, where layers that pay are pruned without another limit
 _MAX_OUTPUT_ERROR = 3.0  # the same for networks without classes: percent of ‖dense outputs‖²
+_JUDGING_IMAGES = 128  # for these limits; noise needs few
+_JUDGED_VALUES = 1 << 25  # of their outputs, at most: 256 MiB, and the same again for each network compared
 
 
 class Trial(NamedTuple):
@@ -43,7 +48,7 @@ Expect = Callable[[float | None], float]
 """Returns the percentage of images that noise on the logits is expected to put into another class."""
 
 
-class Limit(NamedTuple):
+class DefaultLimit(NamedTuple):
     """How far from the dense network layers that pay may take it, where the user gives no limit."""
 
     figure: str
@@ -160,11 +165,27 @@ def choose_layers(
     return Chosen(choice.result, choice, target, tuple(warnings))
 
 
-def default_limit(held_out: HeldOut) -> Limit:
+def default_limit(held_out: HeldOut) -> DefaultLimit:
     """Return the limit for layers that pay, where the user gives none."""
     if held_out.logits is None:
-        return Limit("the relative error of the outputs", _MAX_OUTPUT_ERROR, lambda error: 100 * error)
-    return Limit("the share of images expected to change class", _MAX_EXPECTED_DISAGREEMENT, held_out.expect)
+        return DefaultLimit("the relative error of the outputs", _MAX_OUTPUT_ERROR, lambda error: 100 * error)
+    return DefaultLimit("the share of images expected to change class", _MAX_EXPECTED_DISAGREEMENT, held_out.expect)
+
+
+def judging_images(outputs: Sequence[Any]) -> int | None:
+    """Return how many images judge the default limit; None where outputs do not say what is lost.
+
+    Classes do, and so do maps (N, K, H, W). Boxes in another order differ by far, and may be as good.
+
+    Args:
+        outputs: The network's outputs for one image.
+    """
+    if number_of_classes(outputs) is not None:
+        return _JUDGING_IMAGES
+    first = outputs[0]
+    if not isinstance(first, Tensor) or first.ndim != 4 or not first.is_floating_point():
+        return None
+    return max(1, min(_JUDGING_IMAGES, _JUDGED_VALUES // first.numel()))
 
 
 def choose_dense_layers(
@@ -176,7 +197,7 @@ def choose_dense_layers(
     target: DisagreementTarget | None = None,
     saved: Mapping[str, float] | None = None,
     expect: Expect | None = None,
-    limit: Limit | None = None,
+    limit: DefaultLimit | None = None,
 ) -> LayerChoice:
     """Leave as few layers dense as the limits allow; without one as many as the budget or the speed-up allows.
 
@@ -222,7 +243,7 @@ def choose_dense_layers(
     )
 
 
-def _meet_limit(limit: Limit, tradeoff: Tradeoff, prune_except: PruneExcept) -> dict[int, Trial]:
+def _meet_limit(limit: DefaultLimit, tradeoff: Tradeoff, prune_except: PruneExcept) -> dict[int, Trial]:
     """Return the trials by the number of layers left dense: as many as predicted first, then one more each time."""
     most = len(tradeoff.names) - 1
     count = next((k for k in range(1, most) if limit.allows(tradeoff.error[k])), most)

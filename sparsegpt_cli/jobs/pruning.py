@@ -24,8 +24,15 @@ from calibration.sampling import (
 )
 from calibration.training import Unfinished
 from sparsegpt_cli.jobs.gains import PayingLayers, find_paying, has_sparse_kernels
-from sparsegpt_cli.jobs.job import Job, map_size, number_of_outputs
-from sparsegpt_cli.jobs.layer_choice import Chosen, SelectionStep, Trial, choose_layers, default_limit
+from sparsegpt_cli.jobs.job import Job, run_network
+from sparsegpt_cli.jobs.layer_choice import (
+    Chosen,
+    SelectionStep,
+    Trial,
+    choose_layers,
+    default_limit,
+    judging_images,
+)
 from sparsegpt_core.errors import DataError, ModelError
 from sparsegpt_core.execution import Resources, World, full_precision, join_world
 from sparsegpt_core.network import GraphNetwork
@@ -47,8 +54,6 @@ __all__ = ["BatchNormChoice", "Pruned", "prune"]
 
 _CALIBRATION_BATCH_IMAGES = 32
 _LOOK_AHEAD = "look-ahead"  # the folder of its state, next to that of finished layers
-_JUDGING_IMAGES = 128  # for the limit of layers that pay; noise needs few
-_JUDGED_VALUES = 1 << 25  # of their outputs, at most: 256 MiB, and the same again for each network compared
 _LEADING_IMAGES = 512  # of calibration, whose classes' leads the noise is compared with
 _UNSEEN_ERROR = 16  # times that of the images that calibrate, at most
 _TRIAL_SHARE = 0.8  # of the calibration images that trials use, where none are left to hold out
@@ -159,26 +164,14 @@ def _find_paying(job: Job, dense: Path | None) -> PayingLayers | None:
     return find_paying(job.model.module, _draw(job, slice(0, 2))[0], job.settings, job.target, job.export, dense)
 
 
-def _judging_images(job: Job) -> int | None:
-    """Return how many images judge the limit of layers that pay; None where outputs do not say what is lost.
-
-    Classes do, and so do maps (N, C, H, W). Boxes may only be sorted in another way.
-    """
-    module, image = job.model.module, _draw(job, slice(0, 1))[0]
-    if number_of_outputs(module, image) is not None:
-        return _JUDGING_IMAGES
-    values = map_size(module, image)
-    return None if values is None else max(1, min(_JUDGING_IMAGES, _JUDGED_VALUES // values))
-
-
 def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress: Progress) -> Pruned:
     model, workflow, world = job.model.module, job.workflow, resources.world
     batches, samples_per_image, warnings = _calibration_batches(job, world)
     # Layers that pay are pruned while their network stays close to the dense one, without another limit.
-    judging_images = None
+    judging = None
     if paying is not None and not workflow.selects and job.settings.method == "sparsegpt":
-        judging_images = _judging_images(job)
-    limited = judging_images is not None
+        judging = judging_images(run_network(model, _draw(job, slice(0, 1))[0]))
+    limited = judging is not None
     trial_job, trial_batches, held_out = job, batches, None
     if limited and job.calibration_samples == len(job.data.training) > 1:
         trial_job = replace(job, samples=max(1, int(_TRIAL_SHARE * job.calibration_samples)))
@@ -186,7 +179,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
     chooses = limited or workflow.selects
     if chooses or workflow.batch_norm == "auto" or workflow.look_ahead:
         leading = _draw(trial_job, slice(0, _LEADING_IMAGES)) if chooses else []
-        held_out = _hold_out(trial_job, world, leading, judging_images)
+        held_out = _hold_out(trial_job, world, leading, judging)
     seconds: dict[str, float] = {}
 
     permutation, choices = None, LayerChoices(left_dense=paying.left_dense if paying else {})
@@ -241,7 +234,7 @@ def _prune(job: Job, paying: PayingLayers | None, resources: Resources, progress
                 return judge.errors(model, alone, progress)
 
         if trial_job is not job:  # the images that calibrate judge too, where the network is far from the limit
-            seen = HeldOut.of(model, _draw(job, slice(0, judging_images)), None, leading, world)
+            seen = HeldOut.of(model, _draw(job, slice(0, judging)), None, leading, world)
             result = prune_network(choices, batches)
             with timed(seconds, "judge"):
                 error = _UNSEEN_ERROR * seen.compare(model).error
